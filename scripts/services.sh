@@ -56,6 +56,8 @@ declare -A PORTS_OF=([redis]="REDIS_PORT REDIS_TLS_PORT" [postgres]=POSTGRES_POR
 readonly PASSWORDS=(REDIS_PASSWORD POSTGRES_PASSWORD POSTGRES_ADMIN_PASSWORD MONGO_PASSWORD NGINX_PASSWORD)
 
 load_state() {
+  # LightRAG has variables of the same names (POSTGRES_PORT …): what the caller's environment says there is not ours.
+  unset "${!FIRST_PORT[@]}" "${PASSWORDS[@]}" POSTGRES_HOME
   # shellcheck source=/dev/null
   if [[ -f $STATE ]]; then source "$STATE"; fi
 }
