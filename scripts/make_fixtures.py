@@ -214,7 +214,7 @@ def six_records() -> list[Entry]:
     rng = random.Random(6)
     plain, escapes, chinese, emoji = (extract(rng, number) for number in (0, 1, 2, 4))
     arabic = summary(rng, 3)
-    chinese.extra = {"tokens": 9_007_199_254_740_993, "score": 0.1, "tags": ["a", None, "b"], "nested": {"deep": [True, {}]}}
+    chinese.extra = {"tokens": 9_007_199_254_740_993, "score": 0.1, "tags": ["a", None, "b"], "nested": {"deep": {"b": True}}}
     emoji.content += "\u0001\u007f\u2028"
     return [plain, escapes, chinese, arabic, emoji, query(rng, 5)]
 
