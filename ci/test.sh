@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+#
+# Everything that checks this project, on a machine that has no more than the toolchain (Rust, Python 3, a JDK): format,
+# lints, scripts, documentation, then the tests against real servers, which it installs and starts. It ends at the first
+# check that fails, and stops the servers if they were not all up before.
+#
+#   ci/test.sh
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly SCRIPTS=(scripts/*.sh ci/*.sh .ci/run)
+
+headline() { printf '\n=== %s\n' "$*"; }
+
+# Servers outlive the script that started them, so every way out leads through here.
+stop_servers=""
+finish() {
+  local status=$?
+  if [[ -n $stop_servers ]]; then
+    headline "stopping the servers"
+    scripts/services.sh down || status=1
+  fi
+  if ((status)); then printf '\nFAILED (exit code %s)\n' "$status"; else printf '\nall checks passed\n'; fi
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+install_shellcheck() {
+  if command -v shellcheck >/dev/null; then return; fi
+  local sudo=()
+  if ((EUID != 0)); then sudo=(sudo); fi
+  export DEBIAN_FRONTEND=noninteractive
+  if ! { "${sudo[@]}" apt-get -q update && "${sudo[@]}" apt-get -q -y install shellcheck; } </dev/null >/dev/null; then
+    echo "shellcheck is not here and cannot be installed" >&2
+    return 1
+  fi
+}
+
+headline "format"
+cargo fmt --check
+
+headline "lints"
+cargo clippy --all-targets --locked -- -D warnings
+
+headline "shell scripts"
+install_shellcheck
+shellcheck "${SCRIPTS[@]}"
+
+headline "Python scripts"
+python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name in sys.argv[1:]]' scripts/*.py
+
+headline "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+headline "servers"
+if ! scripts/services.sh status >/dev/null 2>&1; then stop_servers=1; fi
+scripts/services.sh up
+eval "$(scripts/services.sh env)"
+
+headline "tests"
+cargo test --locked
