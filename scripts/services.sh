@@ -592,10 +592,12 @@ start_nginx() {
   launch nginx "$(command -v nginx)" -e stderr -c "$home/nginx.conf"
 }
 
-# It answers when OpenSearch behind it does.
+# It answers for itself alone: past its login, with 502 while OpenSearch behind it is still starting.
 ready_nginx() {
-  curl -fsS --max-time 10 --cacert "$RUN/tls/ca.pem" --config <(printf 'user = "rag:%s"\n' "$NGINX_PASSWORD") \
-    "https://127.0.0.1:$NGINX_PORT/_cluster/health?wait_for_status=yellow&timeout=5s"
+  local code
+  code=$(curl -sS --max-time 10 -o /dev/null -w '%{http_code}' --cacert "$RUN/tls/ca.pem" \
+    --config <(printf 'user = "rag:%s"\n' "$NGINX_PASSWORD") "https://127.0.0.1:$NGINX_PORT/")
+  [[ $code == 200 || $code == 502 ]]
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
