@@ -136,10 +136,13 @@ authorityKeyIdentifier = keyid"
 
 boot_id() { cat /proc/sys/kernel/random/boot_id; }
 
-start_time() { # of a pid, in clock ticks since boot; field 22 of stat, counted behind the name in brackets
+# start_time PID: in clock ticks since boot, field 22 of stat, counted behind the name in brackets. Fails for a process
+# that has ended, be it that nobody has asked for its exit code yet (Z).
+start_time() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
   stat=${stat##*) }
+  [[ $stat != Z* ]] || return 1
   cut -d' ' -f20 <<<"$stat"
 }
 
@@ -150,15 +153,16 @@ launch() {
   shift
   setsid "$@" </dev/null >"$RUN/$server/log" 2>&1 9>&- &
   local pid=$!
-  printf '%s %s %s\n' "$(boot_id)" "$pid" "$(start_time "$pid")" >"$RUN/$server/pid"
+  printf '%s %s %s\n' "$(boot_id)" "$pid" "$(start_time "$pid" || echo ended)" >"$RUN/$server/pid"
   disown "$pid"
 }
 
 pid_of() { # the pid of a server that runs; fails if it does not
-  local boot pid started
+  local boot pid started now
   [[ -f $RUN/$1/pid ]] || return 1
   read -r boot pid started <"$RUN/$1/pid" || return 1
-  [[ $boot == "$(boot_id)" && $(start_time "$pid") == "$started" ]] || return 1
+  now=$(start_time "$pid") || return 1
+  [[ $boot == "$(boot_id)" && $now == "$started" ]] || return 1
   printf '%s\n' "$pid"
 }
 
@@ -489,7 +493,7 @@ install_opensearch() {
 	  </dependencies>
 	</project>
 	EOF
-  mvn -B -q -f "$folder.new/pom.xml" \
+  mvn -B -q -Dstyle.color=never -f "$folder.new/pom.xml" \
     "org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN:copy-dependencies" \
     -DoutputDirectory="$folder.new/lib" </dev/null >"$RUN/maven.log" 2>&1 9>&- || {
     tail -n 30 "$RUN/maven.log" >&2
