@@ -1,0 +1,169 @@
+//! The program around a run: every path out of it ends here, with one report and an exit code.
+
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    panic::AssertUnwindSafe,
+    path::Path,
+};
+
+use futures::FutureExt;
+
+use crate::{
+    config::{Args, Environment, JobFile, Mode, OutputFormat, OutputSettings, Parsed, Settings, parse_args},
+    error::{Error, ErrorKind, Result},
+    exit::ExitCode,
+    logging,
+    report::{Ending, Event, Format, Ledger, Reporter, RunStarted, TOOL, VERSION},
+    run::Run,
+    shutdown::{Shutdown, StopReason},
+};
+
+/// Runs the program.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let (args, read) = match parse_args(arguments.clone()) {
+        Ok(Parsed::Text(text)) => {
+            // Who asked for help and went away does not need it any more.
+            let _ = write!(std::io::stdout(), "{text}");
+            return ExitCode::Done;
+        }
+        Ok(Parsed::Args(args)) => {
+            let read = read_configuration(&args);
+            (*args, read)
+        }
+        Err(error) => (Args::output_only(&arguments), Err(error)),
+    };
+    let no_job = JobFile::default();
+    let job = read.as_ref().map_or(&no_job, |(_, job)| job);
+    let mode = Mode::resolve(&args, job);
+    let output = OutputSettings::resolve(&args, job);
+    let shutdown = Shutdown::default();
+    let ledger = Ledger::new(mode);
+    let reporter = Reporter::new(
+        format(&output),
+        output.quiet,
+        output.report.clone(),
+        shutdown.clone(),
+    );
+    reporter.emit(Event::RunStarted(RunStarted {
+        tool: TOOL.to_owned(),
+        version: VERSION.to_owned(),
+        pid: std::process::id(),
+        mode,
+    }));
+    let settings = logging::init(output.log_level.as_deref(), output.quiet)
+        .and(read)
+        .and_then(|(environment, job)| Settings::resolve(&args, &job, &environment));
+    let ending = match settings {
+        Err(error) => {
+            ledger.entries().errors.fatal(None, &error, 0);
+            tell(&reporter, &error);
+            Ending::of(&error)
+        }
+        Ok(settings) => execute(&settings, &reporter, &ledger, &shutdown),
+    };
+    let report = ledger.report(&ending);
+    let exit_code = report.exit_code;
+    match reporter.finish(Box::new(report)) {
+        Ok(()) => code_of(&ending, exit_code),
+        Err(error) => {
+            // The work is done and its report is on standard output; only the file is missing.
+            reporter.say_error(&error);
+            match code_of(&ending, exit_code) {
+                ExitCode::Done => error.exit_code(),
+                other => other,
+            }
+        }
+    }
+}
+
+fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
+    let environment = Environment::read(Path::new("."))?;
+    let job = match &args.job {
+        Some(file) => JobFile::read(file, &environment)?,
+        None => JobFile::default(),
+    };
+    Ok((environment, job))
+}
+
+fn format(output: &OutputSettings) -> Format {
+    let human = match output.format {
+        OutputFormat::Human => true,
+        OutputFormat::Jsonl => false,
+        OutputFormat::Auto => std::io::stdout().is_terminal(),
+    };
+    if human {
+        Format::Human { quiet: output.quiet }
+    } else {
+        Format::Jsonl
+    }
+}
+
+/// The report has decided already; this is its number as a code.
+fn code_of(ending: &Ending, number: u8) -> ExitCode {
+    match ending {
+        Ending::Done if number == ExitCode::Rejected.code() => ExitCode::Rejected,
+        Ending::Done => ExitCode::Done,
+        Ending::Stopped(reason) => reason.exit_code(),
+        Ending::Failed { exit_code, .. } => *exit_code,
+    }
+}
+
+fn tell(reporter: &Reporter, error: &Error) {
+    reporter.say_error(error);
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        tracing::debug!(cause = %next, "because");
+        cause = next.source();
+    }
+}
+
+/// Runs what the settings say, and turns a panic into an ending.
+fn execute(settings: &Settings, reporter: &Reporter, ledger: &Ledger, shutdown: &Shutdown) -> Ending {
+    std::panic::set_hook(Box::new(|panic| {
+        // The payload may repeat data; the place is enough to find it.
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(std::io::stderr(), "error: internal error at {place}");
+    }));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = Error::new(ErrorKind::Internal, format!("cannot start threads: {error}"));
+            ledger.entries().errors.fatal(None, &error, 0);
+            tell(reporter, &error);
+            return Ending::of(&error);
+        }
+    };
+    let run = Run {
+        settings,
+        reporter,
+        ledger,
+        shutdown,
+    };
+    let outcome = runtime.block_on(async {
+        shutdown.listen();
+        AssertUnwindSafe(run.execute()).catch_unwind().await
+    });
+    let ending = match outcome {
+        Ok(Ok(None)) => Ending::Done,
+        Ok(Ok(Some(reason))) => {
+            if reason != StopReason::OutputClosed {
+                reporter.say(&format!("stopped: {}", reason.as_str()));
+            }
+            Ending::Stopped(reason)
+        }
+        Ok(Err(error)) => {
+            tell(reporter, &error);
+            Ending::of(&error)
+        }
+        Err(_) => {
+            let error = Error::new(ErrorKind::Internal, "the run panicked");
+            ledger.entries().errors.fatal(None, &error, 0);
+            tell(reporter, &error);
+            Ending::of(&error)
+        }
+    };
+    // Requests that nobody waits for any more must not hold the process back.
+    runtime.shutdown_background();
+    ending
+}

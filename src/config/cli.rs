@@ -1,0 +1,242 @@
+//! The command line, as it was written.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Parser, ValueEnum, error::ErrorKind as ClapErrorKind};
+use serde::Deserialize;
+
+use super::settings::OnConflict;
+use crate::error::{Error, ErrorKind, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  Look first: connect, check and count both sides, write nothing
+    migrate-llm-cache --source ./rag_storage --target redis://localhost:6379/0 --dry-run
+
+  Move the cache of one workspace
+    migrate-llm-cache --source ./rag_storage --target redis://localhost:6379/0 --workspace space1 --yes
+
+  Move between the storages that LightRAG's own environment, .env or config.ini describe
+    migrate-llm-cache --source json --target postgres --all-workspaces --yes
+
+  The same from a job file, for cron and CI
+    migrate-llm-cache --job nightly.yaml --yes --report run.json
+
+STORAGE is a kind (json, redis, postgres, mongo, opensearch, or LightRAG's class name), whose place then comes from
+LightRAG's environment, or a place: a working directory or cache file, redis://, rediss://, postgres://, mongodb://,
+mongodb+srv://, http:// or https:// (OpenSearch).
+
+Exit codes:
+  0 done   2 usage or configuration, a missing --yes too   3 done, some records rejected   4 the source failed
+  5 the target failed   9 nothing to migrate, with --fail-on-empty   10 refused by a check before the first write
+  130, 143 interrupted   1 internal error";
+
+/// The flags. What is not given is `None`: defaults are the business of the settings.
+#[derive(Debug, Default, Parser)]
+#[command(
+    name = "migrate-llm-cache",
+    version,
+    about = "Moves LightRAG's LLM response cache between JSON, Redis, PostgreSQL, MongoDB and OpenSearch",
+    long_about = "Moves LightRAG's LLM response cache between any two of JSON, Redis, PostgreSQL, MongoDB and \
+                  OpenSearch. Never prompts, never changes the source, and writes to the target only with --yes.",
+    after_help = "Add --help for examples and exit codes.",
+    after_long_help = EXAMPLES,
+    max_term_width = 110
+)]
+pub struct Args {
+    /// Job file (YAML) with any of these settings; flags win over it
+    #[arg(long, value_name = "FILE", help_heading = "What")]
+    pub job: Option<PathBuf>,
+
+    /// Where to read: a kind of storage or a place
+    #[arg(long, value_name = "STORAGE", help_heading = "What")]
+    pub source: Option<String>,
+
+    /// Where to write: a kind of storage or a place
+    #[arg(long, value_name = "STORAGE", help_heading = "What")]
+    pub target: Option<String>,
+
+    /// Workspace on both sides
+    #[arg(long, value_name = "NAME", help_heading = "What",
+          conflicts_with_all = ["source_workspace", "target_workspace", "workspace_map", "all_workspaces"])]
+    pub workspace: Option<String>,
+
+    /// Workspace to read
+    #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with_all = ["workspace_map", "all_workspaces"])]
+    pub source_workspace: Option<String>,
+
+    /// Workspace to write
+    #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with_all = ["workspace_map", "all_workspaces"])]
+    pub target_workspace: Option<String>,
+
+    /// Workspace to read and workspace to write; may be repeated
+    #[arg(
+        long,
+        value_name = "FROM=TO",
+        help_heading = "What",
+        conflicts_with = "all_workspaces"
+    )]
+    pub workspace_map: Vec<String>,
+
+    /// Every workspace that the source has, under the same name
+    #[arg(long, help_heading = "What")]
+    pub all_workspaces: bool,
+
+    /// Cache types to move: extract, summary, analysis, query, keywords [default: extract,summary,analysis]
+    #[arg(long, value_name = "LIST", help_heading = "What")]
+    pub types: Option<String>,
+
+    /// Connect, check and count both sides, and write nothing anywhere
+    #[arg(long, help_heading = "How")]
+    pub dry_run: bool,
+
+    /// Write to the target without being asked
+    #[arg(long, help_heading = "How")]
+    pub yes: bool,
+
+    /// What to do where the target has a record of the same key [default: overwrite]
+    #[arg(long, value_name = "POLICY", help_heading = "How")]
+    pub on_conflict: Option<OnConflict>,
+
+    /// Records in a batch [default: 1000]
+    #[arg(long, value_name = "N", help_heading = "How")]
+    pub batch_size: Option<String>,
+
+    /// Bytes in a batch [default: 8MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "How")]
+    pub batch_bytes: Option<String>,
+
+    /// Batches written at the same time [default: 2]
+    #[arg(long, value_name = "N", help_heading = "How")]
+    pub concurrency: Option<String>,
+
+    /// How long connecting, and each request, may take [default: 60s]
+    #[arg(long, value_name = "DUR", help_heading = "How")]
+    pub timeout: Option<String>,
+
+    /// End with 9 where there is nothing to migrate
+    #[arg(long, help_heading = "How")]
+    pub fail_on_empty: bool,
+
+    /// What to print on standard output; auto is human at a terminal, else jsonl
+    #[arg(long, value_name = "FORMAT", help_heading = "What comes out")]
+    pub output: Option<OutputFormat>,
+
+    /// File for the final report (JSON), replaced atomically
+    #[arg(long, value_name = "FILE", help_heading = "What comes out")]
+    pub report: Option<PathBuf>,
+
+    /// Log to standard error: off, error, warn, info, debug, trace, or a filter as in RUST_LOG [default: warn]
+    #[arg(long, value_name = "LEVEL", help_heading = "What comes out")]
+    pub log_level: Option<String>,
+
+    /// Print nothing on standard error but errors
+    #[arg(long, short, help_heading = "What comes out")]
+    pub quiet: bool,
+}
+
+/// What stands on standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// For people at a terminal, JSON lines elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Jsonl,
+    /// Words, on standard error.
+    Human,
+}
+
+/// What came of the command line.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Flags to act on.
+    Args(Box<Args>),
+    /// Text that was asked for: help or version.
+    Text(String),
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// An unknown flag, a wrong value, flags that exclude each other.
+pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed> {
+    match Args::try_parse_from(arguments) {
+        Ok(args) => Ok(Parsed::Args(Box::new(args))),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ClapErrorKind::DisplayHelp | ClapErrorKind::DisplayVersion
+            ) =>
+        {
+            Ok(Parsed::Text(error.render().to_string()))
+        }
+        Err(error) => {
+            let text = error.render().to_string();
+            let (message, _) = text.split_once("\n\nUsage:").unwrap_or((&text, ""));
+            let message = message.trim_start_matches("error: ").split_whitespace();
+            Err(Error::new(
+                ErrorKind::Usage,
+                message.collect::<Vec<_>>().join(" "),
+            ))
+        }
+    }
+}
+
+impl Args {
+    /// The flags that decide how errors of the others are told, read off a command line that is wrong somewhere.
+    pub fn output_only(arguments: &[OsString]) -> Self {
+        let mut args = Self::default();
+        let mut rest = arguments.iter().map(|argument| argument.to_string_lossy());
+        while let Some(argument) = rest.next() {
+            let (name, value) = match argument.split_once('=') {
+                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+                None => (argument.into_owned(), None),
+            };
+            let mut value = || value.clone().or_else(|| rest.next().map(Into::into));
+            match name.as_str() {
+                "--output" => {
+                    args.output = value().and_then(|value| OutputFormat::from_str(&value, true).ok());
+                }
+                "--report" => args.report = value().map(PathBuf::from),
+                "--quiet" | "-q" => args.quiet = true,
+                "--dry-run" => args.dry_run = true,
+                _ => {}
+            }
+        }
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn arguments(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(Into::into).collect()
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_output_of_a_wrong_line_is_known() {
+        let args = Args::output_only(&arguments("x --sorce y --output=jsonl --report r.json --quiet"));
+        assert_eq!(args.output, Some(OutputFormat::Jsonl));
+        assert_eq!(args.report.as_deref(), Some("r.json".as_ref()));
+        assert!(args.quiet);
+    }
+
+    #[test]
+    fn a_wrong_flag_is_a_usage_error_of_one_line() {
+        let error = parse_args(arguments("migrate-llm-cache --sorce x")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.message().contains("'--source'"), "{error}");
+        assert!(!error.message().contains('\n'));
+    }
+}

@@ -1,0 +1,606 @@
+//! What holds in the end: the one place that knows flag > job file > process environment > `.env` > `config.ini` >
+//! default.
+
+use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_yaml::Mapping;
+
+use super::{
+    Args, Environment, Field, JobFile, Origin, OutputFormat, Secret, Value, Values, env, job, nearest,
+};
+use crate::{
+    error::{Error, Result, Side},
+    record::{CacheType, Selection},
+    storage::{self, Backend, Workspace},
+};
+
+/// What a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Moves records.
+    Migrate,
+    /// Counts and writes nothing.
+    DryRun,
+}
+
+/// What to do with a record whose key the target has already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    /// Replace it.
+    Overwrite,
+    /// Leave it.
+    Skip,
+    /// Replace it if its `update_time` is older than that of the record that comes.
+    Newer,
+    /// Stop the run.
+    Fail,
+}
+
+/// A batch is full when it reaches either limit. It may go beyond the bytes by one record.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimit {
+    /// Records.
+    pub records: NonZeroUsize,
+    /// Bytes of keys and values.
+    pub bytes: NonZeroUsize,
+}
+
+/// A workspace of the source and where its records go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WorkspacePair {
+    /// The workspace that is read.
+    pub from: Workspace,
+    /// The workspace that is written.
+    pub to: Workspace,
+}
+
+/// Which workspaces a run moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkspaceChoice {
+    /// Whatever the source has, under the same names.
+    All,
+    /// These. Never empty.
+    Pairs(Vec<WorkspacePair>),
+}
+
+/// One side: which storage, with which settings.
+pub struct Endpoint {
+    /// The storage.
+    pub backend: &'static dyn Backend,
+    /// Its settings.
+    pub values: Values,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("kind", &self.backend.kind())
+            .field("values", &self.values)
+            .finish()
+    }
+}
+
+/// How a run tells what it does.
+#[derive(Clone, Debug, Default)]
+pub struct OutputSettings {
+    /// What stands on standard output.
+    pub format: OutputFormat,
+    /// File for the final report.
+    pub report: Option<PathBuf>,
+    /// Log filter, in `RUST_LOG`'s words.
+    pub log_level: Option<String>,
+    /// Whether standard error holds errors alone.
+    pub quiet: bool,
+}
+
+/// Everything that a run needs to know.
+#[derive(Debug)]
+pub struct Settings {
+    /// What it does.
+    pub mode: Mode,
+    /// Where it reads.
+    pub source: Endpoint,
+    /// Where it writes.
+    pub target: Endpoint,
+    /// Which workspaces.
+    pub workspaces: WorkspaceChoice,
+    /// Which cache types.
+    pub selection: Selection,
+    /// What to do with keys that are there.
+    pub on_conflict: OnConflict,
+    /// How large a batch is.
+    pub batch: BatchLimit,
+    /// How many batches are written at the same time.
+    pub concurrency: NonZeroUsize,
+    /// How long each request may take.
+    pub timeout: Duration,
+    /// Whether it may write without being asked.
+    pub yes: bool,
+    /// Whether nothing to migrate is an error.
+    pub fail_on_empty: bool,
+}
+
+const DEFAULT_BATCH_RECORDS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+const DEFAULT_BATCH_BYTES: NonZeroUsize = NonZeroUsize::new(8 << 20).unwrap();
+const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl OutputSettings {
+    /// From flags and job file.
+    pub fn resolve(args: &Args, job: &JobFile) -> Self {
+        Self {
+            format: args.output.or(job.output).unwrap_or_default(),
+            report: args.report.clone().or_else(|| job.report.clone()),
+            log_level: args.log_level.clone().or_else(|| job.log_level.clone()),
+            quiet: args.quiet || said(job.quiet),
+        }
+    }
+}
+
+/// Whether the job file says yes.
+fn said(flag: Option<job::Scalar<bool>>) -> bool {
+    flag.is_some_and(|flag| flag.0)
+}
+
+impl Mode {
+    /// From flags and job file.
+    pub fn resolve(args: &Args, job: &JobFile) -> Self {
+        if args.dry_run || said(job.dry_run) {
+            Self::DryRun
+        } else {
+            Self::Migrate
+        }
+    }
+}
+
+impl Settings {
+    /// Decides what holds.
+    ///
+    /// # Errors
+    /// A setting that is missing or wrong. The message says which, where it came from and what was expected.
+    pub fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
+        let source = resolve_endpoint(Side::Source, args.source.as_deref(), job, environment)?;
+        let target = resolve_endpoint(Side::Target, args.target.as_deref(), job, environment)?;
+        let batch = job.batch.as_ref();
+        let number = |flag: Option<&String>, name, job_text: Option<&job::Text>, path| {
+            positive(
+                flag.map(String::as_str),
+                name,
+                job_text,
+                path,
+                job,
+                "a whole number above 0",
+            )
+        };
+        Ok(Self {
+            mode: Mode::resolve(args, job),
+            workspaces: resolve_workspaces(args, job, environment, &source, &target)?,
+            selection: resolve_selection(args, job)?,
+            on_conflict: args
+                .on_conflict
+                .or(job.on_conflict)
+                .unwrap_or(OnConflict::Overwrite),
+            batch: BatchLimit {
+                records: number(
+                    args.batch_size.as_ref(),
+                    "--batch-size",
+                    batch.and_then(|batch| batch.records.as_ref()),
+                    "batch.records",
+                )?
+                .unwrap_or(DEFAULT_BATCH_RECORDS),
+                bytes: parse_setting(
+                    args.batch_bytes.as_deref(),
+                    "--batch-bytes",
+                    batch.and_then(|batch| batch.bytes.as_ref()),
+                    "batch.bytes",
+                    job,
+                    "a size above 0 such as 8MiB",
+                    |text| NonZeroUsize::new(usize::try_from(ByteSize::from_str(text).ok()?.as_u64()).ok()?),
+                )?
+                .unwrap_or(DEFAULT_BATCH_BYTES),
+            },
+            concurrency: number(
+                args.concurrency.as_ref(),
+                "--concurrency",
+                job.concurrency.as_ref(),
+                "concurrency",
+            )?
+            .unwrap_or(DEFAULT_CONCURRENCY),
+            timeout: parse_setting(
+                args.timeout.as_deref(),
+                "--timeout",
+                job.timeout.as_ref(),
+                "timeout",
+                job,
+                "a duration above 0 such as 30s",
+                |text| humantime::parse_duration(text).ok().filter(|d| !d.is_zero()),
+            )?
+            .unwrap_or(DEFAULT_TIMEOUT),
+            yes: args.yes || said(job.yes),
+            fail_on_empty: args.fail_on_empty || said(job.fail_on_empty),
+            source,
+            target,
+        })
+    }
+}
+
+/// A setting that a flag or the job file gives as text.
+fn parse_setting<T>(
+    flag: Option<&str>,
+    flag_name: &str,
+    job_text: Option<&job::Text>,
+    job_path: &str,
+    job: &JobFile,
+    expected: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>> {
+    if let Some(text) = flag {
+        return parse(text.trim())
+            .map(Some)
+            .ok_or_else(|| Error::config(format!("{flag_name}: expected {expected}, found `{text}`")));
+    }
+    job_text
+        .map(|job::Text(text)| {
+            parse(text.trim())
+                .ok_or_else(|| job.error(job_path, &format!("expected {expected}, found `{text}`")))
+        })
+        .transpose()
+}
+
+fn positive(
+    flag: Option<&str>,
+    flag_name: &str,
+    job_text: Option<&job::Text>,
+    job_path: &str,
+    job: &JobFile,
+    expected: &str,
+) -> Result<Option<NonZeroUsize>> {
+    parse_setting(flag, flag_name, job_text, job_path, job, expected, |text| {
+        text.parse().ok()
+    })
+}
+
+fn resolve_selection(args: &Args, job: &JobFile) -> Result<Selection> {
+    let parse = |words: &[String]| {
+        let types = words
+            .iter()
+            .map(|word| CacheType::from_str(word))
+            .collect::<Result<Vec<_>, _>>()?;
+        Selection::new(types).ok_or_else(|| "expected at least one cache type".to_owned())
+    };
+    if let Some(list) = &args.types {
+        let words: Vec<String> = list.split(',').map(str::to_owned).collect();
+        return parse(&words).map_err(|what| Error::config(format!("--types: {what}")));
+    }
+    match &job.types {
+        Some(list) => parse(&list.0).map_err(|what| job.error("types", &what)),
+        None => Ok(Selection::default()),
+    }
+}
+
+fn resolve_workspaces(
+    args: &Args,
+    job: &JobFile,
+    environment: &Environment,
+    source: &Endpoint,
+    target: &Endpoint,
+) -> Result<WorkspaceChoice> {
+    let pair = |from: &str, to: &str| {
+        Ok(WorkspacePair {
+            from: Workspace::new(from)?,
+            to: Workspace::new(to)?,
+        })
+    };
+    if args.all_workspaces {
+        return Ok(WorkspaceChoice::All);
+    }
+    if let Some(name) = &args.workspace {
+        return Ok(WorkspaceChoice::Pairs(vec![pair(name, name)?]));
+    }
+    if !args.workspace_map.is_empty() {
+        let pairs = args.workspace_map.iter().map(|text| {
+            let (from, to) = text
+                .split_once('=')
+                .ok_or_else(|| Error::config(format!("--workspace-map: expected FROM=TO, found `{text}`")))?;
+            pair(from, to)
+        });
+        return Ok(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?));
+    }
+    let flags_name_one_side = args.source_workspace.is_some() || args.target_workspace.is_some();
+    if !flags_name_one_side {
+        match &job.workspaces {
+            Some(job::WorkspacesSpec::All) => return Ok(WorkspaceChoice::All),
+            Some(job::WorkspacesSpec::Pairs(pairs)) => {
+                let pairs = pairs.iter().enumerate().map(|(at, (from, to))| {
+                    pair(from, to).map_err(|error| job.error(&format!("workspaces[{at}]"), error.message()))
+                });
+                return Ok(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?));
+            }
+            None => {}
+        }
+    }
+    let from = args.source_workspace.clone();
+    let to = args.target_workspace.clone();
+    let from = from.unwrap_or_else(|| configured_workspace(source.backend, environment));
+    let to = to.unwrap_or_else(|| configured_workspace(target.backend, environment));
+    Ok(WorkspaceChoice::Pairs(vec![pair(&from, &to)?]))
+}
+
+/// The workspace that LightRAG would use for this storage: its own variable, `config.ini`, `WORKSPACE`, or none.
+fn configured_workspace(backend: &dyn Backend, environment: &Environment) -> String {
+    let own = backend
+        .workspace_variable()
+        .and_then(|name| environment.variable(name));
+    let ini = || environment.ini(backend.ini_section()?, "workspace");
+    let value = own.or_else(|| environment.variable(env::WORKSPACE)).or_else(ini);
+    value.map_or_else(String::new, |value| value.text.expose().trim().to_owned())
+}
+
+/// Which storage a text names, and the settings that its place tells.
+struct Place {
+    backend: &'static dyn Backend,
+    settings: Vec<(&'static str, Secret)>,
+}
+
+fn resolve_endpoint(
+    side: Side,
+    flag: Option<&str>,
+    job: &JobFile,
+    environment: &Environment,
+) -> Result<Endpoint> {
+    let flag_name: &'static str = match side {
+        Side::Source => "--source",
+        Side::Target => "--target",
+    };
+    let flag = flag
+        .map(|text| read_place(text).map_err(|error| prefixed(flag_name, error)))
+        .transpose()?;
+    let spec = match side {
+        Side::Source => &job.source,
+        Side::Target => &job.target,
+    };
+    let job_origin = |path: String| Origin::Job {
+        file: job.file().to_owned(),
+        line: job.line(&path),
+        path,
+    };
+    let job_place = match spec {
+        None => None,
+        Some(job::StorageSpec::Text(text)) => {
+            let path = side.to_string();
+            let place = read_place(text.expose()).map_err(|error| job.error(&path, error.message()))?;
+            Some((place.backend, at_origin(place.settings, &job_origin(path))))
+        }
+        Some(job::StorageSpec::Settings(settings)) => Some(read_settings(side, settings, job, &job_origin)?),
+    };
+    let backend = match (&flag, &job_place) {
+        (Some(place), _) => place.backend,
+        (None, Some((backend, _))) => *backend,
+        (None, None) => {
+            return Err(Error::config(format!("no {side} is named")).with_remedy(format!(
+                "give {flag_name} or `{side}:` in a job file: a kind ({}) or a place",
+                storage::names()
+            )));
+        }
+    };
+
+    // From the weakest to the strongest: each layer replaces what the one before said.
+    let mut values = Values::new(side);
+    for field in backend.fields() {
+        if let Some(value) = configured(field, backend, environment) {
+            values.set(field.name, value);
+        }
+    }
+    if let Some((job_backend, settings)) = job_place
+        && job_backend.kind() == backend.kind()
+    {
+        settings
+            .into_iter()
+            .for_each(|(name, value)| values.set(name, value));
+    }
+    if let Some(place) = flag {
+        let settings = at_origin(place.settings, &Origin::Flag(flag_name));
+        settings
+            .into_iter()
+            .for_each(|(name, value)| values.set(name, value));
+    }
+    require(backend, &values)?;
+    Ok(Endpoint { backend, values })
+}
+
+fn at_origin(settings: Vec<(&'static str, Secret)>, origin: &Origin) -> Vec<(&'static str, Value)> {
+    let at = |(name, text)| {
+        let origin = origin.clone();
+        (name, Value { text, origin })
+    };
+    settings.into_iter().map(at).collect()
+}
+
+fn prefixed(place: &str, error: Error) -> Error {
+    let prefixed = Error::new(error.kind(), format!("{place}: {}", error.message()));
+    match error.remedy() {
+        Some(remedy) => prefixed.with_remedy(remedy),
+        None => prefixed,
+    }
+}
+
+/// What LightRAG's configuration or the table says of a setting.
+fn configured(field: &Field, backend: &dyn Backend, environment: &Environment) -> Option<Value> {
+    let variable = field.variable.and_then(|name| environment.variable(name));
+    let ini = || environment.ini(backend.ini_section()?, field.ini?);
+    let default = || {
+        Some(Value {
+            text: Secret::new(field.default?),
+            origin: Origin::Default,
+        })
+    };
+    variable.or_else(ini).or_else(default)
+}
+
+/// Complains about every required setting that nobody gave, in one error.
+fn require(backend: &dyn Backend, values: &Values) -> Result<()> {
+    let side = values.side();
+    let missing: Vec<&Field> = backend
+        .fields()
+        .iter()
+        .filter(|field| field.required && values.get(field.name).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list =
+        |name: &dyn Fn(&Field) -> String| missing.iter().map(|f| name(f)).collect::<Vec<_>>().join(", ");
+    let variables = list(&|field| field.variable.unwrap_or(field.name).to_owned());
+    let paths = list(&|field| format!("{side}.{}", field.name));
+    let section = backend.ini_section().unwrap_or_default();
+    let keys = list(&|field| field.ini.unwrap_or(field.name).to_owned());
+    Err(Error::config(format!(
+        "{} is not fully configured: {variables} missing",
+        backend.title()
+    ))
+    .with_remedy(format!(
+        "set {variables} in the environment or in .env, [{section}] {keys} in config.ini, {paths} in the \
+             job file, or give the {side} as an address"
+    )))
+}
+
+/// Reads what a flag or a plain text in the job file names.
+fn read_place(text: &str) -> Result<Place> {
+    if let Some(backend) = storage::find(text) {
+        let settings = Vec::new();
+        return Ok(Place { backend, settings });
+    }
+    if let Some((scheme, _)) = text.split_once("://") {
+        let known = || storage::backends().iter().copied();
+        let backend = known().find(|b| b.schemes().iter().any(|s| s.eq_ignore_ascii_case(scheme)));
+        let backend = backend.ok_or_else(|| {
+            let schemes: Vec<&str> = known().flat_map(|b| b.schemes()).copied().collect();
+            let hint = nearest(scheme, schemes.iter().copied())
+                .map(|near| format!("; did you mean {near}://?"))
+                .unwrap_or_default();
+            Error::config(format!("no storage has addresses with {scheme}://{hint}"))
+                .with_remedy(format!("known: {}", schemes.join(", ")))
+        })?;
+        let settings = backend.place(text)?;
+        return Ok(Place { backend, settings });
+    }
+    // What is neither a name nor an address is a path, if it looks like one.
+    let looks_like_path = text.contains(['/', '\\', '.', '~']) || std::path::Path::new(text).exists();
+    let files = storage::backends()
+        .iter()
+        .copied()
+        .find(|b| b.schemes().is_empty());
+    match files {
+        Some(backend) if looks_like_path => Ok(Place {
+            backend,
+            settings: backend.place(text)?,
+        }),
+        _ => {
+            let names = storage::backends()
+                .iter()
+                .flat_map(|b| [b.kind()].into_iter().chain(b.aliases().iter().copied()));
+            let hint = nearest(&text.to_ascii_lowercase(), names)
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default();
+            Err(
+                Error::config(format!("`{text}` is no kind of storage{hint}")).with_remedy(format!(
+                    "known: {}; a path is written with a slash: ./{text}",
+                    storage::names()
+                )),
+            )
+        }
+    }
+}
+
+type JobEndpoint = (&'static dyn Backend, Vec<(&'static str, Value)>);
+
+/// Reads the mapping of a storage in the job file, and checks every name in it.
+fn read_settings(
+    side: Side,
+    settings: &Mapping,
+    job: &JobFile,
+    origin: &dyn Fn(String) -> Origin,
+) -> Result<JobEndpoint> {
+    let text = |name: &str| settings.get(name).and_then(serde_yaml::Value::as_str);
+    let path = |name: &str| format!("{side}.{name}");
+    let uri = text("uri")
+        .map(|uri| read_place(uri).map_err(|error| job.error(&path("uri"), error.message())))
+        .transpose()?;
+    let backend = match (text("kind"), &uri) {
+        (Some(kind), _) => storage::find(kind).ok_or_else(|| {
+            let hint = nearest(kind, storage::backends().iter().map(|b| b.kind()))
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default();
+            job.error(
+                &path("kind"),
+                &format!("expected one of {}, found `{kind}`{hint}", storage::names()),
+            )
+        })?,
+        (None, Some(place)) => place.backend,
+        (None, None) => {
+            let what = format!("missing; expected one of {}", storage::names());
+            return Err(job.error(&path("kind"), &what));
+        }
+    };
+    let mut found = Vec::new();
+    if let Some(place) = uri {
+        if place.backend.kind() != backend.kind() {
+            let what = format!(
+                "this is an address of {}, and kind is {}",
+                place.backend.kind(),
+                backend.kind()
+            );
+            return Err(job.error(&path("uri"), &what));
+        }
+        found = at_origin(place.settings, &origin(path("uri")));
+    }
+    for (name, value) in settings {
+        let name = name.as_str().unwrap_or_default();
+        if name == "kind" || name == "uri" {
+            continue;
+        }
+        let Some(field) = backend.fields().iter().find(|field| field.name == name) else {
+            let known = || {
+                ["kind", "uri"]
+                    .into_iter()
+                    .chain(backend.fields().iter().map(|f| f.name))
+            };
+            let hint = nearest(name, known())
+                .map(|near| format!("; did you mean `{near}`?"))
+                .unwrap_or_default();
+            let list = known().collect::<Vec<_>>().join(", ");
+            return Err(job.error(
+                &path(name),
+                &format!("unknown field{hint} Known for {}: {list}", backend.kind()),
+            ));
+        };
+        let text =
+            setting_text(value).ok_or_else(|| job.error(&path(name), "expected a text or a number"))?;
+        let origin = origin(path(name));
+        found.push((
+            field.name,
+            Value {
+                text: Secret::new(text),
+                origin,
+            },
+        ));
+    }
+    Ok((backend, found))
+}
+
+/// A scalar, or a list of scalars joined by commas, as LightRAG's variables write lists.
+fn setting_text(value: &serde_yaml::Value) -> Option<String> {
+    match value {
+        serde_yaml::Value::Sequence(items) => {
+            let texts: Option<Vec<String>> = items.iter().map(job::scalar_text).collect();
+            texts.map(|texts| texts.join(","))
+        }
+        other => job::scalar_text(other),
+    }
+}

@@ -1,0 +1,42 @@
+//! The exit codes that scripts rely on.
+
+/// How a run ended, as a number. Codes are added, never changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done; nothing to do is done too.
+    Done = 0,
+    /// An internal error: a bug.
+    Internal = 1,
+    /// Usage or configuration, a missing `--yes` among them.
+    Usage = 2,
+    /// Done, but some records were rejected.
+    Rejected = 3,
+    /// The source failed: unreachable, refused the login, unreadable.
+    Source = 4,
+    /// The target failed.
+    Target = 5,
+    /// Nothing to migrate, with `--fail-on-empty`.
+    Empty = 9,
+    /// Refused by a check before the first write.
+    Refused = 10,
+    /// Interrupted by SIGINT.
+    Interrupted = 130,
+    /// Whoever read standard output went away, as the shell numbers SIGPIPE.
+    OutputClosed = 141,
+    /// Interrupted by SIGTERM.
+    Terminated = 143,
+}
+
+impl ExitCode {
+    /// The number.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code.code())
+    }
+}

@@ -1,0 +1,380 @@
+//! One record, in the one form in which it travels.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{
+    Deserialize, Serialize,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::{
+    CacheKey,
+    json_text::{ObjectWriter, unescape},
+};
+
+/// Why a record cannot be moved, or not to this target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectKind {
+    /// The text behind the key is no JSON.
+    InvalidJson,
+    /// The text behind the key is no UTF-8.
+    InvalidUtf8,
+    /// The value is JSON, but no object: a string, a number, `null`, a list.
+    NotAnObject,
+    /// The key cannot stand in the target.
+    InvalidKey,
+    /// A NUL character, which the target's text cannot hold.
+    NulCharacter,
+    /// Half of a surrogate pair, which no UTF-8 text can hold.
+    LoneSurrogate,
+    /// A value, a document or a request larger than the target takes.
+    ValueTooLarge,
+    /// A time outside what the target can hold.
+    InvalidTime,
+    /// A field whose value the target cannot hold.
+    InvalidField,
+    /// The target has a record under this key, and the policy is `fail`.
+    Conflict,
+    /// The target refused the record for a reason of its own.
+    RefusedByTarget,
+}
+
+impl RejectKind {
+    /// The name that reports and rejects files carry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::NotAnObject => "not_an_object",
+            Self::InvalidKey => "invalid_key",
+            Self::NulCharacter => "nul_character",
+            Self::LoneSurrogate => "lone_surrogate",
+            Self::ValueTooLarge => "value_too_large",
+            Self::InvalidTime => "invalid_time",
+            Self::InvalidField => "invalid_field",
+            Self::Conflict => "conflict",
+            Self::RefusedByTarget => "refused_by_target",
+        }
+    }
+}
+
+impl fmt::Display for RejectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An entry of the source that is no record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Its key, as far as it can be read.
+    pub key: CacheKey,
+    /// What is wrong with it.
+    pub kind: RejectKind,
+    /// The same for a person, with the place where it is known.
+    pub reason: String,
+    /// Its value as it was read.
+    pub raw: Bytes,
+}
+
+/// A record: a key, and a JSON object as text, exactly as the source keeps it.
+///
+/// The text is a slice of the page it was read with, so records are cheap to pass on and a page lives as long as
+/// its last record. Numbers of any size, escapes, the order of fields and fields that LightRAG does not know pass
+/// through unharmed, because nobody decodes them on the way.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    key: CacheKey,
+    value: Bytes,
+}
+
+impl Record {
+    /// A record of this value.
+    ///
+    /// # Errors
+    /// [`Invalid`] where the value is no UTF-8, no JSON or no object.
+    pub fn new(key: CacheKey, value: Bytes) -> Result<Self, Invalid> {
+        let invalid = |key, kind, reason| {
+            Err(Invalid {
+                key,
+                kind,
+                reason,
+                raw: value.clone(),
+            })
+        };
+        if let Err(error) = simdutf8::compat::from_utf8(&value) {
+            return invalid(
+                key,
+                RejectKind::InvalidUtf8,
+                format!("the value is no UTF-8: {error}"),
+            );
+        }
+        if serde_json::from_slice::<Fields<'_>>(&value).is_ok() {
+            let value = value.slice_ref(value.trim_ascii());
+            return Ok(Self { key, value });
+        }
+        // Only what is wrong pays for a second look.
+        match serde_json::from_slice::<&RawValue>(&value) {
+            Err(error) => {
+                let reason = format!("the value is no JSON: {error}");
+                invalid(key, RejectKind::InvalidJson, reason)
+            }
+            Ok(text) => {
+                let (kind, reason) = match text.get().as_bytes().first() {
+                    Some(b'{') => (
+                        RejectKind::LoneSurrogate,
+                        "the name of a field holds half of a surrogate pair".to_owned(),
+                    ),
+                    first => {
+                        let shape = match first {
+                            Some(b'"') => "a string",
+                            Some(b'[') => "a list",
+                            Some(b'n') => "null",
+                            Some(b't' | b'f') => "a boolean",
+                            _ => "a number",
+                        };
+                        let reason = format!("the value is {shape}; a cache record is an object");
+                        (RejectKind::NotAnObject, reason)
+                    }
+                };
+                invalid(key, kind, reason)
+            }
+        }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &CacheKey {
+        &self.key
+    }
+
+    /// The JSON object, as the source keeps it: valid JSON in UTF-8.
+    pub fn value(&self) -> &Bytes {
+        &self.value
+    }
+
+    /// Bytes of key and value: what batches are measured by.
+    pub fn size(&self) -> usize {
+        self.key.as_str().len() + self.value.len()
+    }
+
+    /// The value with an `_id` that is the key, as storages that keep records as text have it.
+    ///
+    /// Nearly every record of such a storage has it already, and is given as it is.
+    pub fn with_own_id(&self) -> Cow<'_, [u8]> {
+        let fields = self.fields();
+        if fields.string("_id").is_some_and(|id| id == self.key.as_str()) {
+            return Cow::Borrowed(&self.value);
+        }
+        let mut text = Vec::with_capacity(self.value.len() + self.key.as_str().len() + 16);
+        let mut object = ObjectWriter::begin(&mut text);
+        for (name, value) in fields.iter().filter(|(name, _)| *name != "_id") {
+            object.raw(name, value.as_bytes());
+        }
+        object.string("_id", self.key.as_str());
+        object.end();
+        Cow::Owned(text)
+    }
+
+    /// The fields of the object, their values still text.
+    pub fn fields(&self) -> Fields<'_> {
+        // The value was parsed as fields when the record was made, so this cannot fail.
+        serde_json::from_slice(&self.value).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("key", &self.key)
+            .field("bytes", &self.value.len())
+            .finish()
+    }
+}
+
+/// The fields of a record, in the order in which they stand, values still JSON text.
+///
+/// A name that stands twice counts as it does for Python, and so for LightRAG: its last value holds.
+#[derive(Debug, Default)]
+pub struct Fields<'a> {
+    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+impl<'a> Fields<'a> {
+    /// The text of a field.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.fields
+            .iter()
+            .rev()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.get())
+    }
+
+    /// A field that holds a string, decoded; `None` where it is missing, no string, or holds a lone surrogate.
+    pub fn string(&self, name: &str) -> Option<Cow<'a, str>> {
+        unescape(self.get(name)?)
+    }
+
+    /// A time: whole Unix seconds. Integers, floats (cut) and strings with either are read.
+    ///
+    /// `None` where it is missing, `null`, or none of these.
+    pub fn seconds(&self, name: &str) -> Option<i64> {
+        let text = self.get(name)?;
+        let text = unescape(text).unwrap_or(Cow::Borrowed(text));
+        let text = text.trim();
+        text.parse::<i64>().ok().or_else(|| {
+            let seconds = text.parse::<f64>().ok()?.floor();
+            // The bounds are exact as floats, and `as` cannot saturate between them.
+            (-9.2e18..=9.2e18).contains(&seconds).then_some(seconds as i64)
+        })
+    }
+
+    /// Every field that counts: names with their text.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> + '_ {
+        self.fields.iter().enumerate().filter_map(|(at, (name, value))| {
+            let replaced = self.fields[at + 1..].iter().any(|(later, _)| later == name);
+            (!replaced).then_some((name.as_ref(), value.get()))
+        })
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::with_capacity(8);
+                while let Some(name) = map.next_key::<Name<'de>>()? {
+                    fields.push((name.0, map.next_value::<&'de RawValue>()?));
+                }
+                Ok(Fields { fields })
+            }
+        }
+
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+/// A field's name, borrowed where it has no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field name")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(json: &'static str) -> Record {
+        Record::new(
+            CacheKey::from("default:extract:1"),
+            Bytes::from_static(json.as_bytes()),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn values_that_are_no_objects_are_invalid_by_kind() {
+        for (value, kind) in [
+            (&b"null"[..], RejectKind::NotAnObject),
+            (b"\"text\"", RejectKind::NotAnObject),
+            (b"[1]", RejectKind::NotAnObject),
+            (b"12", RejectKind::NotAnObject),
+            (b"{\"a\": }", RejectKind::InvalidJson),
+            (b"{} trailing", RejectKind::InvalidJson),
+            (b"", RejectKind::InvalidJson),
+            (b"{\"a\": \"\xff\"}", RejectKind::InvalidUtf8),
+            (b"{\"\\ud83d\": 1}", RejectKind::LoneSurrogate),
+        ] {
+            let invalid = Record::new(CacheKey::from("k"), Bytes::copy_from_slice(value)).unwrap_err();
+            assert_eq!(invalid.kind, kind, "{}", invalid.reason);
+            assert_eq!(invalid.raw, value);
+        }
+    }
+
+    #[test]
+    fn fields_keep_their_text_and_the_last_of_two_counts() {
+        let record = record(r#"{"big": 123456789012345678901234567890, "return": "a", "return": "b"}"#);
+        let fields = record.fields();
+        assert_eq!(fields.get("big"), Some("123456789012345678901234567890"));
+        assert_eq!(fields.string("return").as_deref(), Some("b"));
+        let names: Vec<_> = fields.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["big", "return"]);
+    }
+
+    #[test]
+    fn a_record_gets_its_own_id_and_keeps_the_text_of_all_else() {
+        let own = record(r#"{"return": "a", "_id": "default:extract:1"}"#);
+        assert!(matches!(own.with_own_id(), Cow::Borrowed(_)));
+        let none = record(r#"{"return":"\ud83d"}"#);
+        let expected = br#"{"return": "\ud83d", "_id": "default:extract:1"}"#;
+        assert_eq!(none.with_own_id(), &expected[..]);
+        let other = record(r#"{"_id": "x", "return":"\ud83d"}"#);
+        assert_eq!(other.with_own_id(), &expected[..]);
+    }
+
+    #[test]
+    fn times_are_read_in_every_form_they_were_seen_in() {
+        let record = record(
+            r#"{"a": 17, "b": 17.9, "c": "17", "d": null, "e": -3, "f": "later", "g": -0.5, "h": 1e300}"#,
+        );
+        let fields = record.fields();
+        let read: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h", "missing"]
+            .iter()
+            .map(|name| fields.seconds(name))
+            .collect();
+        let none = None;
+        assert_eq!(
+            read,
+            [
+                Some(17),
+                Some(17),
+                Some(17),
+                none,
+                Some(-3),
+                none,
+                Some(-1),
+                none,
+                none
+            ]
+        );
+    }
+
+    #[test]
+    fn a_record_may_be_nested_deeper_than_a_tree_would_allow() {
+        let deep = format!("{{\"x\": {}{}}}", "[".repeat(5000), "]".repeat(5000));
+        let record = Record::new(CacheKey::from("k"), Bytes::from(deep)).unwrap();
+        assert_eq!(record.fields().get("x").map(str::len), Some(10_000));
+    }
+}

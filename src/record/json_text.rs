@@ -1,0 +1,104 @@
+//! JSON text, read and written without going through a tree.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+/// Decodes JSON string text, quotes included, into the string it stands for.
+///
+/// `None` where the text is no JSON string or holds a lone surrogate (`\ud83d` with no second half), which no
+/// UTF-8 string can hold.
+pub fn unescape(text: &str) -> Option<Cow<'_, str>> {
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr2(b'\\', b'"', inner.as_bytes()).is_none() && !inner.bytes().any(|byte| byte < 0x20) {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str::<String>(text).ok().map(Cow::Owned)
+}
+
+/// Writes one JSON object, field by field, into a buffer.
+#[derive(Debug)]
+pub struct ObjectWriter<'a> {
+    out: &'a mut Vec<u8>,
+    empty: bool,
+}
+
+impl<'a> ObjectWriter<'a> {
+    /// Begins an object at the end of the buffer.
+    pub fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, empty: true }
+    }
+
+    /// Adds a field whose value is JSON text already.
+    pub fn raw(&mut self, name: &str, json: &[u8]) {
+        self.name(name);
+        self.out.extend_from_slice(json);
+    }
+
+    /// Adds a field with a string.
+    pub fn string(&mut self, name: &str, text: &str) {
+        self.value(name, &text);
+    }
+
+    /// Adds a field with any value that has a JSON form.
+    pub fn value(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        self.name(name);
+        write_value(self.out, value);
+    }
+
+    /// Ends the object.
+    pub fn end(self) {
+        self.out.push(b'}');
+    }
+
+    fn name(&mut self, name: &str) {
+        if !self.empty {
+            self.out.extend_from_slice(b", ");
+        }
+        self.empty = false;
+        write_value(self.out, name);
+        self.out.extend_from_slice(b": ");
+    }
+}
+
+/// Writing into memory fails only for a value with no JSON form (a map with keys that are no strings), which no
+/// caller here has; `null` then stands in its place.
+fn write_value(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let start = out.len();
+    if serde_json::to_writer(&mut *out, value).is_err() {
+        out.truncate(start);
+        out.extend_from_slice(b"null");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_without_escapes_is_borrowed() {
+        assert!(matches!(unescape("\"héllo\""), Some(Cow::Borrowed("héllo"))));
+        assert_eq!(unescape(r#""a\"b\u00e9\ud83d\ude00""#).unwrap(), "a\"bé😀");
+    }
+
+    #[test]
+    fn a_lone_surrogate_has_no_string() {
+        assert_eq!(unescape(r#""\ud83d""#), None);
+        assert_eq!(unescape("12"), None);
+    }
+
+    #[test]
+    fn an_object_is_written_field_by_field() {
+        let mut out = Vec::new();
+        let mut object = ObjectWriter::begin(&mut out);
+        object.string("return", "a\"b");
+        object.raw("queryparam", br#"{"k": 1}"#);
+        object.value("create_time", &17);
+        object.end();
+        assert_eq!(
+            out,
+            br#"{"return": "a\"b", "queryparam": {"k": 1}, "create_time": 17}"#
+        );
+    }
+}

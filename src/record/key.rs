@@ -1,0 +1,87 @@
+//! The key of a cache record.
+
+use std::{borrow::Borrow, fmt};
+
+use serde::{Deserialize, Serialize};
+
+/// The name under which LightRAG finds a record: `{mode}:{cache_type}:{hash}`, the hash an MD5 in 32
+/// hexadecimal digits (LightRAG's `generate_cache_key`).
+///
+/// Any text is accepted, so that odd keys of old data are carried instead of lost; [`CacheKey::parts`] tells
+/// whether it has today's form.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CacheKey(Box<str>);
+
+impl CacheKey {
+    /// A key of this text, taken as it is.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The key that today's layout gives to an entry of the old nested one, where a mode held hashes.
+    pub fn flattened(mode: &str, cache_type: &str, hash: &str) -> Self {
+        Self(format!("{mode}:{cache_type}:{hash}").into())
+    }
+
+    /// The text of the key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Mode, cache type and hash; `None` where the key does not have exactly two colons.
+    pub fn parts(&self) -> Option<(&str, &str, &str)> {
+        let mut parts = self.0.split(':');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(mode), Some(cache_type), Some(hash), None) => Some((mode, cache_type, hash)),
+            _ => None,
+        }
+    }
+}
+
+impl Borrow<str> for CacheKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for CacheKey {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<String> for CacheKey {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_todays_form_has_three_parts() {
+        let key = CacheKey::flattened("default", "extract", "0123");
+        assert_eq!(key.parts(), Some(("default", "extract", "0123")));
+    }
+
+    #[test]
+    fn a_key_with_one_or_three_colons_has_no_parts() {
+        assert_eq!(CacheKey::from("default:extract").parts(), None);
+        assert_eq!(CacheKey::from("default:extract:a:b").parts(), None);
+    }
+}

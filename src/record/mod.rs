@@ -1,0 +1,13 @@
+//! What travels: a cache key, the JSON text behind it, and which records a run selects.
+
+mod digest;
+mod entry;
+mod json_text;
+mod key;
+mod selection;
+
+pub use digest::{KeyDigest, KeySet};
+pub use entry::{Fields, Invalid, Record, RejectKind};
+pub use json_text::{ObjectWriter, unescape};
+pub use key::CacheKey;
+pub use selection::{CacheType, Selection};

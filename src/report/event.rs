@@ -1,0 +1,221 @@
+//! The events: one JSON object a line.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::Serialize;
+
+use super::Report;
+use crate::{
+    config::{Mode, OnConflict, WorkspacePair},
+    error::Side,
+    record::{CacheType, Selection},
+    storage::{Location, Workspace},
+};
+
+/// Raised when a reader of the events would have to change.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What every event carries.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Envelope<'a> {
+    /// The version of this format.
+    pub schema_version: u32,
+    /// The number of the event in its run, from 0, without gaps.
+    pub seq: u64,
+    /// When, RFC 3339, UTC, to the millisecond.
+    pub ts: String,
+    /// The run: a UUID, version 7.
+    pub run_id: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: &'a Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The first line, always.
+    RunStarted(RunStarted),
+    /// What the run is going to do.
+    Plan(PlanEvent),
+    /// A count is under way.
+    CountProgress(CountProgressEvent),
+    /// A count is done.
+    Count(CountEvent),
+    /// A batch is done.
+    Batch(BatchEvent),
+    /// An entry cannot be moved.
+    Reject(RejectEvent),
+    /// Something that a person should know.
+    Warning(WarningEvent),
+    /// The last line, always.
+    Report(Box<Report>),
+}
+
+/// The run begins.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RunStarted {
+    /// The program.
+    pub tool: String,
+    /// Its version.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// What it is to do.
+    pub mode: Mode,
+}
+
+/// What the run is going to do.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PlanEvent {
+    /// What is read.
+    pub source: Location,
+    /// What is written.
+    pub target: Location,
+    /// The workspaces.
+    pub workspaces: Vec<WorkspacePair>,
+    /// The cache types.
+    pub types: Selection,
+    /// The options in force.
+    pub options: PlanOptions,
+}
+
+/// The options in force.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PlanOptions {
+    /// What happens to keys that the target has.
+    pub on_conflict: OnConflict,
+    /// Records in a batch.
+    pub batch_records: u64,
+    /// Bytes in a batch.
+    pub batch_bytes: u64,
+    /// Batches under way at once.
+    pub concurrency: u64,
+    /// How long a request may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// Whether it may write without being asked.
+    pub yes: bool,
+    /// Whether nothing to migrate is an error.
+    pub fail_on_empty: bool,
+}
+
+/// A count is under way.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CountProgressEvent {
+    /// Which side.
+    pub side: Side,
+    /// Which workspace.
+    pub workspace: Workspace,
+    /// Entries looked at so far.
+    pub scanned: u64,
+}
+
+/// A count is done.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CountEvent {
+    /// Which side.
+    pub side: Side,
+    /// Which workspace.
+    pub workspace: Workspace,
+    /// Records of the selected types.
+    pub records: u64,
+    /// The same by type.
+    pub by_cache_type: BTreeMap<CacheType, u64>,
+    /// Whether the number is exact or an estimate.
+    pub exact: bool,
+    /// How long the count took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// How a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchStatus {
+    /// Every record written or skipped.
+    Ok,
+    /// Some records rejected.
+    Partial,
+    /// Not written.
+    Failed,
+}
+
+/// A batch is done.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct BatchEvent {
+    /// The workspace that is read.
+    pub workspace: Workspace,
+    /// The number of the batch in its workspace, from 1.
+    pub batch: u64,
+    /// How many batches there will be, as far as counts and the limit of records tell; never less than `batch`.
+    pub batches: u64,
+    /// Entries in it, those that are no records among them.
+    pub records: u64,
+    /// Written ones.
+    pub written: u64,
+    /// Ones left as the target had them.
+    pub skipped: u64,
+    /// Rejected ones.
+    pub rejected: u64,
+    /// Bytes of keys and values written.
+    pub bytes: u64,
+    /// The type of its first record; null for a batch without records.
+    pub cache_type: Option<CacheType>,
+    /// How it ended.
+    pub status: BatchStatus,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// Entries done so far in the workspace.
+    pub done: u64,
+    /// Entries there are in the workspace, as counted.
+    pub total: u64,
+    /// The first in percent of the second.
+    pub percent: f64,
+}
+
+/// An entry cannot be moved.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RejectEvent {
+    /// The workspace that is read.
+    pub workspace: Workspace,
+    /// The batch, from 1.
+    pub batch: u64,
+    /// The key.
+    pub key: String,
+    /// Why.
+    pub kind: crate::record::RejectKind,
+    /// The same for a person.
+    pub reason: String,
+}
+
+/// Something that a person should know.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct WarningEvent {
+    /// What.
+    pub message: String,
+}
+
+/// The JSON Schema of one line.
+pub fn event_schema() -> Schema {
+    schema_for!(Envelope<'_>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_in_the_repository_is_the_one_of_the_types() {
+        let made = serde_json::to_string_pretty(&event_schema()).unwrap() + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/report/events.schema.json");
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            std::fs::write(path, &made).unwrap();
+        }
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            kept == made,
+            "run `UPDATE_SCHEMA=1 cargo test schema` and look at the difference"
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! The account of a run while it goes on: whatever happens, a report can be made of it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    BatchTotals, ErrorTotals, Report, Status, TOOL, Totals, VERSION, WorkspaceReport, percent,
+    reporter::timestamp,
+};
+use crate::{config::Mode, error::Error, exit::ExitCode, shutdown::StopReason, storage::Location};
+
+/// How a run came to its end.
+#[derive(Debug)]
+pub enum Ending {
+    /// It did all it was to do.
+    Done,
+    /// Somebody stopped it.
+    Stopped(StopReason),
+    /// Something ended it. The error is in the account already.
+    Failed {
+        /// The exit code.
+        exit_code: ExitCode,
+        /// Whether the same command may succeed later.
+        retryable: bool,
+        /// What to do about it.
+        remedy: Option<String>,
+    },
+}
+
+impl Ending {
+    /// The ending that an error brings.
+    pub fn of(error: &Error) -> Self {
+        Self::Failed {
+            exit_code: error.exit_code(),
+            retryable: error.is_temporary(),
+            remedy: error.remedy().map(str::to_owned),
+        }
+    }
+}
+
+/// The account, shared between the run and whoever reports when it panics.
+#[derive(Debug)]
+pub struct Ledger {
+    started: Instant,
+    started_at: Timestamp,
+    mode: Mode,
+    entries: Mutex<Entries>,
+}
+
+/// What was entered so far.
+#[derive(Debug, Default)]
+pub struct Entries {
+    /// What is read.
+    pub source: Option<Location>,
+    /// What is written.
+    pub target: Option<Location>,
+    /// The workspaces, in the order of the run.
+    pub workspaces: Vec<WorkspaceReport>,
+    /// The batches.
+    pub batches: BatchTotals,
+    /// What went wrong.
+    pub errors: ErrorTotals,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+impl Ledger {
+    /// An empty account that begins now.
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            started: Instant::now(),
+            started_at: Timestamp::now(),
+            mode,
+            entries: Mutex::default(),
+        }
+    }
+
+    /// What was entered so far, to read or to add to. Never held across a wait.
+    pub fn entries(&self) -> MutexGuard<'_, Entries> {
+        // A panic leaves numbers that are still right: each is written in one step.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The report of a run that ended so.
+    pub fn report(&self, ending: &Ending) -> Report {
+        let entries = self.entries();
+        let mut totals = Totals::default();
+        let mut by_cache_type = BTreeMap::new();
+        for workspace in &entries.workspaces {
+            totals.add(&workspace.totals);
+            for (cache_type, numbers) in &workspace.by_cache_type {
+                by_cache_type
+                    .entry(*cache_type)
+                    .or_insert_with(Totals::default)
+                    .add(numbers);
+            }
+        }
+        let (status, exit_code) = self.status(ending, &totals);
+        let duration = self.started.elapsed();
+        let per_second = |number: u64| number as f64 / duration.as_secs_f64().max(0.001);
+        Report {
+            tool: TOOL.to_owned(),
+            version: VERSION.to_owned(),
+            mode: self.mode,
+            status,
+            exit_code: exit_code.code(),
+            retryable: matches!(
+                ending,
+                Ending::Failed { retryable: true, .. } | Ending::Stopped(_)
+            ),
+            started_at: timestamp(self.started_at),
+            finished_at: timestamp(Timestamp::now()),
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            source: entries.source.clone(),
+            target: entries.target.clone(),
+            success_rate: percent(totals.written + totals.skipped, self.to_do(&totals)),
+            records_per_second: (per_second(totals.written) * 10.0).round() / 10.0,
+            bytes_per_second: per_second(totals.bytes) as u64,
+            next: self.next(ending, &totals),
+            totals,
+            by_cache_type,
+            workspaces: entries.workspaces.clone(),
+            batches: entries.batches.clone(),
+            errors: entries.errors.clone(),
+            warnings: entries.warnings.clone(),
+            verification: None,
+            checkpoint: None,
+            rejects: None,
+        }
+    }
+
+    /// What the run was to write: nothing, for one that only counts.
+    fn to_do(&self, totals: &Totals) -> u64 {
+        match self.mode {
+            Mode::DryRun => 0,
+            Mode::Migrate => totals.selected,
+        }
+    }
+
+    fn status(&self, ending: &Ending, totals: &Totals) -> (Status, ExitCode) {
+        match ending {
+            Ending::Done if totals.rejected > 0 => (Status::Partial, ExitCode::Rejected),
+            Ending::Done => (Status::Ok, ExitCode::Done),
+            Ending::Stopped(reason) => (Status::Interrupted, reason.exit_code()),
+            Ending::Failed { exit_code, .. } => {
+                let status = match exit_code {
+                    ExitCode::Usage | ExitCode::Refused => Status::Refused,
+                    _ => Status::Failed,
+                };
+                (status, *exit_code)
+            }
+        }
+    }
+
+    fn next(&self, ending: &Ending, totals: &Totals) -> String {
+        let again = "run the same command again: records that are there already are written over or skipped by \
+                     --on-conflict";
+        match ending {
+            Ending::Done if self.mode == Mode::DryRun && totals.selected == 0 => "There is nothing to migrate.".into(),
+            Ending::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
+            Ending::Done if totals.rejected > 0 => {
+                "Look at errors.first and the reject events, mend those records at the source, and run the same \
+                 command again."
+                    .into()
+            }
+            Ending::Done if totals.selected == 0 => {
+                "There was nothing to migrate; check source, workspace and types if that surprises.".into()
+            }
+            Ending::Done => "Point LightRAG at the target; the source is as it was.".into(),
+            Ending::Stopped(reason) => {
+                let mut text = format!("Stopped: {}. To finish, {again}.", reason.as_str());
+                if totals.written > 0 {
+                    text.push_str(" What was written stays.");
+                }
+                text
+            }
+            Ending::Failed { remedy: Some(remedy), .. } => sentence(remedy),
+            Ending::Failed { retryable: true, .. } => sentence(again),
+            Ending::Failed { .. } => "Mend what errors.first names, then run the same command again.".into(),
+        }
+    }
+}
+
+/// A clause as a sentence.
+fn sentence(clause: &str) -> String {
+    let mut characters = clause.chars();
+    let first = characters
+        .next()
+        .map(|c| c.to_uppercase().to_string())
+        .unwrap_or_default();
+    format!("{first}{}.", characters.as_str().trim_end_matches('.'))
+}

@@ -1,0 +1,21 @@
+//! What comes out: events while a run goes on, one report at its end.
+
+mod event;
+mod human;
+mod ledger;
+mod model;
+mod reporter;
+
+pub use event::{
+    BatchEvent, BatchStatus, CountEvent, CountProgressEvent, Envelope, Event, PlanEvent, PlanOptions,
+    RejectEvent, RunStarted, SCHEMA_VERSION, WarningEvent, event_schema,
+};
+pub use ledger::{Ending, Entries, Ledger};
+pub use model::{BatchTotals, ErrorSample, ErrorTotals, Report, Status, Totals, WorkspaceReport, percent};
+pub use reporter::{Format, Reporter};
+
+/// The name under which the program presents itself.
+pub const TOOL: &str = env!("CARGO_PKG_NAME");
+
+/// Its version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,73 @@
+//! Where in a file each record stands.
+
+use std::sync::Arc;
+
+use super::layout::{CacheFile, EntryReader, Found, Position};
+use crate::{
+    error::Result,
+    record::{CacheKey, KeyDigest},
+};
+
+/// The places of a file's records, in at most 20 bytes a record: 64 bits of the key's digest, and a byte offset. That
+/// two keys share 64 bits is seen when the key at the place is read, so that no answer is wrong.
+///
+/// Where a key stands twice, its last place is found first, as the last value counts for LightRAG.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Sorted by digest, then offset.
+    places: Vec<(u64, u64)>,
+    /// The old nested objects: the byte behind which each begins, and its mode; `None` behind its end.
+    sections: Vec<(u64, Option<String>)>,
+}
+
+impl Index {
+    /// Reads a file once and remembers where its records stand.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged.
+    pub(super) fn of(file: &Arc<CacheFile>) -> Result<Self> {
+        let mut index = Self::default();
+        let mut reader = EntryReader::new(file, None)?;
+        while let Some(mut found) = reader.next()? {
+            if found.is_nested() {
+                reader.take(&mut found)?;
+            }
+            index.add(&found);
+        }
+        index.places.sort_unstable();
+        index.places.shrink_to_fit();
+        Ok(index)
+    }
+
+    fn add(&mut self, found: &Found) {
+        let Position { offset, mode, .. } = &found.position;
+        if self.sections.last().map(|(_, mode)| mode) != Some(mode) {
+            self.sections.push((*offset, mode.clone()));
+        }
+        if self.places.len() == self.places.capacity() {
+            self.places.reserve_exact(self.places.len() / 4 + 64);
+        }
+        self.places.push((low_bits(&found.key), *offset));
+    }
+
+    /// The places where a key may stand, the last one first. The key there must be compared.
+    pub(super) fn candidates(&self, key: &CacheKey) -> impl Iterator<Item = Position> + '_ {
+        let digest = low_bits(key);
+        let start = self.places.partition_point(|(other, _)| *other < digest);
+        let end = self.places.partition_point(|(other, _)| *other <= digest);
+        self.places[start..end].iter().rev().map(|(_, offset)| {
+            let section = self.sections.partition_point(|(begins, _)| begins <= offset);
+            let mode = section.checked_sub(1).and_then(|at| self.sections[at].1.clone());
+            Position {
+                offset: *offset,
+                mode,
+                first: true,
+            }
+        })
+    }
+}
+
+fn low_bits(key: &CacheKey) -> u64 {
+    // The lower half of the digest, as good as any other 64 bits of it.
+    KeyDigest::of(key.as_str()).bits() as u64
+}

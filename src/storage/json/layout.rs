@@ -1,0 +1,411 @@
+//! A cache file's entries as records: today's flat layout, the old nested one, and files that hold both.
+//!
+//! Today: `{"default:extract:<hash>": {"return": …}}`. Before LightRAG 1.4: `{"default": {"<hash>": {"return": …,
+//! "cache_type": "extract"}}}`, which LightRAG rewrites as `default:extract:<hash>` when it starts
+//! (`JsonKVStorage._migrate_legacy_cache_structure`). Here each entry is looked at by itself, so that a file with both
+//! layouts loses nothing, and the file is never rewritten.
+
+use std::{
+    borrow::Cow,
+    fs::{File, Metadata},
+    io::Read,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::splitter::{SplitError, Splitter};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::{CacheKey, Fields, unescape},
+};
+
+/// The type that LightRAG gives to an old entry that names none.
+const DEFAULT_TYPE: &str = "extract";
+
+/// An open cache file. LightRAG replaces its file by renaming another over it, so an open one stays the same from the
+/// first look to the last.
+#[derive(Debug)]
+pub(super) struct CacheFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl CacheFile {
+    /// Opens a file; `None` where it is not there.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(super) fn open(path: &Path) -> Result<Option<Arc<Self>>> {
+        match File::open(path) {
+            Ok(file) => Ok(Some(Arc::new(Self {
+                path: path.to_owned(),
+                file,
+            }))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", path, error)),
+        }
+    }
+
+    /// Size, mode and owner.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub(super) fn metadata(&self) -> Result<Metadata> {
+        self.file
+            .metadata()
+            .map_err(|error| Error::io("read", &self.path, error))
+    }
+
+    /// Line and column, from 1, of a byte; the column counts bytes.
+    fn line_and_column(&self, offset: u64) -> std::io::Result<(u64, u64)> {
+        let mut piece = vec![0; 1 << 16];
+        let (mut at, mut line, mut column) = (0, 1, 1);
+        while at < offset {
+            let wanted = usize::try_from(offset - at)
+                .unwrap_or(usize::MAX)
+                .min(piece.len());
+            let read = self.file.read_at(&mut piece[..wanted], at)?;
+            if read == 0 {
+                break;
+            }
+            let piece = &piece[..read];
+            at += read as u64;
+            line += memchr::memchr_iter(b'\n', piece).count() as u64;
+            column = match memchr::memrchr(b'\n', piece) {
+                Some(newline) => (read - newline) as u64,
+                None => column + read as u64,
+            };
+        }
+        Ok((line, column))
+    }
+}
+
+/// Reads an open file from a place of its own, so that several readers do not disturb each other.
+#[derive(Debug)]
+struct FileReader {
+    file: Arc<CacheFile>,
+    offset: u64,
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// Where an entry was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The byte behind which the entry's key is looked for.
+    pub(super) offset: u64,
+    /// The mode, inside of an old nested object.
+    pub(super) mode: Option<String>,
+    /// Whether an entry begins there, with no comma before it.
+    pub(super) first: bool,
+}
+
+impl Position {
+    /// The position as a cursor: `offset|first|mode`.
+    pub(super) fn to_text(&self) -> String {
+        let mode = self
+            .mode
+            .as_ref()
+            .map(|mode| format!("|{mode}"))
+            .unwrap_or_default();
+        format!("{}|{}{mode}", self.offset, u8::from(self.first))
+    }
+
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '|');
+        Some(Self {
+            offset: parts.next()?.parse().ok()?,
+            first: parts.next()? == "1",
+            mode: parts.next().map(str::to_owned),
+        })
+    }
+}
+
+/// An entry of a file. Its value must be taken or passed over before the next one is asked for.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The key as it is in today's layout. That of an old entry holds its type, which is only known with the value; until
+    /// that is taken, the default stands there.
+    pub(super) key: CacheKey,
+    /// Whether the key could not be read as text, for half of a surrogate pair in it; `key` then holds its JSON text.
+    pub(super) unreadable_key: bool,
+    /// Where the entry begins.
+    pub(super) position: Position,
+    /// The second half of the key of an old entry.
+    hash: Option<String>,
+}
+
+impl Found {
+    /// Whether this is an entry of the old layout, so that its type stands in its value.
+    pub(super) fn is_nested(&self) -> bool {
+        self.hash.is_some()
+    }
+}
+
+/// Reads the entries of a file in order.
+pub(super) struct EntryReader {
+    splitter: Splitter<FileReader>,
+    file: Arc<CacheFile>,
+    /// Inside of an old nested object: its key.
+    mode: Option<String>,
+    first: bool,
+    /// Whether the value of the last entry was neither taken nor passed over yet.
+    pending: bool,
+    last_key: Option<CacheKey>,
+    done: bool,
+}
+
+impl EntryReader {
+    /// Reads an open file, from its beginning or from a position in it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not begin as a cache.
+    pub(super) fn new(file: &Arc<CacheFile>, from: Option<Position>) -> Result<Self> {
+        let from_start = from.is_none();
+        let from = from.unwrap_or(Position {
+            offset: 0,
+            mode: None,
+            first: true,
+        });
+        let input = FileReader {
+            file: Arc::clone(file),
+            offset: from.offset,
+        };
+        let mut reader = Self {
+            splitter: Splitter::new(input, from.offset),
+            file: Arc::clone(file),
+            mode: from.mode,
+            first: from.first,
+            pending: false,
+            last_key: None,
+            done: false,
+        };
+        if from_start {
+            // An empty file is what LightRAG reads as a cache without records.
+            reader.done = !reader.splitter.begin().map_err(|error| reader.damaged(error))?;
+        }
+        Ok(reader)
+    }
+
+    /// Where the next entry is to be looked for.
+    pub(super) fn position(&self) -> Position {
+        Position {
+            offset: self.splitter.position(),
+            mode: self.mode.clone(),
+            first: self.first,
+        }
+    }
+
+    /// The next entry; `None` at the end of the file, whose outer structure is then known to be whole. A value that
+    /// was not taken is passed over.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged at this place.
+    pub(super) fn next(&mut self) -> Result<Option<Found>> {
+        if std::mem::take(&mut self.pending) {
+            self.splitter.skip_value().map_err(|error| self.damaged(error))?;
+        }
+        while !self.done {
+            let key = match self.splitter.next_key(self.first) {
+                Ok(key) => key.map(read_key),
+                Err(error) => return Err(self.damaged(error)),
+            };
+            self.first = false;
+            let Some((text, unreadable_key)) = key else {
+                if self.mode.take().is_none() {
+                    self.splitter.finish().map_err(|error| self.damaged(error))?;
+                    self.done = true;
+                }
+                continue;
+            };
+            if let Some(mode) = &self.mode {
+                let key = CacheKey::flattened(mode, DEFAULT_TYPE, &text);
+                return Ok(Some(self.found(key, unreadable_key, Some(text))));
+            }
+            let key = CacheKey::new(text);
+            // A key of another form holds a mode, if what it holds are objects: a record holds texts and numbers.
+            if key.parts().is_none() {
+                let nested = self.splitter.value_is_object_of_objects();
+                if nested.map_err(|error| self.damaged(error))? {
+                    self.splitter.enter();
+                    self.mode = Some(key.as_str().to_owned());
+                    self.first = true;
+                    continue;
+                }
+            }
+            return Ok(Some(self.found(key, unreadable_key, None)));
+        }
+        Ok(None)
+    }
+
+    fn found(&mut self, key: CacheKey, unreadable_key: bool, hash: Option<String>) -> Found {
+        self.pending = true;
+        self.last_key = Some(key.clone());
+        let position = Position {
+            offset: self.splitter.key_offset(),
+            mode: self.mode.clone(),
+            first: true,
+        };
+        Found {
+            key,
+            unreadable_key,
+            position,
+            hash,
+        }
+    }
+
+    /// Takes the value of the entry that was just found, and gives an old entry its final key.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged at this place.
+    pub(super) fn take(&mut self, found: &mut Found) -> Result<&[u8]> {
+        self.pending = false;
+        let (file, last_key) = (&self.file, self.last_key.as_ref());
+        let value = self
+            .splitter
+            .take_value()
+            .map_err(|error| damaged(file, last_key, error))?;
+        if let (Some(mode), Some(hash)) = (&self.mode, &found.hash) {
+            let cache_type = serde_json::from_slice::<Fields<'_>>(value)
+                .ok()
+                .and_then(|fields| fields.string("cache_type").map(Cow::into_owned));
+            if let Some(cache_type) = cache_type {
+                found.key = CacheKey::flattened(mode, &cache_type, hash);
+            }
+        }
+        Ok(value)
+    }
+
+    fn damaged(&self, error: SplitError) -> Error {
+        damaged(&self.file, self.last_key.as_ref(), error)
+    }
+}
+
+/// The text of a key, and whether it could not be decoded.
+fn read_key(json: &[u8]) -> (String, bool) {
+    let text = std::str::from_utf8(json).ok().and_then(unescape);
+    match text {
+        Some(text) => (text.into_owned(), false),
+        None => {
+            let raw = String::from_utf8_lossy(json);
+            (raw.trim_matches('"').to_owned(), true)
+        }
+    }
+}
+
+/// The error for a file that is no whole JSON object: where, behind which key, and what to do.
+fn damaged(file: &CacheFile, last_key: Option<&CacheKey>, error: SplitError) -> Error {
+    let (offset, what) = match error {
+        SplitError::Io(error) => return Error::io("read", &file.path, error),
+        SplitError::Syntax { offset, what } => (offset, what),
+    };
+    let place = match file.line_and_column(offset) {
+        Ok((line, column)) => format!("byte {offset}, line {line}, column {column}"),
+        Err(_) => format!("byte {offset}"),
+    };
+    let behind = match last_key {
+        Some(key) => format!("; the last key before it is {key}"),
+        None => "; no key stands before it".to_owned(),
+    };
+    Error::new(
+        ErrorKind::Damaged,
+        format!("{} is damaged at {place}: {what}{behind}", file.path.display()),
+    )
+    .with_remedy("restore the file from a backup, or mend it at that place")
+}
+
+/// Adds an entry to the text of a cache file, in LightRAG's form: indented by two, a line for each entry at least.
+pub(super) fn push_entry(out: &mut Vec<u8>, first: bool, key_json: &[u8], value: &[u8]) {
+    out.extend_from_slice(if first { b"\n  " } else { b",\n  " });
+    out.extend_from_slice(key_json);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(text: &str) -> Vec<(String, String)> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let mut found = Vec::new();
+        let file = CacheFile::open(file.path()).unwrap().unwrap();
+        let mut reader = EntryReader::new(&file, None).unwrap();
+        while let Some(mut entry) = reader.next().unwrap() {
+            let value = String::from_utf8(reader.take(&mut entry).unwrap().to_vec()).unwrap();
+            // Every position leads to the rest of the entries.
+            let again = EntryReader::new(&file, Some(entry.position.clone()))
+                .unwrap()
+                .next();
+            assert_eq!(again.unwrap().unwrap().position, entry.position);
+            assert_eq!(
+                Position::from_text(&entry.position.to_text()).as_ref(),
+                Some(&entry.position)
+            );
+            found.push((entry.key.to_string(), value));
+        }
+        found
+    }
+
+    fn pair(key: &str, value: &str) -> (String, String) {
+        (key.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn nested_entries_get_the_keys_of_today() {
+        let text = r#"{"default": {"h1": {"return": "a"}, "h2": {"return": "b", "cache_type": "summary"}},
+                      "mix": {"h3": {"return": "c", "cache_type": "query"}}}"#;
+        assert_eq!(
+            entries(text),
+            [
+                pair("default:extract:h1", r#"{"return": "a"}"#),
+                pair(
+                    "default:summary:h2",
+                    r#"{"return": "b", "cache_type": "summary"}"#
+                ),
+                pair("mix:query:h3", r#"{"return": "c", "cache_type": "query"}"#),
+            ]
+        );
+    }
+
+    #[test]
+    fn both_layouts_in_one_file_lose_nothing() {
+        let text = r#"{"default:extract:h1": {"return": "a"}, "default": {"h2": {"return": "b"}}, "empty": {},
+                      "plain": {"return": "c"}, "default:extract:h4": null}"#;
+        assert_eq!(
+            entries(text),
+            [
+                pair("default:extract:h1", r#"{"return": "a"}"#),
+                pair("default:extract:h2", r#"{"return": "b"}"#),
+                pair("empty", "{}"),
+                pair("plain", r#"{"return": "c"}"#),
+                pair("default:extract:h4", "null"),
+            ]
+        );
+    }
+
+    #[test]
+    fn damage_is_told_by_byte_line_column_and_last_key() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "{\n  \"default:extract:h1\": {\"return\": \"a\"}\n  \"x\": 1}",
+        )
+        .unwrap();
+        let file = CacheFile::open(file.path()).unwrap().unwrap();
+        let mut reader = EntryReader::new(&file, None).unwrap();
+        reader.next().unwrap().unwrap();
+        let error = reader.next().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert!(error.message().contains("byte 44, line 3, column 3"), "{error}");
+        assert!(error.message().contains("default:extract:h1"), "{error}");
+    }
+}

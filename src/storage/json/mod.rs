@@ -1,0 +1,140 @@
+//! LightRAG's `JsonKVStorage`: one file a workspace.
+//!
+//! * `config`: where the files are.
+//! * `layout`: a file's entries ↔ records, today's flat layout and the old nested one.
+//! * `splitter`: finds entries in a file of any size.
+//! * `survey`: a first look over a file: counts, and keys that stand twice.
+//! * `index`: where in a file a record stands.
+//! * `source`, `target`: reading; writing into a sibling that replaces the file at the end.
+
+mod config;
+mod index;
+mod layout;
+mod source;
+mod splitter;
+mod survey;
+mod target;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+
+use self::{config::Config, source::JsonSource, target::JsonTarget};
+use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
+use crate::{
+    config::{Field, Secret, Values},
+    error::{Error, ErrorKind, Result, Side},
+};
+
+/// The JSON files of `JsonKVStorage`.
+pub struct Json;
+
+#[async_trait]
+impl Backend for Json {
+    fn kind(&self) -> &'static str {
+        "json"
+    }
+
+    fn title(&self) -> &'static str {
+        "JSON file"
+    }
+
+    fn class_name(&self) -> &'static str {
+        "JsonKVStorage"
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &["file"]
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn ini_section(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn workspace_variable(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        config::FIELDS
+    }
+
+    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        Ok(config::place(place))
+    }
+
+    async fn connect(&self, values: &Values, _: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+        let config = Config::new(values);
+        if values.side() == Side::Source {
+            config.check_source()?;
+        }
+        Ok(Arc::new(JsonStorage { config }))
+    }
+}
+
+struct JsonStorage {
+    config: Config,
+}
+
+#[async_trait]
+impl Storage for JsonStorage {
+    fn location(&self) -> Location {
+        Location {
+            kind: Json.kind().to_owned(),
+            location: self.config.place().display().to_string(),
+        }
+    }
+
+    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+        self.config.workspaces()
+    }
+
+    async fn container(&self, workspace: &Workspace) -> Result<Container> {
+        let file = self.config.file(workspace);
+        Ok(Container {
+            server: "files".to_owned(),
+            place: absolute(&file)?.display().to_string(),
+        })
+    }
+
+    async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(JsonSource::new(self.config.file(workspace))))
+    }
+
+    async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
+        // A link is followed, so that what it points to is replaced and not the link.
+        let file = absolute(&self.config.file(workspace))?;
+        Ok(Arc::new(JsonTarget::new(file)))
+    }
+}
+
+/// The path with links followed, as far as it exists.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(|error| Error::io("resolve", path, error))?;
+    let mut missing = Vec::new();
+    let mut there = path.as_path();
+    loop {
+        if let Ok(real) = there.canonicalize() {
+            return Ok(missing.iter().rev().fold(real, |path, name| path.join(name)));
+        }
+        match (there.parent(), there.file_name()) {
+            (Some(parent), Some(name)) => {
+                missing.push(name);
+                there = parent;
+            }
+            _ => return Ok(path),
+        }
+    }
+}
+
+/// A task on a thread for blocking work that panicked.
+fn blocking_failed(error: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "reading or writing a file panicked").caused_by(error)
+}

@@ -1,0 +1,489 @@
+//! Finding the entries of a JSON object of any size, in a window that slides over the file.
+//!
+//! Only strings and brackets are looked at, most of it by `memchr`, so that entries which nobody wants cost little. What is
+//! *inside* an entry is checked by whoever takes it: the splitter alone validates nothing but the outer structure.
+
+use std::io::Read;
+
+use memchr::memchr2;
+
+/// How much is read at a time.
+const READ: usize = 1 << 20;
+
+/// The largest entry: far beyond any answer of a model, and a bound on what one unclosed quote can cost.
+const LARGEST: usize = 256 << 20;
+
+/// What is wrong with the text, and at which byte.
+#[derive(Debug)]
+pub(super) enum SplitError {
+    /// The file could not be read.
+    Io(std::io::Error),
+    /// The text is no JSON object, or ends too early.
+    Syntax {
+        /// The byte at which it went wrong, from 0.
+        offset: u64,
+        /// What stands there.
+        what: &'static str,
+    },
+}
+
+impl From<std::io::Error> for SplitError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+type Result<T> = std::result::Result<T, SplitError>;
+
+/// Walks over objects key by key. The caller goes into an object, asks for keys, and for each key takes the value,
+/// skips it or goes into it.
+#[derive(Debug)]
+pub(super) struct Splitter<R> {
+    reader: R,
+    window: Vec<u8>,
+    /// Where the unread part of the window begins.
+    at: usize,
+    /// Where the part of the window that was filled ends.
+    filled: usize,
+    /// The byte of the file at which the window begins.
+    offset: u64,
+    /// The byte of the file at which the last key began.
+    key_offset: u64,
+    ended: bool,
+    read: usize,
+}
+
+/// A piece of the window, valid until the splitter moves on.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    start: usize,
+    end: usize,
+}
+
+impl<R: Read> Splitter<R> {
+    /// A splitter over a reader whose first byte is at `offset` of the file.
+    pub(super) fn new(reader: R, offset: u64) -> Self {
+        Self::with_read(reader, offset, READ)
+    }
+
+    /// The same, reading so many bytes at a time.
+    pub(super) fn with_read(reader: R, offset: u64, read: usize) -> Self {
+        Self {
+            reader,
+            window: Vec::new(),
+            at: 0,
+            filled: 0,
+            offset,
+            key_offset: offset,
+            ended: false,
+            read,
+        }
+    }
+
+    /// The byte of the file that comes next.
+    pub(super) fn position(&self) -> u64 {
+        self.offset + self.at as u64
+    }
+
+    /// The byte of the file at which the last key began.
+    pub(super) fn key_offset(&self) -> u64 {
+        self.key_offset
+    }
+
+    /// Goes into the object that the whole file is. `false` where there is nothing but white space (and perhaps a
+    /// byte order mark).
+    pub(super) fn begin(&mut self) -> Result<bool> {
+        while self.filled - self.at < 3 && self.fill(self.at)? {}
+        if self.window[self.at..self.filled].starts_with(b"\xef\xbb\xbf") {
+            self.at += 3;
+        }
+        match self.next_byte()? {
+            None => Ok(false),
+            Some(b'{') => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(_) => Err(self.syntax("expected `{`: the cache file is one JSON object")),
+        }
+    }
+
+    /// Goes into the object that is the value of the key that was just read.
+    pub(super) fn enter(&mut self) {
+        debug_assert_eq!(self.window[self.at], b'{');
+        self.at += 1;
+    }
+
+    /// The next key of the object, quotes included, or `None` at its end. Behind it stands its value.
+    pub(super) fn next_key(&mut self, first: bool) -> Result<Option<&[u8]>> {
+        match self.next_byte()? {
+            Some(b'}') => {
+                self.at += 1;
+                return Ok(None);
+            }
+            Some(b',') if !first => {
+                self.at += 1;
+                self.next_byte()?;
+            }
+            Some(_) if !first => return Err(self.syntax("expected `,` or `}` after an entry")),
+            _ => {}
+        }
+        match self.peek() {
+            Some(b'"') => {}
+            Some(_) => return Err(self.syntax("expected a key in double quotes")),
+            None => return Err(self.syntax("the file ends inside of an object")),
+        }
+        let end = self.string_end(self.at)?;
+        let mut key = Piece { start: self.at, end };
+        // Looking for the value may move the window, and the key with it.
+        self.at = key.end;
+        self.key_offset = self.offset + key.start as u64;
+        let length = key.end - key.start;
+        self.skip_space(key.start)?;
+        key = self.piece_at(self.key_offset, length);
+        match self.peek() {
+            Some(b':') => self.at += 1,
+            Some(_) => return Err(self.syntax("expected `:` after a key")),
+            None => return Err(self.syntax("the file ends after a key")),
+        }
+        self.skip_space(key.start)?;
+        if self.peek().is_none() {
+            return Err(self.syntax("the file ends after a key"));
+        }
+        key = self.piece_at(self.key_offset, length);
+        Ok(Some(&self.window[key.start..key.end]))
+    }
+
+    /// Whether the value that comes is an object whose first value is an object too. Consumes nothing.
+    pub(super) fn value_is_object_of_objects(&mut self) -> Result<bool> {
+        if self.look(0)? != Some(b'{') {
+            return Ok(false);
+        }
+        let mut at = self.look_past_space(1)?;
+        if self.look(at)? != Some(b'"') {
+            return Ok(false);
+        }
+        loop {
+            at += 1;
+            match self.look(at)? {
+                Some(b'\\') => at += 1,
+                Some(b'"') => break,
+                Some(_) => {}
+                None => return Ok(false),
+            }
+        }
+        at = self.look_past_space(at + 1)?;
+        if self.look(at)? != Some(b':') {
+            return Ok(false);
+        }
+        at = self.look_past_space(at + 1)?;
+        Ok(self.look(at)? == Some(b'{'))
+    }
+
+    /// The byte so far ahead, consuming nothing.
+    fn look(&mut self, ahead: usize) -> Result<Option<u8>> {
+        while self.at + ahead >= self.filled {
+            if !self.fill(self.at)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.window[self.at + ahead]))
+    }
+
+    fn look_past_space(&mut self, mut ahead: usize) -> Result<usize> {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.look(ahead)? {
+            ahead += 1;
+        }
+        Ok(ahead)
+    }
+
+    /// Takes the value as text.
+    pub(super) fn take_value(&mut self) -> Result<&[u8]> {
+        let start = self.offset + self.at as u64;
+        self.value_end(true)?;
+        let start = usize::try_from(start - self.offset).unwrap_or(usize::MAX);
+        Ok(&self.window[start..self.at])
+    }
+
+    /// Passes over the value, whatever its size.
+    pub(super) fn skip_value(&mut self) -> Result<()> {
+        self.value_end(false)
+    }
+
+    /// Checks that nothing follows the object.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        match self.next_byte()? {
+            None => Ok(()),
+            Some(_) => Err(self.syntax("something follows the end of the object")),
+        }
+    }
+
+    fn piece_at(&self, offset: u64, length: usize) -> Piece {
+        let start = usize::try_from(offset - self.offset).unwrap_or(usize::MAX);
+        Piece {
+            start,
+            end: start + length,
+        }
+    }
+
+    /// Moves to the end of the value; with `keep`, all of it stays in the window.
+    fn value_end(&mut self, keep: bool) -> Result<()> {
+        let first = self.peek();
+        let mut depth = 0_usize;
+        let mut keep_from = self.at;
+        loop {
+            if !keep {
+                keep_from = self.at;
+            }
+            if self.at == self.filled {
+                let before = self.offset;
+                if !self.fill(keep_from)? {
+                    // A number at the end of the file ends with it, and the object is then found to be open.
+                    return if depth == 0 && !matches!(first, Some(b'{' | b'[' | b'"')) {
+                        Ok(())
+                    } else {
+                        Err(self.syntax("the file ends inside of a value"))
+                    };
+                }
+                keep_from -= usize::try_from(self.offset - before).unwrap_or(0);
+                continue;
+            }
+            match self.window[self.at] {
+                b'"' => {
+                    let before = self.offset;
+                    if keep {
+                        self.at = self.string_end(keep_from)?;
+                        keep_from -= usize::try_from(self.offset - before).unwrap_or(0);
+                    } else {
+                        self.skip_string()?;
+                    }
+                    if depth == 0 {
+                        return Ok(());
+                    }
+                }
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                }
+                b'}' | b']' if depth > 0 => {
+                    depth -= 1;
+                    self.at += 1;
+                    if depth == 0 {
+                        return Ok(());
+                    }
+                }
+                b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t' if depth == 0 => return Ok(()),
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    /// The end of the string that begins at `self.at`, everything from `keep_from` kept in the window.
+    fn string_end(&mut self, keep_from: usize) -> Result<usize> {
+        let mut keep_from = keep_from;
+        let mut look = self.at + 1;
+        loop {
+            match memchr2(b'"', b'\\', &self.window[look.min(self.filled)..self.filled]) {
+                Some(found) if self.window[look + found] == b'"' => return Ok(look + found + 1),
+                // The byte behind a backslash never ends a string. It may not be there yet.
+                Some(found) => look += found + 2,
+                None => {
+                    look = look.max(self.filled);
+                    let before = self.offset;
+                    if !self.fill(keep_from)? {
+                        return Err(self.syntax("the file ends inside of a string"));
+                    }
+                    let moved = usize::try_from(self.offset - before).unwrap_or(0);
+                    look -= moved;
+                    keep_from -= moved;
+                }
+            }
+        }
+    }
+
+    /// Moves behind the string that begins at `self.at`, keeping nothing of it.
+    fn skip_string(&mut self) -> Result<()> {
+        self.at += 1;
+        loop {
+            match memchr2(b'"', b'\\', &self.window[self.at.min(self.filled)..self.filled]) {
+                Some(found) if self.window[self.at + found] == b'"' => {
+                    self.at += found + 1;
+                    return Ok(());
+                }
+                Some(found) => self.at += found + 2,
+                None => {
+                    let beyond = self.at.saturating_sub(self.filled);
+                    self.at = self.filled;
+                    if !self.fill(self.at)? {
+                        return Err(self.syntax("the file ends inside of a string"));
+                    }
+                    self.at += beyond;
+                }
+            }
+        }
+    }
+
+    /// The next byte that is no white space, not yet consumed.
+    fn next_byte(&mut self) -> Result<Option<u8>> {
+        loop {
+            while let Some(byte) = self.peek() {
+                if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                    return Ok(Some(byte));
+                }
+                self.at += 1;
+            }
+            if !self.fill(self.at)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// As [`Splitter::next_byte`], keeping what stands in the window from `keep_from` on.
+    fn skip_space(&mut self, keep_from: usize) -> Result<()> {
+        let kept = self.offset + keep_from as u64;
+        loop {
+            while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+                self.at += 1;
+            }
+            let keep_from = usize::try_from(kept - self.offset).unwrap_or(0);
+            if self.peek().is_some() || !self.fill(keep_from)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        (self.at < self.filled).then(|| self.window[self.at])
+    }
+
+    /// Reads more, keeping what stands from `keep_from` on; `false` at the end of the file.
+    fn fill(&mut self, keep_from: usize) -> Result<bool> {
+        if self.ended {
+            return Ok(false);
+        }
+        let kept = self.filled - keep_from;
+        if kept > LARGEST {
+            return Err(self.syntax("an entry of more than 256 MiB: a quote or a bracket is not closed"));
+        }
+        if keep_from > 0 {
+            self.window.copy_within(keep_from..self.filled, 0);
+            self.offset += keep_from as u64;
+            self.at -= keep_from;
+            self.filled = kept;
+        }
+        // A large entry is read in pieces of its own size, so that it is moved but a few times.
+        let wanted = self.filled + self.read.max(kept);
+        if self.window.len() < wanted {
+            self.window.resize(wanted, 0);
+        } else if kept < self.read && self.window.len() > 4 * self.read {
+            // The window of a large entry is not kept for small ones.
+            self.window.truncate(self.filled + self.read);
+            self.window.shrink_to_fit();
+        }
+        loop {
+            match self.reader.read(&mut self.window[self.filled..]) {
+                Ok(0) => {
+                    self.ended = true;
+                    return Ok(false);
+                }
+                Ok(read) => {
+                    self.filled += read;
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn syntax(&self, what: &'static str) -> SplitError {
+        SplitError::Syntax {
+            offset: self.position(),
+            what,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every key and value of the outer object, read so many bytes at a time.
+    fn entries(text: &[u8], read: usize) -> Result<Vec<(String, String)>> {
+        let mut splitter = Splitter::with_read(text, 0, read);
+        let mut found = Vec::new();
+        if splitter.begin()? {
+            while let Some(key) = splitter.next_key(found.is_empty())? {
+                let key = String::from_utf8_lossy(key).into_owned();
+                let value = String::from_utf8_lossy(splitter.take_value()?).into_owned();
+                found.push((key, value));
+            }
+            splitter.finish()?;
+        }
+        Ok(found)
+    }
+
+    const TEXT: &str = "\u{feff} {\n  \"a\\\"b\" : {\"x\": \"}]\\\\\", \"y\": [1, {\"z\": \"\\\"\"}]},\n\"c\":12 ,\"d\": \
+                        \"s\\\\\" , \"é\": null, \"e\": [] }\n ";
+
+    #[test]
+    fn entries_are_the_same_wherever_the_reads_are_split() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let expected = [
+            pair(r#""a\"b""#, r#"{"x": "}]\\", "y": [1, {"z": "\""}]}"#),
+            pair("\"c\"", "12"),
+            pair("\"d\"", r#""s\\""#),
+            pair("\"é\"", "null"),
+            pair("\"e\"", "[]"),
+        ];
+        for read in 1..TEXT.len() + 1 {
+            assert_eq!(entries(TEXT.as_bytes(), read).unwrap(), expected, "read {read}");
+        }
+    }
+
+    #[test]
+    fn skipping_finds_the_same_keys_wherever_the_reads_are_split() {
+        for read in 1..TEXT.len() + 1 {
+            let mut splitter = Splitter::with_read(TEXT.as_bytes(), 0, read);
+            let mut keys = 0;
+            assert!(splitter.begin().unwrap());
+            while splitter.next_key(keys == 0).unwrap().is_some() {
+                splitter.skip_value().unwrap();
+                keys += 1;
+            }
+            splitter.finish().unwrap();
+            assert_eq!(keys, 5, "read {read}");
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_file_is_an_error_and_never_a_shorter_cache() {
+        let text = TEXT.trim_end().trim_start_matches('\u{feff}').as_bytes();
+        for cut in 2..text.len() {
+            for read in [1, 7, 1000] {
+                let found = entries(&text[..cut], read);
+                assert!(
+                    matches!(found, Err(SplitError::Syntax { .. })),
+                    "cut {cut}: {found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_or_goes_on_behind_it_is_an_error() {
+        for text in [
+            "[]",
+            "null",
+            "{} {}",
+            "{\"a\" 1}",
+            "{\"a\": 1 \"b\": 2}",
+            "{,}",
+            "{1: 2}",
+        ] {
+            assert!(entries(text.as_bytes(), 3).is_err(), "{text}");
+        }
+        for text in ["", " \n", "\u{feff}", "{}", " { } "] {
+            assert_eq!(entries(text.as_bytes(), 3).unwrap(), [], "{text}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Writing a cache file: into a sibling, which replaces it at the end.
+
+use std::{
+    fs::{File, Permissions},
+    io::{BufWriter, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use tempfile::NamedTempFile;
+
+use super::{
+    layout::{CacheFile, EntryReader, push_entry},
+    source::{JsonSource, blocking},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::{CacheKey, KeyDigest, KeySet, Record, Selection},
+    storage::{Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode},
+};
+
+/// The cache file of a workspace, to read and write.
+///
+/// What is read is the file as it was before the run. New records go to a sibling in the same folder; at the end the
+/// other records of the old file are added to it and it is renamed over the old one, so that nobody ever sees half a
+/// file. What must be remembered meanwhile are the keys that were written, in 20 bytes each.
+pub(super) struct JsonTarget {
+    source: Arc<JsonSource>,
+    draft: Arc<Mutex<Option<Draft>>>,
+}
+
+impl JsonTarget {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            source: Arc::new(JsonSource::new(path)),
+            draft: Arc::default(),
+        }
+    }
+
+    /// Works on the draft, on a thread for blocking work.
+    async fn with_draft<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Option<Draft>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let draft = Arc::clone(&self.draft);
+        blocking(move || {
+            // After a panic the draft is half written; the run ends with an internal error and never replaces the file.
+            let mut draft: MutexGuard<'_, Option<Draft>> =
+                draft.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut draft)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Source for JsonTarget {
+    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
+        self.source.count(selection, progress).await
+    }
+
+    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
+        Arc::clone(&self.source).scan(selection, limit, from)
+    }
+
+    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
+        self.source.get_many(keys).await
+    }
+}
+
+#[async_trait]
+impl Target for JsonTarget {
+    async fn prepare(&self) -> Result<()> {
+        let path = self.source.path().clone();
+        self.with_draft(move |draft| {
+            *draft = Some(Draft::begin(&path)?);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
+        let kept = match mode {
+            WriteMode::Upsert => vec![false; batch.len()],
+            WriteMode::Create => {
+                let keys: Vec<CacheKey> = batch.iter().map(|record| record.key().clone()).collect();
+                let found = self.get_many(&keys).await?;
+                found.iter().map(Option::is_some).collect()
+            }
+        };
+        let batch = batch.to_vec();
+        self.with_draft(move |draft| {
+            let draft = draft.as_mut().ok_or_else(not_prepared)?;
+            let written = batch.iter().zip(kept).map(|(record, kept)| {
+                if kept {
+                    return Ok(Outcome::Exists);
+                }
+                draft.add(record).map(|()| Outcome::written())
+            });
+            written.collect()
+        })
+        .await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.with_draft(|draft| draft.as_mut().map_or(Ok(()), Draft::flush))
+            .await
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.with_draft(|draft| match draft.take() {
+            // A run that wrote nothing leaves the file as it was.
+            Some(draft) if !draft.written.is_empty() => draft.publish(),
+            _ => Ok(()),
+        })
+        .await
+    }
+}
+
+fn not_prepared() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "a JSON target was written to before it was prepared",
+    )
+}
+
+/// The file that is being written.
+#[derive(Debug)]
+struct Draft {
+    path: PathBuf,
+    out: BufWriter<NamedTempFile>,
+    written: KeySet,
+    /// The text of one entry, kept for its memory.
+    entry: Vec<u8>,
+    entries: u64,
+}
+
+/// What is written at once.
+const BUFFER: usize = 1 << 18;
+
+impl Draft {
+    /// Makes the folder and the sibling. It is named so that LightRAG removes it if this process is killed.
+    fn begin(path: &Path) -> Result<Self> {
+        let folder = folder_of(path);
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("make the folder", folder, error))?;
+        let mut prefix = path.file_name().unwrap_or_default().to_owned();
+        prefix.push(".tmp.migrate-");
+        let sibling = tempfile::Builder::new()
+            .prefix(&prefix)
+            // The process's umask takes from this what a new file is not to have.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(|error| Error::io("write in", folder, error))?;
+        let mut draft = Self {
+            path: path.to_owned(),
+            out: BufWriter::with_capacity(BUFFER, sibling),
+            written: KeySet::new(),
+            entry: Vec::new(),
+            entries: 0,
+        };
+        draft.entry.push(b'{');
+        draft.write_entry()?;
+        Ok(draft)
+    }
+
+    /// Adds a record.
+    fn add(&mut self, record: &Record) -> Result<()> {
+        if !self.written.insert(KeyDigest::of(record.key().as_str())) {
+            let message = format!("the source gave the key {} twice", record.key());
+            return Err(Error::new(ErrorKind::Internal, message));
+        }
+        let value = record.with_own_id();
+        self.push(record.key().as_str(), &value)
+    }
+
+    fn push(&mut self, key: &str, value: &[u8]) -> Result<()> {
+        let key_json = serde_json::to_vec(key)
+            .map_err(|error| Error::new(ErrorKind::Internal, "a key has no JSON form").caused_by(error))?;
+        push_entry(&mut self.entry, self.entries == 0, &key_json, value);
+        self.entries += 1;
+        self.write_entry()
+    }
+
+    fn write_entry(&mut self) -> Result<()> {
+        self.out
+            .write_all(&self.entry)
+            .map_err(|error| Error::io("write", &self.path, error))?;
+        self.entry.clear();
+        Ok(())
+    }
+
+    /// Everything written so far is on the disk after this.
+    fn flush(&mut self) -> Result<()> {
+        let flushed = self
+            .out
+            .flush()
+            .and_then(|()| self.out.get_ref().as_file().sync_data());
+        flushed.map_err(|error| Error::io("write", &self.path, error))
+    }
+
+    /// Adds what the old file has besides, and puts the new one in its place.
+    fn publish(mut self) -> Result<()> {
+        let old = CacheFile::open(&self.path)?;
+        if let Some(old) = &old {
+            self.add_others(old)?;
+        }
+        self.entry.extend_from_slice(b"\n}\n");
+        self.write_entry()?;
+        let path = self.path;
+        let failed = |error| Error::io("write", &path, error);
+        let sibling = self
+            .out
+            .into_inner()
+            .map_err(|error| failed(error.into_error()))?;
+        if let Some(old) = &old {
+            let metadata = old.metadata()?;
+            let file = sibling.as_file();
+            file.set_permissions(metadata.permissions()).map_err(failed)?;
+            // Only root may give a file to another owner; LightRAG's own way of writing does not even try.
+            let _ = std::os::unix::fs::fchown(file, Some(metadata.uid()), Some(metadata.gid()));
+        }
+        sibling.as_file().sync_all().map_err(failed)?;
+        sibling.persist(&path).map_err(|error| failed(error.error))?;
+        // The new name is on the disk when its folder is.
+        let folder = folder_of(&path);
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed)
+    }
+
+    /// Copies every entry of the old file whose key was not written, whatever its value; an old nested one becomes a
+    /// flat one.
+    fn add_others(&mut self, old: &Arc<CacheFile>) -> Result<()> {
+        let mut reader = EntryReader::new(old, None)?;
+        while let Some(mut found) = reader.next()? {
+            let value = reader.take(&mut found)?;
+            let key = found.key.as_str();
+            if self.written.contains(KeyDigest::of(key)) {
+                continue;
+            }
+            if serde_json::from_slice::<&serde_json::value::RawValue>(value).is_err() || found.unreadable_key
+            {
+                let message = format!("{} holds no JSON behind the key {key}", self.path.display());
+                let remedy = "mend or remove that entry; the file is as it was";
+                return Err(Error::new(ErrorKind::Damaged, message).with_remedy(remedy));
+            }
+            let (key, value) = (key.to_owned(), value.to_vec());
+            self.push(&key, &value)?;
+        }
+        Ok(())
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}

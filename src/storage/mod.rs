@@ -1,0 +1,414 @@
+//! The seam: what a storage is to the rest of the program.
+//!
+//! Each storage has a room of its own (`json`, `redis`, …) that knows nothing of the others, with the same files
+//! in each: `config.rs` (its settings), `layout.rs` (record ↔ stored form, pure), `source.rs`, `target.rs`, and
+//! `mod.rs` (connecting, and the map). The registry is the one place that lists them: a sixth storage
+//! is one folder and one line there.
+//!
+//! # The contract
+//! * **Pages.** [`Source::scan`] yields pages in an order of the storage's own. Each page says where the next one
+//!   begins: a scan from that cursor yields everything that was there when the first scan began and was not in the
+//!   pages up to it. A scan that fails may be begun again at the last cursor.
+//! * **Once.** A scan yields no key twice. What a server repeats, or a file holds twice, the storage sorts out.
+//! * **Writes may be repeated.** [`Target::write`] gives an answer for every record, in order. When it fails as a
+//!   whole, any of the records may have been written; writing them again is harmless.
+//! * **Durable.** A record counts as kept when a [`Target::flush`] that began after its write has succeeded.
+//! * **Nothing is made before [`Target::prepare`]**: no table, index, file or folder; until then a target that
+//!   does not exist answers as an empty one.
+//! * **A source is changed by nothing**, not even by a conversion of an old layout.
+
+mod registry;
+
+pub mod json;
+pub mod redis;
+
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use registry::{backends, find, names};
+
+use crate::{
+    config::{Field, Secret, Values},
+    error::Result,
+    record::{CacheKey, CacheType, Invalid, Record, RejectKind, Selection},
+};
+
+/// The name of LightRAG's cache among its key-value storages.
+pub const NAMESPACE: &str = "llm_response_cache";
+
+/// A kind of storage: its names, its settings, and how to connect to one.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// The name on the command line and in reports: `json`.
+    fn kind(&self) -> &'static str;
+
+    /// The name for people: `PostgreSQL`.
+    fn title(&self) -> &'static str;
+
+    /// LightRAG's class, taken as a name too: `PGKVStorage`.
+    fn class_name(&self) -> &'static str;
+
+    /// Other names for the same: `postgresql`.
+    fn aliases(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The schemes of addresses that tell this kind; none for paths.
+    fn schemes(&self) -> &'static [&'static str];
+
+    /// The section of LightRAG's `config.ini`.
+    fn ini_section(&self) -> Option<&'static str>;
+
+    /// The variable that names the workspace for this kind alone.
+    fn workspace_variable(&self) -> Option<&'static str>;
+
+    /// Every setting, as the job file, the environment and `config.ini` know it.
+    fn fields(&self) -> &'static [Field];
+
+    /// Takes a place (an address with one of the schemes, or a path) apart into settings.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Config`] where it cannot be read. The message does not repeat the place, which may hold a
+    /// password.
+    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>>;
+
+    /// Checks the settings and connects.
+    ///
+    /// # Errors
+    /// Wrong settings, an unreachable server, a refused login.
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>>;
+}
+
+/// What every storage is told when it is opened.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// How long connecting, and each request, may take.
+    pub timeout: Duration,
+    /// How many requests the run will have under way at once.
+    pub concurrency: NonZeroUsize,
+}
+
+/// One connected place, which holds the caches of any number of workspaces.
+#[async_trait]
+pub trait Storage: Send + Sync {
+    /// Kind and redacted place.
+    fn location(&self) -> Location;
+
+    /// The workspaces that have a cache here, sorted.
+    async fn workspaces(&self) -> Result<Vec<Workspace>>;
+
+    /// Where the records of a workspace live. Two workspaces with the same container would mix their records.
+    async fn container(&self, workspace: &Workspace) -> Result<Container>;
+
+    /// Opens a workspace to read.
+    async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>>;
+
+    /// Opens a workspace to read and write. Makes nothing yet.
+    async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>>;
+}
+
+/// One workspace's cache, to read.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Counts the selected records, by type. `progress` is told how many were looked at while a long count runs.
+    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count>;
+
+    /// Reads the selected records in pages.
+    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream;
+
+    /// Reads records by key: an answer for each key, in order, `None` where there is none.
+    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>>;
+}
+
+/// One workspace's cache, to write.
+#[async_trait]
+pub trait Target: Source {
+    /// Makes what is missing: table, index, folder. Called once, before the first write.
+    async fn prepare(&self) -> Result<()>;
+
+    /// Writes records; no key stands twice among them. The answers are in the records' order.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::BatchRefused`] or [`crate::error::ErrorKind::RequestTooLarge`] where fewer records
+    /// at a time may pass; nothing of the batch was then written. Otherwise, what failed; any of it may have been
+    /// written.
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>>;
+
+    /// Makes all earlier writes durable.
+    async fn flush(&self) -> Result<()>;
+
+    /// Called once after the last flush, also when a run stops early: makes what was written visible where it was
+    /// not yet. Nothing is written after it.
+    async fn finish(&self) -> Result<()>;
+}
+
+/// Told how many entries a count has looked at so far.
+pub type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
+/// The pages of a scan. Independent of the source's lifetime, so that it can be read in a task of its own.
+pub type PageStream = BoxStream<'static, Result<Page>>;
+
+/// How much a page may hold. A page may go beyond the bytes by one record.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    /// Entries.
+    pub records: NonZeroUsize,
+    /// Bytes of keys and values.
+    pub bytes: NonZeroUsize,
+}
+
+/// A piece of a scan.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The selected entries.
+    pub entries: Vec<Entry>,
+    /// How many entries were read and are not selected.
+    pub passed_over: u64,
+    /// Where to go on after this page; `None` where the storage has no order to go on in.
+    pub cursor: Option<Cursor>,
+}
+
+/// An entry that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A record.
+    Record(Record),
+    /// Something under a selected key that is no record.
+    Invalid(Invalid),
+}
+
+impl From<Result<Record, Invalid>> for Entry {
+    fn from(result: Result<Record, Invalid>) -> Self {
+        match result {
+            Ok(record) => Self::Record(record),
+            Err(invalid) => Self::Invalid(invalid),
+        }
+    }
+}
+
+impl Entry {
+    /// The key.
+    pub fn key(&self) -> &CacheKey {
+        match self {
+            Self::Record(record) => record.key(),
+            Self::Invalid(invalid) => &invalid.key,
+        }
+    }
+
+    /// The text of its value, whatever it is.
+    pub fn raw(&self) -> &Bytes {
+        match self {
+            Self::Record(record) => record.value(),
+            Self::Invalid(invalid) => &invalid.raw,
+        }
+    }
+
+    /// Bytes of key and value: what pages and batches are measured by.
+    pub fn size(&self) -> usize {
+        self.key().as_str().len() + self.raw().len()
+    }
+}
+
+/// A position in a scan, in words that only its storage understands. It survives the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(pub String);
+
+/// How many selected records there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// By type; a type that has none may be missing.
+    pub by_type: std::collections::BTreeMap<CacheType, u64>,
+    /// Whether the numbers hold for a moment in time, or are a server's estimate.
+    pub exact: bool,
+}
+
+impl Count {
+    /// An exact count of nothing.
+    pub fn none() -> Self {
+        Self {
+            exact: true,
+            ..Self::default()
+        }
+    }
+
+    /// Counts one more record.
+    pub fn add(&mut self, cache_type: CacheType) {
+        *self.by_type.entry(cache_type).or_default() += 1;
+    }
+
+    /// All types together.
+    pub fn total(&self) -> u64 {
+        self.by_type.values().sum()
+    }
+}
+
+/// What to do with a record whose key is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Replace it.
+    Upsert,
+    /// Leave it, and answer [`Outcome::Exists`].
+    Create,
+}
+
+/// What became of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target has it.
+    Written(Changes),
+    /// The key was there already, and was left as it was.
+    Exists,
+    /// The target cannot hold it.
+    Rejected {
+        /// Why.
+        kind: RejectKind,
+        /// The same for a person.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// Written, and nothing of it changed.
+    pub fn written() -> Self {
+        Self::Written(Changes::default())
+    }
+
+    /// A record that the target cannot hold.
+    pub fn rejected(kind: RejectKind, reason: impl Into<String>) -> Self {
+        Self::Rejected {
+            kind,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// What a target changed in a record to be able to hold it. Empty for nearly every record, and then costs nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Fields out of which a character had to go.
+    pub sanitized: Vec<String>,
+    /// Fields that the target has no place for.
+    pub left_behind: Vec<String>,
+}
+
+/// Kind and place of a storage, with no secret in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Location {
+    /// The kind: `json`, `redis`, …
+    pub kind: String,
+    /// The place, passwords replaced by `***`.
+    pub location: String,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.location)
+    }
+}
+
+/// Where the records of one workspace live: equal containers are the same place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Container {
+    /// The server or file system: an identity that it gives of itself where it has one.
+    pub server: String,
+    /// The place in it: `index space1_llm_response_cache`.
+    pub place: String,
+}
+
+/// The name under which LightRAG keeps one of several data sets apart. May be empty.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Workspace(String);
+
+impl Workspace {
+    /// A workspace of this name.
+    ///
+    /// # Errors
+    /// What LightRAG refuses: `/` or `\` in it, `.` and `..`.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        if name.contains(['/', '\\']) || name == "." || name == ".." || name.contains('\0') {
+            return Err(crate::error::Error::config(format!(
+                "the workspace {name:?} cannot be a folder's name"
+            ))
+            .with_remedy("a workspace holds no `/` and no `\\`, and is not `.` or `..`"));
+        }
+        Ok(Self(name))
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// LightRAG's name for this workspace's cache where storages separate workspaces by prefix:
+    /// `[workspace_]llm_response_cache`.
+    pub fn prefixed_namespace(&self) -> String {
+        if self.0.is_empty() {
+            NAMESPACE.to_owned()
+        } else {
+            format!("{}_{NAMESPACE}", self.0)
+        }
+    }
+}
+
+impl fmt::Display for Workspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            f.write_str("(empty)")
+        } else {
+            f.write_str(&self.0)
+        }
+    }
+}
+
+impl fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Collects entries into a page and says when it is full.
+#[derive(Debug)]
+pub(crate) struct PageBuilder {
+    limit: PageLimit,
+    page: Page,
+    bytes: usize,
+}
+
+impl PageBuilder {
+    pub(crate) fn new(limit: PageLimit) -> Self {
+        Self {
+            limit,
+            page: Page::default(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.bytes += entry.size();
+        self.page.entries.push(entry);
+    }
+
+    pub(crate) fn pass_over(&mut self) {
+        self.page.passed_over += 1;
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.page.entries.len() >= self.limit.records.get() || self.bytes >= self.limit.bytes.get()
+    }
+
+    pub(crate) fn take(&mut self, cursor: Option<Cursor>) -> Page {
+        self.bytes = 0;
+        Page {
+            cursor,
+            ..std::mem::take(&mut self.page)
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! LightRAG's `RedisKVStorage`: one string a record.
