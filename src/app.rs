@@ -125,6 +125,8 @@ fn execute(settings: &Settings, reporter: &Reporter, ledger: &Ledger, shutdown: 
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let _ = writeln!(std::io::stderr(), "error: internal error at {place}");
     }));
+    // One implementation of cryptography for all five storages. A second installation is refused, and changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -124,6 +124,7 @@ impl Run<'_> {
         let options = ConnectOptions {
             timeout: self.settings.timeout,
             concurrency: self.settings.concurrency,
+            on_invalid: self.settings.on_invalid,
         };
         let connecting = endpoint.backend.connect(&endpoint.values, &options);
         self.limited("connecting", connecting)
@@ -147,6 +148,7 @@ impl Run<'_> {
             types: settings.selection.clone(),
             options: PlanOptions {
                 on_conflict: settings.on_conflict,
+                on_invalid: settings.on_invalid,
                 batch_records: settings.batch.records.get() as u64,
                 batch_bytes: settings.batch.bytes.get() as u64,
                 concurrency: settings.concurrency.get() as u64,

@@ -6,7 +6,10 @@ use clap::{Parser, ValueEnum, error::ErrorKind as ClapErrorKind};
 use serde::Deserialize;
 
 use super::settings::OnConflict;
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::OnInvalid,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,6 +100,10 @@ pub struct Args {
     /// What to do where the target has a record of the same key [default: overwrite]
     #[arg(long, value_name = "POLICY", help_heading = "How")]
     pub on_conflict: Option<OnConflict>,
+
+    /// What to do with a record that the target could hold if a character went [default: reject]
+    #[arg(long, value_name = "POLICY", help_heading = "How")]
+    pub on_invalid: Option<OnInvalid>,
 
     /// Records in a batch [default: 1000]
     #[arg(long, value_name = "N", help_heading = "How")]

@@ -6,7 +6,10 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_yaml::{Mapping, Value as Yaml};
 
 use super::{OutputFormat, Secret, env::Environment, nearest, settings::OnConflict};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    record::OnInvalid,
+};
 
 /// A job file, as it was written: every flag has its field.
 #[derive(Debug, Default, Deserialize)]
@@ -26,6 +29,8 @@ pub struct JobFile {
     pub yes: Option<Scalar<bool>>,
     /// What to do with keys that are there.
     pub on_conflict: Option<OnConflict>,
+    /// What to do with records that the target could hold if a character went.
+    pub on_invalid: Option<OnInvalid>,
     /// Limits of a batch.
     pub batch: Option<BatchSpec>,
     /// Batches under way at once.

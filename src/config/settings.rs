@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, Side},
-    record::{CacheType, Selection},
+    record::{CacheType, OnInvalid, Selection},
     storage::{self, Backend, Workspace},
 };
 
@@ -114,6 +114,8 @@ pub struct Settings {
     pub selection: Selection,
     /// What to do with keys that are there.
     pub on_conflict: OnConflict,
+    /// What to do with records that the target could hold if a character went.
+    pub on_invalid: OnInvalid,
     /// How large a batch is.
     pub batch: BatchLimit,
     /// How many batches are written at the same time.
@@ -186,6 +188,7 @@ impl Settings {
                 .on_conflict
                 .or(job.on_conflict)
                 .unwrap_or(OnConflict::Overwrite),
+            on_invalid: args.on_invalid.or(job.on_invalid).unwrap_or_default(),
             batch: BatchLimit {
                 records: number(
                     args.batch_size.as_ref(),

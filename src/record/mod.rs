@@ -4,10 +4,12 @@ mod digest;
 mod entry;
 mod json_text;
 mod key;
+mod sanitize;
 mod selection;
 
 pub use digest::{KeyDigest, KeySet};
 pub use entry::{Fields, Invalid, Record, RejectKind};
 pub use json_text::{ObjectWriter, unescape};
 pub use key::CacheKey;
+pub use sanitize::{OnInvalid, TextRules, sanitize};
 pub use selection::{CacheType, Selection};

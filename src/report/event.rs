@@ -9,7 +9,7 @@ use super::Report;
 use crate::{
     config::{Mode, OnConflict, WorkspacePair},
     error::Side,
-    record::{CacheType, Selection},
+    record::{CacheType, OnInvalid, Selection},
     storage::{Location, Workspace},
 };
 
@@ -87,6 +87,8 @@ pub struct PlanEvent {
 pub struct PlanOptions {
     /// What happens to keys that the target has.
     pub on_conflict: OnConflict,
+    /// What happens to records that the target could hold if a character went.
+    pub on_invalid: OnInvalid,
     /// Records in a batch.
     pub batch_records: u64,
     /// Bytes in a batch.

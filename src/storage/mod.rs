@@ -35,7 +35,7 @@ pub use registry::{backends, find, names};
 use crate::{
     config::{Field, Secret, Values},
     error::Result,
-    record::{CacheKey, CacheType, Invalid, Record, RejectKind, Selection},
+    record::{CacheKey, CacheType, Invalid, OnInvalid, Record, RejectKind, Selection},
 };
 
 /// The name of LightRAG's cache among its key-value storages.
@@ -91,6 +91,8 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// How many requests the run will have under way at once.
     pub concurrency: NonZeroUsize,
+    /// What to do with a record that the storage could hold if a character went.
+    pub on_invalid: OnInvalid,
 }
 
 /// One connected place, which holds the caches of any number of workspaces.
