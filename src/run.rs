@@ -126,7 +126,7 @@ impl Run<'_> {
             concurrency: self.settings.concurrency,
             on_invalid: self.settings.on_invalid,
         };
-        let connecting = endpoint.backend.connect(&endpoint.values, &options);
+        let connecting = endpoint.connect(&options);
         self.limited("connecting", connecting)
             .await
             .on(endpoint.values.side())

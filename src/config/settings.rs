@@ -1,7 +1,7 @@
 //! What holds in the end: the one place that knows flag > job file > process environment > `.env` > `config.ini` >
 //! default.
 
-use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
 use clap::ValueEnum;
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result, Side},
     record::{CacheType, OnInvalid, Selection},
-    storage::{self, Backend, Workspace},
+    storage::{self, Backend, ConnectOptions, Storage, Workspace},
 };
 
 /// What a run does.
@@ -75,6 +75,24 @@ pub struct Endpoint {
     pub backend: &'static dyn Backend,
     /// Its settings.
     pub values: Values,
+}
+
+impl Endpoint {
+    /// The storage that a text names, as `--source` and `--target` take it, and nothing else but defaults.
+    ///
+    /// # Errors
+    /// The text names no storage, or not enough of it.
+    pub fn named(side: Side, text: &str) -> Result<Self> {
+        resolve_endpoint(side, Some(text), &JobFile::default(), &Environment::default())
+    }
+
+    /// Connects to the storage.
+    ///
+    /// # Errors
+    /// Wrong settings, an unreachable server, a refused login.
+    pub async fn connect(&self, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+        self.backend.connect(&self.values, options).await
+    }
 }
 
 impl std::fmt::Debug for Endpoint {

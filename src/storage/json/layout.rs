@@ -160,6 +160,8 @@ pub(super) struct EntryReader {
     pending: bool,
     last_key: Option<CacheKey>,
     done: bool,
+    /// The end of the object, before its bracket; where an object was found at all.
+    end: Option<Position>,
 }
 
 impl EntryReader {
@@ -186,6 +188,7 @@ impl EntryReader {
             pending: false,
             last_key: None,
             done: false,
+            end: None,
         };
         if from_start {
             // An empty file is what LightRAG reads as a cache without records.
@@ -194,13 +197,16 @@ impl EntryReader {
         Ok(reader)
     }
 
-    /// Where the next entry is to be looked for.
-    pub(super) fn position(&self) -> Position {
-        Position {
+    /// Where the next entry is to be looked for; `None` in a file that holds no object.
+    pub(super) fn position(&self) -> Option<Position> {
+        if self.done {
+            return self.end.clone();
+        }
+        Some(Position {
             offset: self.splitter.position(),
             mode: self.mode.clone(),
             first: self.first,
-        }
+        })
     }
 
     /// The next entry; `None` at the end of the file, whose outer structure is then known to be whole. A value that
@@ -213,6 +219,7 @@ impl EntryReader {
             self.splitter.skip_value().map_err(|error| self.damaged(error))?;
         }
         while !self.done {
+            let before = self.position();
             let key = match self.splitter.next_key(self.first) {
                 Ok(key) => key.map(read_key),
                 Err(error) => return Err(self.damaged(error)),
@@ -222,6 +229,7 @@ impl EntryReader {
                 if self.mode.take().is_none() {
                     self.splitter.finish().map_err(|error| self.damaged(error))?;
                     self.done = true;
+                    self.end = before;
                 }
                 continue;
             };

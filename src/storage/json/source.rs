@@ -157,18 +157,21 @@ impl JsonSource {
             let mut page = PageBuilder::new(limit);
             while read_entry(&mut reader, &selection, &survey, &mut page)? {
                 if page.is_full() {
-                    let cursor = Cursor(reader.position().to_text());
-                    if pages.blocking_send(Ok(page.take(Some(cursor)))).is_err() {
+                    if pages.blocking_send(Ok(page.take(cursor(&reader)))).is_err() {
                         // Nobody reads any more.
                         return Ok(());
                     }
                 }
             }
-            let _ = pages.blocking_send(Ok(page.take(Some(Cursor(reader.position().to_text())))));
+            let _ = pages.blocking_send(Ok(page.take(cursor(&reader))));
             Ok(())
         })
         .await
     }
+}
+
+fn cursor(reader: &EntryReader) -> Option<Cursor> {
+    reader.position().map(|position| Cursor(position.to_text()))
 }
 
 /// Reads one entry; `false` at the end.

@@ -1,0 +1,542 @@
+//! What every storage must do, as source and as target.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use migrate_llm_cache::{
+    config::Endpoint,
+    error::Side,
+    record::{CacheKey, CacheType, OnInvalid, Record, Selection},
+    storage::{
+        ConnectOptions, Cursor, Entry, Outcome, Page, PageLimit, Source, Storage, Target, Workspace,
+        WriteMode,
+    },
+};
+use serde_json::json;
+
+use crate::support::{
+    place::Place,
+    records::{self, key, meaning, plain, raw, record},
+};
+
+const MEGABYTE: usize = 1 << 20;
+
+fn number(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap()
+}
+
+fn pages_of(records: usize) -> PageLimit {
+    PageLimit {
+        records: number(records),
+        bytes: number(64 * MEGABYTE),
+    }
+}
+
+async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn Storage> {
+    let options = ConnectOptions {
+        timeout: Duration::from_secs(60),
+        concurrency: number(2),
+        on_invalid,
+    };
+    Endpoint::named(side, &place.address)
+        .unwrap()
+        .connect(&options)
+        .await
+        .unwrap()
+}
+
+async fn source(place: &Place, workspace: &str) -> Arc<dyn Source> {
+    let storage = connect(place, Side::Source, OnInvalid::Reject).await;
+    storage.source(&Workspace::new(workspace).unwrap()).await.unwrap()
+}
+
+async fn target(place: &Place, workspace: &str) -> Arc<dyn Target> {
+    let storage = connect(place, Side::Target, OnInvalid::Reject).await;
+    storage.target(&Workspace::new(workspace).unwrap()).await.unwrap()
+}
+
+/// Writes records as a run does, each of which must be kept.
+async fn fill(place: &Place, workspace: &str, records: &[Record]) {
+    let outcomes = write(place, workspace, records, WriteMode::Upsert).await;
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Outcome::Written(_))),
+        "{outcomes:?}"
+    );
+}
+
+async fn write(place: &Place, workspace: &str, records: &[Record], mode: WriteMode) -> Vec<Outcome> {
+    let target = target(place, workspace).await;
+    target.prepare().await.unwrap();
+    let mut outcomes = Vec::new();
+    for batch in records.chunks(1000) {
+        outcomes.extend(target.write(batch, mode).await.unwrap());
+    }
+    target.flush().await.unwrap();
+    target.finish().await.unwrap();
+    assert_eq!(outcomes.len(), records.len());
+    outcomes
+}
+
+async fn scan(
+    source: &Arc<dyn Source>,
+    selection: &Selection,
+    limit: PageLimit,
+    from: Option<Cursor>,
+) -> Vec<Page> {
+    let pages = Arc::clone(source).scan(selection, limit, from);
+    pages.map(|page| page.unwrap()).collect().await
+}
+
+fn keys_of<'a>(pages: impl IntoIterator<Item = &'a Page>) -> Vec<String> {
+    let entries = pages.into_iter().flat_map(|page| &page.entries);
+    entries.map(|entry| entry.key().to_string()).collect()
+}
+
+fn keys(records: &[Record]) -> BTreeSet<String> {
+    records.iter().map(|record| record.key().to_string()).collect()
+}
+
+fn record_of(entry: &Entry) -> &Record {
+    match entry {
+        Entry::Record(record) => record,
+        Entry::Invalid(invalid) => panic!("no record: {invalid:?}"),
+    }
+}
+
+type Meanings = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
+
+fn meanings<'a>(records: impl IntoIterator<Item = &'a Record>) -> Meanings {
+    records
+        .into_iter()
+        .map(|record| (record.key().to_string(), meaning(record)))
+        .collect()
+}
+
+async fn get(place: &Place, workspace: &str, keys: &[&str]) -> Vec<Option<Entry>> {
+    let keys: Vec<CacheKey> = keys.iter().map(|key| CacheKey::from(*key)).collect();
+    source(place, workspace).await.get_many(&keys).await.unwrap()
+}
+
+/// What is not there is empty, and looking makes nothing.
+pub async fn a_workspace_that_is_not_there_is_empty_and_stays_so(place: Place) {
+    let workspace = place.workspace("none");
+    let storage = connect(&place, Side::Target, OnInvalid::Reject).await;
+    let named = Workspace::new(workspace.as_str()).unwrap();
+    for _ in 0..2 {
+        let target = storage.target(&named).await.unwrap();
+        let count = target.count(&Selection::default(), &|_| ()).await.unwrap();
+        assert_eq!((count.total(), count.exact), (0, true));
+        let pages: Vec<_> = Arc::clone(&target)
+            .scan(&Selection::default(), pages_of(10), None)
+            .collect()
+            .await;
+        assert!(pages.into_iter().all(|page| page.unwrap().entries.is_empty()));
+        assert_eq!(
+            target
+                .get_many(&[CacheKey::from("default:extract:1")])
+                .await
+                .unwrap(),
+            [None]
+        );
+        storage.container(&named).await.unwrap();
+    }
+    if place.kind == "json" {
+        assert!(!std::path::Path::new(&place.address).exists());
+    } else {
+        assert!(!storage.workspaces().await.unwrap().contains(&named));
+    }
+}
+
+/// Pages of any size hold every record once, in full.
+pub async fn a_scan_gives_every_record_once_at_every_page_size(place: Place) {
+    let workspace = place.workspace("w");
+    let records = plain(25);
+    fill(&place, &workspace, &records).await;
+    let source = source(&place, &workspace).await;
+    for size in [1, 2, 3, 1000] {
+        let pages = scan(&source, &Selection::default(), pages_of(size), None).await;
+        assert!(
+            pages.iter().all(|page| page.entries.len() <= size),
+            "a page of more than {size}"
+        );
+        let found: Vec<&Record> = pages
+            .iter()
+            .flat_map(|page| &page.entries)
+            .map(record_of)
+            .collect();
+        assert_eq!(found.len(), records.len(), "page size {size}");
+        assert_eq!(meanings(found), meanings(&records), "page size {size}");
+    }
+}
+
+/// A scan that goes on at a cursor gives what was not in the pages up to it.
+pub async fn a_scan_goes_on_at_every_cursor(place: Place) {
+    let workspace = place.workspace("w");
+    let records = plain(25);
+    fill(&place, &workspace, &records).await;
+    let source = source(&place, &workspace).await;
+    for size in [1, 3, 7] {
+        let pages = scan(&source, &Selection::default(), pages_of(size), None).await;
+        for (at, page) in pages.iter().enumerate() {
+            let Some(cursor) = page.cursor.clone() else {
+                // A storage without an order has cursors nowhere.
+                assert!(pages.iter().all(|page| page.cursor.is_none()));
+                return;
+            };
+            let rest = scan(&source, &Selection::default(), pages_of(size), Some(cursor)).await;
+            let mut seen = keys_of(&pages[..=at]);
+            seen.extend(keys_of(&rest));
+            assert_eq!(seen.len(), records.len(), "page {at} of size {size}");
+            assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), keys(&records));
+        }
+    }
+}
+
+/// A page ends when it has its bytes, so that large values do not fill the memory.
+pub async fn a_page_goes_beyond_its_bytes_by_one_record_at_most(place: Place) {
+    let workspace = place.workspace("w");
+    let records: Vec<Record> = (0..12)
+        .map(|n| {
+            record(
+                &key("extract", n),
+                &json!({"return": "x".repeat(MEGABYTE), "cache_type": "extract"}),
+            )
+        })
+        .collect();
+    fill(&place, &workspace, &records).await;
+    let source = source(&place, &workspace).await;
+    let limit = PageLimit {
+        records: number(1000),
+        bytes: number(2 * MEGABYTE),
+    };
+    let pages = scan(&source, &Selection::default(), limit, None).await;
+    for page in &pages {
+        let bytes: usize = page.entries.iter().map(Entry::size).sum();
+        assert!(bytes < 4 * MEGABYTE, "{bytes} bytes in a page");
+    }
+    let found = keys_of(&pages);
+    assert_eq!(found.len(), records.len());
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), keys(&records));
+}
+
+/// A selection leaves out other types and other modes.
+pub async fn a_selection_is_kept_to(place: Place) {
+    let workspace = place.workspace("w");
+    let mut records = plain(9);
+    let others = [
+        "mix:query:1",
+        "local:keywords:1",
+        "global:query:2",
+        "mix:extract:3",
+        "default:other:4",
+        "default",
+        "default:extract",
+        "defaultx:extract:5",
+        "default:extractx:6",
+    ];
+    let value = json!({"return": "a", "cache_type": "query", "queryparam": {"mode": "mix"}});
+    records.extend(others.iter().map(|key| record(key, &value)));
+    fill(&place, &workspace, &records).await;
+    let source = source(&place, &workspace).await;
+    for (types, expected) in [
+        (
+            vec![CacheType::Extract, CacheType::Summary, CacheType::Analysis],
+            9,
+        ),
+        (vec![CacheType::Summary], 3),
+        (vec![CacheType::Query], 2),
+        (vec![CacheType::Query, CacheType::Keywords, CacheType::Extract], 6),
+    ] {
+        let selection = Selection::new(types.clone()).unwrap();
+        let found = keys_of(&scan(&source, &selection, pages_of(4), None).await);
+        assert!(
+            found.iter().all(|key| selection.of_key(key).is_some()),
+            "{types:?}: {found:?}"
+        );
+        assert_eq!(found.len(), expected, "{types:?}: {found:?}");
+        let count = source.count(&selection, &|_| ()).await.unwrap();
+        assert_eq!((count.total(), count.exact), (expected as u64, true), "{types:?}");
+        let mut by_type = BTreeMap::new();
+        for key in &found {
+            *by_type.entry(selection.of_key(key).unwrap()).or_insert(0_u64) += 1;
+        }
+        let counted: BTreeMap<_, _> = count.by_type.into_iter().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(counted, by_type, "{types:?}");
+    }
+}
+
+/// Records are found by key, in the order asked.
+pub async fn records_are_got_by_key_in_order(place: Place) {
+    let workspace = place.workspace("w");
+    let records = plain(5);
+    fill(&place, &workspace, &records).await;
+    let asked = [
+        records[3].key().as_str(),
+        "default:extract:missing",
+        records[0].key().as_str(),
+        records[3].key().as_str(),
+        "",
+    ];
+    let found = get(&place, &workspace, &asked).await;
+    let found: Vec<_> = found
+        .iter()
+        .map(|entry| entry.as_ref().map(|entry| meaning(record_of(entry))))
+        .collect();
+    let third = Some(meaning(&records[3]));
+    assert_eq!(
+        found,
+        [third.clone(), None, Some(meaning(&records[0])), third, None]
+    );
+    assert_eq!(get(&place, &workspace, &[]).await, []);
+}
+
+/// An upsert replaces the whole record; writing the same again changes nothing.
+pub async fn an_upsert_replaces_the_whole_record_and_may_be_repeated(place: Place) {
+    let workspace = place.workspace("w");
+    let name = key("extract", 1);
+    let first = json!({"return": "old", "original_prompt": "p", "cache_type": "extract", "chunk_id": "c",
+                       "queryparam": {"a": 1}, "create_time": 5, "update_time": 6});
+    let second = record(
+        &name,
+        &json!({"return": "new", "cache_type": "extract", "create_time": 7}),
+    );
+    fill(&place, &workspace, &[record(&name, &first)]).await;
+    for _ in 0..2 {
+        let outcomes = write(
+            &place,
+            &workspace,
+            std::slice::from_ref(&second),
+            WriteMode::Upsert,
+        )
+        .await;
+        assert_eq!(outcomes, [Outcome::written()]);
+        let found = get(&place, &workspace, &[&name]).await;
+        assert_eq!(meaning(record_of(found[0].as_ref().unwrap())), meaning(&second));
+    }
+}
+
+/// A record that is there is left as it is by a creation, and its neighbours are created.
+pub async fn a_creation_leaves_what_is_there(place: Place) {
+    let workspace = place.workspace("w");
+    let old = plain(3);
+    fill(&place, &workspace, &old[1..2]).await;
+    let changed: Vec<Record> = old
+        .iter()
+        .map(|record| {
+            raw(
+                record.key().as_str(),
+                r#"{"return": "changed", "cache_type": "extract"}"#,
+            )
+        })
+        .collect();
+    let outcomes = write(&place, &workspace, &changed, WriteMode::Create).await;
+    assert_eq!(
+        outcomes,
+        [Outcome::written(), Outcome::Exists, Outcome::written()]
+    );
+    let keys: Vec<&str> = old.iter().map(|record| record.key().as_str()).collect();
+    let found = get(&place, &workspace, &keys).await;
+    let found: Vec<_> = found
+        .iter()
+        .map(|entry| meaning(record_of(entry.as_ref().unwrap())))
+        .collect();
+    assert_eq!(
+        found,
+        [meaning(&changed[0]), meaning(&old[1]), meaning(&changed[2])]
+    );
+}
+
+/// Workspaces whose names look alike, to a prefix or to a pattern, are kept apart and listed.
+pub async fn workspaces_are_kept_apart(place: Place) {
+    let all = ["", "_x", "*", "[a-z]", "?", "-y", "_llm_response_cache"].map(|name| place.workspace(name));
+    // What index names of one server can tell apart is less; see its room.
+    let names: Vec<&String> = match place.kind {
+        "opensearch" => all
+            .iter()
+            .filter(|name| !name.contains(['*', '[', '?']))
+            .collect(),
+        _ => all.iter().collect(),
+    };
+    for (at, name) in names.iter().enumerate() {
+        let value = format!(r#"{{"return": "{at}", "cache_type": "extract"}}"#);
+        fill(
+            &place,
+            name,
+            &[
+                raw(&key("extract", at as u64), &value),
+                raw(&key("summary", 99), &value),
+            ],
+        )
+        .await;
+    }
+    for (at, name) in names.iter().enumerate() {
+        let source = source(&place, name).await;
+        let pages = scan(&source, &Selection::default(), pages_of(10), None).await;
+        let expected = BTreeSet::from([key("extract", at as u64), key("summary", 99)]);
+        assert_eq!(
+            keys_of(&pages).into_iter().collect::<BTreeSet<_>>(),
+            expected,
+            "{name}"
+        );
+        assert_eq!(
+            source
+                .count(&Selection::default(), &|_| ())
+                .await
+                .unwrap()
+                .total(),
+            2,
+            "{name}"
+        );
+    }
+    let storage = connect(&place, Side::Source, OnInvalid::Reject).await;
+    let listed = storage.workspaces().await.unwrap();
+    let mut containers = BTreeSet::new();
+    for name in names {
+        let workspace = Workspace::new(name.as_str()).unwrap();
+        assert!(listed.contains(&workspace), "{name} is not among {listed:?}");
+        containers.insert(storage.container(&workspace).await.unwrap());
+    }
+    assert!(listed.is_sorted());
+    assert!(
+        containers.len() >= 4,
+        "workspaces share a container: {containers:?}"
+    );
+}
+
+/// Whatever shape a record has, the target keeps it as it is, says what it changed, or refuses it alone.
+pub async fn no_shape_of_a_record_is_lost_or_changed_silently(place: Place) {
+    let workspace = place.workspace("w");
+    let odd = [
+        r#"{"return": null, "cache_type": "extract"}"#,
+        r#"{"return": 12, "cache_type": "extract"}"#,
+        r#"{"return": {"a": [1]}, "cache_type": "extract"}"#,
+        r#"{"cache_type": "extract"}"#,
+        "{}",
+        r#"{"return": "a", "create_time": 1.7e9, "update_time": "1700000000"}"#,
+        r#"{"return": "a", "create_time": -5, "update_time": null}"#,
+        r#"{"return": "a", "create_time": 99999999999999}"#,
+        r#"{"return": "a\u0000b"}"#,
+        r#"{"return": "a\ud83db"}"#,
+        r#"{"return": "a", "queryparam": {"a": "\u0000"}}"#,
+        r#"{"return": "a", "queryparam": "{\"mode\": \"mix\"}"}"#,
+        r#"{"return": "a", "queryparam": [1]}"#,
+        r#"{"return": "a", "big": 123456789012345678901234567890}"#,
+        r#"{"return": "a", "float": 1.5e-7, "negative": -0.0, "tiny": 5e-324}"#,
+        r#"{"return": "a", "_id": "another key"}"#,
+        r#"{"return": "a", "cache_type": "summary"}"#,
+        r#"{"return": "a", "cache_type": 5, "chunk_id": ["x"]}"#,
+        r#"{"return": "a", "": "empty name"}"#,
+        r#"{"return": "a", "a.b": "dot"}"#,
+        r#"{"return": "a", "$set": {"b": 1}}"#,
+        r#"{"return": "a", "namespace": "n", "workspace": "w", "content": "c"}"#,
+    ];
+    let mut records: Vec<Record> = odd
+        .iter()
+        .enumerate()
+        .map(|(n, text)| raw(&key("extract", n as u64), text))
+        .collect();
+    let deep = format!(
+        r#"{{"return": "a", "deep": {}1{}}}"#,
+        "[".repeat(90),
+        "]".repeat(90)
+    );
+    records.push(raw(&key("extract", 1000), &deep));
+    let long = format!(
+        r#"{{"return": "a", "cache_type": "{0}", "chunk_id": "{0}"}}"#,
+        "x".repeat(300)
+    );
+    records.push(raw(&key("extract", 1001), &long));
+    for name in [
+        "a b",
+        "a\"b'c`d",
+        "a:b:c",
+        "100%",
+        "a*b?[c]",
+        "é日🚀",
+        "a\\b",
+        "a\nb",
+    ] {
+        records.push(raw(&format!("default:extract:{name}"), r#"{"return": "key"}"#));
+    }
+    records.push(raw(
+        &format!("default:extract:{}", "k".repeat(600)),
+        r#"{"return": "long key"}"#,
+    ));
+    records.extend(
+        records::shapes()
+            .iter()
+            .enumerate()
+            .map(|(n, (_, value))| record(&key("summary", n as u64), value)),
+    );
+    records.push(record(&key("summary", 1000), &records::unknown_fields()));
+
+    let outcomes = write(&place, &workspace, &records, WriteMode::Upsert).await;
+    let keys: Vec<&str> = records.iter().map(|record| record.key().as_str()).collect();
+    let found = get(&place, &workspace, &keys).await;
+    let mut written = 0;
+    for ((record, outcome), found) in records.iter().zip(&outcomes).zip(&found) {
+        match outcome {
+            Outcome::Written(changes) => {
+                written += 1;
+                let found = found
+                    .as_ref()
+                    .unwrap_or_else(|| panic!("{} was written and is gone", record.key()));
+                let (mut sent, mut kept) = (meaning(record), meaning(record_of(found)));
+                for field in changes.sanitized.iter().chain(&changes.left_behind) {
+                    sent.remove(field);
+                    kept.remove(field);
+                }
+                // A storage may fill in the type that stands in the key.
+                if !sent.contains_key("cache_type") {
+                    kept.remove("cache_type");
+                }
+                assert_eq!(kept, sent, "{} {:?}: {changes:?}", record.key(), record.value());
+            }
+            Outcome::Rejected { reason, .. } => {
+                assert!(!reason.is_empty());
+                assert_eq!(found, &None, "{} was rejected and is there", record.key());
+            }
+            Outcome::Exists => panic!("{} was not there", record.key()),
+        }
+    }
+    assert!(
+        written >= 30,
+        "only {written} of {} were written: {outcomes:?}",
+        records.len()
+    );
+    // What was written is also what a scan finds.
+    let source = source(&place, &workspace).await;
+    let scanned = keys_of(&scan(&source, &Selection::default(), pages_of(7), None).await);
+    assert_eq!(scanned.len(), written);
+    assert_eq!(
+        source
+            .count(&Selection::default(), &|_| ())
+            .await
+            .unwrap()
+            .total(),
+        written as u64
+    );
+}
+
+/// More records than any single request of a driver takes.
+pub async fn thousands_of_records_are_moved_in_pages(place: Place) {
+    let workspace = place.workspace("w");
+    let records = plain(5000);
+    fill(&place, &workspace, &records).await;
+    let source = source(&place, &workspace).await;
+    let pages = scan(&source, &Selection::default(), pages_of(700), None).await;
+    assert_eq!(keys_of(&pages).len(), 5000);
+    let found: Vec<&Record> = pages
+        .iter()
+        .flat_map(|page| &page.entries)
+        .map(record_of)
+        .collect();
+    assert_eq!(meanings(found), meanings(&records));
+}

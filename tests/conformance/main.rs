@@ -1,0 +1,42 @@
+//! One suite that every storage passes, as source and as target. A new storage is one line at the end.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "a test may panic, and what tests share is public to them alone"
+)]
+
+mod cases;
+#[path = "../support/mod.rs"]
+mod support;
+
+macro_rules! conforms {
+    (@ $kind:ident: $($case:ident)*) => {
+        mod $kind {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::cases::$case(super::support::place::Place::new(stringify!($kind))).await;
+                }
+            )*
+        }
+    };
+    ($kind:ident) => {
+        conforms! { @ $kind:
+            a_workspace_that_is_not_there_is_empty_and_stays_so
+            a_scan_gives_every_record_once_at_every_page_size
+            a_scan_goes_on_at_every_cursor
+            a_page_goes_beyond_its_bytes_by_one_record_at_most
+            a_selection_is_kept_to
+            records_are_got_by_key_in_order
+            an_upsert_replaces_the_whole_record_and_may_be_repeated
+            a_creation_leaves_what_is_there
+            workspaces_are_kept_apart
+            no_shape_of_a_record_is_lost_or_changed_silently
+            thousands_of_records_are_moved_in_pages
+        }
+    };
+}
+
+conforms!(json);
