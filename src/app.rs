@@ -5,6 +5,7 @@ use std::{
     io::{IsTerminal, Write},
     panic::AssertUnwindSafe,
     path::Path,
+    sync::Arc,
 };
 
 use futures::FutureExt;
@@ -39,12 +40,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let output = OutputSettings::resolve(&args, job);
     let shutdown = Shutdown::default();
     let ledger = Ledger::new(mode);
-    let reporter = Reporter::new(
+    let reporter = Arc::new(Reporter::new(
         format(&output),
         output.quiet,
         output.report.clone(),
         shutdown.clone(),
-    );
+    ));
     reporter.emit(Event::RunStarted(RunStarted {
         tool: TOOL.to_owned(),
         version: VERSION.to_owned(),
@@ -119,7 +120,7 @@ fn tell(reporter: &Reporter, error: &Error) {
 }
 
 /// Runs what the settings say, and turns a panic into an ending.
-fn execute(settings: &Settings, reporter: &Reporter, ledger: &Ledger, shutdown: &Shutdown) -> Ending {
+fn execute(settings: &Settings, reporter: &Arc<Reporter>, ledger: &Ledger, shutdown: &Shutdown) -> Ending {
     std::panic::set_hook(Box::new(|panic| {
         // The payload may repeat data; the place is enough to find it.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -144,6 +145,9 @@ fn execute(settings: &Settings, reporter: &Reporter, ledger: &Ledger, shutdown: 
     };
     let outcome = runtime.block_on(async {
         shutdown.listen();
+        if let Some(limit) = settings.max_duration {
+            shutdown.stop_after(limit);
+        }
         AssertUnwindSafe(run.execute()).catch_unwind().await
     });
     let ending = match outcome {

@@ -85,6 +85,14 @@ pub enum ErrorKind {
     Refused,
     /// There is nothing to migrate, and that was to be an error.
     Empty,
+    /// More records were rejected than `--max-errors` allows.
+    TooManyErrors,
+    /// The checkpoint is another job's, cannot be read, or is held by another run.
+    Checkpoint,
+    /// The rejects file cannot be written.
+    Rejects,
+    /// A verification found differences.
+    Differences,
     /// A signal asked to stop.
     Interrupted,
     /// Whoever read the output has gone.
@@ -117,6 +125,10 @@ impl ErrorKind {
             Self::Conflict => "conflict",
             Self::Refused => "refused",
             Self::Empty => "empty",
+            Self::TooManyErrors => "too_many_errors",
+            Self::Checkpoint => "checkpoint",
+            Self::Rejects => "rejects",
+            Self::Differences => "differences",
             Self::Interrupted => "interrupted",
             Self::OutputClosed => "output_closed",
             Self::Internal => "internal",
@@ -149,6 +161,7 @@ impl ErrorKind {
             Self::Timeout => Some("raise --timeout, or look why the server is slow"),
             Self::Busy => Some("run the same command again when the server has recovered"),
             Self::Full => Some("free space or lift the read-only setting, then run the same command again"),
+            Self::TooManyErrors => Some("look at the rejected records, then raise --max-errors or mend them"),
             Self::Conflict => Some("choose --on-conflict overwrite, skip or newer"),
             Self::Internal => Some("this is a bug; please report it with the output of --log-level debug"),
             _ => None,
@@ -158,9 +171,12 @@ impl ErrorKind {
     /// The exit code; for what a storage says, the side decides.
     const fn exit_code(self, side: Option<Side>) -> ExitCode {
         match self {
-            Self::Usage | Self::Config | Self::NotConfirmed => ExitCode::Usage,
+            Self::Usage | Self::Config | Self::NotConfirmed | Self::Rejects => ExitCode::Usage,
             Self::Refused => ExitCode::Refused,
             Self::Empty => ExitCode::Empty,
+            Self::TooManyErrors => ExitCode::MaxErrors,
+            Self::Checkpoint => ExitCode::Checkpoint,
+            Self::Differences => ExitCode::Differences,
             Self::Interrupted => ExitCode::Interrupted,
             Self::OutputClosed => ExitCode::OutputClosed,
             Self::Internal => ExitCode::Internal,
@@ -225,6 +241,13 @@ impl Error {
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// Says that it was tried several times in vain. What was temporary is so no longer for this run.
+    #[must_use]
+    pub fn after_tries(mut self, tries: usize) -> Self {
+        self.message = format!("{} (tried {tries} times)", self.message);
         self
     }
 

@@ -16,10 +16,18 @@ pub enum ExitCode {
     Source = 4,
     /// The target failed.
     Target = 5,
+    /// Verification found differences.
+    Differences = 6,
+    /// Stopped at `--max-errors`.
+    MaxErrors = 7,
+    /// Stopped at `--max-duration`; can be resumed.
+    MaxDuration = 8,
     /// Nothing to migrate, with `--fail-on-empty`.
     Empty = 9,
     /// Refused by a check before the first write.
     Refused = 10,
+    /// The checkpoint belongs to another job, or another run holds the lock.
+    Checkpoint = 11,
     /// Interrupted by SIGINT.
     Interrupted = 130,
     /// Whoever read standard output went away, as the shell numbers SIGPIPE.

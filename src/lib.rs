@@ -6,6 +6,9 @@
 //! * [`run`]: one run: connect, check, count, tell the plan, move.
 //! * [`pipeline`]: the one straight way of a record: source → batch → target → durable → account.
 //! * [`storage`]: the seam between pipeline and storages, and a room for each storage.
+//! * [`verify`]: compares two storages, record by record.
+//! * [`checkpoint`], [`rejects`]: what a run keeps for later ones; [`atomic_file`] replaces such files.
+//! * [`retry`]: bounds requests in time and tries them again.
 //! * [`record`]: what travels.
 //! * [`report`]: what comes out.
 //! * [`error`], [`exit`]: what can go wrong, and the number it ends with.
@@ -16,13 +19,18 @@
 //! [`exit::ExitCode`] and, where an error brings it, one in [`error::ErrorKind`].
 
 pub mod app;
+pub mod atomic_file;
+pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod exit;
 pub mod logging;
 pub mod pipeline;
 pub mod record;
+pub mod rejects;
 pub mod report;
+pub mod retry;
 pub mod run;
 pub mod shutdown;
 pub mod storage;
+pub mod verify;

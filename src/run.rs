@@ -1,7 +1,8 @@
-//! One run, from settings to its end: connect, check, count, tell the plan, move.
+//! One run, from settings to its end: connect, check, count, tell the plan, move, verify.
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,14 +11,19 @@ use std::{
 };
 
 use crate::{
-    config::{Endpoint, Mode, Settings, WorkspaceChoice, WorkspacePair},
-    error::{Error, ErrorKind, OnSide, Result, Side},
+    checkpoint::{Checkpoint, Progress},
+    config::{Endpoint, Mode, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair},
+    error::{Error, ErrorKind, Result, Side},
     pipeline::{self, Move},
+    rejects::RejectsFile,
     report::{
-        CountEvent, CountProgressEvent, Event, Ledger, PlanEvent, PlanOptions, Reporter, WorkspaceReport,
+        CountEvent, CountProgressEvent, Event, Ledger, PlanEvent, PlanOptions, Reporter, Verification,
+        VerifyNumbers, WarningEvent, WorkspaceReport,
     },
+    retry::{FIRST_WAIT, Purpose, Retrier},
     shutdown::{Shutdown, StopReason},
-    storage::{ConnectOptions, Container, Count, Source, Storage, Workspace},
+    storage::{ConnectOptions, Container, Count, Source, Storage, Target, Workspace},
+    verify::Comparison,
 };
 
 /// What every step of a run shares.
@@ -25,7 +31,7 @@ pub struct Run<'a> {
     /// What it is to do.
     pub settings: &'a Settings,
     /// Where events go.
-    pub reporter: &'a Reporter,
+    pub reporter: &'a Arc<Reporter>,
     /// Where numbers go.
     pub ledger: &'a Ledger,
     /// Whether to stop.
@@ -41,50 +47,53 @@ impl Run<'_> {
     /// # Errors
     /// What ended it. It is in the ledger.
     pub async fn execute(&self) -> Result<Option<StopReason>> {
-        tokio::select! {
-            // Until the first write there is nothing to bring to an end.
-            () = self.shutdown.stopped(), if self.settings.mode == Mode::DryRun => Ok(self.shutdown.reason()),
-            result = self.steps() => result,
-        }
-    }
-
-    async fn steps(&self) -> Result<Option<StopReason>> {
+        // Until the first write there is nothing to bring to an end.
         let prepared = tokio::select! {
             () = self.shutdown.stopped() => return Ok(self.shutdown.reason()),
             prepared = self.prepare() => prepared.inspect_err(|error| self.enter(error))?,
         };
-        let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
-        if total == 0 && self.settings.fail_on_empty {
-            let error = Error::new(ErrorKind::Empty, "the source has nothing to migrate")
-                .with_remedy("check source, workspace and types, or leave out --fail-on-empty");
-            self.enter(&error);
-            return Err(error);
+        match self.settings.mode {
+            Mode::DryRun => return Ok(None),
+            Mode::Verify => {}
+            Mode::Migrate => {
+                if let Some(reason) = self.migrate(&prepared).await? {
+                    return Ok(Some(reason));
+                }
+            }
         }
-        if self.settings.mode == Mode::DryRun {
+        if self.settings.verify == VerifyLevel::Off {
             return Ok(None);
         }
-        if !self.settings.yes {
-            let error = Error::new(
-                ErrorKind::NotConfirmed,
-                "nothing was written: writing to the target needs --yes",
-            );
-            self.enter(&error);
-            return Err(error);
+        tokio::select! {
+            () = self.shutdown.stopped() => Ok(self.shutdown.reason()),
+            verified = self.verify(&prepared) => verified.inspect_err(|error| self.enter(error)).map(|()| None),
         }
-        for (entry, pair) in prepared.into_iter().enumerate() {
-            if let Some(reason) = self.shutdown.reason() {
-                return Ok(Some(reason));
-            }
-            if let Some(reason) = self.migrate(entry, pair).await? {
-                return Ok(Some(reason));
-            }
-        }
-        Ok(None)
     }
 
     /// Enters an error that belongs to no batch.
     fn enter(&self, error: &Error) {
         self.ledger.entries().errors.fatal(None, error, 0);
+    }
+
+    fn retrier(&self) -> Retrier {
+        Retrier {
+            retries: self.settings.retries,
+            timeout: self.settings.timeout,
+            first_wait: FIRST_WAIT,
+            reporter: Arc::clone(self.reporter),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// A request outside of any batch.
+    async fn ask<T>(&self, side: Side, what: &str, request: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let purpose = Purpose {
+            what,
+            side,
+            workspace: None,
+            batch: None,
+        };
+        self.retrier().run(purpose, request).await
     }
 
     /// Connects, checks, tells the plan and counts.
@@ -100,15 +109,14 @@ impl Run<'_> {
         let pairs = match &settings.workspaces {
             WorkspaceChoice::Pairs(pairs) => pairs.clone(),
             WorkspaceChoice::All => {
-                let workspaces = self
-                    .limited("listing workspaces", source.workspaces())
-                    .await
-                    .on(Side::Source)?;
+                let workspaces = self.ask(Side::Source, "listing workspaces", async || {
+                    source.workspaces().await
+                });
                 let same = |workspace: Workspace| WorkspacePair {
                     from: workspace.clone(),
                     to: workspace,
                 };
-                workspaces.into_iter().map(same).collect()
+                workspaces.await?.into_iter().map(same).collect()
             }
         };
         self.tell_plan(&*source, &*target, &pairs);
@@ -117,30 +125,62 @@ impl Run<'_> {
         for pair in pairs {
             prepared.push(self.prepare_pair(&*source, &*target, pair).await?);
         }
+        let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
+        if total == 0 && settings.fail_on_empty {
+            return Err(Error::new(ErrorKind::Empty, "the source has nothing to migrate")
+                .with_remedy("check source, workspace and types, or leave out --fail-on-empty"));
+        }
+        if total == 0 && settings.workspaces != WorkspaceChoice::All {
+            self.hint_at_other_workspaces(&*source).await;
+        }
         Ok(prepared)
     }
 
+    /// A misspelt workspace is one without records; a list of those that are there helps to see it.
+    async fn hint_at_other_workspaces(&self, source: &dyn Storage) {
+        let Ok(others) = self
+            .ask(Side::Source, "listing workspaces", async || {
+                source.workspaces().await
+            })
+            .await
+        else {
+            return;
+        };
+        if !others.is_empty() {
+            let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            self.warn(format!(
+                "the source has caches in these workspaces: {}",
+                names.join(", ")
+            ));
+        }
+    }
+
+    fn warn(&self, message: String) {
+        self.ledger.entries().warnings.push(message.clone());
+        self.reporter.emit(Event::Warning(WarningEvent { message }));
+    }
+
+    /// Connects. A server that is not there is not waited for; one that is busy is.
     async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<dyn Storage>> {
         let options = ConnectOptions {
             timeout: self.settings.timeout,
             concurrency: self.settings.concurrency,
             on_invalid: self.settings.on_invalid,
+            salvage: self.settings.salvage,
         };
-        let connecting = endpoint.connect(&options);
-        self.limited("connecting", connecting)
-            .await
-            .on(endpoint.values.side())
-    }
-
-    async fn limited<T>(&self, what: &str, request: impl Future<Output = Result<T>>) -> Result<T> {
-        let timeout = self.settings.timeout;
-        tokio::time::timeout(timeout, request)
-            .await
-            .unwrap_or_else(|_| Err(pipeline::timed_out(what, timeout)))
+        let connected = self.ask(endpoint.values.side(), "connecting", async || {
+            match endpoint.connect(&options).await {
+                Err(error) if error.kind() == ErrorKind::Unreachable => Ok(Err(error)),
+                result => result.map(Ok),
+            }
+        });
+        connected.await?.map_err(|error| error.on(endpoint.values.side()))
     }
 
     fn tell_plan(&self, source: &dyn Storage, target: &dyn Storage, pairs: &[WorkspacePair]) {
         let settings = self.settings;
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         self.reporter.emit(Event::Plan(PlanEvent {
             source: source.location(),
             target: target.location(),
@@ -152,7 +192,15 @@ impl Run<'_> {
                 batch_records: settings.batch.records.get() as u64,
                 batch_bytes: settings.batch.bytes.get() as u64,
                 concurrency: settings.concurrency.get() as u64,
-                timeout_ms: u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX),
+                retries: settings.retries as u64,
+                timeout_ms: milliseconds(settings.timeout),
+                max_duration_ms: settings.max_duration.map(milliseconds),
+                max_errors: settings.max_errors.map(|most| most.to_string()),
+                verify: settings.verify,
+                checkpoint: file(&settings.checkpoint),
+                resume: settings.resume,
+                rejects: file(&settings.rejects),
+                salvage: settings.salvage,
                 yes: settings.yes,
                 fail_on_empty: settings.fail_on_empty,
             },
@@ -170,14 +218,14 @@ impl Run<'_> {
         let mut read: BTreeMap<Container, &Workspace> = BTreeMap::new();
         let mut written: BTreeMap<Container, &Workspace> = BTreeMap::new();
         for pair in pairs {
-            let from = self
-                .limited("looking at the source", source.container(&pair.from))
-                .await
-                .on(Side::Source)?;
-            let to = self
-                .limited("looking at the target", target.container(&pair.to))
-                .await
-                .on(Side::Target)?;
+            let from = self.ask(Side::Source, "looking at the source", async || {
+                source.container(&pair.from).await
+            });
+            let from = from.await?;
+            let to = self.ask(Side::Target, "looking at the target", async || {
+                target.container(&pair.to).await
+            });
+            let to = to.await?;
             for (seen, container, workspace, side) in [
                 (&mut read, &from, &pair.from, Side::Source),
                 (&mut written, &to, &pair.to, Side::Target),
@@ -206,14 +254,14 @@ impl Run<'_> {
         target: &dyn Storage,
         pair: WorkspacePair,
     ) -> Result<Prepared> {
-        let source = self
-            .limited("opening the source", source.source(&pair.from))
-            .await
-            .on(Side::Source)?;
-        let target = self
-            .limited("opening the target", target.target(&pair.to))
-            .await
-            .on(Side::Target)?;
+        let opening = self.ask(Side::Source, "opening the source", async || {
+            source.source(&pair.from).await
+        });
+        let source = opening.await?;
+        let opening = self.ask(Side::Target, "opening the target", async || {
+            target.target(&pair.to).await
+        });
+        let target = opening.await?;
         let count = self.count(Side::Source, &pair.from, &*source).await?;
         let before = self.count(Side::Target, &pair.to, &*target).await?;
         let mut report = WorkspaceReport {
@@ -260,10 +308,21 @@ impl Run<'_> {
                 }));
             }
         };
-        let count = storage
-            .count(&self.settings.selection, &progress)
-            .await
-            .on(side)?;
+        // A count may take as long as the cache is large, so it has no bound in time of its own.
+        let unbounded = Retrier {
+            timeout: Duration::MAX,
+            ..self.retrier()
+        };
+        let purpose = Purpose {
+            what: "counting",
+            side,
+            workspace: Some(workspace),
+            batch: None,
+        };
+        let selection = &self.settings.selection;
+        let count = unbounded
+            .run(purpose, async || storage.count(selection, &progress).await)
+            .await?;
         self.reporter.emit(Event::Count(CountEvent {
             side,
             workspace: workspace.clone(),
@@ -275,39 +334,182 @@ impl Run<'_> {
         Ok(count)
     }
 
-    async fn migrate(&self, ledger_entry: usize, prepared: Prepared) -> Result<Option<StopReason>> {
-        if prepared.count.total() == 0 && prepared.count.exact {
-            // Nothing is made at the target for a workspace that has nothing to move.
-            return Ok(None);
+    /// Moves every workspace. The targets of all are prepared before the first one is written to, since preparing is
+    /// also the last check.
+    async fn migrate(&self, prepared: &[Prepared]) -> Result<Option<StopReason>> {
+        if !self.settings.yes {
+            let error = Error::new(
+                ErrorKind::NotConfirmed,
+                "nothing was written: writing to the target needs --yes",
+            );
+            self.enter(&error);
+            return Err(error);
         }
-        let preparing = self
-            .limited("preparing the target", prepared.target.prepare())
-            .await
-            .on(Side::Target);
-        preparing.inspect_err(|error| self.enter(error))?;
-        pipeline::run(Move {
-            pair: &prepared.pair,
-            source: prepared.source,
-            target: prepared.target,
-            selection: &self.settings.selection,
-            expected: &prepared.count,
-            batch: self.settings.batch,
-            concurrency: self.settings.concurrency,
-            timeout: self.settings.timeout,
-            on_conflict: self.settings.on_conflict,
-            reporter: self.reporter,
-            ledger: self.ledger,
-            ledger_entry,
-            shutdown: self.shutdown,
-        })
-        .await
+        let mut files = self.open_files(prepared).inspect_err(|error| self.enter(error))?;
+        for pair in prepared.iter().filter(|pair| pair.has_records()) {
+            if let Some(caution) = pair.target.caution() {
+                self.warn(caution);
+            }
+            let preparing = self.ask(Side::Target, "preparing the target", async || {
+                pair.target.prepare().await
+            });
+            preparing.await.inspect_err(|error| self.enter(error))?;
+        }
+        let retrier = self.retrier();
+        for (number, pair) in prepared.iter().enumerate() {
+            if self.shutdown.reason().is_some() {
+                return Ok(self.shutdown.reason());
+            }
+            // Nothing is made at the target for a workspace that has nothing to move.
+            let done = files
+                .progress
+                .workspaces
+                .get(number)
+                .is_some_and(|progress| progress.complete);
+            if done || !pair.has_records() {
+                continue;
+            }
+            let stopped = pipeline::run(Move {
+                pair: &pair.pair,
+                number,
+                source: Arc::clone(&pair.source),
+                target: Arc::clone(&pair.target),
+                selection: &self.settings.selection,
+                expected: &pair.count,
+                batch: self.settings.batch,
+                concurrency: self.settings.concurrency,
+                on_conflict: self.settings.on_conflict,
+                max_errors: self.settings.max_errors,
+                retrier: &retrier,
+                reporter: self.reporter,
+                ledger: self.ledger,
+                rejects: files.rejects.as_ref(),
+                checkpoint: files.checkpoint.as_ref(),
+                progress: &mut files.progress,
+                shutdown: self.shutdown,
+            });
+            if let Some(reason) = stopped.await? {
+                return Ok(Some(reason));
+            }
+        }
+        files.progress.complete = true;
+        if let Some(checkpoint) = &files.checkpoint {
+            checkpoint
+                .write(&files.progress)
+                .inspect_err(|error| self.enter(error))?;
+        }
+        Ok(None)
     }
+
+    /// Opens checkpoint and rejects file, and enters what an earlier run did.
+    fn open_files(&self, prepared: &[Prepared]) -> Result<Files> {
+        let settings = self.settings;
+        let mut progress = None;
+        let mut checkpoint = None;
+        if let Some(path) = &settings.checkpoint {
+            let (opened, before) = Checkpoint::open(path, &self.job_identity(prepared), settings.resume)?;
+            progress = before;
+            checkpoint = Some(opened);
+            self.ledger.entries().checkpoint = Some(path.display().to_string());
+        }
+        let from = progress.as_ref().and_then(|progress| progress.rejects_bytes);
+        let rejects = settings
+            .rejects
+            .as_ref()
+            .map(|path| RejectsFile::open(path, from))
+            .transpose()?;
+        let progress = progress.unwrap_or_default();
+        let mut entries = self.ledger.entries();
+        entries.rejects = settings.rejects.as_ref().map(|path| path.display().to_string());
+        entries.errors = progress.errors.clone();
+        entries.batches = progress.batches.clone();
+        for (report, before) in entries.workspaces.iter_mut().zip(&progress.workspaces) {
+            if before.complete {
+                report.totals = before.totals.clone();
+                report.by_cache_type = before.by_cache_type.clone();
+            }
+        }
+        drop(entries);
+        Ok(Files {
+            checkpoint,
+            rejects,
+            progress,
+        })
+    }
+
+    /// What makes this job the same as the one that wrote a checkpoint.
+    fn job_identity(&self, prepared: &[Prepared]) -> Vec<String> {
+        let settings = self.settings;
+        let entries = self.ledger.entries();
+        let locations = [&entries.source, &entries.target];
+        let mut identity: Vec<String> = locations
+            .into_iter()
+            .flatten()
+            .map(|location| location.to_string())
+            .collect();
+        for pair in prepared {
+            identity.extend([pair.pair.from.name().to_owned(), pair.pair.to.name().to_owned()]);
+        }
+        identity.extend(settings.selection.types().map(|t| t.to_string()));
+        identity.push(format!("{:?} {:?}", settings.on_conflict, settings.on_invalid));
+        identity
+    }
+
+    /// Compares every workspace.
+    async fn verify(&self, prepared: &[Prepared]) -> Result<()> {
+        let mut verification = Verification {
+            level: self.settings.verify,
+            numbers: VerifyNumbers::default(),
+            first: Vec::new(),
+        };
+        for pair in prepared {
+            let comparison = Comparison {
+                pair: &pair.pair,
+                source: &pair.source,
+                target: &pair.target,
+                selection: &self.settings.selection,
+                expected: pair.count.total(),
+                level: self.settings.verify,
+                on_conflict: self.settings.on_conflict,
+                batch: self.settings.batch,
+                retrier: &self.retrier(),
+                reporter: self.reporter,
+            };
+            let result = comparison.run(&mut verification).await;
+            self.ledger.entries().verification = Some(verification.clone());
+            result?;
+        }
+        let numbers = &verification.numbers;
+        if numbers.differences() == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "of {} records that were compared, the target lacks {} and has {} with another value",
+            numbers.compared, numbers.missing, numbers.different
+        );
+        Err(Error::new(ErrorKind::Differences, message)
+            .with_remedy("look at verification.first in the report, then migrate again"))
+    }
+}
+
+/// The files that a run keeps for later ones.
+struct Files {
+    checkpoint: Option<Checkpoint>,
+    rejects: Option<RejectsFile>,
+    progress: Progress,
 }
 
 /// A workspace that is ready to be moved.
 struct Prepared {
     pair: WorkspacePair,
     source: Arc<dyn Source>,
-    target: Arc<dyn crate::storage::Target>,
+    target: Arc<dyn Target>,
     count: Count,
+}
+
+impl Prepared {
+    /// Whether there may be something to move.
+    fn has_records(&self) -> bool {
+        self.count.total() > 0 || !self.count.exact
+    }
 }

@@ -15,6 +15,8 @@ pub enum StopReason {
     Terminated,
     /// Standard output is closed.
     OutputClosed,
+    /// The time that the run may take is over.
+    MaxDuration,
 }
 
 impl StopReason {
@@ -24,6 +26,7 @@ impl StopReason {
             Self::Interrupted => ExitCode::Interrupted,
             Self::Terminated => ExitCode::Terminated,
             Self::OutputClosed => ExitCode::OutputClosed,
+            Self::MaxDuration => ExitCode::MaxDuration,
         }
     }
 
@@ -33,6 +36,7 @@ impl StopReason {
             Self::Interrupted => "interrupted (SIGINT)",
             Self::Terminated => "terminated (SIGTERM)",
             Self::OutputClosed => "the reader of standard output went away",
+            Self::MaxDuration => "--max-duration is over",
         }
     }
 }
@@ -59,6 +63,15 @@ impl Shutdown {
     /// Waits until the run is to stop.
     pub async fn stopped(&self) {
         self.token.cancelled().await;
+    }
+
+    /// Stops when a time is over.
+    pub fn stop_after(&self, limit: std::time::Duration) {
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            shutdown.stop(StopReason::MaxDuration);
+        });
     }
 
     /// Stops on SIGINT and SIGTERM; the second signal ends the process at once.

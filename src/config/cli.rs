@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Parser, ValueEnum, error::ErrorKind as ClapErrorKind};
 use serde::Deserialize;
 
-use super::settings::OnConflict;
+use super::settings::{OnConflict, VerifyLevel};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::OnInvalid,
@@ -31,8 +31,9 @@ mongodb+srv://, http:// or https:// (OpenSearch).
 
 Exit codes:
   0 done   2 usage or configuration, a missing --yes too   3 done, some records rejected   4 the source failed
-  5 the target failed   9 nothing to migrate, with --fail-on-empty   10 refused by a check before the first write
-  130, 143 interrupted   1 internal error";
+  5 the target failed   6 verification found differences   7 stopped at --max-errors   8 stopped at --max-duration
+  9 nothing to migrate, with --fail-on-empty   10 refused by a check before the first write   11 the checkpoint is
+  another job's or held by another run   130, 143 interrupted   1 internal error";
 
 /// The flags. What is not given is `None`: defaults are the business of the settings.
 #[derive(Debug, Default, Parser)]
@@ -120,6 +121,42 @@ pub struct Args {
     /// How long connecting, and each request, may take [default: 60s]
     #[arg(long, value_name = "DUR", help_heading = "How")]
     pub timeout: Option<String>,
+
+    /// How often a request that failed for a passing reason is tried again [default: 5]
+    #[arg(long, value_name = "N", help_heading = "How")]
+    pub retries: Option<String>,
+
+    /// End the run after this time with 8; it can be resumed
+    #[arg(long, value_name = "DUR", help_heading = "How")]
+    pub max_duration: Option<String>,
+
+    /// End the run with 7 when more records, or more percent of them, are rejected
+    #[arg(long, value_name = "N|N%", help_heading = "How")]
+    pub max_errors: Option<String>,
+
+    /// Compare the target with the source afterwards, field by field [default: off]
+    #[arg(long, value_name = "LEVEL", help_heading = "How")]
+    pub verify: Option<VerifyLevel>,
+
+    /// Compare the target with the source and write nothing
+    #[arg(long, help_heading = "How", conflicts_with = "dry_run")]
+    pub verify_only: bool,
+
+    /// File that keeps how far the run came
+    #[arg(long, value_name = "FILE", help_heading = "How")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// Go on where the run that wrote the checkpoint stopped
+    #[arg(long, help_heading = "How")]
+    pub resume: bool,
+
+    /// File for rejected records (JSON lines), which a later run can take as its --source
+    #[arg(long, value_name = "FILE", help_heading = "How")]
+    pub rejects: Option<PathBuf>,
+
+    /// Move what stands before the damage of a damaged JSON file
+    #[arg(long, help_heading = "How")]
+    pub salvage: bool,
 
     /// End with 9 where there is nothing to migrate
     #[arg(long, help_heading = "How")]
@@ -209,6 +246,7 @@ impl Args {
                 "--report" => args.report = value().map(PathBuf::from),
                 "--quiet" | "-q" => args.quiet = true,
                 "--dry-run" => args.dry_run = true,
+                "--verify-only" => args.verify_only = true,
                 _ => {}
             }
         }

@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_yaml::{Mapping, Value as Yaml};
 
-use super::{OutputFormat, Secret, env::Environment, nearest, settings::OnConflict};
+use super::{
+    OutputFormat, Secret,
+    env::Environment,
+    nearest,
+    settings::{OnConflict, VerifyLevel},
+};
 use crate::{
     error::{Error, Result},
     record::OnInvalid,
@@ -37,6 +42,24 @@ pub struct JobFile {
     pub concurrency: Option<Text>,
     /// How long each request may take.
     pub timeout: Option<Text>,
+    /// How often a request is tried again.
+    pub retries: Option<Text>,
+    /// How long the whole run may take.
+    pub max_duration: Option<Text>,
+    /// How many rejected records end it.
+    pub max_errors: Option<Text>,
+    /// How thoroughly the target is compared with the source.
+    pub verify: Option<VerifyLevel>,
+    /// Compare and write nothing.
+    pub verify_only: Option<Scalar<bool>>,
+    /// Where to keep how far it came.
+    pub checkpoint: Option<PathBuf>,
+    /// Go on where an earlier run stopped.
+    pub resume: Option<Scalar<bool>>,
+    /// Where to keep rejected records.
+    pub rejects: Option<PathBuf>,
+    /// Take what stands before the damage of a damaged file.
+    pub salvage: Option<Scalar<bool>>,
     /// End with 9 where there is nothing.
     pub fail_on_empty: Option<Scalar<bool>>,
     /// What to print.

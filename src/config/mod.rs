@@ -16,7 +16,8 @@ pub use env::Environment;
 pub use job::JobFile;
 pub use secret::{Secret, redact_url};
 pub use settings::{
-    BatchLimit, Endpoint, Mode, OnConflict, OutputSettings, Settings, WorkspaceChoice, WorkspacePair,
+    BatchLimit, Endpoint, MaxErrors, Mode, OnConflict, OutputSettings, Settings, VerifyLevel,
+    WorkspaceChoice, WorkspacePair,
 };
 pub use values::{Field, Origin, Value, Values};
 

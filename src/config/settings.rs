@@ -26,6 +26,8 @@ pub enum Mode {
     Migrate,
     /// Counts and writes nothing.
     DryRun,
+    /// Compares and writes nothing.
+    Verify,
 }
 
 /// What to do with a record whose key the target has already.
@@ -40,6 +42,56 @@ pub enum OnConflict {
     Newer,
     /// Stop the run.
     Fail,
+}
+
+/// How thoroughly the target is compared with the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyLevel {
+    /// Not at all.
+    Off,
+    /// About a thousand records of each workspace, chosen by their keys.
+    Sample,
+    /// Every record, and what the target has beyond.
+    Full,
+}
+
+/// How many rejected records end a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MaxErrors {
+    /// More than so many.
+    Records(u64),
+    /// More than so many percent of what there is to move.
+    Percent(f64),
+}
+
+impl std::fmt::Display for MaxErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Records(most) => write!(f, "{most}"),
+            Self::Percent(most) => write!(f, "{most}%"),
+        }
+    }
+}
+
+impl MaxErrors {
+    /// Whether so many rejected records of so many are too many.
+    pub fn is_exceeded(self, rejected: u64, total: u64) -> bool {
+        match self {
+            Self::Records(most) => rejected > most,
+            Self::Percent(most) => rejected > 0 && rejected as f64 > total as f64 * most / 100.0,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.strip_suffix('%') {
+            Some(number) => {
+                let percent: f64 = number.trim().parse().ok()?;
+                (0.0..=100.0).contains(&percent).then_some(Self::Percent(percent))
+            }
+            None => text.parse().ok().map(Self::Records),
+        }
+    }
 }
 
 /// A batch is full when it reaches either limit. It may go beyond the bytes by one record.
@@ -140,6 +192,22 @@ pub struct Settings {
     pub concurrency: NonZeroUsize,
     /// How long each request may take.
     pub timeout: Duration,
+    /// How often a request is tried again.
+    pub retries: usize,
+    /// How long the whole run may take.
+    pub max_duration: Option<Duration>,
+    /// How many rejected records end it.
+    pub max_errors: Option<MaxErrors>,
+    /// How thoroughly the target is compared with the source.
+    pub verify: VerifyLevel,
+    /// Where to keep how far it came.
+    pub checkpoint: Option<PathBuf>,
+    /// Whether to go on where an earlier run stopped.
+    pub resume: bool,
+    /// Where to keep rejected records.
+    pub rejects: Option<PathBuf>,
+    /// Whether to take what stands before the damage of a damaged file.
+    pub salvage: bool,
     /// Whether it may write without being asked.
     pub yes: bool,
     /// Whether nothing to migrate is an error.
@@ -150,6 +218,7 @@ const DEFAULT_BATCH_RECORDS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 const DEFAULT_BATCH_BYTES: NonZeroUsize = NonZeroUsize::new(8 << 20).unwrap();
 const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_RETRIES: usize = 5;
 
 impl OutputSettings {
     /// From flags and job file.
@@ -173,6 +242,8 @@ impl Mode {
     pub fn resolve(args: &Args, job: &JobFile) -> Self {
         if args.dry_run || said(job.dry_run) {
             Self::DryRun
+        } else if args.verify_only || said(job.verify_only) {
+            Self::Verify
         } else {
             Self::Migrate
         }
@@ -198,8 +269,10 @@ impl Settings {
                 "a whole number above 0",
             )
         };
+        let mode = Mode::resolve(args, job);
+        let checkpoint = args.checkpoint.clone().or_else(|| job.checkpoint.clone());
         Ok(Self {
-            mode: Mode::resolve(args, job),
+            mode,
             workspaces: resolve_workspaces(args, job, environment, &source, &target)?,
             selection: resolve_selection(args, job)?,
             on_conflict: args
@@ -239,16 +312,74 @@ impl Settings {
                 job.timeout.as_ref(),
                 "timeout",
                 job,
-                "a duration above 0 such as 30s",
-                |text| humantime::parse_duration(text).ok().filter(|d| !d.is_zero()),
+                DURATION,
+                duration,
             )?
             .unwrap_or(DEFAULT_TIMEOUT),
+            retries: parse_setting(
+                args.retries.as_deref(),
+                "--retries",
+                job.retries.as_ref(),
+                "retries",
+                job,
+                "a whole number",
+                |text| text.parse().ok(),
+            )?
+            .unwrap_or(DEFAULT_RETRIES),
+            max_duration: parse_setting(
+                args.max_duration.as_deref(),
+                "--max-duration",
+                job.max_duration.as_ref(),
+                "max_duration",
+                job,
+                DURATION,
+                duration,
+            )?,
+            max_errors: parse_setting(
+                args.max_errors.as_deref(),
+                "--max-errors",
+                job.max_errors.as_ref(),
+                "max_errors",
+                job,
+                "a number of records, or a share such as 1%",
+                MaxErrors::parse,
+            )?,
+            verify: match (args.verify.or(job.verify), mode) {
+                // Who asks for nothing but a verification wants all of it.
+                (None, Mode::Verify) => VerifyLevel::Full,
+                (Some(VerifyLevel::Off), Mode::Verify) => {
+                    return Err(Error::config("--verify-only and --verify off exclude each other"));
+                }
+                (level, _) => level.unwrap_or(VerifyLevel::Off),
+            },
+            resume: resolve_resume(args, job, checkpoint.is_some())?,
+            checkpoint,
+            rejects: args.rejects.clone().or_else(|| job.rejects.clone()),
+            salvage: args.salvage || said(job.salvage),
             yes: args.yes || said(job.yes),
             fail_on_empty: args.fail_on_empty || said(job.fail_on_empty),
             source,
             target,
         })
     }
+}
+
+const DURATION: &str = "a duration above 0 such as 30s";
+
+fn duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+}
+
+fn resolve_resume(args: &Args, job: &JobFile, has_checkpoint: bool) -> Result<bool> {
+    let resume = args.resume || said(job.resume);
+    if resume && !has_checkpoint {
+        return Err(Error::config(
+            "--resume needs --checkpoint, the file that says where to go on",
+        ));
+    }
+    Ok(resume)
 }
 
 /// A setting that a flag or the job file gives as text.

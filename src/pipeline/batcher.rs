@@ -8,14 +8,25 @@ use crate::{
 /// What is written at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// From 1.
+    /// From 1, in its workspace.
     pub(super) number: u64,
     /// Records, and entries that are none.
     pub(super) entries: Vec<Entry>,
     /// Entries that the source read before these, since the last batch, and that are not selected.
     pub(super) passed_over: u64,
-    /// Where the source goes on behind the last page that is wholly in this batch or in one before.
-    pub(super) cursor: Option<Cursor>,
+    /// The last end of a page in this batch.
+    pub(super) page_end: Option<PageEnd>,
+    /// What is missing behind this batch, which is then the last one, for a source that was to be salvaged.
+    pub(super) damage: Option<String>,
+}
+
+/// The end of a page inside of a batch: a place from which a later run can go on.
+#[derive(Debug)]
+pub(super) struct PageEnd {
+    /// Where the source goes on behind the page.
+    pub(super) cursor: Cursor,
+    /// How many of the batch's entries belong to pages up to this one.
+    pub(super) entries: usize,
 }
 
 /// Fills batches from pages, anew by records and bytes: pages are cut where reading is fastest, batches where writing
@@ -29,12 +40,13 @@ pub(super) struct Batcher {
 }
 
 impl Batcher {
-    pub(super) fn new(limit: BatchLimit) -> Self {
+    /// A batcher whose first batch comes after the one of this number.
+    pub(super) fn new(limit: BatchLimit, number: u64) -> Self {
         Self {
             limit,
             batch: Batch::default(),
             bytes: 0,
-            number: 0,
+            number,
         }
     }
 
@@ -42,24 +54,39 @@ impl Batcher {
     pub(super) fn add(&mut self, page: Page) -> Vec<Batch> {
         let mut full = Vec::new();
         self.batch.passed_over += page.passed_over;
-        for entry in page.entries {
+        self.batch.damage = page.damage;
+        let last = page.entries.len().saturating_sub(1);
+        let mut cursor = page.cursor;
+        for (at, entry) in page.entries.into_iter().enumerate() {
             self.bytes += entry.size();
             self.batch.entries.push(entry);
-            if self.batch.entries.len() >= self.limit.records.get() || self.bytes >= self.limit.bytes.get() {
+            let is_full =
+                self.batch.entries.len() >= self.limit.records.get() || self.bytes >= self.limit.bytes.get();
+            if at == last {
+                self.end_page(cursor.take());
+            }
+            if is_full {
+                let damage = self.batch.damage.take();
                 full.push(self.take());
+                self.batch.damage = damage;
             }
         }
-        // Only a batch that ends with the page, or the next one, may go on behind it.
-        match full.last_mut() {
-            Some(last) if self.batch.entries.is_empty() => last.cursor = page.cursor,
-            _ => self.batch.cursor = page.cursor,
-        }
+        // A page that held nothing selected ends here.
+        self.end_page(cursor);
         full
+    }
+
+    fn end_page(&mut self, cursor: Option<Cursor>) {
+        let entries = self.batch.entries.len();
+        if let Some(cursor) = cursor {
+            self.batch.page_end = Some(PageEnd { cursor, entries });
+        }
     }
 
     /// What is left when the source has ended, if anything was read since the last batch.
     pub(super) fn rest(&mut self) -> Option<Batch> {
-        let empty = self.batch.entries.is_empty() && self.batch.passed_over == 0;
+        let batch = &self.batch;
+        let empty = batch.entries.is_empty() && batch.passed_over == 0 && batch.damage.is_none();
         (!empty).then(|| self.take())
     }
 
@@ -91,14 +118,16 @@ mod tests {
             entries: entries.collect(),
             passed_over: 1,
             cursor: Some(Cursor(range.end.to_string())),
+            damage: None,
         }
     }
 
     fn batcher(records: usize, bytes: usize) -> Batcher {
-        Batcher::new(BatchLimit {
+        let limit = BatchLimit {
             records: NonZeroUsize::new(records).unwrap(),
             bytes: NonZeroUsize::new(bytes).unwrap(),
-        })
+        };
+        Batcher::new(limit, 0)
     }
 
     #[test]
@@ -113,6 +142,26 @@ mod tests {
             .collect();
         assert_eq!(sizes, [(1, 3), (2, 3), (3, 1)]);
         assert_eq!(batches.iter().map(|batch| batch.passed_over).sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn a_page_ends_behind_its_last_entry_in_whatever_batch_that_is() {
+        let mut batcher = batcher(3, 1000);
+        let mut batches = batcher.add(page(0..2));
+        batches.extend(batcher.add(page(2..7)));
+        batches.extend(batcher.add(page(7..9)));
+        batches.extend(batcher.add(page(9..9)));
+        batches.extend(batcher.rest());
+        let ends: Vec<_> = batches
+            .iter()
+            .map(|batch| {
+                batch
+                    .page_end
+                    .as_ref()
+                    .map(|end| (end.cursor.0.as_str(), end.entries))
+            })
+            .collect();
+        assert_eq!(ends, [Some(("2", 2)), None, Some(("9", 3)), Some(("9", 0))]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! The one straight way of a record: source → batch → target → durable → account.
+//! The one straight way of a record: source → batch → target → durable → checkpoint → account.
 //!
 //! A task reads pages and cuts them into batches; a bounded number of batches is written at the same time; their
-//! results are accounted for in the order of the source. Nothing in between grows with the cache: at most
-//! `concurrency` batches are being written, one waits, and one is being filled.
+//! results are accounted for in the order of the source, so that a checkpoint never stands before an unfinished batch.
+//! Nothing in between grows with the cache: at most `concurrency` batches are being written, one waits, and one is being
+//! filled.
 
 mod account;
 mod batcher;
+mod read;
 mod write;
 
 use std::{
@@ -20,13 +22,17 @@ use tokio_util::sync::CancellationToken;
 
 pub use account::Account;
 use batcher::{Batch, Batcher};
+use read::Reader;
 use write::Writer;
 
 use crate::{
-    config::{BatchLimit, OnConflict, WorkspacePair},
-    error::{Error, ErrorKind, OnSide, Result, Side},
+    checkpoint::{Checkpoint, Progress},
+    config::{BatchLimit, MaxErrors, OnConflict, WorkspacePair},
+    error::{Error, ErrorKind, Result, Side},
     record::Selection,
+    rejects::RejectsFile,
     report::{Ledger, Reporter},
+    retry::{Purpose, Retrier},
     shutdown::{Shutdown, StopReason},
     storage::{Count, PageLimit, Source, Target},
 };
@@ -35,6 +41,8 @@ use crate::{
 pub struct Move<'a> {
     /// Which workspace, and where to.
     pub pair: &'a WorkspacePair,
+    /// Its number among the workspaces of the job.
+    pub number: usize,
     /// What is read.
     pub source: Arc<dyn Source>,
     /// What is written. It must be prepared.
@@ -47,45 +55,70 @@ pub struct Move<'a> {
     pub batch: BatchLimit,
     /// How many batches are written at the same time.
     pub concurrency: NonZeroUsize,
-    /// How long one request may take.
-    pub timeout: Duration,
     /// What to do with keys that are there.
     pub on_conflict: OnConflict,
+    /// How many rejected records end the run.
+    pub max_errors: Option<MaxErrors>,
+    /// Bounds and repeats requests.
+    pub retrier: &'a Retrier,
     /// Where events go.
     pub reporter: &'a Reporter,
     /// Where numbers go.
     pub ledger: &'a Ledger,
-    /// The entry of this workspace in the ledger.
-    pub ledger_entry: usize,
+    /// Where rejected records go.
+    pub rejects: Option<&'a RejectsFile>,
+    /// Where to keep how far the run came, and what of the job is done.
+    pub checkpoint: Option<&'a Checkpoint>,
+    /// What of the job is done, this workspace among it.
+    pub progress: &'a mut Progress,
     /// Whether to stop.
     pub shutdown: &'a Shutdown,
 }
 
 /// The most that a page holds: a page is the smallest piece that is read, and several are in memory at a time.
-const PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
+pub(crate) const PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 
 /// Moves one workspace. What happened is in the ledger, also when this fails.
 ///
 /// # Errors
 /// What ended it: the source or the target failed. `Ok(Some(_))` where somebody stopped it.
 pub async fn run(job: Move<'_>) -> Result<Option<StopReason>> {
-    let mut account = Account::open(&job);
-    // Ends the reading, be it for a signal or for a batch that failed; batches under way are finished.
-    let enough = CancellationToken::new();
-    let (sender, receiver) = mpsc::channel(1);
+    let (from, batches_before) = match job.progress.workspaces.get(job.number) {
+        Some(before) if before.cursor.is_some() => (before.cursor.clone(), before.batches),
+        _ => (None, 0),
+    };
     let limit = PageLimit {
         records: job.batch.records,
         bytes: job.batch.bytes.min(PAGE_BYTES),
     };
-    let pages = Arc::clone(&job.source).scan(job.selection, limit, None);
-    let reading = tokio::spawn(read(pages, Batcher::new(job.batch), job.timeout, sender));
+    // Ends the reading, be it for a signal or for a batch that failed; batches under way are finished.
+    let enough = CancellationToken::new();
+    let (sender, receiver) = mpsc::channel(1);
+    let reader = Reader {
+        source: Arc::clone(&job.source),
+        workspace: job.pair.from.clone(),
+        selection: job.selection.clone(),
+        limit,
+        retrier: job.retrier.clone(),
+    };
+    let reading = tokio::spawn(reader.read(from, Batcher::new(job.batch, batches_before), sender));
+    let writer = Arc::new(Writer {
+        target: Arc::clone(&job.target),
+        workspace: job.pair.from.clone(),
+        on_conflict: job.on_conflict,
+        retrier: job.retrier.clone(),
+    });
+    let target = Arc::clone(&job.target);
+    let retrier = job.retrier;
+    let shutdown = job.shutdown;
+    let concurrency = job.concurrency.get();
+    let mut account = Account::open(job);
 
-    let writer = Arc::new(Writer::new(Arc::clone(&job.target), job.on_conflict, job.timeout));
     let batches = stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|batch| (batch, receiver))
     });
     let stop = enough.clone();
-    let signal = job.shutdown.clone();
+    let signal = shutdown.clone();
     let ended = async move {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -109,24 +142,29 @@ pub async fn run(job: Move<'_>) -> Result<Option<StopReason>> {
                     Ok((batch, result, started.elapsed()))
                 }
             })
-            .buffered(job.concurrency.get())
+            .buffered(concurrency)
     );
 
     let mut failure: Option<Error> = None;
     while let Some(result) = results.next().await {
         let failed = match result {
-            Ok((batch, outcome, duration)) => account.enter(&batch, outcome, duration),
+            // Behind a batch that failed nothing may count as a place to go on from.
+            Ok((batch, outcome, duration)) => account.enter(batch, outcome, duration, failure.is_none()),
             Err(error) => {
                 account.fail(&error);
                 Some(error)
             }
+        };
+        let failed = match failed {
+            None if failure.is_none() => account.checkpoint_if_due(&*target).await.err(),
+            failed => failed,
         };
         if let Some(error) = failed {
             enough.cancel();
             failure.get_or_insert(error);
         }
     }
-    if failure.is_none() && job.shutdown.reason().is_none() {
+    if failure.is_none() && shutdown.reason().is_none() {
         // The batches also end where the reader does, so it must say that it came to its end.
         if let Err(error) = reading.await {
             let error = task_failed(error);
@@ -138,58 +176,37 @@ pub async fn run(job: Move<'_>) -> Result<Option<StopReason>> {
     }
 
     // What was written stays, also when the run stops early: so it must become durable and visible.
-    if let Err(error) = finish(&job).await {
-        account.revoke(&error);
-        failure.get_or_insert(error);
-    }
-    let stopped = job.shutdown.reason();
-    account.close(failure.is_none() && stopped.is_none());
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(stopped),
-    }
-}
-
-async fn finish(job: &Move<'_>) -> Result<()> {
-    job.target.flush().await.on(Side::Target)?;
-    job.target.finish().await.on(Side::Target)
-}
-
-/// Reads pages and sends batches, until the source ends or nobody wants more.
-async fn read(
-    mut pages: crate::storage::PageStream,
-    mut batcher: Batcher,
-    timeout: Duration,
-    sender: mpsc::Sender<Result<Batch>>,
-) {
-    loop {
-        let next = tokio::time::timeout(timeout, pages.next()).await;
-        let page = match next {
-            Ok(Some(Ok(page))) => page,
-            Ok(None) => break,
-            Ok(Some(Err(error))) => {
-                // What was read before goes on its way first.
-                if let Some(batch) = batcher.rest() {
-                    let _ = sender.send(Ok(batch)).await;
-                }
-                let _ = sender.send(Err(error.on(Side::Source))).await;
-                return;
-            }
-            Err(_) => {
-                let error = timed_out("reading a page", timeout).on(Side::Source);
-                let _ = sender.send(Err(error)).await;
-                return;
-            }
-        };
-        for batch in batcher.add(page) {
-            if sender.send(Ok(batch)).await.is_err() {
-                return;
+    match finish(&*target, retrier, &account).await {
+        Ok(()) => {
+            let complete = failure.is_none() && shutdown.reason().is_none();
+            if let Err(error) = account.close(complete) {
+                failure.get_or_insert(error);
             }
         }
+        Err(error) => {
+            account.revoke(&error);
+            failure.get_or_insert(error);
+        }
     }
-    if let Some(batch) = batcher.rest() {
-        let _ = sender.send(Ok(batch)).await;
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(shutdown.reason()),
     }
+}
+
+async fn finish(target: &dyn Target, retrier: &Retrier, account: &Account<'_>) -> Result<()> {
+    let purpose = |what| Purpose {
+        what,
+        side: Side::Target,
+        workspace: Some(account.workspace()),
+        batch: None,
+    };
+    retrier
+        .run(purpose("making writes durable"), async || target.flush().await)
+        .await?;
+    // Putting a file of gigabytes in place has no bound in time; it is not repeated either.
+    let finished = target.finish().await;
+    finished.map_err(|error| error.on(Side::Target))
 }
 
 /// A task that did not come to its end panicked, which is a bug, or was aborted with its run.
@@ -197,10 +214,5 @@ fn task_failed(error: tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Internal, "a task of the pipeline panicked").caused_by(error)
 }
 
-/// The error of a request that took too long.
-pub(crate) fn timed_out(what: &str, timeout: Duration) -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        format!("{what} took longer than {}", humantime::format_duration(timeout)),
-    )
-}
+/// How often, at most, a checkpoint is written: it costs a flush and two small writes to the disk.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);

@@ -1,13 +1,14 @@
 //! Writing one batch by the policy for keys that are there already.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use super::{Batch, timed_out};
+use super::Batch;
 use crate::{
     config::OnConflict,
-    error::{Error, ErrorKind, OnSide, Result, Side},
-    record::{CacheKey, Record, RejectKind},
-    storage::{Changes, Entry, Outcome, Target, WriteMode},
+    error::{Error, ErrorKind, Result, Side},
+    record::{CacheKey, Record, RejectKind, compare},
+    retry::{Purpose, Retrier},
+    storage::{Changes, Entry, Outcome, Target, Workspace, WriteMode},
 };
 
 /// What became of an entry of a batch.
@@ -21,27 +22,36 @@ pub(super) enum Fate {
     Rejected { kind: RejectKind, reason: String },
 }
 
-/// Writes batches.
+/// What became of a batch.
+#[derive(Debug)]
+pub(super) struct Fates {
+    /// For each entry, in order.
+    pub(super) fates: Vec<Fate>,
+    /// Whether a request was made again.
+    pub(super) retried: bool,
+}
+
+/// Writes batches of one workspace.
 pub(super) struct Writer {
-    target: Arc<dyn Target>,
-    on_conflict: OnConflict,
-    timeout: Duration,
+    pub(super) target: Arc<dyn Target>,
+    pub(super) workspace: Workspace,
+    pub(super) on_conflict: OnConflict,
+    pub(super) retrier: Retrier,
+}
+
+/// One batch that is being written.
+struct Request<'a> {
+    writer: &'a Writer,
+    batch: u64,
+    retried: bool,
 }
 
 impl Writer {
-    pub(super) fn new(target: Arc<dyn Target>, on_conflict: OnConflict, timeout: Duration) -> Self {
-        Self {
-            target,
-            on_conflict,
-            timeout,
-        }
-    }
-
-    /// Writes a batch: a fate for each entry, in order.
+    /// Writes a batch.
     ///
     /// # Errors
     /// The target failed; any of the batch may have been written.
-    pub(super) async fn write(&self, batch: &Batch) -> Result<Vec<Fate>> {
+    pub(super) async fn write(&self, batch: &Batch) -> Result<Fates> {
         let records: Vec<Record> = batch
             .entries
             .iter()
@@ -50,60 +60,66 @@ impl Writer {
                 Entry::Invalid(_) => None,
             })
             .collect();
-        let fates = self.by_policy(&records).await.on(Side::Target)?;
-        let mut fates = fates.into_iter();
+        let mut request = Request {
+            writer: self,
+            batch: batch.number,
+            retried: false,
+        };
+        let mut outcomes = request.by_policy(&records).await?.into_iter();
         let fates = batch.entries.iter().map(|entry| match entry {
             Entry::Invalid(invalid) => Some(Fate::Rejected {
                 kind: invalid.kind,
                 reason: invalid.reason.clone(),
             }),
-            Entry::Record(_) => fates.next(),
+            Entry::Record(_) => outcomes.next().map(|outcome| self.fate(outcome)),
         });
-        fates.collect::<Option<_>>().ok_or_else(|| {
+        let fates: Option<Vec<Fate>> = fates.collect();
+        let fates = fates.ok_or_else(|| {
             Error::new(
                 ErrorKind::Internal,
                 "the target gave fewer answers than it was given records",
             )
+        })?;
+        Ok(Fates {
+            fates,
+            retried: request.retried,
         })
     }
 
-    async fn by_policy(&self, records: &[Record]) -> Result<Vec<Fate>> {
+    fn fate(&self, outcome: Outcome) -> Fate {
+        match outcome {
+            Outcome::Written(changes) => Fate::Written(changes),
+            Outcome::Exists if self.on_conflict == OnConflict::Fail => Fate::Rejected {
+                kind: RejectKind::Conflict,
+                reason: "the target has a record of this key already".to_owned(),
+            },
+            Outcome::Exists => Fate::Skipped,
+            Outcome::Rejected { kind, reason } => Fate::Rejected { kind, reason },
+        }
+    }
+}
+
+impl Request<'_> {
+    async fn by_policy(&mut self, records: &[Record]) -> Result<Vec<Outcome>> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        match self.on_conflict {
-            OnConflict::Overwrite => Ok(fates(self.write_all(records, WriteMode::Upsert).await?)),
-            OnConflict::Skip => Ok(fates(self.write_all(records, WriteMode::Create).await?)),
-            OnConflict::Fail => {
-                let outcomes = self.write_all(records, WriteMode::Create).await?;
-                let conflict = |outcome| match outcome {
-                    Outcome::Exists => Fate::Rejected {
-                        kind: RejectKind::Conflict,
-                        reason: "the target has a record of this key already".to_owned(),
-                    },
-                    other => fate(other),
-                };
-                Ok(outcomes.into_iter().map(conflict).collect())
-            }
+        match self.writer.on_conflict {
+            OnConflict::Overwrite => self.write_all(records, WriteMode::Upsert).await,
+            OnConflict::Skip | OnConflict::Fail => self.write_all(records, WriteMode::Create).await,
             OnConflict::Newer => self.newer(records).await,
         }
     }
 
     /// Creates what is missing, then replaces what is older than the record that comes.
-    async fn newer(&self, records: &[Record]) -> Result<Vec<Fate>> {
+    async fn newer(&mut self, records: &[Record]) -> Result<Vec<Outcome>> {
         let mut outcomes = self.write_all(records, WriteMode::Create).await?;
         let there: Vec<usize> = (0..outcomes.len())
             .filter(|at| outcomes[*at] == Outcome::Exists)
             .collect();
-        if there.is_empty() {
-            return Ok(fates(outcomes));
-        }
-        let keys: Vec<CacheKey> = there.iter().map(|at| records[*at].key().clone()).collect();
-        let kept = self
-            .limited("reading records of the target", self.target.get_many(&keys))
-            .await?;
+        let kept = self.kept(records, &there).await?;
         let newer = there.iter().zip(kept).filter(|(at, kept)| match kept {
-            Some(Entry::Record(kept)) => update_time(&records[**at]) > update_time(kept),
+            Some(Entry::Record(kept)) => records[**at].update_time() > kept.update_time(),
             // What LightRAG could not read, or what has gone meanwhile, is no reason to keep ours back.
             Some(Entry::Invalid(_)) | None => true,
         });
@@ -113,22 +129,38 @@ impl Writer {
         for (at, outcome) in newer.into_iter().zip(replaced) {
             outcomes[at] = outcome;
         }
-        Ok(fates(outcomes))
+        Ok(outcomes)
+    }
+
+    /// What the target has under the keys of some of the records.
+    async fn kept(&self, records: &[Record], which: &[usize]) -> Result<Vec<Option<Entry>>> {
+        if which.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<CacheKey> = which.iter().map(|at| records[*at].key().clone()).collect();
+        let purpose = self.purpose("reading records of the target");
+        let retrier = &self.writer.retrier;
+        let mut tries = retrier.tries(purpose);
+        loop {
+            let result = retrier
+                .once(purpose.what, self.writer.target.get_many(&keys))
+                .await;
+            if let Some(kept) = tries.settle(result).await? {
+                return Ok(kept);
+            }
+        }
     }
 
     /// Writes records in as many requests as it takes: a target that refuses them is asked for half, down to the
     /// one record that it cannot hold.
-    async fn write_all(&self, records: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
+    async fn write_all(&mut self, records: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::with_capacity(records.len());
         let mut pieces = vec![records];
         while let Some(piece) = pieces.pop() {
             if piece.is_empty() {
                 continue;
             }
-            match self
-                .limited("writing a batch", self.target.write(piece, mode))
-                .await
-            {
+            match self.write_piece(piece, mode).await {
                 Ok(answers) => outcomes.extend(answers),
                 Err(error) if error.kind().asks_for_less() && piece.len() > 1 => {
                     let (first, second) = piece.split_at(piece.len() / 2);
@@ -148,26 +180,51 @@ impl Writer {
         Ok(outcomes)
     }
 
-    async fn limited<T>(&self, what: &str, request: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(self.timeout, request)
-            .await
-            .unwrap_or_else(|_| Err(timed_out(what, self.timeout)))
+    /// One request, again while that may help.
+    async fn write_piece(&mut self, piece: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
+        let retrier = &self.writer.retrier;
+        let purpose = self.purpose("writing a batch");
+        let mut tries = retrier.tries(purpose);
+        let mut outcomes = loop {
+            let result = retrier
+                .once(purpose.what, self.writer.target.write(piece, mode))
+                .await;
+            if let Some(outcomes) = tries.settle(result).await? {
+                break outcomes;
+            }
+        };
+        let retried = tries.failed() > 0;
+        if retried && mode == WriteMode::Create {
+            self.claim_own(piece, &mut outcomes).await?;
+        }
+        self.retried |= retried;
+        Ok(outcomes)
     }
-}
 
-/// The time by which records are compared: Unix seconds, 0 where there is none, as LightRAG reads it.
-fn update_time(record: &Record) -> i64 {
-    record.fields().seconds("update_time").unwrap_or(0)
-}
-
-fn fate(outcome: Outcome) -> Fate {
-    match outcome {
-        Outcome::Written(changes) => Fate::Written(changes),
-        Outcome::Exists => Fate::Skipped,
-        Outcome::Rejected { kind, reason } => Fate::Rejected { kind, reason },
+    /// A try that failed may have created records before its answer was lost. What is there and equals what was to be
+    /// created is then our own, not somebody else's.
+    async fn claim_own(&self, records: &[Record], outcomes: &mut [Outcome]) -> Result<()> {
+        let there: Vec<usize> = (0..outcomes.len())
+            .filter(|at| outcomes[*at] == Outcome::Exists)
+            .collect();
+        for (at, kept) in there.iter().zip(self.kept(records, &there).await?) {
+            let preview = self.writer.target.preview(&records[*at]);
+            if let (Some(Entry::Record(kept)), Outcome::Written(changes)) = (kept, preview)
+                && compare::differing_fields(&records[*at], &kept, &changes.sanitized, &changes.left_behind)
+                    .is_empty()
+            {
+                outcomes[*at] = Outcome::Written(changes);
+            }
+        }
+        Ok(())
     }
-}
 
-fn fates(outcomes: Vec<Outcome>) -> Vec<Fate> {
-    outcomes.into_iter().map(fate).collect()
+    fn purpose<'a>(&'a self, what: &'a str) -> Purpose<'a> {
+        Purpose {
+            what,
+            side: Side::Target,
+            workspace: Some(&self.writer.workspace),
+            batch: Some(self.batch),
+        }
+    }
 }

@@ -156,6 +156,11 @@ impl Record {
         &self.value
     }
 
+    /// The time by which records are compared: Unix seconds, 0 where there is none, as LightRAG reads it.
+    pub fn update_time(&self) -> i64 {
+        self.fields().seconds("update_time").unwrap_or(0)
+    }
+
     /// Bytes of key and value: what batches are measured by.
     pub fn size(&self) -> usize {
         self.key.as_str().len() + self.value.len()

@@ -1,5 +1,6 @@
 //! What travels: a cache key, the JSON text behind it, and which records a run selects.
 
+pub mod compare;
 mod digest;
 mod entry;
 mod json_text;

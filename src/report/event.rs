@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
-use super::Report;
+use super::{Report, VerifyNumbers};
 use crate::{
-    config::{Mode, OnConflict, WorkspacePair},
+    config::{Mode, OnConflict, VerifyLevel, WorkspacePair},
     error::Side,
     record::{CacheType, OnInvalid, Selection},
     storage::{Location, Workspace},
@@ -46,8 +46,14 @@ pub enum Event {
     Count(CountEvent),
     /// A batch is done.
     Batch(BatchEvent),
+    /// Something failed and is tried again.
+    Retry(RetryEvent),
     /// An entry cannot be moved.
     Reject(RejectEvent),
+    /// How far the run came is on the disk.
+    Checkpoint(CheckpointEvent),
+    /// A verification of a workspace is under way or done.
+    Verify(VerifyEvent),
     /// Something that a person should know.
     Warning(WarningEvent),
     /// The last line, always.
@@ -95,8 +101,24 @@ pub struct PlanOptions {
     pub batch_bytes: u64,
     /// Batches under way at once.
     pub concurrency: u64,
+    /// How often a request is tried again.
+    pub retries: u64,
     /// How long a request may take, in milliseconds.
     pub timeout_ms: u64,
+    /// How long the run may take, in milliseconds; null for as long as it takes.
+    pub max_duration_ms: Option<u64>,
+    /// How many rejected records end it; null for no number.
+    pub max_errors: Option<String>,
+    /// How thoroughly the target is compared afterwards.
+    pub verify: VerifyLevel,
+    /// The checkpoint file; null for none.
+    pub checkpoint: Option<String>,
+    /// Whether it goes on where an earlier run stopped.
+    pub resume: bool,
+    /// The rejects file; null for none.
+    pub rejects: Option<String>,
+    /// Whether it takes what stands before the damage of a damaged file.
+    pub salvage: bool,
     /// Whether it may write without being asked.
     pub yes: bool,
     /// Whether nothing to migrate is an error.
@@ -189,6 +211,54 @@ pub struct RejectEvent {
     pub kind: crate::record::RejectKind,
     /// The same for a person.
     pub reason: String,
+}
+
+/// Something failed and is tried again.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RetryEvent {
+    /// Which side.
+    pub side: Side,
+    /// Which workspace; null where it is for none.
+    pub workspace: Option<Workspace>,
+    /// Which batch, from 1; null where it is for none.
+    pub batch: Option<u64>,
+    /// What was tried.
+    pub operation: String,
+    /// How often it failed so far.
+    pub attempt: u64,
+    /// How often it may be tried again.
+    pub retries: u64,
+    /// How long it is until the next try, in milliseconds.
+    pub wait_ms: u64,
+    /// The kind of the error.
+    pub kind: String,
+    /// What happened.
+    pub message: String,
+}
+
+/// How far the run came is on the disk.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CheckpointEvent {
+    /// The file.
+    pub file: String,
+    /// The workspace that is read.
+    pub workspace: Workspace,
+    /// Batches of the workspace that are durable.
+    pub batch: u64,
+    /// Entries of the workspace that are done.
+    pub done: u64,
+}
+
+/// A verification of a workspace is under way or done.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct VerifyEvent {
+    /// The workspace that is read.
+    pub workspace: Workspace,
+    /// Whether this is the last word on the workspace.
+    pub complete: bool,
+    /// The numbers so far.
+    #[serde(flatten)]
+    pub numbers: VerifyNumbers,
 }
 
 /// Something that a person should know.

@@ -60,6 +60,26 @@ pub(super) fn text(event: &Event, quiet: bool) -> Option<String> {
                 batch.percent
             ))
         }
+        Event::Retry(retry) => Some(format!(
+            "Trying again in {} ms ({} of {}): {}",
+            retry.wait_ms, retry.attempt, retry.retries, retry.message
+        )),
+        Event::Checkpoint(_) => None,
+        Event::Verify(verify) => {
+            let numbers = &verify.numbers;
+            let state = if verify.complete { "Verified" } else { "Verifying" };
+            Some(format!(
+                "{state} workspace {}: {} compared, {} missing, {} different{}",
+                verify.workspace,
+                grouped(numbers.compared),
+                grouped(numbers.missing),
+                grouped(numbers.different),
+                numbers
+                    .beyond
+                    .map(|beyond| format!(", {} more at the target", grouped(beyond)))
+                    .unwrap_or_default()
+            ))
+        }
         Event::Reject(reject) => Some(format!("Rejected {}: {}", reject.key, reject.reason)),
         Event::Warning(warning) => Some(format!("Warning: {}", warning.message)),
         Event::Report(report) => Some(final_text(report)),
@@ -71,6 +91,7 @@ fn final_text(report: &Report) -> String {
     let headline = match (report.status, report.mode) {
         (Status::Ok, Mode::DryRun) => "Dry run: nothing was written",
         (Status::Ok, Mode::Migrate) => "Done",
+        (Status::Ok, Mode::Verify) => "Verified: source and target agree",
         (Status::Partial, _) => "Done, but some records were rejected",
         (Status::Failed, _) => "Failed",
         (Status::Refused, _) => "Not begun",

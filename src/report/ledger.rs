@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    BatchTotals, ErrorTotals, Report, Status, TOOL, Totals, VERSION, WorkspaceReport, percent,
+    BatchTotals, ErrorTotals, Report, Status, TOOL, Totals, VERSION, Verification, WorkspaceReport, percent,
     reporter::timestamp,
 };
 use crate::{config::Mode, error::Error, exit::ExitCode, shutdown::StopReason, storage::Location};
@@ -67,6 +67,14 @@ pub struct Entries {
     pub errors: ErrorTotals,
     /// What a person should know.
     pub warnings: Vec<String>,
+    /// Whether something of the source could not even be read as an entry, in a run that was to salvage.
+    pub is_incomplete: bool,
+    /// What a verification found.
+    pub verification: Option<Verification>,
+    /// The checkpoint file.
+    pub checkpoint: Option<String>,
+    /// The rejects file.
+    pub rejects: Option<String>,
 }
 
 impl Ledger {
@@ -100,7 +108,8 @@ impl Ledger {
                     .add(numbers);
             }
         }
-        let (status, exit_code) = self.status(ending, &totals);
+        let is_partial = totals.rejected > 0 || entries.is_incomplete;
+        let (status, exit_code) = Self::status(ending, is_partial);
         let duration = self.started.elapsed();
         let per_second = |number: u64| number as f64 / duration.as_secs_f64().max(0.001);
         Report {
@@ -121,35 +130,36 @@ impl Ledger {
             success_rate: percent(totals.written + totals.skipped, self.to_do(&totals)),
             records_per_second: (per_second(totals.written) * 10.0).round() / 10.0,
             bytes_per_second: per_second(totals.bytes) as u64,
-            next: self.next(ending, &totals),
+            next: self.next(ending, &totals, entries.checkpoint.is_some()),
             totals,
             by_cache_type,
             workspaces: entries.workspaces.clone(),
             batches: entries.batches.clone(),
             errors: entries.errors.clone(),
             warnings: entries.warnings.clone(),
-            verification: None,
-            checkpoint: None,
-            rejects: None,
+            verification: entries.verification.clone(),
+            checkpoint: entries.checkpoint.clone(),
+            rejects: entries.rejects.clone(),
         }
     }
 
     /// What the run was to write: nothing, for one that only counts.
     fn to_do(&self, totals: &Totals) -> u64 {
         match self.mode {
-            Mode::DryRun => 0,
+            Mode::DryRun | Mode::Verify => 0,
             Mode::Migrate => totals.selected,
         }
     }
 
-    fn status(&self, ending: &Ending, totals: &Totals) -> (Status, ExitCode) {
+    fn status(ending: &Ending, is_partial: bool) -> (Status, ExitCode) {
         match ending {
-            Ending::Done if totals.rejected > 0 => (Status::Partial, ExitCode::Rejected),
+            Ending::Done if is_partial => (Status::Partial, ExitCode::Rejected),
             Ending::Done => (Status::Ok, ExitCode::Done),
             Ending::Stopped(reason) => (Status::Interrupted, reason.exit_code()),
             Ending::Failed { exit_code, .. } => {
                 let status = match exit_code {
-                    ExitCode::Usage | ExitCode::Refused => Status::Refused,
+                    ExitCode::Usage | ExitCode::Refused | ExitCode::Checkpoint => Status::Refused,
+                    ExitCode::Differences => Status::Differences,
                     _ => Status::Failed,
                 };
                 (status, *exit_code)
@@ -157,15 +167,16 @@ impl Ledger {
         }
     }
 
-    fn next(&self, ending: &Ending, totals: &Totals) -> String {
+    fn next(&self, ending: &Ending, totals: &Totals, has_checkpoint: bool) -> String {
         let again = "run the same command again: records that are there already are written over or skipped by \
                      --on-conflict";
         match ending {
             Ending::Done if self.mode == Mode::DryRun && totals.selected == 0 => "There is nothing to migrate.".into(),
             Ending::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
+            Ending::Done if self.mode == Mode::Verify => "Source and target agree.".into(),
             Ending::Done if totals.rejected > 0 => {
-                "Look at errors.first and the reject events, mend those records at the source, and run the same \
-                 command again."
+                "Look at errors.first and the reject events (--rejects keeps the records), mend those at the source, \
+                 and run the same command again."
                     .into()
             }
             Ending::Done if totals.selected == 0 => {
@@ -173,11 +184,11 @@ impl Ledger {
             }
             Ending::Done => "Point LightRAG at the target; the source is as it was.".into(),
             Ending::Stopped(reason) => {
-                let mut text = format!("Stopped: {}. To finish, {again}.", reason.as_str());
-                if totals.written > 0 {
-                    text.push_str(" What was written stays.");
+                let stays = if totals.written > 0 { " What was written stays." } else { "" };
+                if has_checkpoint {
+                    return format!("Stopped: {}.{stays} To finish, add --resume.", reason.as_str());
                 }
-                text
+                format!("Stopped: {}.{stays} To finish, {again}.", reason.as_str())
             }
             Ending::Failed { remedy: Some(remedy), .. } => sentence(remedy),
             Ending::Failed { retryable: true, .. } => sentence(again),

@@ -7,11 +7,15 @@ mod model;
 mod reporter;
 
 pub use event::{
-    BatchEvent, BatchStatus, CountEvent, CountProgressEvent, Envelope, Event, PlanEvent, PlanOptions,
-    RejectEvent, RunStarted, SCHEMA_VERSION, WarningEvent, event_schema,
+    BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Envelope, Event, PlanEvent,
+    PlanOptions, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, VerifyEvent, WarningEvent,
+    event_schema,
 };
 pub use ledger::{Ending, Entries, Ledger};
-pub use model::{BatchTotals, ErrorSample, ErrorTotals, Report, Status, Totals, WorkspaceReport, percent};
+pub use model::{
+    BatchTotals, Difference, ErrorSample, ErrorTotals, Report, Status, Totals, Verification, VerifyNumbers,
+    WorkspaceReport, percent,
+};
 pub use reporter::{Format, Reporter};
 
 /// The name under which the program presents itself.

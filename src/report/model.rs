@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::Mode,
+    config::{Mode, VerifyLevel},
     error::Error,
     record::CacheType,
     storage::{Location, Workspace},
 };
 
 /// Numbers of records. Always `selected = written + skipped + rejected + not_attempted`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
     /// Entries of the source that were looked at, selected or not.
     pub read: u64,
@@ -83,7 +83,7 @@ pub enum Status {
 }
 
 /// Numbers of batches.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchTotals {
     /// All that were begun.
     pub total: u64,
@@ -115,7 +115,7 @@ pub struct WorkspaceReport {
 }
 
 /// What went wrong, in numbers and first examples.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorTotals {
     /// Records rejected, plus one for what ended the run, if something did.
     pub total: u64,
@@ -131,7 +131,7 @@ const MOST_SAMPLES: usize = 20;
 const MOST_KEYS: usize = 5;
 
 /// One thing that went wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorSample {
     /// The batch, from 1; null where it happened outside of one.
     pub batch: Option<u64>,
@@ -183,6 +183,68 @@ impl ErrorTotals {
     }
 }
 
+/// What a verification found, in numbers of records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct VerifyNumbers {
+    /// Records of the source that were compared.
+    pub compared: u64,
+    /// Those that the target has, equal in every field.
+    pub equal: u64,
+    /// Those that the target has with another value, and was to keep (`--on-conflict skip` or `newer`).
+    pub kept: u64,
+    /// Those that the target cannot hold, and so does not have.
+    pub unmovable: u64,
+    /// Those that the target does not have.
+    pub missing: u64,
+    /// Those that the target has with another value.
+    pub different: u64,
+    /// Records of the target that the source does not have; null where nobody looked.
+    pub beyond: Option<u64>,
+}
+
+impl VerifyNumbers {
+    /// Adds other numbers to these.
+    pub fn add(&mut self, other: &Self) {
+        self.compared += other.compared;
+        self.equal += other.equal;
+        self.kept += other.kept;
+        self.unmovable += other.unmovable;
+        self.missing += other.missing;
+        self.different += other.different;
+        if let Some(beyond) = other.beyond {
+            *self.beyond.get_or_insert(0) += beyond;
+        }
+    }
+
+    /// Records that should be equal and are not.
+    pub fn differences(&self) -> u64 {
+        self.missing + self.different
+    }
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Verification {
+    /// How thorough it was.
+    pub level: VerifyLevel,
+    /// All numbers.
+    #[serde(flatten)]
+    pub numbers: VerifyNumbers,
+    /// The first differences.
+    pub first: Vec<Difference>,
+}
+
+/// A record that should be equal and is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Difference {
+    /// The workspace that is read.
+    pub workspace: Workspace,
+    /// The key.
+    pub key: String,
+    /// The fields that differ; none where the record is missing.
+    pub fields: Vec<String>,
+}
+
 /// What a run did: the last event, and the content of `--report`.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Report {
@@ -227,7 +289,7 @@ pub struct Report {
     /// What a person should know.
     pub warnings: Vec<String>,
     /// What a verification found; null without one.
-    pub verification: Option<serde_json::Value>,
+    pub verification: Option<Verification>,
     /// The checkpoint file; null without one.
     pub checkpoint: Option<String>,
     /// The rejects file; null without one.

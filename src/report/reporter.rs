@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{Envelope, Event, SCHEMA_VERSION, human};
 use crate::{
+    atomic_file,
     error::{Error, ErrorKind, Result},
     shutdown::{Shutdown, StopReason},
 };
@@ -76,7 +77,10 @@ impl Reporter {
         let event = Event::Report(report);
         let line = self.emit_numbered(&event);
         match &self.report_file {
-            Some(path) => replace_file(path, &line),
+            Some(path) => atomic_file::replace(path, &line).map_err(|error| {
+                let message = format!("--report: cannot write {}: {error}", path.display());
+                Error::new(ErrorKind::Config, message)
+            }),
             None => Ok(()),
         }
     }
@@ -152,29 +156,4 @@ pub(crate) fn timestamp(moment: Timestamp) -> String {
 fn write_stderr(text: &str) {
     let mut stderr = io::stderr().lock();
     let _ = writeln!(stderr, "{text}");
-}
-
-/// Replaces a file in one step, by way of a sibling.
-fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
-    let failed = |error: io::Error| {
-        Error::new(
-            ErrorKind::Config,
-            format!("--report: cannot write {}: {error}", path.display()),
-        )
-    };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut sibling = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        sibling.permissions(std::fs::Permissions::from_mode(0o644));
-    }
-    let mut sibling = sibling.prefix(".report-").tempfile_in(folder).map_err(failed)?;
-    sibling.write_all(content).map_err(failed)?;
-    sibling.as_file().sync_all().map_err(failed)?;
-    sibling.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }

@@ -93,6 +93,8 @@ pub struct ConnectOptions {
     pub concurrency: NonZeroUsize,
     /// What to do with a record that the storage could hold if a character went.
     pub on_invalid: OnInvalid,
+    /// Whether to read what stands before the damage of a damaged source.
+    pub salvage: bool,
 }
 
 /// One connected place, which holds the caches of any number of workspaces.
@@ -141,6 +143,22 @@ pub trait Target: Source {
     /// written.
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>>;
 
+    /// What a write of this record would answer: what it would change, or that it would refuse. Asks nobody.
+    fn preview(&self, _record: &Record) -> Outcome {
+        Outcome::written()
+    }
+
+    /// Whether what was flushed is visible at once, or only after [`Target::finish`]: then a process that is killed
+    /// before leaves the target as it was.
+    fn is_visible_when_flushed(&self) -> bool {
+        true
+    }
+
+    /// What a person should know before this target is written to.
+    fn caution(&self) -> Option<String> {
+        None
+    }
+
     /// Makes all earlier writes durable.
     async fn flush(&self) -> Result<()>;
 
@@ -152,7 +170,8 @@ pub trait Target: Source {
 /// Told how many entries a count has looked at so far.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
-/// The pages of a scan. Independent of the source's lifetime, so that it can be read in a task of its own.
+/// The pages of a scan. A stream that gave a temporary error may be asked again, and then goes on where it failed.
+/// Independent of the source's lifetime, so that it can be read in a task of its own.
 pub type PageStream = BoxStream<'static, Result<Page>>;
 
 /// How much a page may hold. A page may go beyond the bytes by one record.
@@ -173,6 +192,8 @@ pub struct Page {
     pub passed_over: u64,
     /// Where to go on after this page; `None` where the storage has no order to go on in.
     pub cursor: Option<Cursor>,
+    /// What is missing behind this page, which is then the last one, for a source that was to be salvaged.
+    pub damage: Option<String>,
 }
 
 /// An entry that was read.
@@ -410,6 +431,7 @@ impl PageBuilder {
         self.bytes = 0;
         Page {
             cursor,
+            damage: None,
             ..std::mem::take(&mut self.page)
         }
     }

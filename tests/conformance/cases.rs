@@ -42,6 +42,7 @@ async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn St
         timeout: Duration::from_secs(60),
         concurrency: number(2),
         on_invalid,
+        salvage: false,
     };
     Endpoint::named(side, &place.address)
         .unwrap()

@@ -152,6 +152,6 @@ pub fn known_meaning(value: &Map<String, Value>) -> BTreeMap<&'static str, Value
     KNOWN
         .into_iter()
         .filter_map(|name| Some((name, value.get(name)?.clone())))
-        .filter(|(name, value)| !value.is_null() && !(name.ends_with("_time") && *value == json!(0)))
+        .filter(|(name, value)| !(value.is_null() || name.ends_with("_time") && *value == json!(0)))
         .collect()
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     config::{Field, Secret, Values},
     error::{Error, ErrorKind, Result},
+    rejects,
     storage::{NAMESPACE, Workspace},
 };
 
@@ -18,13 +19,19 @@ pub(super) const FIELDS: &[Field] = &[
     .default("./rag_storage"),
     Field::new(
         "file",
-        "the cache file itself, instead of a working directory; workspaces then play no part",
+        "the cache file itself, instead of a working directory (workspaces then play no part), or a rejects file \
+         (.jsonl) to read back",
     ),
 ];
 
 /// A path, as a flag or a `uri` gives it: a working directory, or the cache file itself.
 pub(super) fn place(path: &str) -> Vec<(&'static str, Secret)> {
-    let is_file = Path::new(path).is_file() || path.to_ascii_lowercase().ends_with(".json");
+    let has_ending = |ending: &str| {
+        Path::new(path)
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+    };
+    let is_file = Path::new(path).is_file() || has_ending("json") || has_ending(rejects::EXTENSION);
     let name = if is_file { "file" } else { "working_dir" };
     vec![(name, Secret::new(path))]
 }
@@ -34,14 +41,23 @@ pub(super) fn place(path: &str) -> Vec<(&'static str, Secret)> {
 pub(super) enum Config {
     /// One file, whatever the workspace.
     File(PathBuf),
+    /// What an earlier run rejected; to read alone.
+    Rejects(PathBuf),
     /// A file for each workspace.
     WorkingDir(PathBuf),
 }
 
 impl Config {
     pub(super) fn new(values: &Values) -> Self {
-        match values.text("file") {
-            Some(file) => Self::File(file.into()),
+        match values.text("file").map(PathBuf::from) {
+            Some(file)
+                if file
+                    .extension()
+                    .is_some_and(|e| e.eq_ignore_ascii_case(rejects::EXTENSION)) =>
+            {
+                Self::Rejects(file)
+            }
+            Some(file) => Self::File(file),
             None => Self::WorkingDir(values.required_text("working_dir").into()),
         }
     }
@@ -49,14 +65,14 @@ impl Config {
     /// The place, for people.
     pub(super) fn place(&self) -> &Path {
         match self {
-            Self::File(path) | Self::WorkingDir(path) => path,
+            Self::File(path) | Self::Rejects(path) | Self::WorkingDir(path) => path,
         }
     }
 
     /// The cache file of a workspace: `WORKING_DIR/[workspace/]kv_store_llm_response_cache.json`.
     pub(super) fn file(&self, workspace: &Workspace) -> PathBuf {
         match self {
-            Self::File(file) => file.clone(),
+            Self::File(file) | Self::Rejects(file) => file.clone(),
             // Joining an empty name would add a slash.
             Self::WorkingDir(folder) if workspace.name().is_empty() => folder.join(file_name()),
             Self::WorkingDir(folder) => folder.join(workspace.name()).join(file_name()),

@@ -9,12 +9,14 @@ use std::{
     borrow::Cow,
     fs::{File, Metadata},
     io::Read,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::splitter::{SplitError, Splitter};
+use serde::de::IgnoredAny;
+
 use crate::{
     error::{Error, ErrorKind, Result},
     record::{CacheKey, Fields, unescape},
@@ -55,6 +57,20 @@ impl CacheFile {
         self.file
             .metadata()
             .map_err(|error| Error::io("read", &self.path, error))
+    }
+
+    /// What tells this file from another, and from itself after a change: size, time of the last change, inode.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub(super) fn identity(&self) -> Result<String> {
+        let metadata = self.metadata()?;
+        let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+        Ok(format!(
+            "{}-{seconds}.{nanoseconds:09}-{}",
+            metadata.len(),
+            metadata.ino()
+        ))
     }
 
     /// Line and column, from 1, of a byte; the column counts bytes.
@@ -160,6 +176,8 @@ pub(super) struct EntryReader {
     pending: bool,
     last_key: Option<CacheKey>,
     done: bool,
+    /// The byte behind the last entry that was found whole.
+    last_whole: u64,
     /// The end of the object, before its bracket; where an object was found at all.
     end: Option<Position>,
 }
@@ -188,6 +206,7 @@ impl EntryReader {
             pending: false,
             last_key: None,
             done: false,
+            last_whole: 0,
             end: None,
         };
         if from_start {
@@ -218,6 +237,7 @@ impl EntryReader {
         if std::mem::take(&mut self.pending) {
             self.splitter.skip_value().map_err(|error| self.damaged(error))?;
         }
+        self.last_whole = self.splitter.position();
         while !self.done {
             let before = self.position();
             let key = match self.splitter.next_key(self.first) {
@@ -291,6 +311,34 @@ impl EntryReader {
         Ok(value)
     }
 
+    /// The same, of a value that must be JSON. Where it is not, a quote or a bracket is missing, and what follows cannot
+    /// be told from what belongs to it: then the file is damaged, and not this record alone. (What is no UTF-8 is one
+    /// record's matter: quotes and brackets are found without.)
+    ///
+    /// # Errors
+    /// As [`EntryReader::take`].
+    pub(super) fn take_checked(&mut self, found: &mut Found) -> Result<&[u8]> {
+        let file = Arc::clone(&self.file);
+        let start = self.splitter.position();
+        let value = self.take(found)?;
+        match serde_json::from_slice::<IgnoredAny>(value) {
+            Err(error) if simdutf8::basic::from_utf8(value).is_ok() => {
+                let offset = start + offset_of(value, error.line(), error.column());
+                let syntax = SplitError::Syntax {
+                    offset,
+                    what: "the value of this entry is no JSON",
+                };
+                Err(damaged(&file, Some(&found.key), syntax))
+            }
+            _ => Ok(value),
+        }
+    }
+
+    /// The byte behind the last entry that was found whole.
+    pub(super) fn last_whole(&self) -> u64 {
+        self.last_whole
+    }
+
     fn damaged(&self, error: SplitError) -> Error {
         damaged(&self.file, self.last_key.as_ref(), error)
     }
@@ -327,6 +375,13 @@ fn damaged(file: &CacheFile, last_key: Option<&CacheKey>, error: SplitError) -> 
         format!("{} is damaged at {place}: {what}{behind}", file.path.display()),
     )
     .with_remedy("restore the file from a backup, or mend it at that place")
+}
+
+/// The byte of a text at a line and a column, both from 1.
+fn offset_of(text: &[u8], line: usize, column: usize) -> u64 {
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    let before: usize = lines.take(line.saturating_sub(1)).map(<[u8]>::len).sum();
+    (before + column.saturating_sub(1)) as u64
 }
 
 /// Adds an entry to the text of a cache file, in LightRAG's form: indented by two, a line for each entry at least.

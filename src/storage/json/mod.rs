@@ -5,11 +5,13 @@
 //! * `splitter`: finds entries in a file of any size.
 //! * `survey`: a first look over a file: counts, and keys that stand twice.
 //! * `index`: where in a file a record stands.
+//! * `rejects`: the rejects file of an earlier run, read back as a source.
 //! * `source`, `target`: reading; writing into a sibling that replaces the file at the end.
 
 mod config;
 mod index;
 mod layout;
+mod rejects;
 mod source;
 mod splitter;
 mod survey;
@@ -22,7 +24,7 @@ use std::{
 
 use async_trait::async_trait;
 
-use self::{config::Config, source::JsonSource, target::JsonTarget};
+use self::{config::Config, rejects::RejectsSource, source::JsonSource, target::JsonTarget};
 use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
 use crate::{
     config::{Field, Secret, Values},
@@ -70,17 +72,30 @@ impl Backend for Json {
         Ok(config::place(place))
     }
 
-    async fn connect(&self, values: &Values, _: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
         let config = Config::new(values);
-        if values.side() == Side::Source {
-            config.check_source()?;
+        match (values.side(), &config) {
+            (Side::Source, config) => config.check_source()?,
+            (Side::Target, Config::Rejects(file)) => {
+                let message = format!(
+                    "{} is a rejects file, which can be read and not written",
+                    file.display()
+                );
+                return Err(Error::config(message)
+                    .with_remedy("name a working directory, or a file that ends in .json"));
+            }
+            (Side::Target, _) => {}
         }
-        Ok(Arc::new(JsonStorage { config }))
+        Ok(Arc::new(JsonStorage {
+            config,
+            salvage: options.salvage,
+        }))
     }
 }
 
 struct JsonStorage {
     config: Config,
+    salvage: bool,
 }
 
 #[async_trait]
@@ -93,19 +108,28 @@ impl Storage for JsonStorage {
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
-        self.config.workspaces()
+        match &self.config {
+            Config::Rejects(file) => rejects::workspaces(file),
+            config => config.workspaces(),
+        }
     }
 
     async fn container(&self, workspace: &Workspace) -> Result<Container> {
-        let file = self.config.file(workspace);
+        let file = absolute(&self.config.file(workspace))?.display().to_string();
         Ok(Container {
             server: "files".to_owned(),
-            place: absolute(&file)?.display().to_string(),
+            place: match &self.config {
+                Config::Rejects(_) => format!("{file}, workspace {workspace}"),
+                _ => file,
+            },
         })
     }
 
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(JsonSource::new(self.config.file(workspace))))
+        Ok(match &self.config {
+            Config::Rejects(file) => Arc::new(RejectsSource::new(file.clone(), workspace)),
+            config => Arc::new(JsonSource::new(config.file(workspace), self.salvage)),
+        })
     }
 
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {

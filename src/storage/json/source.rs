@@ -22,15 +22,18 @@ use crate::{
 /// The cache file of a workspace, to read. What was learned of it is kept.
 pub(super) struct JsonSource {
     path: PathBuf,
+    salvage: bool,
     file: OnceCell<Option<Arc<CacheFile>>>,
     survey: OnceCell<Arc<Survey>>,
     index: OnceCell<Arc<Index>>,
 }
 
 impl JsonSource {
-    pub(super) fn new(path: PathBuf) -> Self {
+    /// A source over a file. With `salvage`, a damaged one ends where the damage begins.
+    pub(super) fn new(path: PathBuf, salvage: bool) -> Self {
         Self {
             path,
+            salvage,
             file: OnceCell::new(),
             survey: OnceCell::new(),
             index: OnceCell::new(),
@@ -54,8 +57,9 @@ impl JsonSource {
         let look = || async {
             let file = Arc::clone(file);
             let (told, mut counts) = mpsc::unbounded_channel();
+            let salvage = self.salvage;
             let survey = blocking(move || {
-                Survey::of(&file, &|scanned| {
+                Survey::of(&file, salvage, &|scanned| {
                     // Nobody listens any more when the run stops.
                     let _ = told.send(scanned);
                 })
@@ -106,17 +110,25 @@ impl Source for JsonSource {
 
     fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
         let selection = selection.clone();
-        // One page is on its way while the next is read.
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
-            if let Err(error) = self.send_pages(selection, limit, from, &sender).await {
-                let _ = sender.send(Err(error)).await;
-            }
-        });
-        stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|page| (page, receiver))
-        })
-        .boxed()
+        let opened = async move {
+            let file = self.file().await?;
+            let survey = match &file {
+                Some(file) => Some(self.survey(file, &|_| ()).await?),
+                None => None,
+            };
+            Ok((file.zip(survey), self))
+        };
+        stream::once(opened)
+            .flat_map(move |opened| {
+                let (found, source) = match opened {
+                    Ok((Some(found), source)) => (found, source),
+                    Ok((None, _)) => return stream::empty().boxed(),
+                    Err(error) => return stream::iter([Err(error)]).boxed(),
+                };
+                let (selection, from) = (selection.clone(), from.clone());
+                stream_of(move |pages| source.send_pages(&found.0, &found.1, &selection, limit, from, pages))
+            })
+            .boxed()
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
@@ -129,49 +141,89 @@ impl Source for JsonSource {
     }
 }
 
+/// The pages that blocking work sends: one is on its way while the next is made.
+pub(super) fn stream_of(
+    work: impl FnOnce(&mpsc::Sender<Result<Page>>) -> Result<()> + Send + 'static,
+) -> PageStream {
+    let (sender, receiver) = mpsc::channel(1);
+    let failed = sender.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        if let Err(error) = work(&sender) {
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    // A panic must not look like the end of the pages.
+    tokio::spawn(async move {
+        if let Err(error) = work.await {
+            let _ = failed.send(Err(blocking_failed(error))).await;
+        }
+    });
+    stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|page| (page, receiver))
+    })
+    .boxed()
+}
+
 impl JsonSource {
-    async fn send_pages(
+    fn send_pages(
         &self,
-        selection: Selection,
+        file: &Arc<CacheFile>,
+        survey: &Survey,
+        selection: &Selection,
         limit: PageLimit,
         from: Option<Cursor>,
         pages: &mpsc::Sender<Result<Page>>,
     ) -> Result<()> {
-        let Some(file) = self.file().await? else {
-            return Ok(());
+        let from = from.map(|cursor| self.position(file, &cursor)).transpose()?;
+        let identity = file.identity()?;
+        let cursor = |reader: &EntryReader| {
+            let position = reader.position()?;
+            Some(Cursor(format!("{identity}@{}", position.to_text())))
         };
-        let from = from
-            .map(|Cursor(text)| {
-                Position::from_text(&text).ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::Damaged,
-                        format!("`{text}` is no position in {}", self.path.display()),
-                    )
-                })
-            })
-            .transpose()?;
-        let survey = self.survey(&file, &|_| ()).await?;
-        let pages = pages.clone();
-        blocking(move || {
-            let mut reader = EntryReader::new(&file, from)?;
-            let mut page = PageBuilder::new(limit);
-            while read_entry(&mut reader, &selection, &survey, &mut page)? {
-                if page.is_full() {
-                    if pages.blocking_send(Ok(page.take(cursor(&reader)))).is_err() {
-                        // Nobody reads any more.
-                        return Ok(());
-                    }
+        let mut reader = EntryReader::new(file, from)?;
+        let mut page = PageBuilder::new(limit);
+        loop {
+            match read_entry(&mut reader, selection, survey, &mut page) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let _ = pages.blocking_send(Ok(page.take(cursor(&reader))));
+                    return Ok(());
+                }
+                Err(error) if self.salvage && error.kind() == ErrorKind::Damaged => {
+                    let mut last = page.take(None);
+                    let size = file.metadata()?.len();
+                    let cut = size.saturating_sub(reader.last_whole());
+                    last.damage = Some(format!("{}; {cut} of {size} bytes were cut", error.message()));
+                    let _ = pages.blocking_send(Ok(last));
+                    return Ok(());
+                }
+                Err(error) => {
+                    // What stands before the damage is whole.
+                    let _ = pages.blocking_send(Ok(page.take(None)));
+                    return Err(error);
                 }
             }
-            let _ = pages.blocking_send(Ok(page.take(cursor(&reader))));
-            Ok(())
-        })
-        .await
+            if page.is_full() && pages.blocking_send(Ok(page.take(cursor(&reader)))).is_err() {
+                // Nobody reads any more.
+                return Ok(());
+            }
+        }
     }
-}
 
-fn cursor(reader: &EntryReader) -> Option<Cursor> {
-    reader.position().map(|position| Cursor(position.to_text()))
+    /// The position that a cursor names, in the very file that it was made for.
+    fn position(&self, file: &CacheFile, Cursor(text): &Cursor) -> Result<Position> {
+        let path = self.path.display();
+        let refused = |message| {
+            Error::new(ErrorKind::Checkpoint, message).with_remedy("leave out --resume to begin anew")
+        };
+        let (identity, position) = text.split_once('@').unwrap_or_default();
+        if identity != file.identity()? {
+            return Err(refused(format!(
+                "{path} was changed since the checkpoint was written"
+            )));
+        }
+        Position::from_text(position).ok_or_else(|| refused(format!("`{text}` is no position in {path}")))
+    }
 }
 
 /// Reads one entry; `false` at the end.
@@ -185,15 +237,12 @@ fn read_entry(
         return Ok(false);
     };
     let is_selected = |key: &CacheKey| selection.of_key(key.as_str()).is_some();
-    if !found.is_nested() && !is_selected(&found.key) {
-        page.pass_over();
-        return Ok(true);
-    }
-    let value = Bytes::copy_from_slice(reader.take(&mut found)?);
+    let value = reader.take_checked(&mut found)?;
     if !is_selected(&found.key) || survey.is_superseded(found.key.as_str(), found.position.offset) {
         page.pass_over();
         return Ok(true);
     }
+    let value = Bytes::copy_from_slice(value);
     page.push(entry(found.key, found.unreadable_key, value));
     Ok(true)
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::layout::{CacheFile, EntryReader};
 use crate::{
-    error::Result,
+    error::{ErrorKind, Result},
     record::{CacheType, KeyDigest},
     storage::Progress,
 };
@@ -26,16 +26,16 @@ pub(super) struct Survey {
 const PROGRESS_EVERY: u64 = 1 << 14;
 
 impl Survey {
-    /// Looks over a file.
+    /// Looks over a file; with `salvage`, over what stands before its damage.
     ///
     /// # Errors
     /// The file cannot be read or is damaged.
-    pub(super) fn of(file: &Arc<CacheFile>, progress: Progress<'_>) -> Result<Self> {
+    pub(super) fn of(file: &Arc<CacheFile>, salvage: bool, progress: Progress<'_>) -> Result<Self> {
         let mut seen = Filter::for_file_of(file.metadata()?.len());
         let mut by_type = BTreeMap::new();
         let mut last_places = HashMap::new();
         let mut scanned = 0;
-        for_each_key(file, |key, offset| {
+        for_each_key(file, salvage, |key, offset| {
             scanned += 1;
             if scanned % PROGRESS_EVERY == 0 {
                 progress(scanned);
@@ -49,7 +49,7 @@ impl Survey {
             }
         })?;
         let mut survey = Self { by_type, last_places };
-        survey.settle(file)?;
+        survey.settle(file, salvage)?;
         Ok(survey)
     }
 
@@ -64,13 +64,13 @@ impl Survey {
     }
 
     /// The filter knows keys that stand once and look as if they stood twice. A second look tells them apart.
-    fn settle(&mut self, file: &Arc<CacheFile>) -> Result<()> {
+    fn settle(&mut self, file: &Arc<CacheFile>, salvage: bool) -> Result<()> {
         if self.last_places.is_empty() {
             return Ok(());
         }
         let mut superseded: HashMap<KeyDigest, u64> = HashMap::new();
         let mut by_type = std::mem::take(&mut self.by_type);
-        for_each_key(file, |key, offset| {
+        for_each_key(file, salvage, |key, offset| {
             if self.is_superseded(key, offset) {
                 *superseded.entry(KeyDigest::of(key)).or_default() += 1;
                 if let Some(counted) = CacheType::of_key(key).and_then(|t| by_type.get_mut(&t)) {
@@ -85,15 +85,29 @@ impl Survey {
     }
 }
 
-fn for_each_key(file: &Arc<CacheFile>, mut each: impl FnMut(&str, u64)) -> Result<()> {
+fn for_each_key(file: &Arc<CacheFile>, salvage: bool, mut each: impl FnMut(&str, u64)) -> Result<()> {
     let mut reader = EntryReader::new(file, None)?;
-    while let Some(mut found) = reader.next()? {
-        if found.is_nested() {
+    let mut next = || -> Result<bool> {
+        let Some(mut found) = reader.next()? else {
+            return Ok(false);
+        };
+        // The value of an old entry is where its type stands. To salvage, only what is whole may count.
+        if salvage {
+            reader.take_checked(&mut found)?;
+        } else if found.is_nested() {
             reader.take(&mut found)?;
         }
         each(found.key.as_str(), found.position.offset);
+        Ok(true)
+    };
+    loop {
+        match next() {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) if salvage && error.kind() == ErrorKind::Damaged => return Ok(()),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(())
 }
 
 /// A Bloom filter: remembers keys in a few bits each, and sometimes believes to have seen one that it has not.
@@ -141,7 +155,7 @@ mod tests {
     fn survey(text: &str) -> Survey {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        Survey::of(&CacheFile::open(file.path()).unwrap().unwrap(), &|_| ()).unwrap()
+        Survey::of(&CacheFile::open(file.path()).unwrap().unwrap(), false, &|_| ()).unwrap()
     }
 
     #[test]

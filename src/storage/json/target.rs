@@ -34,7 +34,7 @@ pub(super) struct JsonTarget {
 impl JsonTarget {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
-            source: Arc::new(JsonSource::new(path)),
+            source: Arc::new(JsonSource::new(path, false)),
             draft: Arc::default(),
         }
     }
@@ -102,6 +102,21 @@ impl Target for JsonTarget {
             written.collect()
         })
         .await
+    }
+
+    fn is_visible_when_flushed(&self) -> bool {
+        false
+    }
+
+    fn caution(&self) -> Option<String> {
+        let path = self.source.path();
+        path.exists().then(|| {
+            format!(
+                "a running LightRAG holds {} in memory and writes it back: stop it before, and start it after the \
+                 migration",
+                path.display()
+            )
+        })
     }
 
     async fn flush(&self) -> Result<()> {

@@ -1,0 +1,28 @@
+//! Replacing a small file in one step, so that nobody ever reads half of it.
+
+use std::{
+    fs::{File, Permissions},
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+/// Writes a sibling, and renames it over the file when it is on the disk.
+///
+/// # Errors
+/// The folder or the disk does not allow it; the file is then as it was.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut sibling = tempfile::Builder::new()
+        .prefix(".replacing-")
+        // The process's umask takes from this what a new file is not to have.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)?;
+    sibling.write_all(content)?;
+    sibling.as_file().sync_all()?;
+    sibling.persist(path)?;
+    File::open(folder)?.sync_all()
+}
