@@ -123,7 +123,7 @@ impl Run<'_> {
         self.check_containers(&*source, &*target, &pairs).await?;
         let mut prepared = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            prepared.push(self.prepare_pair(&*source, &*target, pair).await?);
+            prepared.push(self.prepare_pair(&*source, &target, pair).await?);
         }
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
         if total == 0 && settings.fail_on_empty {
@@ -251,7 +251,7 @@ impl Run<'_> {
     async fn prepare_pair(
         &self,
         source: &dyn Storage,
-        target: &dyn Storage,
+        target_storage: &Arc<dyn Storage>,
         pair: WorkspacePair,
     ) -> Result<Prepared> {
         let opening = self.ask(Side::Source, "opening the source", async || {
@@ -259,7 +259,7 @@ impl Run<'_> {
         });
         let source = opening.await?;
         let opening = self.ask(Side::Target, "opening the target", async || {
-            target.target(&pair.to).await
+            target_storage.target(&pair.to).await
         });
         let target = opening.await?;
         let count = self.count(Side::Source, &pair.from, &*source).await?;
@@ -285,6 +285,7 @@ impl Run<'_> {
             pair,
             source,
             target,
+            target_storage: Arc::clone(target_storage),
             count,
         })
     }
@@ -463,10 +464,15 @@ impl Run<'_> {
             first: Vec::new(),
         };
         for pair in prepared {
+            // Opened anew, so that it is what it became that is compared.
+            let opening = self.ask(Side::Target, "opening the target", async || {
+                pair.target_storage.target(&pair.pair.to).await
+            });
+            let target = opening.await?;
             let comparison = Comparison {
                 pair: &pair.pair,
                 source: &pair.source,
-                target: &pair.target,
+                target: &target,
                 selection: &self.settings.selection,
                 expected: pair.count.total(),
                 level: self.settings.verify,
@@ -504,6 +510,7 @@ struct Prepared {
     pair: WorkspacePair,
     source: Arc<dyn Source>,
     target: Arc<dyn Target>,
+    target_storage: Arc<dyn Storage>,
     count: Count,
 }
 

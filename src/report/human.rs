@@ -92,6 +92,7 @@ fn final_text(report: &Report) -> String {
         (Status::Ok, Mode::DryRun) => "Dry run: nothing was written",
         (Status::Ok, Mode::Migrate) => "Done",
         (Status::Ok, Mode::Verify) => "Verified: source and target agree",
+        (Status::Partial, _) if totals.rejected == 0 => "Done with what is whole of a damaged source",
         (Status::Partial, _) => "Done, but some records were rejected",
         (Status::Failed, _) => "Failed",
         (Status::Refused, _) => "Not begun",

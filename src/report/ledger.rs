@@ -130,7 +130,7 @@ impl Ledger {
             success_rate: percent(totals.written + totals.skipped, self.to_do(&totals)),
             records_per_second: (per_second(totals.written) * 10.0).round() / 10.0,
             bytes_per_second: per_second(totals.bytes) as u64,
-            next: self.next(ending, &totals, entries.checkpoint.is_some()),
+            next: self.next(ending, &totals, &entries),
             totals,
             by_cache_type,
             workspaces: entries.workspaces.clone(),
@@ -167,13 +167,17 @@ impl Ledger {
         }
     }
 
-    fn next(&self, ending: &Ending, totals: &Totals, has_checkpoint: bool) -> String {
+    fn next(&self, ending: &Ending, totals: &Totals, entries: &Entries) -> String {
+        let is_incomplete = entries.is_incomplete;
         let again = "run the same command again: records that are there already are written over or skipped by \
                      --on-conflict";
         match ending {
             Ending::Done if self.mode == Mode::DryRun && totals.selected == 0 => "There is nothing to migrate.".into(),
             Ending::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
             Ending::Done if self.mode == Mode::Verify => "Source and target agree.".into(),
+            Ending::Done if is_incomplete => {
+                "Look at the warnings: what stands behind the damage of the source was not moved.".into()
+            }
             Ending::Done if totals.rejected > 0 => {
                 "Look at errors.first and the reject events (--rejects keeps the records), mend those at the source, \
                  and run the same command again."
@@ -185,7 +189,7 @@ impl Ledger {
             Ending::Done => "Point LightRAG at the target; the source is as it was.".into(),
             Ending::Stopped(reason) => {
                 let stays = if totals.written > 0 { " What was written stays." } else { "" };
-                if has_checkpoint {
+                if entries.checkpoint.is_some() {
                     return format!("Stopped: {}.{stays} To finish, add --resume.", reason.as_str());
                 }
                 format!("Stopped: {}.{stays} To finish, {again}.", reason.as_str())

@@ -174,7 +174,10 @@ pub(super) struct EntryReader {
     first: bool,
     /// Whether the value of the last entry was neither taken nor passed over yet.
     pending: bool,
+    /// The key of the last entry that was found whole.
     last_key: Option<CacheKey>,
+    /// The key of the entry whose value comes.
+    this_key: Option<CacheKey>,
     done: bool,
     /// The byte behind the last entry that was found whole.
     last_whole: u64,
@@ -205,6 +208,7 @@ impl EntryReader {
             first: from.first,
             pending: false,
             last_key: None,
+            this_key: None,
             done: false,
             last_whole: 0,
             end: None,
@@ -238,6 +242,7 @@ impl EntryReader {
             self.splitter.skip_value().map_err(|error| self.damaged(error))?;
         }
         self.last_whole = self.splitter.position();
+        self.last_key = self.this_key.take().or_else(|| self.last_key.take());
         while !self.done {
             let before = self.position();
             let key = match self.splitter.next_key(self.first) {
@@ -275,7 +280,7 @@ impl EntryReader {
 
     fn found(&mut self, key: CacheKey, unreadable_key: bool, hash: Option<String>) -> Found {
         self.pending = true;
-        self.last_key = Some(key.clone());
+        self.this_key = Some(key.clone());
         let position = Position {
             offset: self.splitter.key_offset(),
             mode: self.mode.clone(),
@@ -295,11 +300,11 @@ impl EntryReader {
     /// The file cannot be read, or is damaged at this place.
     pub(super) fn take(&mut self, found: &mut Found) -> Result<&[u8]> {
         self.pending = false;
-        let (file, last_key) = (&self.file, self.last_key.as_ref());
+        let (file, keys) = (&self.file, (self.this_key.as_ref(), self.last_key.as_ref()));
         let value = self
             .splitter
             .take_value()
-            .map_err(|error| damaged(file, last_key, error))?;
+            .map_err(|error| damaged(file, keys, error))?;
         if let (Some(mode), Some(hash)) = (&self.mode, &found.hash) {
             let cache_type = serde_json::from_slice::<Fields<'_>>(value)
                 .ok()
@@ -319,6 +324,7 @@ impl EntryReader {
     /// As [`EntryReader::take`].
     pub(super) fn take_checked(&mut self, found: &mut Found) -> Result<&[u8]> {
         let file = Arc::clone(&self.file);
+        let last_key = self.last_key.clone();
         let start = self.splitter.position();
         let value = self.take(found)?;
         match serde_json::from_slice::<IgnoredAny>(value) {
@@ -328,7 +334,7 @@ impl EntryReader {
                     offset,
                     what: "the value of this entry is no JSON",
                 };
-                Err(damaged(&file, Some(&found.key), syntax))
+                Err(damaged(&file, (Some(&found.key), last_key.as_ref()), syntax))
             }
             _ => Ok(value),
         }
@@ -340,7 +346,11 @@ impl EntryReader {
     }
 
     fn damaged(&self, error: SplitError) -> Error {
-        damaged(&self.file, self.last_key.as_ref(), error)
+        damaged(
+            &self.file,
+            (self.this_key.as_ref(), self.last_key.as_ref()),
+            error,
+        )
     }
 }
 
@@ -356,8 +366,12 @@ fn read_key(json: &[u8]) -> (String, bool) {
     }
 }
 
-/// The error for a file that is no whole JSON object: where, behind which key, and what to do.
-fn damaged(file: &CacheFile, last_key: Option<&CacheKey>, error: SplitError) -> Error {
+/// The error for a file that is no whole JSON object: where, in which entry, behind which whole one, and what to do.
+fn damaged(
+    file: &CacheFile,
+    (this, last): (Option<&CacheKey>, Option<&CacheKey>),
+    error: SplitError,
+) -> Error {
     let (offset, what) = match error {
         SplitError::Io(error) => return Error::io("read", &file.path, error),
         SplitError::Syntax { offset, what } => (offset, what),
@@ -366,13 +380,19 @@ fn damaged(file: &CacheFile, last_key: Option<&CacheKey>, error: SplitError) -> 
         Ok((line, column)) => format!("byte {offset}, line {line}, column {column}"),
         Err(_) => format!("byte {offset}"),
     };
-    let behind = match last_key {
-        Some(key) => format!("; the last key before it is {key}"),
-        None => "; no key stands before it".to_owned(),
+    let inside = this
+        .map(|key| format!(" (in the entry {key})"))
+        .unwrap_or_default();
+    let behind = match last {
+        Some(key) => format!("; the last whole entry is {key}"),
+        None => "; no whole entry stands before it".to_owned(),
     };
     Error::new(
         ErrorKind::Damaged,
-        format!("{} is damaged at {place}: {what}{behind}", file.path.display()),
+        format!(
+            "{} is damaged at {place}: {what}{inside}{behind}",
+            file.path.display()
+        ),
     )
     .with_remedy("restore the file from a backup, or mend it at that place")
 }

@@ -10,6 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::source::{blocking, stream_of};
 use crate::{
@@ -84,13 +85,17 @@ fn read_line(line: &[u8]) -> Result<Rejected, serde_json::Error> {
     let line: RejectLine<'_> = serde_json::from_slice(line)?;
     let key = CacheKey::new(line.key.as_ref());
     let entry = match (line.record, line.text) {
-        (Some(record), _) => Record::new(key, Bytes::copy_from_slice(record.get().as_bytes())).into(),
-        (None, text) => Entry::Invalid(Invalid {
+        (None, Some(text)) => Entry::Invalid(Invalid {
             key,
             kind: RejectKind::InvalidJson,
             reason: "what was rejected was no JSON, and still is not".to_owned(),
-            raw: text.unwrap_or_default().into(),
+            raw: text.into(),
         }),
+        // JSON's own null cannot be told from none.
+        (record, _) => {
+            let text = record.map_or("null", RawValue::get);
+            Record::new(key, Bytes::copy_from_slice(text.as_bytes())).into()
+        }
     };
     Ok(Rejected {
         workspace: line.workspace.into_owned(),
