@@ -382,6 +382,8 @@ fn replace(text: &str, environment: &Environment) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parse(text: &str) -> Result<JobFile> {
@@ -443,6 +445,21 @@ mod tests {
         ));
         assert!(parse("workspaces: []").is_err());
         assert!(parse("workspaces: 7").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in any::<String>()) {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn any_shape_of_yaml_is_read_or_refused(
+            name in "source|target|workspaces|types|batch|timeout|yes|on_conflict|verify|nonsense",
+            value in r"(\$\{[A-Z:-]{0,6}\}|[\[{]?[a-z0-9: ,-]{0,20}[\]}]?|\n  [a-z]{0,6}: .{0,12})",
+        ) {
+            let _ = parse(&format!("{name}: {value}\n"));
+        }
     }
 
     #[test]

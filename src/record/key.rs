@@ -71,12 +71,29 @@ impl fmt::Debug for CacheKey {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_key_of_todays_form_has_three_parts() {
         let key = CacheKey::flattened("default", "extract", "0123");
         assert_eq!(key.parts(), Some(("default", "extract", "0123")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_is_taken_apart_into_what_it_was_made_of(mode in "[^:]*", cache_type in "[^:]*", hash in "[^:]*") {
+            let key = CacheKey::flattened(&mode, &cache_type, &hash);
+            prop_assert_eq!(key.parts(), Some((mode.as_str(), cache_type.as_str(), hash.as_str())));
+        }
+
+        #[test]
+        fn any_text_is_a_key(text in any::<String>()) {
+            let key = CacheKey::from(text.as_str());
+            prop_assert_eq!(key.as_str(), text.as_str());
+            prop_assert_eq!(key.parts().is_some(), text.matches(':').count() == 2);
+        }
     }
 
     #[test]

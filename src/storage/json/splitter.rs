@@ -405,10 +405,12 @@ impl<R: Read> Splitter<R> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Every key and value of the outer object, read so many bytes at a time.
-    fn entries(text: &[u8], read: usize) -> Result<Vec<(String, String)>> {
+    fn entries(text: &[u8], read: usize) -> super::Result<Vec<(String, String)>> {
         let mut splitter = Splitter::with_read(text, 0, read);
         let mut found = Vec::new();
         if splitter.begin()? {
@@ -465,6 +467,61 @@ mod tests {
                     matches!(found, Err(SplitError::Syntax { .. })),
                     "cut {cut}: {found:?}"
                 );
+            }
+        }
+    }
+
+    /// JSON of any shape, with any characters, and white space of any kind between its parts.
+    fn json() -> impl Strategy<Value = String> {
+        let space = || prop::sample::select(vec!["", " ", "\n  ", "\t", "\r\n"]);
+        let string = || any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap());
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            any::<i64>().prop_map(|number| number.to_string()),
+            Just(r#""\ud83d\u0000\\""#.to_owned()),
+            string(),
+        ];
+        leaf.prop_recursive(4, 40, 6, move |inner| {
+            let list = (space(), prop::collection::vec(inner.clone(), 0..6))
+                .prop_map(|(space, items)| format!("[{space}{}{space}]", items.join(&format!("{space},"))));
+            let object =
+                (space(), prop::collection::vec((string(), inner), 0..6)).prop_map(|(space, fields)| {
+                    let fields: Vec<String> = fields
+                        .into_iter()
+                        .map(|(name, value)| format!("{name}{space}:{space}{value}"))
+                        .collect();
+                    format!("{{{space}{}{space}}}", fields.join(&format!(",{space}")))
+                });
+            prop_oneof![list, object]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_object_is_split_as_a_parser_reads_it(
+            fields in prop::collection::vec((any::<String>(), json()), 0..8),
+            read in 1_usize..40,
+        ) {
+            let written: Vec<(String, String)> = fields
+                .into_iter()
+                .map(|(name, value)| (serde_json::to_string(&name).unwrap(), value))
+                .collect();
+            let text: Vec<String> = written.iter().map(|(name, value)| format!("{name} :\n{value} ")).collect();
+            let text = format!(" {{{}}}\n", text.join(","));
+            prop_assert_eq!(entries(text.as_bytes(), read).unwrap(), written);
+        }
+
+        #[test]
+        fn any_text_is_split_or_refused(text in ".*", read in 1_usize..9) {
+            let _ = entries(text.as_bytes(), read);
+            let _ = entries(format!("{{{text}").as_bytes(), read);
+        }
+
+        #[test]
+        fn what_a_parser_accepts_as_an_object_is_split(text in "\\{[\\[\\]{}\":,\\\\0a ]{0,12}\\}", read in 1_usize..9) {
+            if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text).is_ok() {
+                prop_assert!(entries(text.as_bytes(), read).is_ok(), "{}", text);
             }
         }
     }
