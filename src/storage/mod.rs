@@ -20,7 +20,9 @@
 mod registry;
 
 pub mod json;
+pub mod postgres;
 pub mod redis;
+mod tls;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
