@@ -74,7 +74,10 @@ pub(super) const FIELDS: &[Field] = &[
     )
     .variable("POSTGRES_CONNECTION_RETRIES")
     .ini("connection_retries"),
-    Field::new("connect_timeout", "how long connecting to one address may take"),
+    Field::new(
+        "connect_timeout",
+        "how long making a connection may take, 20s if not said",
+    ),
     Field::new(
         "options",
         "command-line options for the session: `-c search_path=rag`",
@@ -350,13 +353,21 @@ impl Config {
             .dbname(&self.database)
             .options(&self.options)
             .application_name(&self.application_name)
-            .connect_timeout(self.connect_timeout.unwrap_or(options.timeout))
+            .connect_timeout(self.login_timeout(options))
             // A connection that lost its other end is noticed at about the time when a request would be given up.
             .tcp_user_timeout(options.timeout)
             .keepalives_idle(KEEPALIVE)
             .target_session_attrs(self.target_session_attrs)
             .channel_binding(self.channel_binding);
         driver
+    }
+
+    /// How long making a connection may take, to the end of the login. It ends before a whole request would, so that
+    /// it can say where nobody answered.
+    pub(super) fn login_timeout(&self, options: &ConnectOptions) -> Duration {
+        self.connect_timeout
+            .unwrap_or(LONGEST_LOGIN)
+            .min(options.timeout * 9 / 10)
     }
 
     /// How to speak TLS; `None` where it is never spoken.
@@ -414,6 +425,9 @@ impl Config {
 
 /// How long a connection may be idle before it is asked whether its other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long making a connection may take where nobody says; a server that was asleep needs seconds.
+const LONGEST_LOGIN: Duration = Duration::from_secs(20);
 
 const SSL_MODES: &[(&str, SslMode)] = &[
     ("disable", SslMode::Disable),

@@ -75,6 +75,7 @@ impl Server {
         let pool = Pool::builder(manager)
             .max_size(config.connections)
             .runtime(Runtime::Tokio1)
+            .create_timeout(Some(config.login_timeout(options)))
             .recycle_timeout(Some(RECYCLE_TIMEOUT))
             .build()
             .map_err(|error| Error::new(ErrorKind::Internal, "no pool of connections").caused_by(error))?;
@@ -125,8 +126,10 @@ impl Server {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => self.failed(Phase::Connecting, "connect", error),
             PoolError::Timeout(_) => {
-                let message = format!("{} did not answer in time", self.name());
-                Error::new(ErrorKind::Timeout, message)
+                let message = format!("{} accepted a connection and did not answer", self.name());
+                Error::new(ErrorKind::Timeout, message).with_remedy(
+                    "check that a PostgreSQL server listens at this host and port, and how busy it is",
+                )
             }
             other => Error::new(ErrorKind::Internal, "the pool of connections failed").caused_by(other),
         })

@@ -72,9 +72,9 @@ impl Target for PgTarget {
         self.check_workspace(&schema)?;
         check_permissions(server, &client, &schema).await?;
         check_layout(server, &schema)?;
+        check_key(server, &client, &schema).await?;
         add_columns(server, &mut client, &schema).await?;
-        add_indexes(server, &client, &schema).await?;
-        check_key(server, &client, &schema).await
+        add_indexes(server, &client, &schema).await
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
