@@ -425,6 +425,10 @@ impl PageBuilder {
         self.page.passed_over += 1;
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.page.entries.is_empty()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.page.entries.len() >= self.limit.records.get() || self.bytes >= self.limit.bytes.get()
     }

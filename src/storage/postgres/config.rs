@@ -357,6 +357,8 @@ impl Config {
             // A connection that lost its other end is noticed at about the time when a request would be given up.
             .tcp_user_timeout(options.timeout)
             .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(KEEPALIVE / 3)
+            .keepalives_retries(3)
             .target_session_attrs(self.target_session_attrs)
             .channel_binding(self.channel_binding);
         driver
@@ -493,10 +495,9 @@ fn session_options(values: &Values, timeout: Duration) -> Result<String> {
     }
     // Times have no zone and are UTC; in no other zone do they come out as they went in.
     set("TimeZone", "UTC");
-    set(
-        "statement_timeout",
-        &timeout.as_millis().clamp(1, i32::MAX as u128).to_string(),
-    );
+    // A little before this side gives up, so that the connection stays of use.
+    let timeout = (timeout * 9 / 10).as_millis().clamp(1, i32::MAX as u128);
+    set("statement_timeout", &timeout.to_string());
     if values.side() == Side::Source {
         set("default_transaction_read_only", "on");
     }
@@ -542,6 +543,7 @@ mod tests {
             timeout: Duration::from_secs(7),
             concurrency: NonZeroUsize::new(2).unwrap(),
             on_invalid: OnInvalid::Reject,
+            salvage: false,
         }
     }
 
@@ -624,7 +626,7 @@ mod tests {
         assert_eq!(
             config.options,
             "-c search_path=a -c TimeZone=Asia/Tokyo -c work_mem=64\\ MB -c TimeZone=UTC \
-             -c statement_timeout=7000 -c default_transaction_read_only=on -c enable_sort=off"
+             -c statement_timeout=6300 -c default_transaction_read_only=on -c enable_sort=off"
         );
         let target = Config::new(&values(Side::Target, &settings), &options()).unwrap();
         assert!(!target.options.contains("read_only"));

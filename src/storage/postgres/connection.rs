@@ -36,6 +36,8 @@ pub(super) struct Server {
     user: String,
     database: String,
     location: String,
+    /// How long a request may take, seen from here.
+    patience: Duration,
 }
 
 /// What was under way when something failed: the same answer of a server means another thing in each.
@@ -85,6 +87,7 @@ impl Server {
             user: config.user().to_owned(),
             database: config.database().to_owned(),
             location: config.location(),
+            patience: options.timeout * 19 / 20,
         };
         let mut wait = FIRST_WAIT;
         let mut tries = config.tries;
@@ -118,6 +121,11 @@ impl Server {
         format!("PostgreSQL at {}, database {}", self.address, self.database)
     }
 
+    /// How long a request may take before it is given up, seen from here. The server is told to give up before.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// A connection, from the pool or a new one.
     ///
     /// # Errors
@@ -149,6 +157,17 @@ impl Server {
             drop(Object::take(client));
         }
         error
+    }
+
+    /// The error of a request that was given up. Its connection still waits for the answer and is closed.
+    pub(super) fn given_up(&self, client: Client, doing: &str) -> Error {
+        drop(Object::take(client));
+        let message = format!(
+            "{}: cannot {doing}: no answer within {:?}",
+            self.name(),
+            self.patience
+        );
+        Error::new(ErrorKind::Timeout, message)
     }
 
     /// What an error of the driver means. The one place that decides.

@@ -123,6 +123,15 @@ pub(super) struct Limits {
     pub(super) cache_type: Option<usize>,
 }
 
+impl Limits {
+    /// Those of the table that LightRAG makes.
+    pub(super) const LIGHTRAG: Self = Self {
+        id: Some(255),
+        chunk_id: Some(255),
+        cache_type: Some(32),
+    };
+}
+
 /// A record as the values of a row. Texts are slices of the record wherever it holds them as they are.
 #[derive(Debug)]
 pub(super) struct Columns<'a> {
@@ -312,11 +321,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        id: Some(255),
-        chunk_id: Some(255),
-        cache_type: Some(32),
-    };
+    const LIMITS: Limits = Limits::LIGHTRAG;
 
     fn record(key: &str, value: &str) -> Record {
         Record::new(CacheKey::from(key), Bytes::copy_from_slice(value.as_bytes())).unwrap()

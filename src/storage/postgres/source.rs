@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::OnceCell;
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
@@ -60,6 +60,11 @@ impl PgSource {
     /// The workspace as it stands in the column.
     pub(super) fn workspace(&self) -> &str {
         &self.workspace
+    }
+
+    /// What the table looks like, if anybody has looked.
+    pub(super) fn known_schema(&self) -> Option<&Schema> {
+        self.schema.get().map(Arc::as_ref)
     }
 
     /// What the table looks like; `None` as long as there is none.
@@ -118,16 +123,20 @@ impl Source for PgSource {
     }
 
     fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        let selection = selection.clone();
-        // One page is on its way while the next is read.
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
-            if let Err(error) = self.send_pages(&selection, limit, from, &sender).await {
-                let _ = sender.send(Err(error)).await;
-            }
-        });
-        stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|page| (page, receiver))
+        let scan = Scan {
+            source: self,
+            selection: selection.clone(),
+            start: from,
+            position: None,
+            rows: Vec::new().into_iter(),
+            page: PageBuilder::new(limit),
+            chunk: Chunk::new(limit),
+        };
+        // Nothing is read ahead of the page that is asked for, so that a failed request is made again when it is asked
+        // for again, and not before.
+        stream::unfold(scan, |mut scan| async {
+            let page = scan.next_page().await.transpose()?;
+            Some((page, scan))
         })
         .boxed()
     }
@@ -176,57 +185,58 @@ impl Source for PgSource {
     }
 }
 
-impl PgSource {
-    async fn send_pages(
-        &self,
-        selection: &Selection,
-        limit: PageLimit,
-        from: Option<Cursor>,
-        pages: &mpsc::Sender<Result<Page>>,
-    ) -> Result<()> {
-        let Some(schema) = self.schema().await? else {
-            return Ok(());
+/// A scan under way: where it is, and what was read and is in no page yet.
+struct Scan {
+    source: Arc<PgSource>,
+    selection: Selection,
+    /// Where to begin, until that was read.
+    start: Option<Cursor>,
+    /// The last row in a page.
+    position: Option<Position>,
+    rows: std::vec::IntoIter<Row>,
+    page: PageBuilder,
+    chunk: Chunk,
+}
+
+impl Scan {
+    /// The next page; `None` at the end. After an error it may be called again, and goes on where it failed.
+    async fn next_page(&mut self) -> Result<Option<Page>> {
+        let Some(schema) = self.source.schema().await? else {
+            return Ok(None);
         };
-        let mut position = match &from {
-            Some(cursor) => Some(Position::from_cursor(cursor, self.server())?),
-            None => None,
-        };
-        let mut page = PageBuilder::new(limit);
-        let mut chunk = Chunk::new(limit);
-        let mut unsent = false;
+        if let Some(cursor) = self.start.take() {
+            self.position = Some(Position::from_cursor(&cursor, self.source.server())?);
+        }
+        let mut is_empty = self.page.is_empty();
         loop {
-            let rows = self
-                .read_chunk(&schema, selection, position.as_ref(), &chunk)
-                .await?;
-            if rows.is_empty() {
-                break;
-            }
-            let mut bytes = 0;
-            for row in &rows {
-                let failed = |error| self.server.failed(Phase::Reading, "read records", error);
-                let entry = Stored::from_row(row).map_err(failed)?.to_entry();
-                position = Some(Position::of(row).map_err(failed)?);
-                bytes += entry.size();
-                page.push(entry);
-                unsent = true;
-                if page.is_full() {
-                    unsent = false;
-                    let cursor = position.as_ref().map(Position::to_cursor);
-                    if pages.send(Ok(page.take(cursor))).await.is_err() {
-                        // Nobody reads any more.
-                        return Ok(());
-                    }
+            for row in self.rows.by_ref() {
+                let failed = |error| self.source.server.failed(Phase::Reading, "read records", error);
+                self.page.push(Stored::from_row(&row).map_err(failed)?.to_entry());
+                self.position = Some(Position::of(&row).map_err(failed)?);
+                is_empty = false;
+                if self.page.is_full() {
+                    return Ok(Some(self.take_page()));
                 }
             }
-            chunk.adapt(rows.len(), bytes);
+            let position = self.position.as_ref();
+            let rows = self
+                .source
+                .read_chunk(&schema, &self.selection, position, &self.chunk);
+            let rows = rows.await?;
+            if rows.is_empty() {
+                return Ok((!is_empty).then(|| self.take_page()));
+            }
+            self.chunk.adapt(&rows);
+            self.rows = rows.into_iter();
         }
-        if unsent {
-            let cursor = position.as_ref().map(Position::to_cursor);
-            let _ = pages.send(Ok(page.take(cursor))).await;
-        }
-        Ok(())
     }
 
+    fn take_page(&mut self) -> Page {
+        self.page.take(self.position.as_ref().map(Position::to_cursor))
+    }
+}
+
+impl PgSource {
     /// Reads the rows behind a position: no more than a number of them, nor of bytes. Each request stands for itself,
     /// so that no transaction is open while a target takes its time.
     async fn read_chunk(
@@ -277,11 +287,13 @@ impl PgSource {
             let statement = client.prepare_cached(&sql).await?;
             client.query(&statement, &parameters).await
         };
-        match reading.await {
-            Ok(rows) => Ok(rows),
-            Err(error) => Err(self
+        // Given up a little before whoever asks for the page does: the next try then has another connection.
+        match tokio::time::timeout(self.server.patience(), reading).await {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(error)) => Err(self
                 .server
                 .failed_on(client, Phase::Reading, "read records", error)),
+            Err(_) => Err(self.server.given_up(client, "read records")),
         }
     }
 }
@@ -304,8 +316,9 @@ impl Chunk {
     }
 
     /// Asks for about as many rows as will fit, by the size of those that came.
-    fn adapt(&mut self, rows: usize, bytes: usize) {
-        let average = (bytes / rows.max(1)).max(1);
+    fn adapt(&mut self, rows: &[Row]) {
+        let bytes: usize = rows.iter().map(Row::raw_size_bytes).sum();
+        let average = (bytes / rows.len().max(1)).max(1);
         self.rows = (self.bytes / average * 3 / 2 + 8).min(self.most_rows);
     }
 }
@@ -346,7 +359,8 @@ impl Position {
             }),
             _ => {
                 let message = format!("`{}` is no position in {}", cursor.0, server.name());
-                Err(Error::new(ErrorKind::Damaged, message))
+                Err(Error::new(ErrorKind::Checkpoint, message)
+                    .with_remedy("leave out --resume to begin anew"))
             }
         }
     }

@@ -8,7 +8,7 @@ use tokio_postgres::{error::SqlState, types::ToSql};
 
 use super::{
     connection::{Phase, Server},
-    layout::{Columns, columns},
+    layout::{Columns, Limits, columns},
     schema::{ADDED_COLUMNS, CREATE_TABLE, INDEXES, Schema, TABLE},
     source::PgSource,
 };
@@ -116,6 +116,17 @@ impl Target for PgTarget {
             }
         }
         Ok(outcomes)
+    }
+
+    fn preview(&self, record: &Record) -> Outcome {
+        let limits = self
+            .source
+            .known_schema()
+            .map_or(Limits::LIGHTRAG, Schema::limits);
+        match columns(record, limits, self.on_invalid) {
+            Ok((_, changes)) => Outcome::Written(changes),
+            Err(rejected) => rejected,
+        }
     }
 
     /// Every write was answered after its commit, and a commit is answered when it is on the disk.
