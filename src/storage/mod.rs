@@ -20,7 +20,9 @@
 mod registry;
 
 pub mod json;
+pub mod postgres;
 pub mod redis;
+mod tls;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -421,6 +423,10 @@ impl PageBuilder {
 
     pub(crate) fn pass_over(&mut self) {
         self.page.passed_over += 1;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.page.entries.is_empty()
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -1,0 +1,669 @@
+//! Which server, and how to reach it: LightRAG's variables, and addresses as libpq reads them.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
+
+use crate::{
+    config::{Field, Secret, Values},
+    error::{Error, Result, Side},
+    storage::{
+        ConnectOptions,
+        tls::{TlsOptions, Verification},
+    },
+};
+
+/// The settings in the job file and the environment (LightRAG's `ClientManager.get_config`).
+pub(super) const FIELDS: &[Field] = &[
+    Field::new(
+        "host",
+        "host, or the directory of a Unix socket; several, separated by commas",
+    )
+    .variable("POSTGRES_HOST")
+    .ini("host")
+    .default("localhost"),
+    Field::new("port", "port; one for all hosts, or as many as hosts")
+        .variable("POSTGRES_PORT")
+        .ini("port")
+        .default("5432"),
+    Field::new("user", "role to log in as")
+        .variable("POSTGRES_USER")
+        .ini("user")
+        .required(),
+    Field::new("password", "its password, where the server asks for one")
+        .variable("POSTGRES_PASSWORD")
+        .ini("password"),
+    Field::new("database", "database")
+        .variable("POSTGRES_DATABASE")
+        .ini("database")
+        .required(),
+    Field::new(
+        "ssl_mode",
+        "disable, allow, prefer, require (encrypted, whoever answers), verify-ca, verify-full",
+    )
+    .variable("POSTGRES_SSL_MODE")
+    .ini("ssl_mode")
+    .default("prefer"),
+    Field::new("ssl_cert", "PEM file with our certificate")
+        .variable("POSTGRES_SSL_CERT")
+        .ini("ssl_cert"),
+    Field::new("ssl_key", "PEM file with its private key")
+        .variable("POSTGRES_SSL_KEY")
+        .ini("ssl_key"),
+    Field::new(
+        "ssl_root_cert",
+        "PEM file with the authorities to trust, instead of the system's",
+    )
+    .variable("POSTGRES_SSL_ROOT_CERT")
+    .ini("ssl_root_cert"),
+    Field::new("ssl_crl", "PEM file with revoked certificates")
+        .variable("POSTGRES_SSL_CRL")
+        .ini("ssl_crl"),
+    Field::new(
+        "server_settings",
+        "settings of the session, `name=value&name=value`",
+    )
+    .variable("POSTGRES_SERVER_SETTINGS")
+    .ini("server_options"),
+    Field::new("max_connections", "the most connections to open at once")
+        .variable("POSTGRES_MAX_CONNECTIONS")
+        .ini("max_connections"),
+    Field::new(
+        "connection_retries",
+        "how often to try to connect, where the server is not there yet",
+    )
+    .variable("POSTGRES_CONNECTION_RETRIES")
+    .ini("connection_retries"),
+    Field::new(
+        "connect_timeout",
+        "how long making a connection may take, 20s if not said",
+    ),
+    Field::new(
+        "options",
+        "command-line options for the session: `-c search_path=rag`",
+    ),
+    Field::new(
+        "application_name",
+        "the name that the server's administrator sees",
+    )
+    .default("migrate-llm-cache"),
+    Field::new(
+        "target_session_attrs",
+        "which of several hosts will do: any, read-write, read-only",
+    )
+    .default("any"),
+    Field::new(
+        "channel_binding",
+        "whether the login is bound to the TLS connection: disable, prefer, require",
+    )
+    .default("prefer"),
+];
+
+/// libpq's parameters of an address, and what they are called here.
+const PARAMETERS: &[(&str, &str)] = &[
+    ("host", "host"),
+    ("port", "port"),
+    ("user", "user"),
+    ("password", "password"),
+    ("dbname", "database"),
+    ("sslmode", "ssl_mode"),
+    ("sslcert", "ssl_cert"),
+    ("sslkey", "ssl_key"),
+    ("sslrootcert", "ssl_root_cert"),
+    ("sslcrl", "ssl_crl"),
+    ("connect_timeout", "connect_timeout"),
+    ("options", "options"),
+    ("application_name", "application_name"),
+    ("target_session_attrs", "target_session_attrs"),
+    ("channel_binding", "channel_binding"),
+];
+
+const DEFAULT_PORT: u16 = 5432;
+
+/// Takes an address apart: `postgres://user:password@host:port,host:port/database?sslmode=require`.
+///
+/// # Errors
+/// Where it cannot be read; the message repeats names of parameters, never a value.
+pub(super) fn place(address: &str) -> Result<Vec<(&'static str, Secret)>> {
+    let (_, rest) = address
+        .split_once("://")
+        .ok_or_else(|| unreadable("it has no scheme"))?;
+    let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = match login.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (login, None),
+    };
+    let mut found = Vec::new();
+    let mut add = |name, text: &str| {
+        if !text.is_empty() {
+            found.push((name, Secret::new(text)));
+        }
+    };
+    add("user", &decoded(user)?);
+    add("password", &decoded(password.unwrap_or_default())?);
+    add("database", &decoded(database)?);
+    let (hosts, ports) = split_hosts(hosts)?;
+    add("host", &hosts);
+    add("port", &ports);
+    for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter
+            .split_once('=')
+            .ok_or_else(|| unreadable("a parameter has no value"))?;
+        let value = decoded(value)?;
+        let known = PARAMETERS.iter().find(|(known, _)| *known == name);
+        match (known, name, &*value) {
+            (Some((_, field)), _, value) => add(field, value),
+            // What Java's driver calls it; libpq reads it too.
+            (None, "ssl", "true") => add("ssl_mode", "require"),
+            (None, name, _) => {
+                let known: Vec<&str> = PARAMETERS.iter().map(|(name, _)| *name).collect();
+                return Err(unreadable(&format!(
+                    "the parameter `{name}` is not known; known: {}",
+                    known.join(", ")
+                )));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Hosts and ports of `host:port,host:port`, each list separated by commas; no ports where none is said.
+fn split_hosts(text: &str) -> Result<(String, String)> {
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    for host in text.split(',') {
+        let (host, port) = match host.strip_prefix('[') {
+            Some(rest) => {
+                let (address, rest) = rest
+                    .split_once(']')
+                    .ok_or_else(|| unreadable("a `[` is not closed"))?;
+                (address, rest.strip_prefix(':').unwrap_or_default())
+            }
+            None => host.rsplit_once(':').unwrap_or((host, "")),
+        };
+        hosts.push(decoded(host)?);
+        ports.push(match port {
+            "" => None,
+            port => Some(
+                port.parse::<u16>()
+                    .map_err(|_| unreadable("a port is no number up to 65535"))?,
+            ),
+        });
+    }
+    if ports.iter().all(Option::is_none) {
+        return Ok((hosts.join(","), String::new()));
+    }
+    let ports: Vec<String> = ports
+        .into_iter()
+        .map(|port| port.unwrap_or(DEFAULT_PORT).to_string())
+        .collect();
+    Ok((hosts.join(","), ports.join(",")))
+}
+
+fn unreadable(what: &str) -> Error {
+    Error::config(format!(
+        "the address of a PostgreSQL server cannot be read: {what}"
+    ))
+    .with_remedy(
+        "write postgres://user:password@host:port/database; in a password, `@`, `/`, `?`, `:` and `%` are \
+         written %40, %2F, %3F, %3A and %25",
+    )
+}
+
+/// Replaces `%XX`.
+fn decoded(text: &str) -> Result<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.ok_or_else(|| unreadable("a `%` is not followed by two hexadecimal digits"))?);
+        rest = &tail[2..];
+    }
+    String::from_utf8(bytes).map_err(|_| unreadable("it is no UTF-8"))
+}
+
+/// Writes as `%XX` what has a meaning in an address.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+        encoded
+    })
+}
+
+/// What libpq calls `sslmode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SslMode {
+    /// Never TLS.
+    Disable,
+    /// TLS where the server refuses a login without.
+    Allow,
+    /// TLS where the server has it.
+    Prefer,
+    /// TLS, whoever answers.
+    Require,
+    /// TLS, with a certificate from a trusted authority.
+    VerifyCa,
+    /// TLS, with a certificate from a trusted authority for this host.
+    VerifyFull,
+}
+
+/// Where the server is and how to talk to it. Not `Debug`: the password is in it.
+pub(super) struct Config {
+    hosts: Vec<String>,
+    ports: Vec<u16>,
+    user: String,
+    password: Option<Secret>,
+    database: String,
+    pub(super) ssl_mode: SslMode,
+    ssl_cert: Option<PathBuf>,
+    ssl_key: Option<PathBuf>,
+    ssl_root_cert: Option<PathBuf>,
+    ssl_crl: Option<PathBuf>,
+    options: String,
+    application_name: String,
+    connect_timeout: Option<Duration>,
+    target_session_attrs: TargetSessionAttrs,
+    channel_binding: ChannelBinding,
+    /// The most connections at once.
+    pub(super) connections: usize,
+    /// How often to try to connect.
+    pub(super) tries: u32,
+    pub(super) side: Side,
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub(super) fn new(values: &Values, options: &ConnectOptions) -> Result<Self> {
+        let side = values.side();
+        let list = |name| {
+            let items = values.required_text(name).split(',').map(str::trim);
+            items.filter(|item| !item.is_empty()).collect::<Vec<_>>()
+        };
+        let hosts: Vec<String> = list("host").into_iter().map(str::to_owned).collect();
+        let ports = list("port")
+            .into_iter()
+            .map(str::parse)
+            .collect::<Result<Vec<u16>, _>>();
+        let ports = ports.map_err(|_| values.invalid("port", "a port, or one for each host"))?;
+        if hosts.is_empty() {
+            return Err(values.invalid("host", "a host"));
+        }
+        if ports.len() != 1 && ports.len() != hosts.len() {
+            return Err(values.invalid("port", "one port, or one for each host"));
+        }
+        let path = |name| values.text(name).map(PathBuf::from);
+        let max_connections: Option<usize> = values.parse("max_connections", "a number of connections")?;
+        // One more than there are writes at once, so that reading the target does not wait for them.
+        let wanted = options.concurrency.get() + 1;
+        Ok(Self {
+            hosts,
+            ports,
+            user: values.required_text("user").to_owned(),
+            password: values
+                .secret("password")
+                .filter(|password| !password.expose().is_empty()),
+            database: values.required_text("database").to_owned(),
+            ssl_mode: choice(values, "ssl_mode", SSL_MODES)?,
+            ssl_cert: path("ssl_cert"),
+            ssl_key: path("ssl_key"),
+            ssl_root_cert: path("ssl_root_cert"),
+            ssl_crl: path("ssl_crl"),
+            options: session_options(values, options.timeout)?,
+            application_name: values.required_text("application_name").to_owned(),
+            connect_timeout: values.duration("connect_timeout")?,
+            target_session_attrs: choice(values, "target_session_attrs", SESSION_ATTRS)?,
+            channel_binding: choice(values, "channel_binding", CHANNEL_BINDINGS)?,
+            connections: max_connections.unwrap_or(wanted).clamp(1, wanted),
+            tries: values
+                .parse("connection_retries", "a number of tries")?
+                .unwrap_or(1)
+                .max(1),
+            side,
+        })
+    }
+
+    /// The driver's configuration. It holds the password and can be printed: keep it from logs.
+    pub(super) fn driver(&self, options: &ConnectOptions) -> tokio_postgres::Config {
+        let mut driver = tokio_postgres::Config::new();
+        for host in &self.hosts {
+            driver.host(host);
+        }
+        for port in &self.ports {
+            driver.port(*port);
+        }
+        if let Some(password) = &self.password {
+            driver.password(password.expose());
+        }
+        driver
+            .user(&self.user)
+            .dbname(&self.database)
+            .options(&self.options)
+            .application_name(&self.application_name)
+            .connect_timeout(self.login_timeout(options))
+            // A connection that lost its other end is noticed at about the time when a request would be given up.
+            .tcp_user_timeout(options.timeout)
+            .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(KEEPALIVE / 3)
+            .keepalives_retries(3)
+            .target_session_attrs(self.target_session_attrs)
+            .channel_binding(self.channel_binding);
+        driver
+    }
+
+    /// How long making a connection may take, to the end of the login. It ends before a whole request would, so that
+    /// it can say where nobody answered.
+    pub(super) fn login_timeout(&self, options: &ConnectOptions) -> Duration {
+        self.connect_timeout
+            .unwrap_or(LONGEST_LOGIN)
+            .min(options.timeout * 9 / 10)
+    }
+
+    /// How to speak TLS; `None` where it is never spoken.
+    pub(super) fn tls(&self) -> Option<TlsOptions<'_>> {
+        let verification = match self.ssl_mode {
+            SslMode::Disable => return None,
+            SslMode::VerifyFull => Verification::Host,
+            SslMode::VerifyCa => Verification::Authority,
+            // libpq, too, verifies here what it was given an authority for.
+            SslMode::Require if self.ssl_root_cert.is_some() => Verification::Authority,
+            SslMode::Allow | SslMode::Prefer | SslMode::Require => Verification::None,
+        };
+        let verifies = verification != Verification::None;
+        Some(TlsOptions {
+            verification,
+            root_cert: self.ssl_root_cert.as_deref().filter(|_| verifies),
+            crl: self.ssl_crl.as_deref().filter(|_| verifies),
+            cert: self.ssl_cert.as_deref(),
+            key: self.ssl_key.as_deref(),
+        })
+    }
+
+    /// Host and port, for people: `db:5432`.
+    pub(super) fn address(&self) -> String {
+        let hosts = self.hosts.iter().enumerate().map(|(at, host)| {
+            let port = self.ports.get(at).or(self.ports.first()).unwrap_or(&DEFAULT_PORT);
+            match host {
+                host if host.starts_with('/') => format!("{}:{port}", encoded(host)),
+                host if host.contains(':') => format!("[{host}]:{port}"),
+                host => format!("{host}:{port}"),
+            }
+        });
+        hosts.collect::<Vec<_>>().join(",")
+    }
+
+    /// The place, for people: `postgres://rag:***@db:5432/rag`.
+    pub(super) fn location(&self) -> String {
+        let password = if self.password.is_some() { ":***" } else { "" };
+        format!(
+            "postgres://{}{password}@{}/{}",
+            encoded(&self.user),
+            self.address(),
+            encoded(&self.database)
+        )
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+}
+
+/// How long a connection may be idle before it is asked whether its other end is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long making a connection may take where nobody says; a server that was asleep needs seconds.
+const LONGEST_LOGIN: Duration = Duration::from_secs(20);
+
+const SSL_MODES: &[(&str, SslMode)] = &[
+    ("disable", SslMode::Disable),
+    ("allow", SslMode::Allow),
+    ("prefer", SslMode::Prefer),
+    ("require", SslMode::Require),
+    ("verify-ca", SslMode::VerifyCa),
+    ("verify-full", SslMode::VerifyFull),
+];
+
+const SESSION_ATTRS: &[(&str, TargetSessionAttrs)] = &[
+    ("any", TargetSessionAttrs::Any),
+    ("read-write", TargetSessionAttrs::ReadWrite),
+    ("read-only", TargetSessionAttrs::ReadOnly),
+];
+
+const CHANNEL_BINDINGS: &[(&str, ChannelBinding)] = &[
+    ("disable", ChannelBinding::Disable),
+    ("prefer", ChannelBinding::Prefer),
+    ("require", ChannelBinding::Require),
+];
+
+fn choice<T: Copy>(values: &Values, name: &str, known: &[(&str, T)]) -> Result<T> {
+    let text = values.required_text(name).trim().to_ascii_lowercase();
+    let found = known.iter().find(|(known, _)| *known == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        values.invalid(name, &format!("one of {}", known.join(", ")))
+    })
+}
+
+/// The settings of every session, as command-line options of the server process. What this program relies on comes
+/// last and so holds.
+fn session_options(values: &Values, timeout: Duration) -> Result<String> {
+    let mut options = values.text("options").unwrap_or_default().to_owned();
+    let mut set = |name: &str, value: &str| {
+        let value = value.replace('\\', "\\\\").replace(' ', "\\ ");
+        options.push_str(&format!(" -c {name}={value}"));
+    };
+    let expected = "name=value, several separated by `&`";
+    let mut raw = None;
+    let pairs = values.text("server_settings").unwrap_or_default();
+    for pair in pairs.split('&').filter(|pair| !pair.trim().is_empty()) {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| values.invalid("server_settings", expected))?;
+        let name = name.trim();
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
+        };
+        if !is_name(name) {
+            return Err(values.invalid("server_settings", expected));
+        }
+        // How poolers are told which project is meant: not a setting, but the whole text.
+        if name == "options" {
+            raw = Some(value);
+        } else {
+            set(name, value);
+        }
+    }
+    // Times have no zone and are UTC; in no other zone do they come out as they went in.
+    set("TimeZone", "UTC");
+    // A little before this side gives up, so that the connection stays of use.
+    let timeout = (timeout * 9 / 10).as_millis().clamp(1, i32::MAX as u128);
+    set("statement_timeout", &timeout.to_string());
+    if values.side() == Side::Source {
+        set("default_transaction_read_only", "on");
+    }
+    // Pages are read along the index. A table whose statistics are not made yet looks small enough to be sorted for
+    // every page.
+    set("enable_sort", "off");
+    Ok(match raw {
+        Some(raw) => format!("{raw} {}", options.trim_start()),
+        None => options.trim_start().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::{
+        config::{Origin, Value},
+        record::OnInvalid,
+    };
+
+    fn values(side: Side, settings: &[(&'static str, &str)]) -> Values {
+        let mut values = Values::new(side);
+        let defaults = FIELDS
+            .iter()
+            .filter_map(|field| Some((field.name, field.default?)));
+        for (name, text) in defaults.chain(settings.iter().copied()) {
+            let text = Secret::new(text);
+            values.set(
+                name,
+                Value {
+                    text,
+                    origin: Origin::Default,
+                },
+            );
+        }
+        values
+    }
+
+    fn options() -> ConnectOptions {
+        ConnectOptions {
+            timeout: Duration::from_secs(7),
+            concurrency: NonZeroUsize::new(2).unwrap(),
+            on_invalid: OnInvalid::Reject,
+            salvage: false,
+        }
+    }
+
+    fn read(address: &str) -> Vec<(&'static str, String)> {
+        let found = place(address).unwrap();
+        let text = found
+            .into_iter()
+            .map(|(name, text)| (name, text.expose().to_owned()));
+        text.collect()
+    }
+
+    #[test]
+    fn an_address_is_taken_apart() {
+        let expected = [
+            ("user", "me"),
+            ("password", "p@s/s"),
+            ("database", "r ag"),
+            ("host", "db"),
+            ("port", "5433"),
+            ("ssl_mode", "verify-full"),
+            ("ssl_root_cert", "/etc/ca.pem"),
+        ];
+        let found =
+            read("postgres://me:p%40s%2fs@db:5433/r%20ag?sslmode=verify-full&sslrootcert=/etc/ca.pem");
+        assert_eq!(found, expected.map(|(name, text)| (name, text.to_owned())));
+    }
+
+    #[test]
+    fn several_hosts_and_sockets_are_read() {
+        let several = read("postgresql://a,[::1]:5433/rag");
+        assert_eq!(several[1], ("host", "a,::1".to_owned()));
+        assert_eq!(several[2], ("port", "5432,5433".to_owned()));
+        assert_eq!(read("postgres:///rag?host=/run/pg")[1].1, "/run/pg");
+        assert_eq!(read("postgres://%2Frun%2Fpg/rag")[1].1, "/run/pg");
+    }
+
+    #[test]
+    fn a_wrong_address_is_not_repeated() {
+        for address in [
+            "postgres://me:hunter2@db:port/rag",
+            "postgres://me:hunter2%zz@db/rag",
+            "postgres://me:hunter2@db/rag?sslmod=hunter2",
+            "postgres://me:hunter2@[db/rag",
+            "postgres://me:hunter2@db/rag?hunter2",
+        ] {
+            let error = place(address).unwrap_err();
+            assert!(
+                !format!("{error} {:?}", error.remedy()).contains("hunter2"),
+                "{error}"
+            );
+        }
+        let error = place("postgres://db/rag?sslmod=require").unwrap_err();
+        assert!(error.message().contains("`sslmod`"), "{error}");
+    }
+
+    #[test]
+    fn the_location_shows_no_password() {
+        let values = values(
+            Side::Target,
+            &[
+                ("user", "r/g"),
+                ("password", "hunter2"),
+                ("database", "rag"),
+                ("host", "::1,b"),
+            ],
+        );
+        let config = Config::new(&values, &options()).unwrap();
+        assert_eq!(config.location(), "postgres://r%2Fg:***@[::1]:5432,b:5432/rag");
+    }
+
+    #[test]
+    fn settings_of_the_session_end_with_what_is_relied_on() {
+        let settings = [
+            ("user", "rag"),
+            ("database", "rag"),
+            ("options", "-c search_path=a"),
+            ("server_settings", "TimeZone=Asia/Tokyo&work_mem=64 MB"),
+        ];
+        let config = Config::new(&values(Side::Source, &settings), &options()).unwrap();
+        assert_eq!(
+            config.options,
+            "-c search_path=a -c TimeZone=Asia/Tokyo -c work_mem=64\\ MB -c TimeZone=UTC \
+             -c statement_timeout=6300 -c default_transaction_read_only=on -c enable_sort=off"
+        );
+        let target = Config::new(&values(Side::Target, &settings), &options()).unwrap();
+        assert!(!target.options.contains("read_only"));
+    }
+
+    #[test]
+    fn wrong_settings_are_named_with_what_was_expected() {
+        let wrong = |setting| {
+            let given = [("user", "rag"), ("database", "rag"), setting];
+            let error = Config::new(&values(Side::Target, &given), &options())
+                .err()
+                .unwrap();
+            error.message().to_owned()
+        };
+        assert!(wrong(("ssl_mode", "on")).contains("target.ssl_mode"));
+        assert!(wrong(("ssl_mode", "on")).contains("verify-full"));
+        assert!(wrong(("port", "5432,5433")).contains("target.port"));
+        assert!(wrong(("server_settings", "a b=c")).contains("target.server_settings"));
+        assert!(wrong(("max_connections", "many")).contains("target.max_connections"));
+    }
+
+    #[test]
+    fn the_server_is_verified_as_far_as_the_mode_says() {
+        let verification = |mode, root: Option<&str>| {
+            let mut given = vec![("user", "rag"), ("database", "rag"), ("ssl_mode", mode)];
+            given.extend(root.map(|root| ("ssl_root_cert", root)));
+            let config = Config::new(&values(Side::Target, &given), &options()).unwrap();
+            config.tls().map(|tls| tls.verification)
+        };
+        assert_eq!(verification("disable", None), None);
+        assert_eq!(verification("prefer", Some("/ca")), Some(Verification::None));
+        assert_eq!(verification("require", None), Some(Verification::None));
+        assert_eq!(
+            verification("require", Some("/ca")),
+            Some(Verification::Authority)
+        );
+        assert_eq!(verification("verify-ca", None), Some(Verification::Authority));
+        assert_eq!(verification("VERIFY-FULL", None), Some(Verification::Host));
+    }
+}

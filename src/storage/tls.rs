@@ -1,0 +1,253 @@
+//! TLS as storages configure it whose drivers take rustls: whom to trust, and who we are.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
+        pem::{self, PemObject},
+    },
+};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How far a server's certificate is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verification {
+    /// Not at all: what is sent is encrypted, and anybody may be at the other end.
+    None,
+    /// It must come from a trusted authority, for whatever host.
+    Authority,
+    /// It must come from a trusted authority, and be made out to the host.
+    Host,
+}
+
+/// Whom to trust, and who we are: PEM files all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TlsOptions<'a> {
+    /// How far the server's certificate is looked at.
+    pub(crate) verification: Verification,
+    /// The authorities to trust, instead of the system's.
+    pub(crate) root_cert: Option<&'a Path>,
+    /// The certificates that the authorities have revoked; takes `root_cert` beside it.
+    pub(crate) crl: Option<&'a Path>,
+    /// Our certificate and those up to its authority; takes `key` beside it.
+    pub(crate) cert: Option<&'a Path>,
+    /// The private key of our certificate, without a passphrase.
+    pub(crate) key: Option<&'a Path>,
+}
+
+/// What a driver needs to speak TLS.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where a file cannot be read, or one is missing beside another; [`ErrorKind::Tls`] where the
+/// system has no authorities to trust.
+pub(crate) fn client_config(options: &TlsOptions<'_>) -> Result<ClientConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = verifier(options, &provider)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::new(ErrorKind::Internal, "TLS has no versions to offer").caused_by(error))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    match (options.cert, options.key) {
+        (None, None) => Ok(builder.with_no_client_auth()),
+        (Some(cert), Some(key)) => {
+            let chain = read_all::<CertificateDer<'static>>(cert, "certificate")?;
+            let private = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| unreadable(key, "private key without a passphrase", error))?;
+            builder.with_client_auth_cert(chain, private).map_err(|error| {
+                let (cert, key) = (cert.display(), key.display());
+                Error::config(format!(
+                    "{cert} and {key} are no certificate and its key: {error}"
+                ))
+            })
+        }
+        (Some(_), None) => Err(Error::config(
+            "a client certificate is of no use without its private key",
+        )),
+        (None, Some(_)) => Err(Error::config(
+            "a private key is of no use without its certificate",
+        )),
+    }
+}
+
+fn verifier(options: &TlsOptions<'_>, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
+    if options.verification == Verification::None {
+        let provider = Arc::clone(provider);
+        return Ok(Arc::new(Unverified { provider }));
+    }
+    let verifier = match options.root_cert {
+        Some(path) => trusting(path, options.crl, provider)?,
+        None if options.crl.is_some() => {
+            return Err(Error::config(
+                "a revocation list is of no use without the certificate of its authority",
+            ));
+        }
+        None => Arc::new(
+            rustls_platform_verifier::Verifier::new(Arc::clone(provider)).map_err(|error| {
+                Error::new(
+                    ErrorKind::Tls,
+                    format!("this system has no certificate authorities to trust: {error}"),
+                )
+                .with_remedy("install them (Debian: ca-certificates), or name the authority's certificate")
+            })?,
+        ),
+    };
+    Ok(match options.verification {
+        Verification::Authority => Arc::new(AnyHost { verifier }),
+        _ => verifier,
+    })
+}
+
+/// A verifier that trusts the authorities in a file, and no certificate that is on the list.
+fn trusting(
+    path: &Path,
+    crl: Option<&Path>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_all::<CertificateDer<'static>>(path, "certificate")? {
+        roots.add(certificate).map_err(|error| {
+            Error::config(format!(
+                "{} holds no certificate of an authority: {error}",
+                path.display()
+            ))
+        })?;
+    }
+    let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    if let Some(crl) = crl {
+        builder = builder.with_crls(read_all::<CertificateRevocationListDer<'static>>(
+            crl,
+            "revocation list",
+        )?);
+    }
+    let verifier = builder
+        .build()
+        .map_err(|error| Error::config(format!("{} cannot be trusted: {error}", path.display())))?;
+    Ok(verifier)
+}
+
+fn read_all<T: PemObject>(path: &Path, what: &str) -> Result<Vec<T>> {
+    let failed = |error| unreadable(path, what, error);
+    let found: Vec<T> = T::pem_file_iter(path)
+        .map_err(failed)?
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    if found.is_empty() {
+        return Err(failed(pem::Error::NoItemsFound));
+    }
+    Ok(found)
+}
+
+fn unreadable(path: &Path, what: &str, error: pem::Error) -> Error {
+    let message = match &error {
+        pem::Error::Io(error) => format!("cannot read {}: {error}", path.display()),
+        _ => format!("{} holds no {what} in PEM form", path.display()),
+    };
+    Error::config(message).caused_by(error)
+}
+
+/// Trusts whoever has the key to the certificate that it shows.
+#[derive(Debug)]
+struct Unverified {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// Trusts what another verifier trusts, for whatever host it was made out to.
+///
+/// The name is the last thing that verifiers look at, so a certificate with the wrong one has passed all else.
+#[derive(Debug)]
+struct AnyHost {
+    verifier: Arc<dyn ServerCertVerifier>,
+}
+
+impl ServerCertVerifier for AnyHost {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified =
+            self.verifier
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
