@@ -9,5 +9,6 @@
 
 pub mod oracle;
 pub mod place;
+pub mod proxy;
 pub mod records;
 pub mod tool;
