@@ -1,0 +1,725 @@
+//! The connection to a server: made when it is needed, given up when it fails, and what the server says in errors.
+
+use std::{
+    error::Error as StdError,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, ServerError, Value, aio::MultiplexedConnection,
+    cmd, pipe,
+};
+
+use super::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A server, and one connection to it that all requests share.
+///
+/// A connection that failed, or on which nobody waited for an answer to its end, is given up: the next request makes
+/// another one. Its clones finish what they have under way.
+pub(super) struct Server {
+    config: Config,
+    client: Client,
+    link: AsyncConnectionConfig,
+    current: Mutex<Option<(u64, MultiplexedConnection)>>,
+    /// Held while connecting, so that only one does; counts the connections.
+    connecting: tokio::sync::Mutex<u64>,
+}
+
+/// A connection for one request. Dropped without [`Lease::finish`] it gives the connection up.
+struct Lease<'a> {
+    server: &'a Server,
+    number: u64,
+    connection: MultiplexedConnection,
+    finished: bool,
+}
+
+impl Lease<'_> {
+    /// The connection has answered.
+    fn finish(mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let mut current = self.server.current();
+        if current.as_ref().is_some_and(|(number, _)| *number == self.number) {
+            *current = None;
+        }
+    }
+}
+
+impl Server {
+    /// Nothing is connected yet.
+    ///
+    /// # Errors
+    /// A certificate that cannot be read.
+    pub(super) fn new(config: Config) -> Result<Self> {
+        let link = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(config.connect_timeout))
+            // 500 ms where nobody says anything.
+            .set_response_timeout(Some(config.response_timeout));
+        Ok(Self {
+            client: config.client()?,
+            config,
+            link,
+            current: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The settings.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sends one command. `doing` says what for, for errors: "reading keys".
+    ///
+    /// # Errors
+    /// The connection failed, or the server answered with an error.
+    pub(super) async fn one(&self, doing: &str, command: &Cmd) -> Result<Value> {
+        match self.try_one(doing, command).await? {
+            Value::ServerError(error) => Err(self.refused(doing, &error)),
+            value => Ok(value),
+        }
+    }
+
+    /// Sends one command, and gives the server's error as an answer.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub(super) async fn try_one(&self, doing: &str, command: &Cmd) -> Result<Value> {
+        let mut lease = self.lease().await?;
+        let answer = lease.connection.send_packed_command(command).await;
+        let answer = answer.map_err(|error| self.failed(doing, &error))?;
+        lease.finish();
+        Ok(answer)
+    }
+
+    /// Sends commands together: an answer for each, in order, which may be an error of the server's.
+    ///
+    /// # Errors
+    /// The connection failed; any of the commands may have been run.
+    pub(super) async fn many(&self, doing: &str, commands: &Pipeline) -> Result<Vec<Value>> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut lease = self.lease().await?;
+        let answers = lease
+            .connection
+            .send_packed_commands(commands, 0, commands.len())
+            .await;
+        let answers = answers.map_err(|error| self.failed(doing, &error))?;
+        if answers.len() != commands.len() {
+            return Err(self.unexpected(doing));
+        }
+        // After a failover the name of the server may lead to another one.
+        let demoted =
+            |answer: &Value| matches!(answer, Value::ServerError(error) if error.code() == "READONLY");
+        if !answers.iter().any(demoted) {
+            lease.finish();
+        }
+        Ok(answers)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<(u64, MultiplexedConnection)>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease_current(&self) -> Option<Lease<'_>> {
+        let (number, connection) = self.current().clone()?;
+        Some(Lease {
+            server: self,
+            number,
+            connection,
+            finished: false,
+        })
+    }
+
+    async fn lease(&self) -> Result<Lease<'_>> {
+        if let Some(lease) = self.lease_current() {
+            return Ok(lease);
+        }
+        let mut count = self.connecting.lock().await;
+        // Somebody else may have connected meanwhile.
+        if let Some(lease) = self.lease_current() {
+            return Ok(lease);
+        }
+        let connection = self.connect().await?;
+        *count += 1;
+        *self.current() = Some((*count, connection.clone()));
+        Ok(Lease {
+            server: self,
+            number: *count,
+            connection,
+            finished: false,
+        })
+    }
+
+    /// Connects, logs in, and chooses the database.
+    async fn connect(&self) -> Result<MultiplexedConnection> {
+        let connecting = async {
+            let made = self
+                .client
+                .get_multiplexed_async_connection_with_config(&self.link)
+                .await;
+            let mut connection = made.map_err(|error| self.not_connected(&error))?;
+            self.log_in(&mut connection, self.config.username.as_deref())
+                .await?;
+            Ok(connection)
+        };
+        let limit = self.config.connect_timeout;
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(self.no_answer()),
+        }
+    }
+
+    /// The first exchange; without a password it is a mere greeting, which shows whether this is a Redis.
+    async fn log_in(&self, connection: &mut MultiplexedConnection, user: Option<&str>) -> Result<()> {
+        let mut commands = pipe();
+        let password = self.config.password.as_ref().map(|password| password.expose());
+        let logs_in = user.is_some() || password.is_some();
+        if logs_in {
+            commands.cmd("AUTH");
+            if let Some(user) = user {
+                commands.arg(user);
+            }
+            commands.arg(password.unwrap_or_default());
+        }
+        let chooses = self.config.database != 0;
+        if chooses {
+            commands.cmd("SELECT").arg(self.config.database);
+        }
+        if commands.is_empty() {
+            commands.cmd("PING");
+        }
+        let answers = connection
+            .send_packed_commands(&commands, 0, commands.len())
+            .await;
+        let answers = answers.map_err(|error| self.not_greeted(&error))?;
+        let mut answers = answers.iter();
+        if logs_in && let Some(Value::ServerError(error)) = answers.next() {
+            // A server before 6.0 knows no users.
+            let too_old = error
+                .details()
+                .is_some_and(|text| text.contains("wrong number of arguments"));
+            return match user {
+                Some(_) if too_old => Box::pin(self.log_in(connection, None)).await,
+                _ => Err(self.not_logged_in(error)),
+            };
+        }
+        match answers.next() {
+            Some(Value::ServerError(error)) if chooses || keeps_out(error) => {
+                Err(self.refused("connecting", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn host(&self) -> String {
+        format!("Redis at {}", self.config.host())
+    }
+
+    fn no_answer(&self) -> Error {
+        let limit = humantime::format_duration(self.config.connect_timeout);
+        let message = format!("{} did not answer within {limit}", self.host());
+        let error = Error::new(ErrorKind::Unreachable, message);
+        if self.config.uses_tls() {
+            error.with_remedy(
+                "check host and port, and whether the server speaks TLS there (rediss://) or not (redis://)",
+            )
+        } else {
+            error
+        }
+    }
+
+    /// No connection was made.
+    fn not_connected(&self, error: &RedisError) -> Error {
+        if error.is_timeout() {
+            return self.no_answer();
+        }
+        if let Some(error) = self.tls_failed(error) {
+            return error;
+        }
+        let message = format!("cannot connect to {}: {error}", self.host());
+        let made = Error::new(ErrorKind::Unreachable, message).caused_by(error.clone());
+        if self.config.uses_tls() && is_cut(error) {
+            return made
+                .with_remedy("check that the server runs; use redis:// if it does not speak TLS there");
+        }
+        made
+    }
+
+    /// A connection was made, and nothing came back that a Redis would say. Who ends it without a word may be a Redis
+    /// that wants TLS, or a proxy whose Redis is away for a moment.
+    fn not_greeted(&self, error: &RedisError) -> Error {
+        if error.is_timeout() {
+            return self.no_answer();
+        }
+        if let Some(error) = self.tls_failed(error) {
+            return error;
+        }
+        let host = self.host();
+        let (kind, message) = match error.kind() {
+            redis::ErrorKind::Parse => (ErrorKind::Tls, format!("{host} answers, and not as a Redis does")),
+            _ => (
+                ErrorKind::Unreachable,
+                format!("{host} ended the connection before its first answer"),
+            ),
+        };
+        let remedy = if self.config.uses_tls() {
+            "check that a Redis listens there; if it asks for a certificate, name one that it trusts in `client_cert` \
+             and `client_key`"
+        } else {
+            "check that a Redis listens there; if it speaks TLS, use rediss://"
+        };
+        Error::new(kind, message)
+            .with_remedy(remedy)
+            .caused_by(error.clone())
+    }
+
+    /// What TLS had to say, if it was TLS that failed.
+    fn tls_failed(&self, error: &RedisError) -> Option<Error> {
+        use rustls::{CertificateError as Certificate, Error as Tls};
+        let tls = tls_error(error)?;
+        let host = self.host();
+        let (message, remedy) = match tls {
+            Tls::InvalidMessage(_) => (
+                format!("{host} does not speak TLS"),
+                "use redis:// instead of rediss://, or the port on which the server speaks TLS",
+            ),
+            Tls::InvalidCertificate(Certificate::UnknownIssuer) => (
+                format!("the certificate of {host} comes from an authority that is not trusted here"),
+                "name the authority's certificate in `ca_cert`, or as ?ssl_ca_certs= in the address",
+            ),
+            Tls::InvalidCertificate(
+                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
+            ) => (
+                format!("the certificate of {host} is for another host name"),
+                "use the name that stands in the certificate",
+            ),
+            Tls::AlertReceived(alert) => (
+                format!("{host} refused TLS: {alert:?}"),
+                "if the server asks for a certificate, name it in `client_cert` and `client_key`",
+            ),
+            other => (
+                format!("TLS with {host} failed: {other}"),
+                "check the certificate of the server and the authority that is trusted (`ca_cert`)",
+            ),
+        };
+        Some(
+            Error::new(ErrorKind::Tls, message)
+                .with_remedy(remedy)
+                .caused_by(error.clone()),
+        )
+    }
+
+    /// The answer to a login. The server's text may repeat what was sent, so it is not repeated.
+    fn not_logged_in(&self, answer: &ServerError) -> Error {
+        let user = self.config.username.as_deref().unwrap_or("default");
+        let (host, database) = (self.host(), self.config.database);
+        let text = answer.details().unwrap_or_default();
+        let login = |message: String| Error::new(ErrorKind::Login, message);
+        match answer.code() {
+            "WRONGPASS" => login(format!(
+                "{host} refused the password of the user `{user}` (for database {database})"
+            )),
+            "ERR" if text.contains("without any password configured") => login(format!(
+                "{host} has no password for the user `{user}`, and one was given"
+            ))
+            .with_remedy("leave the password out of the address"),
+            "ERR" if text.starts_with("max number of clients") => self.refused("connecting", answer),
+            "ERR" => login(format!("{host} refused the login of the user `{user}`")),
+            _ => self.refused("logging in", answer),
+        }
+    }
+
+    /// The connection failed during a request.
+    fn failed(&self, doing: &str, error: &RedisError) -> Error {
+        let host = self.host();
+        if error.is_timeout() {
+            let limit = humantime::format_duration(self.config.response_timeout);
+            let message = format!("{doing}: {host} did not answer within {limit}");
+            let error = Error::new(ErrorKind::Timeout, message);
+            return error
+                .with_remedy("raise --timeout and REDIS_SOCKET_TIMEOUT, or look why the server is slow");
+        }
+        let message = format!("{doing}: the connection to {host} was lost ({error})");
+        // A cut in the middle of an answer is an answer that cannot be read.
+        let message = match error.kind() {
+            redis::ErrorKind::Parse => format!("{doing}: the connection to {host} was cut in an answer"),
+            _ => message,
+        };
+        Error::new(ErrorKind::ConnectionLost, message).caused_by(error.clone())
+    }
+
+    /// The one place that knows what a server's error means.
+    pub(super) fn refused(&self, doing: &str, answer: &ServerError) -> Error {
+        let text = answer.details().unwrap_or_default();
+        // What follows repeats a command, which may be a record.
+        let text = text.split(", with args beginning").next().unwrap_or_default();
+        let (host, database) = (self.host(), self.config.database);
+        let user = self.config.username.as_deref().unwrap_or("default");
+        let error = |kind, what: &str| {
+            let said = if text.is_empty() {
+                answer.code().to_owned()
+            } else {
+                format!("{} {text}", answer.code())
+            };
+            let message = if what.is_empty() {
+                format!("{doing}: {host}, database {database}, answered: {said}")
+            } else {
+                format!("{doing}: {host}, database {database}, {what} ({said})")
+            };
+            Error::new(kind, message)
+        };
+        match answer.code() {
+            "NOAUTH" => error(ErrorKind::Login, "asks for a password")
+                .with_remedy("give it in the address, redis://:password@host:6379/0"),
+            "WRONGPASS" => error(ErrorKind::Login, "refused the password"),
+            "NOPERM" => error(
+                ErrorKind::Permission,
+                &format!("does not allow this to the user `{user}`"),
+            ),
+            "DENIED" => error(
+                ErrorKind::Permission,
+                "is in protected mode: it takes connections from its own machine alone",
+            )
+            .with_remedy("give the server a password, or turn its protected-mode off"),
+            "LOADING" => error(ErrorKind::Busy, "is still loading its data"),
+            "BUSY" => error(ErrorKind::Busy, "is busy with a script"),
+            "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "NOREPLICAS" => error(ErrorKind::Busy, ""),
+            "READONLY" => error(ErrorKind::Busy, "is a read-only replica")
+                .with_remedy("if no failover is under way, name the master instead"),
+            "MOVED" | "ASK" | "CROSSSLOT" => self.is_cluster(),
+            "OOM" => error(ErrorKind::Full, "has no memory left")
+                .with_remedy("raise the server's maxmemory or free some, then run the same command again"),
+            "MISCONF" => error(ErrorKind::Full, "cannot save its data and so takes no writes")
+                .with_remedy("see the server's log: as a rule its disk is full or read-only"),
+            "ERR" if text.starts_with("max number of clients") => {
+                error(ErrorKind::Busy, "has no connection left")
+            }
+            "ERR"
+                if text.contains("DB index is out of range") || text.starts_with("SELECT is not allowed") =>
+            {
+                error(ErrorKind::NotFound, "has no database of this number")
+                    .with_remedy("name one below the server's `databases` (16 as a rule, 1 in a cluster)")
+            }
+            "ERR"
+                if text.contains("invalid bulk length") || text.contains("exceeds maximum allowed size") =>
+            {
+                error(ErrorKind::RequestTooLarge, "takes no value of this size")
+            }
+            _ => error(ErrorKind::Server, ""),
+        }
+    }
+
+    /// The error for a server that holds a part of the keys.
+    pub(super) fn is_cluster(&self) -> Error {
+        let message = format!(
+            "{} is one of several masters of a Redis Cluster, and holds only a part of the keys",
+            self.host()
+        );
+        Error::new(ErrorKind::Server, message)
+            .with_remedy("name a Redis that is no cluster: LightRAG does not work with one either")
+    }
+
+    /// The error for an answer of a form that Redis does not give.
+    pub(super) fn unexpected(&self, doing: &str) -> Error {
+        let message = format!("{doing}: {} gave an answer of an unknown form", self.host());
+        Error::new(ErrorKind::Server, message)
+            .with_remedy("check that it is a Redis, and no proxy with rules of its own")
+    }
+
+    /// What the server says of itself; empty where the login may not ask.
+    ///
+    /// # Errors
+    /// The connection failed, the server refused the login or is not ready.
+    pub(super) async fn info(&self) -> Result<Info> {
+        let doing = "looking at the server";
+        match self.try_one(doing, &cmd("INFO")).await? {
+            Value::ServerError(error) if matches!(error.code(), "NOPERM" | "ERR") => Ok(Info::default()),
+            Value::ServerError(error) => Err(self.refused(doing, &error)),
+            Value::BulkString(text) => Ok(Info(String::from_utf8_lossy(&text).into_owned())),
+            Value::VerbatimString { text, .. } => Ok(Info(text)),
+            _ => Err(self.unexpected(doing)),
+        }
+    }
+
+    /// A setting of the server; `None` where the login may not ask.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub(super) async fn setting(&self, name: &str) -> Result<Option<String>> {
+        let answer = self
+            .try_one("looking at the server", cmd("CONFIG").arg("GET").arg(name))
+            .await?;
+        let Value::Array(pair) = answer else {
+            return Ok(None);
+        };
+        Ok(match &pair[..] {
+            [_, Value::BulkString(value)] => Some(String::from_utf8_lossy(value).into_owned()),
+            _ => None,
+        })
+    }
+
+    /// Refuses a server that holds a part of the keys: what is on the others would be missing, silently.
+    ///
+    /// # Errors
+    /// It is such a server, or the connection failed.
+    pub(super) async fn check_is_whole(&self, info: &Info) -> Result<()> {
+        if info.get("cluster_enabled") != Some("1") {
+            return Ok(());
+        }
+        let answer = self
+            .try_one("looking at the cluster", cmd("CLUSTER").arg("INFO"))
+            .await?;
+        let Value::BulkString(text) = answer else {
+            return Err(self.is_cluster());
+        };
+        match Info(String::from_utf8_lossy(&text).into_owned()).number("cluster_size") {
+            Some(0 | 1) => Ok(()),
+            _ => Err(self.is_cluster()),
+        }
+    }
+}
+
+/// A replica that has not received its master's data yet would be read as a server with few records, or none.
+/// One that lost its master has what it had.
+///
+/// # Errors
+/// [`ErrorKind::Busy`] where it is such a replica.
+pub(super) fn check_has_caught_up(location: &str, info: &Info) -> Result<()> {
+    if info.get("role") != Some("slave") || info.get("master_link_status") != Some("down") {
+        return Ok(());
+    }
+    let is_syncing = info.get("master_sync_in_progress") == Some("1");
+    let never_did = info.get("master_link_down_since_seconds") == Some("-1");
+    if is_syncing || never_did {
+        let message = format!("{location} is a replica that has not received the data of its master yet");
+        let remedy = "wait until it has, or name the master; if that is gone, make this one a master (REPLICAOF NO ONE)";
+        return Err(Error::new(ErrorKind::Busy, message).with_remedy(remedy));
+    }
+    tracing::warn!("{location} is a replica without its master: it has what it had when it lost it");
+    Ok(())
+}
+
+/// The server's `INFO`: lines of `name:value`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Info(String);
+
+impl Info {
+    /// A value.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let mut lines = self.0.lines().filter_map(|line| line.split_once(':'));
+        lines
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value.trim())
+    }
+
+    /// A value that is a number.
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
+    }
+
+    /// Major and minor version.
+    pub(super) fn version(&self) -> Option<(u32, u32)> {
+        let mut parts = self.get("redis_version")?.split('.');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
+/// Whether the answer to a greeting says that nothing else will be answered either. A server that is not well refuses
+/// a greeting and may still be read.
+fn keeps_out(answer: &ServerError) -> bool {
+    matches!(answer.code(), "NOAUTH" | "DENIED" | "ERR")
+}
+
+fn is_cut(error: &RedisError) -> bool {
+    error.is_connection_dropped() && !error.is_connection_refusal()
+}
+
+/// The error of TLS inside of an error, if it was TLS that failed.
+fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
+    // The client shares its causes, and an I/O error hides what it was made of from `source`.
+    let cause = StdError::source(error)?;
+    let cause: &(dyn StdError + 'static) = match cause.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
+        Some(shared) => &**shared,
+        None => cause,
+    };
+    let inner = cause
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    match inner {
+        Some(inner) => inner.downcast_ref(),
+        None => cause.downcast_ref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroUsize, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{
+        config::{Origin, Secret, Value as Setting, Values},
+        error::Side,
+        record::OnInvalid,
+        storage::ConnectOptions,
+    };
+
+    const GREETING: &str = "+PONG\r\n";
+
+    /// A server that gives each connection its answers. After the last one it closes the connection: at the next request,
+    /// or at once where the answer is not whole. To an empty answer it never comes.
+    async fn server(connections: &[&[&str]]) -> Server {
+        let owned = |answers: &&[&str]| answers.iter().map(|answer| (*answer).to_owned()).collect();
+        let connections: Vec<Vec<String>> = connections.iter().map(owned).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            for answers in connections {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    for answer in &answers {
+                        let _ = stream.read(&mut request).await;
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                        if answer.is_empty() {
+                            std::future::pending::<()>().await;
+                        }
+                    }
+                    if answers.last().is_some_and(|last| last.ends_with("\r\n")) {
+                        let _ = stream.read(&mut request).await;
+                    }
+                });
+            }
+        });
+        let mut values = Values::new(Side::Target);
+        let text = Secret::new(format!("redis://127.0.0.1:{port}?socket_timeout=0.3"));
+        let origin = Origin::Default;
+        values.set("uri", Setting { text, origin });
+        let options = ConnectOptions {
+            timeout: Duration::from_secs(10),
+            concurrency: NonZeroUsize::MIN,
+            on_invalid: OnInvalid::Reject,
+        };
+        Server::new(Config::new(&values, &options).unwrap()).unwrap()
+    }
+
+    async fn get(server: &Server) -> Result<Value> {
+        server.one("reading", cmd("GET").arg("a")).await
+    }
+
+    #[tokio::test]
+    async fn after_a_lost_connection_the_next_request_makes_another() {
+        let server = server(&[&[GREETING], &[GREETING, "$9\r\ncut"], &[GREETING, "$1\r\nb\r\n"]]).await;
+        for _ in 0..2 {
+            let error = get(&server).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionLost, "{error}");
+            assert!(error.is_temporary());
+        }
+        assert_eq!(get(&server).await.unwrap(), Value::BulkString(b"b".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_answer_is_given_up() {
+        let server = server(&[&[GREETING, ""], &[GREETING, ""], &[GREETING, "$1\r\nb\r\n"]]).await;
+        let error = get(&server).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        // Somebody else may be the first to lose patience.
+        let impatient = tokio::time::timeout(Duration::from_millis(100), get(&server));
+        assert!(impatient.await.is_err());
+        assert_eq!(get(&server).await.unwrap(), Value::BulkString(b"b".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_demoted_is_connected_to_anew() {
+        let server = server(&[&[GREETING, "-READONLY replica\r\n"], &[GREETING, "+OK\r\n"]]).await;
+        let mut set = pipe();
+        set.cmd("SET").arg("a").arg("b");
+        let answers = server.many("writing", &set).await.unwrap();
+        let [Value::ServerError(error)] = &answers[..] else {
+            panic!("{answers:?}");
+        };
+        assert_eq!(server.refused("writing", error).kind(), ErrorKind::Busy);
+        assert_eq!(server.many("writing", &set).await.unwrap(), [Value::Okay]);
+    }
+
+    #[tokio::test]
+    async fn what_a_server_answers_has_its_kind() {
+        for (answer, kind) in [
+            ("LOADING Redis is loading the dataset in memory", ErrorKind::Busy),
+            ("BUSY Redis is busy running a script", ErrorKind::Busy),
+            (
+                "TRYAGAIN Multiple keys request during rehashing of slot",
+                ErrorKind::Busy,
+            ),
+            ("CLUSTERDOWN The cluster is down", ErrorKind::Busy),
+            ("MASTERDOWN Link with MASTER is down", ErrorKind::Busy),
+            ("NOREPLICAS Not enough good replicas to write.", ErrorKind::Busy),
+            (
+                "READONLY You can't write against a read only replica.",
+                ErrorKind::Busy,
+            ),
+            ("ERR max number of clients reached", ErrorKind::Busy),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                ErrorKind::Full,
+            ),
+            (
+                "MISCONF Redis is configured to save RDB snapshots",
+                ErrorKind::Full,
+            ),
+            ("NOAUTH Authentication required.", ErrorKind::Login),
+            (
+                "NOPERM this user has no permissions to run the 'get' command",
+                ErrorKind::Permission,
+            ),
+            ("DENIED Redis is running in protected mode", ErrorKind::Permission),
+            ("MOVED 3999 127.0.0.1:6381", ErrorKind::Server),
+            (
+                "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+                ErrorKind::RequestTooLarge,
+            ),
+            (
+                "ERR unknown command 'GET', with args beginning with: 'hunter2'",
+                ErrorKind::Server,
+            ),
+        ] {
+            let answer = format!("-{answer}\r\n");
+            let error = get(&server(&[&[GREETING, &answer]]).await).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(!error.message().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_tls_is_found_inside_of_the_clients() {
+        let tls = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let wrapped = RedisError::from(std::io::Error::new(std::io::ErrorKind::InvalidData, tls()));
+        assert_eq!(tls_error(&wrapped), Some(&tls()));
+        assert_eq!(tls_error(&RedisError::from(tls())), Some(&tls()));
+        assert_eq!(tls_error(&RedisError::from(std::io::Error::other("else"))), None);
+    }
+
+    #[test]
+    fn what_a_server_says_of_itself_is_read() {
+        let info = Info("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n\r\nmaxmemory:0\r\n".to_owned());
+        assert_eq!(info.version(), Some((7, 0)));
+        assert_eq!(info.get("run_id"), Some("abc"));
+        assert_eq!(info.number("maxmemory"), Some(0));
+        assert_eq!(info.get("id"), None);
+        assert_eq!(Info::default().version(), None);
+    }
+}
