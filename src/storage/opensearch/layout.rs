@@ -9,10 +9,11 @@ use std::ops::Range;
 use memchr::memchr2;
 use serde_json::value::RawValue;
 
+use super::mapping;
 use crate::{
     error::{Error, Result},
     record::{CacheKey, Fields, ObjectWriter, Record, RejectKind},
-    storage::{Changes, NAMESPACE, Workspace, WriteMode},
+    storage::{Changes, NAMESPACE, Outcome, Workspace, WriteMode},
 };
 
 /// The field with the key.
@@ -23,6 +24,15 @@ const LONGEST_INDEX_NAME: usize = 255;
 
 /// The longest `_id`, in bytes.
 const LONGEST_KEY: usize = 512;
+
+/// The most lists that stand directly in each other (`index.mapping.depth.limit`, as a rule).
+const DEEPEST_LISTS: usize = 20;
+
+/// The deepest nesting that the server's parser reads, with the document itself.
+const DEEPEST_NESTING: usize = 1000;
+
+/// The longest number that the server's parser reads, in characters.
+const LONGEST_NUMBER: usize = 1000;
 
 /// Names that a document cannot use for a field: the server keeps data of its own under them. `_primary_term` it
 /// even accepts at first, and then can write no document with it.
@@ -133,7 +143,7 @@ pub(super) fn push_operation(
             // Both are the key, which the document gets anew.
             continue;
         }
-        if left_behind.iter().any(|left| left == name) || !is_field_name(name) {
+        if left_behind.iter().any(|left| left == name) || !is_possible(name, value) {
             changes.left_behind.push(name.to_owned());
         } else if memchr2(b'\n', b'\r', value.as_bytes()).is_some() {
             // Lines end operations. Inside of strings they are escapes, so these are between values.
@@ -149,6 +159,86 @@ pub(super) fn push_operation(
     let document = start..body.len();
     body.push(b'\n');
     Operation { document, changes }
+}
+
+/// What writing a record would answer, as far as that does not depend on what the index has seen before.
+pub(super) fn preview(record: &Record) -> Outcome {
+    if let Some((kind, reason)) = key_problem(record.key()) {
+        return Outcome::rejected(kind, reason);
+    }
+    let fields = record.fields();
+    if let Some(reason) = field_problem(&fields) {
+        return Outcome::rejected(RejectKind::InvalidField, reason);
+    }
+    let mut changes = Changes::default();
+    for (name, value) in fields.iter() {
+        if !matches!(name, "_id" | MIRRORED_ID) && !is_possible(name, value) {
+            changes.left_behind.push(name.to_owned());
+        }
+    }
+    Outcome::Written(changes)
+}
+
+/// Why no document can have one of LightRAG's own fields as it is. Such a record is not written without it.
+pub(super) fn field_problem(fields: &Fields<'_>) -> Option<String> {
+    let (name, _) = fields
+        .iter()
+        .find(|(name, value)| mapping::USUAL_FIELDS.contains(name) && !is_value(value))?;
+    Some(format!(
+        "OpenSearch takes at most {DEEPEST_LISTS} lists in each other, {DEEPEST_NESTING} levels and numbers of \
+         {LONGEST_NUMBER} characters; the field {name} has more"
+    ))
+}
+
+/// Whether a document can have this field, or a record has to do without it. The fields of LightRAG's own are not
+/// judged here.
+fn is_possible(name: &str, value: &str) -> bool {
+    is_field_name(name) && (mapping::USUAL_FIELDS.contains(&name) || is_value(value))
+}
+
+/// Whether the server's parser reads this JSON text.
+fn is_value(json: &str) -> bool {
+    if json.starts_with('"') {
+        return true;
+    }
+    let bytes = json.as_bytes();
+    // For each open object or list, how many lists stand directly in each other up to it: 0 for an object.
+    let mut open: Vec<usize> = Vec::new();
+    let mut number = 0;
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        if matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E') {
+            number += 1;
+            if number > LONGEST_NUMBER {
+                return false;
+            }
+            continue;
+        }
+        number = 0;
+        match byte {
+            b'"' => {
+                // To the quote that ends the string.
+                while let Some(found) = memchr2(b'"', b'\\', &bytes[at.min(bytes.len())..]) {
+                    let is_end = bytes[at + found] == b'"';
+                    at += found + if is_end { 1 } else { 2 };
+                    if is_end {
+                        break;
+                    }
+                }
+            }
+            b'[' => open.push(open.last().map_or(1, |lists| lists + 1)),
+            b'{' => open.push(0),
+            b']' | b'}' => {
+                open.pop();
+            }
+            _ => {}
+        }
+        if open.last().is_some_and(|lists| *lists > DEEPEST_LISTS) || open.len() >= DEEPEST_NESTING {
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether the server takes this name for a field of a document. A dot separates the names of nested objects.
@@ -293,6 +383,43 @@ mod tests {
             changes.left_behind,
             ["", ".", ".a", "a..b", "a. .b", "_source", "_primary_term"]
         );
+    }
+
+    #[test]
+    fn what_the_servers_parser_does_not_read_is_known_before() {
+        let lists = |n| format!("{}1{}", "[".repeat(n), "]".repeat(n));
+        let objects = |n| format!("{}1{}", "{\"a\": ".repeat(n), "}".repeat(n));
+        let number = |n| "1".repeat(n);
+        assert!(is_value(&lists(20)) && !is_value(&lists(21)));
+        assert!(is_value(&objects(999)) && !is_value(&objects(1000)));
+        assert!(is_value(&number(1000)) && !is_value(&number(1001)));
+        let lists_in_lists = format!(
+            "[{}]",
+            lists(10).replace('1', &format!("{{\"a\": {}}}", lists(15)))
+        );
+        assert!(is_value(&lists_in_lists));
+        let in_a_string = format!("[\"\\\\{}\\\"{}\", 1]", "[".repeat(30), number(2000));
+        assert!(is_value(&in_a_string), "{in_a_string}");
+    }
+
+    #[test]
+    fn a_preview_tells_what_goes_and_what_cannot_stay() {
+        let deep = "[".repeat(90) + &"]".repeat(90);
+        let odd = record("k", &format!(r#"{{"return": "a", "deep": {deep}, "_id": "x"}}"#));
+        let changes = Changes {
+            left_behind: vec!["deep".to_owned()],
+            ..Changes::default()
+        };
+        assert_eq!(preview(&odd), Outcome::Written(changes.clone()));
+        assert_eq!(operation(&odd, WriteMode::Upsert).2, changes);
+        let refused = [
+            record("k", &format!(r#"{{"queryparam": {{"a": {deep}}}}}"#)),
+            record(&"k".repeat(513), "{}"),
+        ];
+        for record in refused {
+            assert!(matches!(preview(&record), Outcome::Rejected { .. }));
+        }
+        assert_eq!(preview(&record("k", r#"{"return": "a"}"#)), Outcome::written());
     }
 
     #[derive(Deserialize)]

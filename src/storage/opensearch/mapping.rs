@@ -27,9 +27,6 @@ const FORGIVING_TYPES: [&str; 11] = [
     "date_nanos",
 ];
 
-/// The longest number that the server's parser reads, in characters.
-const LONGEST_NUMBER: usize = 1000;
-
 /// How a field of LightRAG's is mapped after a document of LightRAG's own; `None` for other fields.
 fn usual_mapping(name: &str) -> Option<Value> {
     match name {
@@ -44,7 +41,7 @@ fn usual_mapping(name: &str) -> Option<Value> {
 }
 
 /// LightRAG's fields.
-const USUAL_FIELDS: [&str; 7] = [
+pub(super) const USUAL_FIELDS: [&str; 7] = [
     "return",
     "original_prompt",
     "chunk_id",
@@ -132,9 +129,7 @@ pub(super) fn leave_behind(properties: &Properties, fields: &Fields<'_>, reason:
         }
     }
     others()
-        .filter(|(name, value)| {
-            !properties.contains_key(*name) || value.starts_with(['{', '[']) || value.len() > LONGEST_NUMBER
-        })
+        .filter(|(name, value)| !properties.contains_key(*name) || value.starts_with(['{', '[']))
         .map(|(name, _)| name.to_owned())
         .collect()
 }

@@ -405,6 +405,30 @@ impl OpenSearchSource {
         Ok(Some(start..values.len()))
     }
 
+    /// Reads pages in a task of its own, which ends with an error or when nobody wants more.
+    fn read(
+        self: &Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> mpsc::Receiver<Result<Page>> {
+        let source = Arc::clone(self);
+        let selection = selection.clone();
+        // One page is on its way while the next is read.
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                read = source.send_pages(&selection, limit, from, &sender) => {
+                    if let Err(error) = read {
+                        let _ = sender.send(Err(error)).await;
+                    }
+                }
+            }
+        });
+        receiver
+    }
+
     async fn send_pages(
         self: Arc<Self>,
         selection: &Selection,
@@ -502,6 +526,40 @@ impl OpenSearchSource {
     }
 }
 
+/// A scan that can go on after an error.
+struct Scan {
+    source: Arc<OpenSearchSource>,
+    selection: Selection,
+    limit: PageLimit,
+    /// Behind the last page that was given.
+    cursor: Option<Cursor>,
+    /// Where pages come from, unless reading has to begin again.
+    pages: Option<mpsc::Receiver<Result<Page>>>,
+    ended: bool,
+}
+
+impl Scan {
+    /// The next page; `None` at the end, and after an error that another try does not help.
+    async fn next(&mut self) -> Option<Result<Page>> {
+        if self.ended {
+            return None;
+        }
+        let pages = match &mut self.pages {
+            Some(pages) => pages,
+            None => self
+                .pages
+                .insert(self.source.read(&self.selection, self.limit, self.cursor.clone())),
+        };
+        let page = pages.recv().await;
+        match &page {
+            Some(Ok(page)) => self.cursor = page.cursor.clone().or(self.cursor.take()),
+            Some(Err(error)) if error.is_temporary() => self.pages = None,
+            Some(Err(_)) | None => self.ended = true,
+        }
+        page
+    }
+}
+
 /// A query for the keys of a type, by [`CacheType::of_key`].
 fn keys_of_type(cache_type: CacheType) -> serde_json::Value {
     if cache_type.is_from_files() {
@@ -528,21 +586,17 @@ impl Source for OpenSearchSource {
     }
 
     fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        let selection = selection.clone();
-        // One page is on its way while the next is read.
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = sender.closed() => {}
-                read = self.send_pages(&selection, limit, from, &sender) => {
-                    if let Err(error) = read {
-                        let _ = sender.send(Err(error)).await;
-                    }
-                }
-            }
-        });
-        stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|page| (page, receiver))
+        let scan = Scan {
+            source: self,
+            selection: selection.clone(),
+            limit,
+            cursor: from,
+            pages: None,
+            ended: false,
+        };
+        stream::unfold(scan, |mut scan| async {
+            let page = scan.next().await?;
+            Some((page, scan))
         })
         .boxed()
     }

@@ -1,9 +1,9 @@
 //! Writing an index in bulk.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -57,7 +57,12 @@ pub(super) struct OpenSearchTarget {
     usual_fields: OnceCell<()>,
     /// Held while the mapping is looked at and changed.
     mending: Mutex<()>,
+    /// What the server changed or refused that nobody could know before, for whoever compares afterwards.
+    surprises: std::sync::Mutex<HashMap<CacheKey, Outcome>>,
 }
+
+/// How many surprises are remembered.
+const MOST_SURPRISES: usize = 10_000;
 
 /// A record that is to be sent, for the first time or again.
 struct Pending {
@@ -123,6 +128,7 @@ impl OpenSearchTarget {
             has_written: AtomicBool::new(false),
             usual_fields: OnceCell::new(),
             mending: Mutex::new(()),
+            surprises: std::sync::Mutex::default(),
         }
     }
 
@@ -424,6 +430,22 @@ impl OpenSearchTarget {
         Ok(found.into_iter().flatten().any(|entry| entry.raw() == &value))
     }
 
+    /// Remembers what a preview could not tell.
+    fn remember(&self, batch: &[Record], outcomes: &[Option<Outcome>]) {
+        for (record, outcome) in batch.iter().zip(outcomes) {
+            match outcome {
+                Some(Outcome::Written(changes)) if changes.left_behind.is_empty() => continue,
+                None | Some(Outcome::Exists) => continue,
+                Some(outcome) => {
+                    let mut surprises = self.surprises.lock().unwrap_or_else(PoisonError::into_inner);
+                    if surprises.len() < MOST_SURPRISES {
+                        surprises.insert(record.key().clone(), outcome.clone());
+                    }
+                }
+            }
+        }
+    }
+
     /// Has the mapping take what was refused, or leaves fields behind that it cannot take. Gives back what is worth
     /// sending again; for the rest it is known now why not.
     async fn mend(
@@ -532,9 +554,9 @@ impl Target for OpenSearchTarget {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; batch.len()];
         let mut pending = Vec::with_capacity(batch.len());
         for (at, record) in batch.iter().enumerate() {
-            match layout::key_problem(record.key()) {
-                Some((kind, reason)) => outcomes[at] = Some(Outcome::rejected(kind, reason)),
-                None => pending.push(Pending {
+            match layout::preview(record) {
+                refused @ Outcome::Rejected { .. } => outcomes[at] = Some(refused),
+                _ => pending.push(Pending {
                     at,
                     left_behind: Vec::new(),
                     waits: 0,
@@ -562,8 +584,15 @@ impl Target for OpenSearchTarget {
                 pending.extend(self.mend(batch, round.refused, &mut outcomes).await?);
             }
         }
+        self.remember(batch, &outcomes);
         let answered: Option<Vec<Outcome>> = outcomes.into_iter().collect();
         answered.ok_or_else(|| Error::new(ErrorKind::Internal, "a record of a batch got no answer"))
+    }
+
+    fn preview(&self, record: &Record) -> Outcome {
+        let surprises = self.surprises.lock().unwrap_or_else(PoisonError::into_inner);
+        let surprise = surprises.get(record.key()).cloned();
+        surprise.unwrap_or_else(|| layout::preview(record))
     }
 
     async fn flush(&self) -> Result<()> {
