@@ -117,6 +117,9 @@ pub(super) struct Cause {
     caused_by: Option<Box<Cause>>,
 }
 
+/// What the first request is for.
+const CONNECTING: &str = "connect to OpenSearch";
+
 /// The longest part of a reason that is repeated, in characters. Some repeat a whole document.
 const LONGEST_REASON: usize = 300;
 
@@ -222,7 +225,7 @@ impl Client {
             hosts,
         };
         let share = timeout / u32::try_from(client.hosts.len()).unwrap_or(u32::MAX);
-        let hello = Request::new(Method::Get, "/", "connect");
+        let hello = Request::new(Method::Get, "/", CONNECTING);
         let answer = client.send_within(&hello, Some(share)).await?;
         // Who may read indices alone may not ask this.
         if answer.status != 403 {
@@ -464,7 +467,7 @@ impl Client {
             _ if is_full => ErrorKind::Full,
             _ if cause.is("index_closed_exception") => {
                 return Error::new(ErrorKind::NotFound, message)
-                    .with_remedy("open the index: POST /INDEX/_open");
+                    .with_remedy("open the index (POST /<index>/_open), or choose another workspace");
             }
             401 => return self.login_refused(host),
             403 => ErrorKind::Permission,
@@ -520,13 +523,7 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
         causes.push(cause);
         next = cause.source();
     }
-    let tls = causes.iter().find_map(|cause| {
-        let wrapped = cause
-            .downcast_ref::<io::Error>()
-            .and_then(|io| io.get_ref())
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        wrapped.or_else(|| cause.downcast_ref::<rustls::Error>())
-    });
+    let tls = causes.iter().find_map(|cause| tls_error(*cause));
     let texts: Vec<String> = causes.iter().map(|cause| cause.to_string()).collect();
     let connecting = texts.iter().any(|text| text.contains("(Connect)"));
     // The innermost says what it is; the outer ones repeat the address.
@@ -548,7 +545,7 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
     } else {
         let message = format!("cannot {what} at {host}: the connection is lost ({last})");
         // A server behind TLS that is spoken to without it hangs up, as a rule.
-        let remedy = (what == "connect" && !host.tls).then_some(
+        let remedy = (what == CONNECTING && !host.tls).then_some(
             "if the server wants TLS, use an https:// address or set OPENSEARCH_USE_SSL=true; else check its log",
         );
         (ErrorKind::ConnectionLost, message, remedy)
@@ -558,6 +555,15 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
         Some(remedy) => failed.with_remedy(remedy),
         None => failed,
     }
+}
+
+/// The error of TLS that this is, or that is wrapped in it.
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    error.downcast_ref::<rustls::Error>().or_else(|| {
+        // An error of input or output does not give what it wraps as its cause.
+        let wrapped = error.downcast_ref::<io::Error>()?.get_ref()?;
+        tls_error(wrapped)
+    })
 }
 
 fn tls_failed(host: &Host, error: &rustls::Error) -> Error {

@@ -179,66 +179,101 @@ pub(super) fn preview(record: &Record) -> Outcome {
     Outcome::Written(changes)
 }
 
-/// Why no document can have one of LightRAG's own fields as it is. Such a record is not written without it.
-pub(super) fn field_problem(fields: &Fields<'_>) -> Option<String> {
-    let (name, _) = fields
-        .iter()
-        .find(|(name, value)| mapping::USUAL_FIELDS.contains(name) && !is_value(value))?;
-    Some(format!(
-        "OpenSearch takes at most {DEEPEST_LISTS} lists in each other, {DEEPEST_NESTING} levels and numbers of \
-         {LONGEST_NUMBER} characters; the field {name} has more"
-    ))
+/// Why no document can have one of LightRAG's own fields as it is. A record is not written without such a field.
+///
+/// That a text is no object and query parameters are one, is what an index takes LightRAG's own documents to mean.
+fn field_problem(fields: &Fields<'_>) -> Option<String> {
+    fields.iter().find_map(|(name, value)| {
+        if !mapping::USUAL_FIELDS.contains(&name) {
+            return None;
+        }
+        let shape = Shape::of(value);
+        let expected = match name {
+            _ if !shape.is_readable() => return Some(format!("the field {name} {UNREADABLE}")),
+            "return" | "original_prompt" | "chunk_id" | "cache_type" if shape.objects > 0 => "text",
+            "queryparam" if !value.starts_with(['{', '[', 'n']) => "an object",
+            _ => return None,
+        };
+        Some(format!("in OpenSearch the field {name} is {expected}"))
+    })
 }
+
+const UNREADABLE: &str = "is nested deeper, or holds a longer number, than OpenSearch reads";
 
 /// Whether a document can have this field, or a record has to do without it. The fields of LightRAG's own are not
 /// judged here.
 fn is_possible(name: &str, value: &str) -> bool {
-    is_field_name(name) && (mapping::USUAL_FIELDS.contains(&name) || is_value(value))
+    is_field_name(name) && (mapping::USUAL_FIELDS.contains(&name) || Shape::of(value).is_readable())
 }
 
-/// Whether the server's parser reads this JSON text.
-fn is_value(json: &str) -> bool {
-    if json.starts_with('"') {
-        return true;
+/// What matters to the server of a JSON text.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    /// The most lists that stand directly in each other.
+    lists: usize,
+    /// The deepest nesting of lists and objects.
+    depth: usize,
+    /// Characters of the longest number.
+    number: usize,
+    objects: usize,
+}
+
+impl Shape {
+    /// Whether the server's parser reads it.
+    fn is_readable(self) -> bool {
+        self.lists <= DEEPEST_LISTS && self.depth < DEEPEST_NESTING && self.number <= LONGEST_NUMBER
     }
-    let bytes = json.as_bytes();
-    // For each open object or list, how many lists stand directly in each other up to it: 0 for an object.
-    let mut open: Vec<usize> = Vec::new();
-    let mut number = 0;
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        at += 1;
-        if matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E') {
-            number += 1;
-            if number > LONGEST_NUMBER {
-                return false;
-            }
-            continue;
+
+    fn of(json: &str) -> Self {
+        let mut shape = Self::default();
+        if json.starts_with('"') {
+            return shape;
         }
-        number = 0;
-        match byte {
-            b'"' => {
-                // To the quote that ends the string.
-                while let Some(found) = memchr2(b'"', b'\\', &bytes[at.min(bytes.len())..]) {
-                    let is_end = bytes[at + found] == b'"';
-                    at += found + if is_end { 1 } else { 2 };
-                    if is_end {
-                        break;
-                    }
+        let bytes = json.as_bytes();
+        // For each open object or list, how many lists stand directly in each other up to it: 0 for an object.
+        let mut open: Vec<usize> = Vec::new();
+        let mut number = 0;
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            at += 1;
+            if matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E') {
+                number += 1;
+                shape.number = shape.number.max(number);
+                continue;
+            }
+            number = 0;
+            match byte {
+                b'"' => at = end_of_string(bytes, at),
+                b'[' => {
+                    let lists = open.last().map_or(1, |lists| lists + 1);
+                    shape.lists = shape.lists.max(lists);
+                    open.push(lists);
                 }
+                b'{' => {
+                    shape.objects += 1;
+                    open.push(0);
+                }
+                b']' | b'}' => {
+                    open.pop();
+                }
+                _ => {}
             }
-            b'[' => open.push(open.last().map_or(1, |lists| lists + 1)),
-            b'{' => open.push(0),
-            b']' | b'}' => {
-                open.pop();
-            }
-            _ => {}
+            shape.depth = shape.depth.max(open.len());
         }
-        if open.last().is_some_and(|lists| *lists > DEEPEST_LISTS) || open.len() >= DEEPEST_NESTING {
-            return false;
-        }
+        shape
     }
-    true
+}
+
+/// The place behind the quote that ends the string which begins before `at`.
+fn end_of_string(json: &[u8], mut at: usize) -> usize {
+    while let Some(found) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += found + 1;
+        if json[at - 1] == b'"' {
+            return at;
+        }
+        at += 1;
+    }
+    json.len()
 }
 
 /// Whether the server takes this name for a field of a document. A dot separates the names of nested objects.
@@ -390,16 +425,20 @@ mod tests {
         let lists = |n| format!("{}1{}", "[".repeat(n), "]".repeat(n));
         let objects = |n| format!("{}1{}", "{\"a\": ".repeat(n), "}".repeat(n));
         let number = |n| "1".repeat(n);
-        assert!(is_value(&lists(20)) && !is_value(&lists(21)));
-        assert!(is_value(&objects(999)) && !is_value(&objects(1000)));
-        assert!(is_value(&number(1000)) && !is_value(&number(1001)));
-        let lists_in_lists = format!(
-            "[{}]",
-            lists(10).replace('1', &format!("{{\"a\": {}}}", lists(15)))
-        );
-        assert!(is_value(&lists_in_lists));
-        let in_a_string = format!("[\"\\\\{}\\\"{}\", 1]", "[".repeat(30), number(2000));
-        assert!(is_value(&in_a_string), "{in_a_string}");
+        let is_readable = |json: &str| Shape::of(json).is_readable();
+        assert!(is_readable(&lists(20)) && !is_readable(&lists(21)));
+        assert!(is_readable(&objects(999)) && !is_readable(&objects(1000)));
+        assert!(is_readable(&number(1000)) && !is_readable(&number(1001)));
+        let lists_in_objects_in_lists = lists(10).replace('1', &format!("{{\"a\": {}}}", lists(15)));
+        assert!(is_readable(&lists_in_objects_in_lists));
+        let in_a_string = format!("[\"\\\\{}\\\"{}\", {{}}]", "[".repeat(30), number(2000));
+        let expected = Shape {
+            lists: 1,
+            depth: 2,
+            objects: 1,
+            ..Shape::default()
+        };
+        assert_eq!(Shape::of(&in_a_string), expected, "{in_a_string}");
     }
 
     #[test]
@@ -414,12 +453,21 @@ mod tests {
         assert_eq!(operation(&odd, WriteMode::Upsert).2, changes);
         let refused = [
             record("k", &format!(r#"{{"queryparam": {{"a": {deep}}}}}"#)),
+            record("k", r#"{"queryparam": "text"}"#),
+            record("k", r#"{"return": {"a": 1}}"#),
+            record("k", r#"{"return": ["a", {"b": 1}]}"#),
             record(&"k".repeat(513), "{}"),
         ];
         for record in refused {
             assert!(matches!(preview(&record), Outcome::Rejected { .. }));
         }
-        assert_eq!(preview(&record("k", r#"{"return": "a"}"#)), Outcome::written());
+        for kept in [
+            r#"{"return": "a"}"#,
+            r#"{"return": ["{"], "queryparam": null}"#,
+            r#"{"queryparam": [{}]}"#,
+        ] {
+            assert_eq!(preview(&record("k", kept)), Outcome::written(), "{kept}");
+        }
     }
 
     #[derive(Deserialize)]

@@ -518,9 +518,12 @@ fn rejected(cause: &Cause) -> Outcome {
         "illegal_argument_exception",
         "strict_dynamic_mapping_exception",
     ];
-    let kind = match about_fields.iter().any(|kind| cause.is(kind)) {
-        true => RejectKind::InvalidField,
-        false => RejectKind::RefusedByTarget,
+    let kind = if cause.is("stream_constraints_exception") || cause.text().contains("String value length") {
+        RejectKind::ValueTooLarge
+    } else if about_fields.iter().any(|kind| cause.is(kind)) {
+        RejectKind::InvalidField
+    } else {
+        RejectKind::RefusedByTarget
     };
     Outcome::rejected(kind, format!("OpenSearch refused it: {}", cause.text()))
 }
