@@ -21,6 +21,7 @@ mod registry;
 
 pub mod json;
 pub mod postgres;
+pub mod opensearch;
 pub mod redis;
 mod tls;
 

@@ -42,3 +42,4 @@ macro_rules! conforms {
 conforms!(json);
 conforms!(redis);
 conforms!(postgres);
+conforms!(opensearch);

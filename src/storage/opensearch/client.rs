@@ -1,0 +1,629 @@
+//! Requests to a cluster and its answers, and what went wrong with them in this program's words.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error as StdError,
+    io,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use opensearch::{
+    auth::Credentials,
+    cert::{Certificate, CertificateValidation},
+    http::{
+        Method,
+        headers::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue},
+        transport::{SingleNodeConnectionPool, Transport, TransportBuilder},
+    },
+};
+use serde::Deserialize;
+
+use super::config::{Config, Host, Trust};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A cluster, through the first of its hosts that answers.
+pub(super) struct Client {
+    hosts: Vec<(Host, Transport)>,
+    /// The host that answered last; another one is tried when it does no more.
+    current: AtomicUsize,
+    user: Option<String>,
+    /// The cluster's own identity, or its first address where it does not tell.
+    cluster: String,
+}
+
+/// What is asked of the server.
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: &'a [(&'a str, &'a str)],
+    pub(super) body: Bytes,
+    /// What it is for, to complete "cannot …".
+    pub(super) what: String,
+    /// The largest answer to read, in bytes, where the server says how large it is.
+    pub(super) at_most: Option<u64>,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(method: Method, path: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            query: &[],
+            body: Bytes::new(),
+            what: what.into(),
+            at_most: None,
+        }
+    }
+
+    pub(super) fn query(mut self, query: &'a [(&'a str, &'a str)]) -> Self {
+        self.query = query;
+        self
+    }
+
+    pub(super) fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub(super) fn json(self, body: &serde_json::Value) -> Self {
+        self.body(body.to_string())
+    }
+
+    /// Refuses to read a larger answer, with [`ErrorKind::RequestTooLarge`].
+    pub(super) fn at_most(mut self, bytes: u64) -> Self {
+        self.at_most = Some(bytes);
+        self
+    }
+}
+
+/// What the server answered.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Bytes,
+    /// The place of the host in the list.
+    host: usize,
+}
+
+impl Answer {
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The error that the server tells of; empty where it tells none.
+    pub(super) fn cause(&self) -> Cause {
+        #[derive(Deserialize)]
+        struct Refusal {
+            error: CauseOrText,
+        }
+        match serde_json::from_slice(&self.body) {
+            Ok(Refusal { error }) => error.into_cause(),
+            Err(_) => Cause::default(),
+        }
+    }
+}
+
+/// An error as the server tells it.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Cause {
+    #[serde(rename = "type", default)]
+    pub(super) kind: String,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    root_cause: Vec<Cause>,
+    #[serde(default)]
+    caused_by: Option<Box<Cause>>,
+}
+
+/// What the first request is for.
+const CONNECTING: &str = "connect to OpenSearch";
+
+/// The longest part of a reason that is repeated, in characters. Some repeat a whole document.
+const LONGEST_REASON: usize = 300;
+
+impl Cause {
+    /// The error behind it that says most.
+    fn root(&self) -> &Self {
+        self.root_cause.first().unwrap_or(self)
+    }
+
+    /// What it says at the top.
+    pub(super) fn reason(&self) -> &str {
+        self.reason.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it or one of its causes is of this type.
+    pub(super) fn is(&self, kind: &str) -> bool {
+        self.kind == kind
+            || self.root_cause.iter().any(|cause| cause.is(kind))
+            || self.caused_by.as_ref().is_some_and(|cause| cause.is(kind))
+    }
+
+    /// Its sentence, and that of its cause, for people.
+    pub(super) fn text(&self) -> String {
+        let root = self.root();
+        let mut text = root.reason.clone().unwrap_or_else(|| root.kind.clone());
+        if let Some(cause) = root.caused_by.as_ref().or(self.caused_by.as_ref())
+            && let Some(reason) = &cause.reason
+            && !text.contains(reason)
+        {
+            text.push_str(": ");
+            text.push_str(reason);
+        }
+        let mut text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((end, _)) = text.char_indices().nth(LONGEST_REASON) {
+            text.truncate(end);
+            text.push('…');
+        }
+        text
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CauseOrText {
+    Cause(Cause),
+    Text(String),
+}
+
+impl CauseOrText {
+    fn into_cause(self) -> Cause {
+        match self {
+            Self::Cause(cause) => cause,
+            Self::Text(reason) => Cause {
+                reason: Some(reason),
+                ..Cause::default()
+            },
+        }
+    }
+}
+
+/// What is known of a field over all indices behind a name.
+pub(super) struct FoundField {
+    /// The indices behind the name that are open.
+    pub(super) indices: Vec<String>,
+    /// The types that the field has in them; empty where it has none.
+    pub(super) types: BTreeSet<String>,
+}
+
+/// What went wrong with a request.
+enum Failure<'a> {
+    /// There was no answer.
+    Transport(opensearch::Error),
+    /// The answer was no success.
+    Refused(&'a Answer),
+}
+
+impl Client {
+    /// Connects to the first host that answers.
+    ///
+    /// # Errors
+    /// None does, or one refuses the login or is no OpenSearch.
+    pub(super) async fn connect(config: &Config, timeout: Duration) -> Result<Self> {
+        let timeout = config.timeout.map_or(timeout, |own| own.min(timeout));
+        if config.trust == Trust::Anyone && config.hosts.iter().any(|host| host.tls) {
+            tracing::warn!(
+                "{}: the server's certificate is not checked, as LightRAG has it by default; \
+                 set OPENSEARCH_VERIFY_CERTS=true or ca_cert to have it checked",
+                config.place()
+            );
+        }
+        let hosts = config
+            .hosts
+            .iter()
+            .map(|host| Ok((host.clone(), transport(config, host, timeout)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let mut client = Self {
+            cluster: hosts
+                .first()
+                .map(|(host, _)| host.to_string())
+                .unwrap_or_default(),
+            current: AtomicUsize::new(0),
+            user: config.login.as_ref().map(|(user, _)| user.clone()),
+            hosts,
+        };
+        let share = timeout / u32::try_from(client.hosts.len()).unwrap_or(u32::MAX);
+        let hello = Request::new(Method::Get, "/", CONNECTING);
+        let answer = client.send_within(&hello, Some(share)).await?;
+        // Who may read indices alone may not ask this.
+        if answer.status != 403 {
+            let answer = client.success(&hello, answer)?;
+            if let Some(uuid) = client.cluster_uuid(&answer)? {
+                client.cluster = uuid;
+            }
+        }
+        Ok(client)
+    }
+
+    /// The identity that a cluster gives of itself, if it has one yet.
+    fn cluster_uuid(&self, answer: &Answer) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Hello {
+            cluster_uuid: Option<String>,
+            version: Version,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            number: String,
+        }
+        let hello: Hello = serde_json::from_slice(&answer.body).map_err(|_| {
+            let host = &self.hosts[answer.host].0;
+            Error::new(
+                ErrorKind::Server,
+                format!("what answers at {host} is no OpenSearch"),
+            )
+            .with_remedy("check host and port")
+        })?;
+        tracing::debug!("OpenSearch {}", hello.version.number);
+        Ok(hello.cluster_uuid.filter(|uuid| uuid != "_na_"))
+    }
+
+    /// The cluster's own identity.
+    pub(super) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The host that is spoken to, for people.
+    pub(super) fn host(&self) -> &Host {
+        &self.hosts[self.current.load(Ordering::Relaxed)].0
+    }
+
+    /// Sends a request, and reads the answer whatever it is.
+    ///
+    /// # Errors
+    /// There was none.
+    pub(super) async fn send(&self, request: &Request<'_>) -> Result<Answer> {
+        self.send_within(request, None).await
+    }
+
+    /// Sends a request that must succeed.
+    ///
+    /// # Errors
+    /// There was no answer, or the server refused.
+    pub(super) async fn ask(&self, request: Request<'_>) -> Result<Bytes> {
+        let answer = self.send(&request).await?;
+        Ok(self.success(&request, answer)?.body)
+    }
+
+    /// The answer, if it is a success.
+    pub(super) fn success(&self, request: &Request<'_>, answer: Answer) -> Result<Answer> {
+        if answer.is_success() {
+            return Ok(answer);
+        }
+        Err(self.failed(
+            &self.hosts[answer.host].0,
+            &request.what,
+            Failure::Refused(&answer),
+        ))
+    }
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// It is not of the form that OpenSearch answers in.
+    pub(super) fn parse<'a, T: Deserialize<'a>>(&self, request_was: &str, body: &'a [u8]) -> Result<T> {
+        serde_json::from_slice(body).map_err(|error| {
+            // The parser's own words may repeat what it read.
+            let place = format!("line {} column {}", error.line(), error.column());
+            let message = format!(
+                "cannot {request_was} at {}: the answer is not as OpenSearch gives it ({place})",
+                self.host()
+            );
+            Error::new(ErrorKind::Server, message)
+        })
+    }
+
+    /// The names of open indices and aliases that match a pattern.
+    pub(super) async fn index_names(&self, pattern: &str) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Resolved {
+            indices: Vec<Named>,
+            aliases: Vec<Named>,
+        }
+        #[derive(Deserialize)]
+        struct Named {
+            name: String,
+        }
+        let what = "list the indices";
+        let body = self
+            .ask(Request::new(
+                Method::Get,
+                format!("/_resolve/index/{pattern}"),
+                what,
+            ))
+            .await?;
+        let resolved: Resolved = self.parse(what, &body)?;
+        let names = resolved.indices.into_iter().chain(resolved.aliases);
+        Ok(names.map(|named| named.name).collect())
+    }
+
+    /// Looks at a field of an index; `None` where there is no such index.
+    pub(super) async fn field(&self, index: &str, field: &str) -> Result<Option<FoundField>> {
+        #[derive(Deserialize)]
+        struct Capabilities {
+            indices: Indices,
+            fields: BTreeMap<String, BTreeMap<String, serde::de::IgnoredAny>>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Indices {
+            One(String),
+            Many(Vec<String>),
+        }
+        let query = [("fields", field)];
+        let what = format!("look at the index {index}");
+        let request = Request::new(Method::Get, format!("/{index}/_field_caps"), what).query(&query);
+        let answer = self.send(&request).await?;
+        if answer.status == 404 && answer.cause().is("index_not_found_exception") {
+            return Ok(None);
+        }
+        let answer = self.success(&request, answer)?;
+        let mut found: Capabilities = self.parse(&request.what, &answer.body)?;
+        let types = found.fields.remove(field).unwrap_or_default();
+        Ok(Some(FoundField {
+            indices: match found.indices {
+                Indices::One(index) => vec![index],
+                Indices::Many(indices) => indices,
+            },
+            types: types.into_keys().filter(|kind| kind != "unmapped").collect(),
+        }))
+    }
+
+    async fn send_within(&self, request: &Request<'_>, timeout: Option<Duration>) -> Result<Answer> {
+        let mut unreachable = None;
+        for _ in 0..self.hosts.len() {
+            let at = self.current.load(Ordering::Relaxed);
+            let error = match self.send_to(at, request, timeout).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if error.is_temporary() {
+                // The next request, of whomever, goes to the next host.
+                let next = (at + 1) % self.hosts.len();
+                let _ = self
+                    .current
+                    .compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            // Only what reached nobody may go to somebody else at once.
+            if error.kind() != ErrorKind::Unreachable {
+                return Err(error);
+            }
+            unreachable.get_or_insert(error);
+        }
+        Err(unreachable.unwrap_or_else(|| Error::new(ErrorKind::Internal, "no host to send a request to")))
+    }
+
+    async fn send_to(&self, at: usize, request: &Request<'_>, timeout: Option<Duration>) -> Result<Answer> {
+        let (host, transport) = &self.hosts[at];
+        let failed = |error| self.failed(host, &request.what, Failure::Transport(error));
+        let mut headers = HeaderMap::new();
+        if request.path.ends_with("/_bulk") {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        }
+        // Compressing costs the server more than it saves on most networks, and hides how large an answer is.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let query = (!request.query.is_empty()).then_some(request.query);
+        let body = (!request.body.is_empty()).then(|| request.body.clone());
+        let response = transport
+            .send(request.method, &request.path, headers, query, body, timeout)
+            .await
+            .map_err(failed)?;
+        let status = response.status_code().as_u16();
+        if let (Some(most), Some(length)) = (request.at_most, response.content_length())
+            && length > most
+        {
+            let message = format!("cannot {}: the answer of {host} has {length} bytes", request.what);
+            return Err(Error::new(ErrorKind::RequestTooLarge, message));
+        }
+        let body = response.bytes().await.map_err(failed)?;
+        Ok(Answer {
+            status,
+            body,
+            host: at,
+        })
+    }
+
+    /// The error for what went wrong: the one place that knows the driver's and the server's.
+    fn failed(&self, host: &Host, what: &str, failure: Failure<'_>) -> Error {
+        match failure {
+            Failure::Transport(error) => no_answer(host, what, error),
+            Failure::Refused(answer) => {
+                let cause = answer.cause();
+                if answer.status == 401 {
+                    return self.login_refused(host);
+                }
+                if answer.status == 400 && is_tls_port(&answer.body) {
+                    let message = format!("the server at {host} wants TLS");
+                    return Error::new(ErrorKind::Tls, message)
+                        .with_remedy("use an https:// address, or set OPENSEARCH_USE_SSL=true");
+                }
+                self.refused(host, what, answer.status, &cause)
+            }
+        }
+    }
+
+    fn login_refused(&self, host: &Host) -> Error {
+        let message = match &self.user {
+            Some(user) => format!("OpenSearch at {host} refused the login of {user}"),
+            None => format!("OpenSearch at {host} asks for a login, and none was sent"),
+        };
+        Error::new(ErrorKind::Login, message)
+            .with_remedy("check OPENSEARCH_USER and OPENSEARCH_PASSWORD, or the login in the address")
+    }
+
+    /// The error for a status and what the server said with it, of a request or of one document.
+    pub(super) fn refused(&self, host: &Host, what: &str, status: u16, cause: &Cause) -> Error {
+        let said = cause.text();
+        let said = match said.is_empty() {
+            true => format!("status {status}"),
+            false => said,
+        };
+        let message = format!("cannot {what} at {host}: {said}");
+        let is_full = cause.is("cluster_block_exception");
+        let kind = match status {
+            // A full disk makes indices read-only, with 429.
+            _ if is_full => ErrorKind::Full,
+            _ if cause.is("index_closed_exception") => {
+                return Error::new(ErrorKind::NotFound, message)
+                    .with_remedy("open the index (POST /<index>/_open), or choose another workspace");
+            }
+            401 => return self.login_refused(host),
+            403 => ErrorKind::Permission,
+            404 => ErrorKind::NotFound,
+            413 => ErrorKind::RequestTooLarge,
+            408 | 429 | 500 | 502 | 503 | 504 => ErrorKind::Busy,
+            _ => ErrorKind::Server,
+        };
+        Error::new(kind, message)
+    }
+}
+
+fn transport(config: &Config, host: &Host, timeout: Duration) -> Result<Transport> {
+    let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(host.url()?))
+        // LightRAG's client does not look for a proxy in the environment either.
+        .disable_proxy()
+        .timeout(timeout);
+    if let Some((user, password)) = &config.login {
+        builder = builder.auth(Credentials::Basic(user.clone(), password.expose().to_owned()));
+    }
+    let trust = match &config.trust {
+        Trust::Anyone => CertificateValidation::None,
+        Trust::System => CertificateValidation::Default,
+        Trust::Authority(path) => {
+            let pem = std::fs::read(path)
+                .map_err(|error| Error::io("read the certificate authority in", path, error))?;
+            let certificate = Certificate::from_pem(&pem)
+                .ok()
+                .filter(|_| pem.windows(11).any(|text| text == b"-----BEGIN "));
+            let certificate = certificate.ok_or_else(|| {
+                Error::config(format!("{} holds no certificate in PEM form", path.display()))
+            })?;
+            CertificateValidation::Full(certificate)
+        }
+    };
+    builder.cert_validation(trust).build().map_err(|error| {
+        Error::new(ErrorKind::Tls, format!("cannot prepare a connection to {host}")).caused_by(error)
+    })
+}
+
+/// Whether this is nginx's complaint, or that of a JVM behind TLS, about plain HTTP.
+fn is_tls_port(body: &[u8]) -> bool {
+    let body = String::from_utf8_lossy(&body[..body.len().min(4096)]);
+    body.contains("plain HTTP request was sent to HTTPS port")
+        || body.contains("HTTP request to an HTTPS server")
+}
+
+/// The error for a request that got no answer.
+fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
+    let mut causes: Vec<&(dyn StdError + 'static)> = Vec::new();
+    let mut next: Option<&(dyn StdError + 'static)> = Some(&error);
+    while let Some(cause) = next {
+        causes.push(cause);
+        next = cause.source();
+    }
+    let tls = causes.iter().find_map(|cause| tls_error(*cause));
+    let texts: Vec<String> = causes.iter().map(|cause| cause.to_string()).collect();
+    let connecting = texts.iter().any(|text| text.contains("(Connect)"));
+    // The innermost says what it is; the outer ones repeat the address.
+    let last = texts.last().cloned().unwrap_or_default();
+    let (kind, message, remedy) = if let Some(tls) = tls {
+        return tls_failed(host, tls).caused_by(error);
+    } else if error.is_timeout() && !connecting {
+        let message = format!("cannot {what} at {host}: no answer in time");
+        let remedy =
+            "raise --timeout (and OPENSEARCH_TIMEOUT where it is set), or look why the server is slow";
+        (ErrorKind::Timeout, message, Some(remedy))
+    } else if connecting {
+        let last = match error.is_timeout() {
+            true => "no answer in time".to_owned(),
+            false => last,
+        };
+        let message = format!("cannot reach OpenSearch at {host}: {last}");
+        (ErrorKind::Unreachable, message, None)
+    } else {
+        let message = format!("cannot {what} at {host}: the connection is lost ({last})");
+        // A server behind TLS that is spoken to without it hangs up, as a rule.
+        let remedy = (what == CONNECTING && !host.tls).then_some(
+            "if the server wants TLS, use an https:// address or set OPENSEARCH_USE_SSL=true; else check its log",
+        );
+        (ErrorKind::ConnectionLost, message, remedy)
+    };
+    let failed = Error::new(kind, message).caused_by(error);
+    match remedy {
+        Some(remedy) => failed.with_remedy(remedy),
+        None => failed,
+    }
+}
+
+/// The error of TLS that this is, or that is wrapped in it.
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    error.downcast_ref::<rustls::Error>().or_else(|| {
+        // An error of input or output does not give what it wraps as its cause.
+        let wrapped = error.downcast_ref::<io::Error>()?.get_ref()?;
+        tls_error(wrapped)
+    })
+}
+
+fn tls_failed(host: &Host, error: &rustls::Error) -> Error {
+    match error {
+        rustls::Error::InvalidMessage(_) => {
+            Error::new(ErrorKind::Tls, format!("the server at {host} does not speak TLS"))
+                .with_remedy("use an http:// address, or set OPENSEARCH_USE_SSL=false")
+        }
+        rustls::Error::InvalidCertificate(problem) => {
+            let message = format!("the certificate of {host} is not trusted: {problem}");
+            Error::new(ErrorKind::Tls, message).with_remedy(
+                "name its authority (ca_cert in the job file, ?ca_cert=FILE in the address) and a host that the \
+                 certificate names",
+            )
+        }
+        other => Error::new(ErrorKind::Tls, format!("no TLS with {host}: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(json: &str) -> Cause {
+        let body = Bytes::copy_from_slice(json.as_bytes());
+        let answer = Answer {
+            status: 400,
+            body,
+            host: 0,
+        };
+        answer.cause()
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_cause() {
+        let cause = cause(
+            r#"{"error": {"root_cause": [{"type": "a", "reason": "Result window is too large"}],
+                "type": "search_phase_execution_exception", "reason": "all shards failed",
+                "caused_by": {"type": "illegal_argument_exception", "reason": "said\n below"}}, "status": 400}"#,
+        );
+        assert_eq!(cause.text(), "Result window is too large: said below");
+        assert!(cause.is("illegal_argument_exception") && cause.is("a"));
+    }
+
+    #[test]
+    fn an_answer_of_another_form_tells_nothing() {
+        assert_eq!(cause("<html>").text(), "");
+        assert_eq!(
+            cause(r#"{"error": "no handler found"}"#).text(),
+            "no handler found"
+        );
+        let long = cause(&format!(r#"{{"error": "{}"}}"#, "é".repeat(1000)));
+        assert_eq!(long.text().chars().count(), LONGEST_REASON + 1);
+    }
+
+    #[test]
+    fn plain_http_to_a_tls_port_is_recognized() {
+        assert!(is_tls_port(
+            b"<title>400 The plain HTTP request was sent to HTTPS port</title>"
+        ));
+        assert!(!is_tls_port(b"{}"));
+    }
+}

@@ -1,0 +1,382 @@
+//! Which servers, as whom, and how an index is made.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use opensearch::http::Url;
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    config::{Field, Origin, Secret, Values},
+    error::{Error, Result},
+};
+
+/// The settings in the job file and the environment.
+pub(super) const FIELDS: &[Field] = &[
+    Field::new(
+        "hosts",
+        "host[:port] or an address, or several between commas, of which the first that answers is used; without a \
+         port 9200, or 443 after https://",
+    )
+    .variable("OPENSEARCH_HOSTS")
+    .ini("hosts")
+    .default("localhost:9200"),
+    Field::new("user", "the user; the default one is not sent to an http:// address")
+        .variable("OPENSEARCH_USER")
+        .ini("user")
+        .default("admin"),
+    Field::new("password", "the password")
+        .variable("OPENSEARCH_PASSWORD")
+        .ini("password")
+        .default("admin"),
+    Field::new("use_ssl", "whether hosts without a scheme are spoken to over TLS")
+        .variable("OPENSEARCH_USE_SSL")
+        .ini("use_ssl")
+        .default("true"),
+    Field::new("verify_certs", "whether the server must prove who it is")
+        .variable("OPENSEARCH_VERIFY_CERTS")
+        .ini("verify_certs")
+        .default("false"),
+    Field::new(
+        "ca_cert",
+        "a PEM file with the certificate authority of the server; implies verify_certs",
+    ),
+    Field::new(
+        "timeout",
+        "how long a request may take, where that is shorter than --timeout",
+    )
+    .variable("OPENSEARCH_TIMEOUT")
+    .ini("timeout"),
+    Field::new(
+        "max_retries",
+        "how often a document is sent again that the server has no room for just now",
+    )
+    .variable("OPENSEARCH_MAX_RETRIES")
+    .ini("max_retries")
+    .default("3"),
+    Field::new("number_of_shards", "shards of an index that is made")
+        .variable("OPENSEARCH_NUMBER_OF_SHARDS")
+        .ini("number_of_shards")
+        .default("1"),
+    Field::new("number_of_replicas", "replicas of an index that is made")
+        .variable("OPENSEARCH_NUMBER_OF_REPLICAS")
+        .ini("number_of_replicas")
+        .default("0"),
+];
+
+/// Takes an address apart: `https://[user[:password]@]host[:port][?verify_certs=…&ca_cert=…]`.
+///
+/// # Errors
+/// It cannot be read. The message does not repeat it.
+pub(super) fn place(address: &str) -> Result<Vec<(&'static str, Secret)>> {
+    let (host, login) = read_address(address, true)?;
+    let mut settings = vec![("hosts", Secret::new(host.to_string()))];
+    if let Some((user, password)) = login {
+        settings.push(("user", Secret::new(user)));
+        settings.extend(password.map(|password| ("password", password)));
+    }
+    let url = parse_url(address)?;
+    for (name, value) in url.query_pairs() {
+        let known = ["verify_certs", "ca_cert"]
+            .into_iter()
+            .find(|known| *known == name);
+        let name = known.ok_or_else(|| {
+            Error::config("the address of OpenSearch has a parameter that is not known")
+                .with_remedy("known: verify_certs, ca_cert")
+        })?;
+        settings.push((name, Secret::new(value)));
+    }
+    Ok(settings)
+}
+
+/// A server's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Host {
+    pub(super) tls: bool,
+    /// A name or an address, IPv6 in brackets.
+    name: String,
+    port: u16,
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}:{}", self.scheme(), self.name, self.port)
+    }
+}
+
+impl Host {
+    fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// The address for a client, with no login in it.
+    ///
+    /// # Errors
+    /// It is none, which its reading would have found.
+    pub(super) fn url(&self) -> Result<Url> {
+        parse_url(&self.to_string())
+    }
+}
+
+/// How a server proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Not at all, as LightRAG has it where nothing is said.
+    Anyone,
+    /// By a certificate that the system trusts.
+    System,
+    /// By a certificate that this file or the system vouches for.
+    Authority(PathBuf),
+}
+
+/// Which servers, as whom, and how an index is made.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    /// In the order in which they are tried. Never empty.
+    pub(super) hosts: Vec<Host>,
+    /// User and password; `None` where none is to be sent.
+    pub(super) login: Option<(String, Secret)>,
+    pub(super) trust: Trust,
+    /// The most that a request may take, where LightRAG's configuration says it.
+    pub(super) timeout: Option<Duration>,
+    /// How often a document is sent again that the server has no room for.
+    pub(super) max_retries: u32,
+    pub(super) shards: u32,
+    pub(super) replicas: u32,
+}
+
+impl Config {
+    pub(super) fn new(values: &Values) -> Result<Self> {
+        let use_ssl = values.flag("use_ssl")?.unwrap_or(true);
+        let expected = "host[:port], or several between commas";
+        let mut hosts = Vec::new();
+        let mut own_login = None;
+        let texts = values.required_text("hosts").split(',').map(str::trim);
+        for text in texts.filter(|text| !text.is_empty()) {
+            let (host, login) = read_address(text, use_ssl).map_err(|error| {
+                let place = values.invalid("hosts", expected);
+                Error::config(format!("{}; {}", place.message(), error.message()))
+            })?;
+            own_login = own_login.or(login);
+            hosts.push(host);
+        }
+        if hosts.is_empty() {
+            return Err(values.invalid("hosts", expected));
+        }
+        let trust = match values.text("ca_cert") {
+            Some(path) => Trust::Authority(path.into()),
+            None if values.flag("verify_certs")?.unwrap_or(false) => Trust::System,
+            None => Trust::Anyone,
+        };
+        let number = |name| -> Result<u32> {
+            let number = values.parse(name, "a whole number")?;
+            Ok(number.unwrap_or_default())
+        };
+        Ok(Self {
+            login: login(values, own_login, &hosts),
+            hosts,
+            trust,
+            timeout: values.duration("timeout")?,
+            max_retries: number("max_retries")?,
+            shards: number("number_of_shards")?.max(1),
+            replicas: number("number_of_replicas")?,
+        })
+    }
+
+    /// The place, for people.
+    pub(super) fn place(&self) -> String {
+        let scheme = self.hosts.first().map_or("https", Host::scheme);
+        let login = match &self.login {
+            Some((user, _)) => format!("{user}:***@"),
+            None => String::new(),
+        };
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|host| format!("{}:{}", host.name, host.port));
+        format!("{scheme}://{login}{}", hosts.collect::<Vec<_>>().join(","))
+    }
+}
+
+/// A user, and a password where there is one.
+type Login = (String, Option<Secret>);
+
+/// Whom to log in as. What an address says is stronger than what stands elsewhere.
+///
+/// LightRAG logs in as `admin` with the password `admin` where nobody says anything. A server that was named by an
+/// `http://` address is not sent that in clear text.
+fn login(values: &Values, own: Option<Login>, hosts: &[Host]) -> Option<(String, Secret)> {
+    let password = values.secret("password").unwrap_or_default();
+    if let Some((user, own_password)) = own {
+        return Some((user, own_password.unwrap_or(password)));
+    }
+    let user = values.text("user").filter(|user| !user.is_empty())?;
+    let origin = |name| values.get(name).map(|value| &value.origin);
+    let nobody_said_it = origin("user") == Some(&Origin::Default);
+    let named_by_address = matches!(origin("hosts"), Some(Origin::Flag(_) | Origin::Job { .. }));
+    let in_clear_text = hosts.iter().any(|host| !host.tls);
+    let keep = nobody_said_it && named_by_address && in_clear_text;
+    (!keep).then(|| (user.to_owned(), password))
+}
+
+/// Reads `host[:port]` or an address.
+///
+/// # Errors
+/// It cannot be read. The message does not repeat it.
+fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
+    let wrong = |what: &str| Err(Error::config(format!("an address of OpenSearch {what}")));
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
+        None => (None, text),
+    };
+    let tls = match scheme.as_deref() {
+        Some("https") => true,
+        Some("http") => false,
+        Some(_) => return wrong("begins with neither http:// nor https://"),
+        None => use_ssl,
+    };
+    let url = parse_url(&format!("{}://{rest}", if tls { "https" } else { "http" }))?;
+    let Some(name) = url.host_str() else {
+        return wrong("names no host");
+    };
+    if !matches!(url.path(), "" | "/") {
+        return wrong("has a path; OpenSearch is reached by host and port");
+    }
+    // As LightRAG's client has it: after https:// the web's port, otherwise OpenSearch's own.
+    let port = url.port().or(said_port(rest)).unwrap_or(match scheme.as_deref() {
+        Some("https") => 443,
+        _ => 9200,
+    });
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let password = url.password().map(|password| Secret::new(decode(password)));
+    let user = decode(url.username());
+    let login = (!user.is_empty() || password.is_some()).then_some((user, password));
+    let name = name.to_owned();
+    Ok((Host { tls, name, port }, login))
+}
+
+/// The port that stands in an address, which a parsed one forgets where it is the scheme's own.
+fn said_port(rest: &str) -> Option<u16> {
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (_, port) = authority.rsplit_once(':')?;
+    port.parse().ok()
+}
+
+fn parse_url(text: &str) -> Result<Url> {
+    Url::parse(text).map_err(|error| Error::config(format!("cannot read an address of OpenSearch: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Value, error::Side};
+
+    fn values(settings: &[(&'static str, &str, Origin)]) -> Values {
+        let mut values = Values::new(Side::Target);
+        for field in FIELDS {
+            let text = field.default.map(Secret::new);
+            let origin = Origin::Default;
+            text.into_iter().for_each(|text| {
+                values.set(
+                    field.name,
+                    Value {
+                        text,
+                        origin: origin.clone(),
+                    },
+                );
+            });
+        }
+        for (name, text, origin) in settings {
+            let text = Secret::new(*text);
+            let origin = origin.clone();
+            values.set(name, Value { text, origin });
+        }
+        values
+    }
+
+    fn variable(name: &'static str, text: &'static str) -> (&'static str, &'static str, Origin) {
+        (name, text, Origin::Variable(String::new()))
+    }
+
+    fn flag(address: &str) -> Values {
+        let settings = place(address).unwrap();
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(name, text)| (*name, text.expose(), Origin::Flag("--target")))
+            .collect();
+        values(&settings)
+    }
+
+    #[test]
+    fn without_a_word_it_is_lightrags_own_place() {
+        let config = Config::new(&values(&[])).unwrap();
+        assert_eq!(config.place(), "https://admin:***@localhost:9200");
+        assert_eq!(config.trust, Trust::Anyone);
+        assert_eq!(
+            (config.shards, config.replicas, config.max_retries, config.timeout),
+            (1, 0, 3, None)
+        );
+    }
+
+    #[test]
+    fn hosts_are_read_as_lightrags_client_reads_them() {
+        let hosts = "a, b:1 ,http://c,https://d,https://e:9200,[::1]:7,http://f:80";
+        let config = Config::new(&values(&[variable("hosts", hosts)])).unwrap();
+        let read: Vec<String> = config.hosts.iter().map(Host::to_string).collect();
+        assert_eq!(
+            read,
+            [
+                "https://a:9200",
+                "https://b:1",
+                "http://c:9200",
+                "https://d:443",
+                "https://e:9200",
+                "https://[::1]:7",
+                "http://f:80"
+            ]
+        );
+        let config = Config::new(&values(&[variable("use_ssl", "false")])).unwrap();
+        assert_eq!(config.place(), "http://admin:***@localhost:9200");
+    }
+
+    #[test]
+    fn an_address_brings_its_login_and_hides_the_password() {
+        let config = Config::new(&flag("https://me:p%40ss%2f@h:9?verify_certs=true")).unwrap();
+        assert_eq!(config.place(), "https://me:***@h:9");
+        assert_eq!(config.login, Some(("me".to_owned(), Secret::new("p@ss/"))));
+        assert_eq!(config.trust, Trust::System);
+        assert!(!format!("{config:?}").contains("p@ss/"));
+    }
+
+    #[test]
+    fn the_default_login_is_not_sent_in_clear_text_to_a_named_server() {
+        assert_eq!(Config::new(&flag("http://h:9200")).unwrap().login, None);
+        let over_tls = Config::new(&flag("https://h:9200")).unwrap();
+        assert_eq!(over_tls.place(), "https://admin:***@h:9200");
+        let mut said = flag("http://h:80");
+        let text = Secret::new("admin");
+        let origin = Origin::Variable("OPENSEARCH_USER".to_owned());
+        said.set("user", Value { text, origin });
+        assert_eq!(Config::new(&said).unwrap().place(), "http://admin:***@h:80");
+    }
+
+    #[test]
+    fn an_authority_means_that_the_server_must_prove_itself() {
+        let config = Config::new(&flag("https://h?ca_cert=/etc/ca.pem")).unwrap();
+        assert_eq!(config.trust, Trust::Authority("/etc/ca.pem".into()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_told_without_it() {
+        for address in [
+            "https://me:hunter2@h/path",
+            "https://me:hunter2@h?x=1",
+            "https://me:hunter2@",
+            "ftp://me:hunter2@h",
+        ] {
+            let error = place(address).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        let error = Config::new(&values(&[variable("hosts", " , ")])).unwrap_err();
+        assert!(error.message().contains("target.hosts"), "{error}");
+    }
+}

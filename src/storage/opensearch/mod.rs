@@ -1,0 +1,129 @@
+//! LightRAG's `OpenSearchKVStorage`: one index a workspace, one document a record.
+//!
+//! * `config`: which servers, as whom, and how an index is made.
+//! * `client`: requests and answers, and what went wrong with them in this program's words.
+//! * `layout`: a record ↔ a document, and the names of indices.
+//! * `mapping`: what an index expects of fields, and how to make it take records that it refuses.
+//! * `source`, `target`: reading in the order of keys; writing in bulk.
+
+mod client;
+mod config;
+mod layout;
+mod mapping;
+mod source;
+mod target;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::{client::Client, config::Config, source::OpenSearchSource, target::OpenSearchTarget};
+use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
+use crate::{
+    config::{Field, Secret, Values},
+    error::Result,
+};
+
+/// The indices of `OpenSearchKVStorage`.
+pub struct OpenSearch;
+
+#[async_trait]
+impl Backend for OpenSearch {
+    fn kind(&self) -> &'static str {
+        "opensearch"
+    }
+
+    fn title(&self) -> &'static str {
+        "OpenSearch"
+    }
+
+    fn class_name(&self) -> &'static str {
+        "OpenSearchKVStorage"
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &["os"]
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        &["http", "https"]
+    }
+
+    fn ini_section(&self) -> Option<&'static str> {
+        Some("opensearch")
+    }
+
+    fn workspace_variable(&self) -> Option<&'static str> {
+        Some("OPENSEARCH_WORKSPACE")
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        config::FIELDS
+    }
+
+    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        config::place(place)
+    }
+
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+        let config = Config::new(values)?;
+        let client = Client::connect(&config, options.timeout).await?;
+        Ok(Arc::new(OpenSearchStorage {
+            config,
+            client: Arc::new(client),
+        }))
+    }
+}
+
+struct OpenSearchStorage {
+    config: Config,
+    client: Arc<Client>,
+}
+
+#[async_trait]
+impl Storage for OpenSearchStorage {
+    fn location(&self) -> Location {
+        Location {
+            kind: OpenSearch.kind().to_owned(),
+            location: self.config.place(),
+        }
+    }
+
+    /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
+    /// hold. Whether `space_1` is short for `Space 1`, nobody can tell any more.
+    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+        let names = self.client.index_names(&layout::any_index()).await?;
+        let mut found: Vec<Workspace> = names
+            .iter()
+            .filter_map(|name| layout::workspace_of_index(name))
+            .collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    async fn container(&self, workspace: &Workspace) -> Result<Container> {
+        let index = layout::index_name(workspace)?;
+        let found = self.client.field(&index, layout::MIRRORED_ID).await?;
+        // An alias is not the place; the indices behind it are.
+        let indices = match found {
+            Some(found) if !found.indices.is_empty() => found.indices.join(","),
+            _ => index,
+        };
+        Ok(Container {
+            server: self.client.cluster().to_owned(),
+            place: format!("index {indices}"),
+        })
+    }
+
+    async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
+        let index = layout::index_name(workspace)?;
+        Ok(Arc::new(OpenSearchSource::new(Arc::clone(&self.client), index)))
+    }
+
+    async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
+        let index = layout::index_name(workspace)?;
+        let source = OpenSearchSource::new(Arc::clone(&self.client), index);
+        Ok(Arc::new(OpenSearchTarget::new(source, &self.config)))
+    }
+}

@@ -1,0 +1,628 @@
+//! Writing an index in bulk.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use opensearch::http::Method;
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+use tokio::sync::{Mutex, OnceCell};
+
+use super::{
+    client::{Cause, Client, Request},
+    config::Config,
+    layout::{self, MIRRORED_ID, Operation},
+    mapping::{self, Properties},
+    source::OpenSearchSource,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::{CacheKey, Record, RejectKind, Selection},
+    storage::{Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode},
+};
+
+/// How large a bulk request should be, in bytes. Larger ones are no faster.
+const BULK_BYTES: usize = 8 << 20;
+
+/// The largest request that a server takes as a rule (`http.max_content_length`), in bytes.
+const USUAL_LARGEST_REQUEST: usize = 100 << 20;
+
+/// The wait before a document is sent again that the server had no room for; it doubles from time to time.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// How often a record is sent again with something about it mended.
+const MOST_MENDINGS: u32 = 10;
+
+/// The index of a workspace, to read and write.
+pub(super) struct OpenSearchTarget {
+    source: Arc<OpenSearchSource>,
+    shards: u32,
+    replicas: u32,
+    max_retries: u32,
+    /// The largest request that the server takes, in bytes.
+    largest_request: AtomicUsize,
+    /// How large a request with several records may be, in bytes.
+    bulk_bytes: AtomicUsize,
+    /// Whether the server answers before a document is on the disk.
+    is_lazy: AtomicBool,
+    has_written: AtomicBool,
+    /// Set when LightRAG's fields are known to be mapped.
+    usual_fields: OnceCell<()>,
+    /// Held while the mapping is looked at and changed.
+    mending: Mutex<()>,
+    /// What the server changed or refused that nobody could know before, for whoever compares afterwards.
+    surprises: std::sync::Mutex<HashMap<CacheKey, Outcome>>,
+}
+
+/// How many surprises are remembered.
+const MOST_SURPRISES: usize = 10_000;
+
+/// A record that is to be sent, for the first time or again.
+struct Pending {
+    /// Its place in the batch.
+    at: usize,
+    left_behind: Vec<String>,
+    /// How often the server had no room for it.
+    waits: u32,
+    mendings: u32,
+    /// Whether an earlier request may have written it.
+    may_be_there: bool,
+}
+
+/// A record with why the server refused it.
+struct Refused {
+    pending: Pending,
+    cause: Cause,
+}
+
+/// What came of sending records once.
+#[derive(Default)]
+struct Round {
+    /// There was no room for them.
+    again: Vec<Pending>,
+    /// Why, and with which status.
+    busy: Option<(u16, Cause)>,
+    refused: Vec<Refused>,
+}
+
+#[derive(Deserialize)]
+struct BulkAnswer {
+    items: Vec<BulkItem>,
+}
+
+#[derive(Deserialize)]
+struct BulkItem {
+    #[serde(alias = "index", alias = "create")]
+    operation: ItemAnswer,
+}
+
+#[derive(Deserialize)]
+struct ItemAnswer {
+    status: u16,
+    #[serde(default)]
+    error: Cause,
+}
+
+/// Whether a status asks to come back later.
+fn is_busy(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+impl OpenSearchTarget {
+    pub(super) fn new(source: OpenSearchSource, config: &Config) -> Self {
+        Self {
+            source: Arc::new(source),
+            shards: config.shards,
+            replicas: config.replicas,
+            max_retries: config.max_retries,
+            largest_request: AtomicUsize::new(USUAL_LARGEST_REQUEST),
+            bulk_bytes: AtomicUsize::new(BULK_BYTES),
+            is_lazy: AtomicBool::new(false),
+            has_written: AtomicBool::new(false),
+            usual_fields: OnceCell::new(),
+            mending: Mutex::new(()),
+            surprises: std::sync::Mutex::default(),
+        }
+    }
+
+    fn client(&self) -> &Client {
+        &self.source.client
+    }
+
+    fn index(&self) -> &str {
+        &self.source.index
+    }
+
+    /// Makes the index as LightRAG makes it, unless somebody else does at the same time.
+    async fn make_index(&self) -> Result<()> {
+        let body = json!({
+            "mappings": {
+                "dynamic": true,
+                "properties": {MIRRORED_ID: {"type": "keyword"}},
+            },
+            "settings": {
+                "index": {"number_of_shards": self.shards, "number_of_replicas": self.replicas},
+            },
+        });
+        let what = format!("make the index {}", self.index());
+        let request = Request::new(Method::Put, format!("/{}", self.index()), what).json(&body);
+        let answer = self.client().send(&request).await?;
+        if answer.status == 400 && answer.cause().is("resource_already_exists_exception") {
+            return Ok(());
+        }
+        self.client().success(&request, answer).map(drop)
+    }
+
+    /// Looks for what would make every write fail, and at how the index keeps what is written.
+    async fn check_settings(&self) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Index {
+            settings: BTreeMap<String, serde_json::Value>,
+        }
+        let what = format!("look at the settings of the index {}", self.index());
+        let query = [("flat_settings", "true")];
+        let path = format!("/{}/_settings", self.index());
+        let request = Request::new(Method::Get, path, what).query(&query);
+        let answer = self.client().send(&request).await?;
+        if answer.status == 403 {
+            // Who may write documents need not be allowed to look at settings.
+            return Ok(());
+        }
+        let answer = self.client().success(&request, answer)?;
+        let indices: BTreeMap<String, Index> = self.client().parse(&request.what, &answer.body)?;
+        for (name, index) in indices {
+            let is = |setting: &str, value: &str| {
+                let found = index.settings.get(setting);
+                found.and_then(serde_json::Value::as_str) == Some(value)
+            };
+            if is("index.verified_before_close", "true") {
+                let message = format!("the index {name} at {} is closed", self.client().host());
+                return Err(Error::new(ErrorKind::Refused, message)
+                    .with_remedy(format!("open it: POST /{name}/_open")));
+            }
+            for block in ["write", "read_only", "read_only_allow_delete"] {
+                let setting = format!("index.blocks.{block}");
+                if is(&setting, "true") {
+                    let message = format!(
+                        "the index {name} at {} cannot be written: {setting} is set",
+                        self.client().host()
+                    );
+                    let remedy = match block {
+                        "read_only_allow_delete" => format!(
+                            "a full disk sets it: free space there, then PUT /{name}/_settings {{\"{setting}\": null}}"
+                        ),
+                        _ => format!(
+                            "PUT /{name}/_settings {{\"{setting}\": null}}, or choose another workspace"
+                        ),
+                    };
+                    return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+                }
+            }
+            if is("index.translog.durability", "async") {
+                self.is_lazy.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the server how large a request may be; where it does not tell, what is usual holds.
+    async fn learn_largest_request(&self) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Nodes {
+            #[serde(default)]
+            nodes: BTreeMap<String, Node>,
+        }
+        #[derive(Deserialize)]
+        struct Node {
+            http: Http,
+        }
+        #[derive(Deserialize)]
+        struct Http {
+            max_content_length_in_bytes: usize,
+        }
+        let query = [("filter_path", "nodes.*.http.max_content_length_in_bytes")];
+        let request = Request::new(Method::Get, "/_nodes/http", "ask for the size of requests").query(&query);
+        let answer = self.client().send(&request).await?;
+        if answer.is_success()
+            && let Ok(found) = serde_json::from_slice::<Nodes>(&answer.body)
+        {
+            let sizes = found
+                .nodes
+                .values()
+                .map(|node| node.http.max_content_length_in_bytes);
+            if let Some(smallest) = sizes.min() {
+                self.largest_request.store(smallest, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The mapping of the index as it is now.
+    async fn properties(&self) -> Result<Properties> {
+        #[derive(Deserialize)]
+        struct Index {
+            mappings: Mappings,
+        }
+        #[derive(Deserialize)]
+        struct Mappings {
+            #[serde(default)]
+            properties: Properties,
+        }
+        let what = format!("look at the mapping of the index {}", self.index());
+        let path = format!("/{}/_mapping", self.index());
+        let body = self
+            .client()
+            .ask(Request::new(Method::Get, path, what.as_str()))
+            .await?;
+        let indices: BTreeMap<String, Index> = self.client().parse(&what, &body)?;
+        let mut indices = indices.into_values();
+        Ok(indices
+            .next()
+            .map(|index| index.mappings.properties)
+            .unwrap_or_default())
+    }
+
+    /// Adds to the mapping; `false` where the server refuses.
+    async fn add_properties(&self, properties: &Properties) -> Result<bool> {
+        let what = format!("extend the mapping of the index {}", self.index());
+        let path = format!("/{}/_mapping", self.index());
+        let request = Request::new(Method::Put, path, what).json(&json!({"properties": properties}));
+        let answer = self.client().send(&request).await?;
+        if matches!(answer.status, 400 | 403) {
+            tracing::debug!("{}: {}", request.what, answer.cause().text());
+            return Ok(false);
+        }
+        self.client().success(&request, answer)?;
+        Ok(true)
+    }
+
+    /// Has LightRAG's fields mapped as its own documents would have it, before values of other shapes are sent.
+    async fn map_usual_fields(&self) -> Result<()> {
+        let map = || async {
+            let _mending = self.mending.lock().await;
+            let missing = mapping::missing_usual(&self.properties().await?);
+            if !missing.is_empty() && !self.add_properties(&missing).await? {
+                tracing::warn!(
+                    "the fields of the index {} could not be mapped before odd values are written to it",
+                    self.index()
+                );
+            }
+            Ok(())
+        };
+        self.usual_fields.get_or_try_init(map).await.copied()
+    }
+
+    /// Sends records in as many requests as it takes.
+    async fn send_all(
+        &self,
+        batch: &[Record],
+        pending: Vec<Pending>,
+        mode: WriteMode,
+        outcomes: &mut [Option<Outcome>],
+    ) -> Result<Round> {
+        let mut round = Round::default();
+        let mut body = Vec::new();
+        let mut sent: Vec<(Pending, Operation)> = Vec::new();
+        for pending in pending {
+            let largest = self.largest_request.load(Ordering::Relaxed);
+            let limit = self.bulk_bytes.load(Ordering::Relaxed).min(largest);
+            let start = body.len();
+            let mut operation =
+                layout::push_operation(&mut body, &batch[pending.at], mode, &pending.left_behind);
+            if start > 0 && body.len() > limit {
+                let next = body.split_off(start);
+                let full = std::mem::replace(&mut body, next);
+                operation.document = operation.document.start - start..operation.document.end - start;
+                self.send_once(batch, full, std::mem::take(&mut sent), mode, outcomes, &mut round)
+                    .await?;
+            }
+            if sent.is_empty() && body.len() > largest {
+                outcomes[pending.at] = Some(too_large(body.len(), largest));
+                body.clear();
+                continue;
+            }
+            sent.push((pending, operation));
+        }
+        if !sent.is_empty() {
+            self.send_once(batch, body, sent, mode, outcomes, &mut round)
+                .await?;
+        }
+        Ok(round)
+    }
+
+    /// Sends one bulk request and sorts its records by what became of them.
+    async fn send_once(
+        &self,
+        batch: &[Record],
+        body: Vec<u8>,
+        sent: Vec<(Pending, Operation)>,
+        mode: WriteMode,
+        outcomes: &mut [Option<Outcome>],
+        round: &mut Round,
+    ) -> Result<()> {
+        let what = format!("write to the index {}", self.index());
+        let query = [("filter_path", "items.*.status,items.*.error")];
+        let body = bytes::Bytes::from(body);
+        let request = Request::new(Method::Post, self.source.path("_bulk"), what.as_str())
+            .query(&query)
+            .body(body.clone());
+        self.has_written.store(true, Ordering::Relaxed);
+        let answer = self.client().send(&request).await?;
+        if answer.status == 413 {
+            // Something before the server takes less than the server.
+            if sent.len() > 1 {
+                self.bulk_bytes.fetch_min(body.len() / 2, Ordering::Relaxed);
+                round.again.extend(sent.into_iter().map(|(pending, _)| pending));
+                return Ok(());
+            }
+            for (pending, _) in sent {
+                outcomes[pending.at] = Some(too_large(body.len(), body.len() - 1));
+            }
+            return Ok(());
+        }
+        let cause = answer.cause();
+        if is_busy(answer.status) && !cause.is("cluster_block_exception") {
+            let may_be_there = answer.status != 429;
+            round.again.extend(sent.into_iter().map(|(pending, _)| Pending {
+                waits: pending.waits + 1,
+                may_be_there: pending.may_be_there || may_be_there,
+                ..pending
+            }));
+            round.busy = Some((answer.status, cause));
+            return Ok(());
+        }
+        let answer = self.client().success(&request, answer)?;
+        let answered: BulkAnswer = self.client().parse(&what, &answer.body)?;
+        if answered.items.len() != sent.len() {
+            let message = format!(
+                "cannot {what} at {}: {} answers for {} documents",
+                self.client().host(),
+                answered.items.len(),
+                sent.len()
+            );
+            return Err(Error::new(ErrorKind::Server, message));
+        }
+        for ((mut pending, operation), item) in sent.into_iter().zip(answered.items) {
+            let ItemAnswer { status, error } = item.operation;
+            match status {
+                200..300 => outcomes[pending.at] = Some(Outcome::Written(operation.changes)),
+                409 if mode == WriteMode::Create => {
+                    let is_ours = pending.may_be_there
+                        && self
+                            .is_there(&batch[pending.at], &body[operation.document])
+                            .await?;
+                    outcomes[pending.at] = Some(match is_ours {
+                        true => Outcome::Written(operation.changes),
+                        false => Outcome::Exists,
+                    });
+                }
+                400 | 409 => round.refused.push(Refused {
+                    pending,
+                    cause: error,
+                }),
+                _ if is_busy(status) && !error.is("cluster_block_exception") => {
+                    pending.waits += 1;
+                    pending.may_be_there |= status != 429;
+                    round.again.push(pending);
+                    round.busy = Some((status, error));
+                }
+                _ => return Err(self.client().refused(self.client().host(), &what, status, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the index has just this document: an earlier request had written it before it failed.
+    async fn is_there(&self, record: &Record, document: &[u8]) -> Result<bool> {
+        let found = self.source.fetch(&[record.key()], true).await?;
+        let Ok(document) = serde_json::from_slice::<&RawValue>(document) else {
+            return Ok(false);
+        };
+        let mut value = Vec::new();
+        layout::push_value(&mut value, document);
+        Ok(found.into_iter().flatten().any(|entry| entry.raw() == &value))
+    }
+
+    /// Remembers what a preview could not tell.
+    fn remember(&self, batch: &[Record], outcomes: &[Option<Outcome>]) {
+        for (record, outcome) in batch.iter().zip(outcomes) {
+            match outcome {
+                Some(Outcome::Written(changes)) if changes.left_behind.is_empty() => continue,
+                None | Some(Outcome::Exists) => continue,
+                Some(outcome) => {
+                    let mut surprises = self.surprises.lock().unwrap_or_else(PoisonError::into_inner);
+                    if surprises.len() < MOST_SURPRISES {
+                        surprises.insert(record.key().clone(), outcome.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the mapping take what was refused, or leaves fields behind that it cannot take. Gives back what is worth
+    /// sending again; for the rest it is known now why not.
+    async fn mend(
+        &self,
+        batch: &[Record],
+        refused: Vec<Refused>,
+        outcomes: &mut [Option<Outcome>],
+    ) -> Result<Vec<Pending>> {
+        let _mending = self.mending.lock().await;
+        let properties = self.properties().await?;
+        let mut tried: Vec<(Properties, bool)> = Vec::new();
+        let mut again = Vec::new();
+        for Refused { mut pending, cause } in refused {
+            pending.mendings += 1;
+            if pending.mendings > MOST_MENDINGS {
+                outcomes[pending.at] = Some(rejected(&cause));
+                continue;
+            }
+            let fields = batch[pending.at].fields();
+            let reason = format!("{} {}", cause.reason(), cause.text());
+            let mended = mapping::mend(&properties, &fields, &reason);
+            let helps = if mended.is_empty() {
+                // Another batch may have mended it since this record was sent.
+                pending.mendings == 1
+            } else if let Some((_, helped)) = tried.iter().find(|(before, _)| *before == mended) {
+                *helped
+            } else {
+                let helped = self.add_properties(&mended).await?;
+                if helped {
+                    let names: Vec<&str> = mended.keys().map(String::as_str).collect();
+                    tracing::warn!(
+                        "the index {} refused a record ({}); values of {} that it cannot index are kept all the same",
+                        self.index(),
+                        cause.text(),
+                        names.join(", ")
+                    );
+                }
+                tried.push((mended, helped));
+                helped
+            };
+            if helps {
+                again.push(pending);
+                continue;
+            }
+            let left = mapping::leave_behind(&properties, &fields, &reason);
+            let new = left
+                .into_iter()
+                .filter(|name| !pending.left_behind.contains(name));
+            let new: Vec<String> = new.collect();
+            if new.is_empty() {
+                outcomes[pending.at] = Some(rejected(&cause));
+            } else {
+                pending.left_behind.extend(new);
+                again.push(pending);
+            }
+        }
+        Ok(again)
+    }
+}
+
+fn too_large(bytes: usize, most: usize) -> Outcome {
+    let reason = format!("the record takes a request of {bytes} bytes; OpenSearch takes at most {most}");
+    Outcome::rejected(RejectKind::ValueTooLarge, reason)
+}
+
+/// The outcome of a record that the server refused for what it holds.
+fn rejected(cause: &Cause) -> Outcome {
+    let about_fields = [
+        "mapper_parsing_exception",
+        "illegal_argument_exception",
+        "strict_dynamic_mapping_exception",
+    ];
+    let kind = if cause.is("stream_constraints_exception") || cause.text().contains("String value length") {
+        RejectKind::ValueTooLarge
+    } else if about_fields.iter().any(|kind| cause.is(kind)) {
+        RejectKind::InvalidField
+    } else {
+        RejectKind::RefusedByTarget
+    };
+    Outcome::rejected(kind, format!("OpenSearch refused it: {}", cause.text()))
+}
+
+#[async_trait]
+impl Source for OpenSearchTarget {
+    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
+        self.source.count(selection, progress).await
+    }
+
+    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
+        Arc::clone(&self.source).scan(selection, limit, from)
+    }
+
+    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
+        self.source.get_many(keys).await
+    }
+}
+
+#[async_trait]
+impl Target for OpenSearchTarget {
+    async fn prepare(&self) -> Result<()> {
+        if self.client().field(self.index(), MIRRORED_ID).await?.is_none() {
+            self.make_index().await?;
+        }
+        self.check_settings().await?;
+        self.learn_largest_request().await
+    }
+
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; batch.len()];
+        let mut pending = Vec::with_capacity(batch.len());
+        for (at, record) in batch.iter().enumerate() {
+            match layout::preview(record) {
+                refused @ Outcome::Rejected { .. } => outcomes[at] = Some(refused),
+                _ => pending.push(Pending {
+                    at,
+                    left_behind: Vec::new(),
+                    waits: 0,
+                    mendings: 0,
+                    may_be_there: false,
+                }),
+            }
+        }
+        let is_odd = |pending: &Pending| !mapping::is_usual(&batch[pending.at].fields());
+        if !self.usual_fields.initialized() && pending.iter().any(is_odd) {
+            self.map_usual_fields().await?;
+        }
+        while !pending.is_empty() {
+            let round = self.send_all(batch, pending, mode, &mut outcomes).await?;
+            pending = round.again;
+            if let Some((status, cause)) = round.busy {
+                let waits = pending.iter().map(|pending| pending.waits).max().unwrap_or(1);
+                if waits > self.max_retries {
+                    let what = format!("write to the index {}", self.index());
+                    return Err(self.client().refused(self.client().host(), &what, status, &cause));
+                }
+                tokio::time::sleep(FIRST_WAIT * 2_u32.saturating_pow(waits.saturating_sub(1))).await;
+            }
+            if !round.refused.is_empty() {
+                pending.extend(self.mend(batch, round.refused, &mut outcomes).await?);
+            }
+        }
+        self.remember(batch, &outcomes);
+        let answered: Option<Vec<Outcome>> = outcomes.into_iter().collect();
+        answered.ok_or_else(|| Error::new(ErrorKind::Internal, "a record of a batch got no answer"))
+    }
+
+    fn preview(&self, record: &Record) -> Outcome {
+        let surprises = self.surprises.lock().unwrap_or_else(PoisonError::into_inner);
+        let surprise = surprises.get(record.key()).cloned();
+        surprise.unwrap_or_else(|| layout::preview(record))
+    }
+
+    async fn flush(&self) -> Result<()> {
+        // A server that is not lazy has written a document to its disk when it says that it has it.
+        if self.is_lazy.load(Ordering::Relaxed) && self.has_written.load(Ordering::Relaxed) {
+            let what = format!("flush the index {}", self.index());
+            self.client()
+                .ask(Request::new(Method::Post, self.source.path("_flush"), what))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&self) -> Result<()> {
+        if !self.has_written.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let what = format!("refresh the index {}", self.index());
+        let request = Request::new(Method::Post, self.source.path("_refresh"), what);
+        let answer = self.client().send(&request).await?;
+        if answer.status == 403 {
+            tracing::warn!(
+                "the login may not refresh the index {}; searches find what was written a little later",
+                self.index()
+            );
+            return Ok(());
+        }
+        self.client().success(&request, answer).map(drop)
+    }
+}
