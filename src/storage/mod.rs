@@ -20,6 +20,7 @@
 mod registry;
 
 pub mod json;
+pub mod mongo;
 pub mod redis;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};

@@ -1,9 +1,9 @@
 //! The list of storages: the one place above the rooms that names them.
 
-use super::{Backend, json};
+use super::{Backend, json, mongo};
 
 /// Every storage, in the order of LightRAG's own list.
-static BACKENDS: &[&dyn Backend] = &[&json::Json];
+static BACKENDS: &[&dyn Backend] = &[&json::Json, &mongo::Mongo];
 
 /// Every storage, in the order in which they are listed to people.
 pub fn backends() -> &'static [&'static dyn Backend] {

@@ -40,3 +40,4 @@ macro_rules! conforms {
 }
 
 conforms!(json);
+conforms!(mongo);
