@@ -22,6 +22,7 @@ mod registry;
 pub mod json;
 pub mod postgres;
 pub mod opensearch;
+pub mod mongo;
 pub mod redis;
 mod tls;
 

@@ -42,4 +42,5 @@ macro_rules! conforms {
 conforms!(json);
 conforms!(redis);
 conforms!(postgres);
+conforms!(mongo);
 conforms!(opensearch);

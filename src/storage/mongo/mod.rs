@@ -1,0 +1,155 @@
+//! LightRAG's `MongoKVStorage`: a collection a workspace, a document a record.
+//!
+//! * `config`: where the server is.
+//! * `server`: the connection, its limits, and what its errors mean.
+//! * `layout`: documents ↔ records.
+//! * `source`, `target`: reading in the order of keys; inserting, and replacing what is there.
+
+mod config;
+mod layout;
+mod server;
+mod source;
+mod target;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::{config::Config, server::Server, source::MongoSource, target::MongoTarget};
+use super::{Backend, ConnectOptions, Container, Location, NAMESPACE, Source, Storage, Target, Workspace};
+use crate::{
+    config::{Field, Secret, Values},
+    error::Result,
+    record::OnInvalid,
+};
+
+/// The collections of `MongoKVStorage`.
+pub struct Mongo;
+
+#[async_trait]
+impl Backend for Mongo {
+    fn kind(&self) -> &'static str {
+        "mongo"
+    }
+
+    fn title(&self) -> &'static str {
+        "MongoDB"
+    }
+
+    fn class_name(&self) -> &'static str {
+        "MongoKVStorage"
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &["mongodb"]
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        &["mongodb", "mongodb+srv"]
+    }
+
+    fn ini_section(&self) -> Option<&'static str> {
+        Some("mongodb")
+    }
+
+    fn workspace_variable(&self) -> Option<&'static str> {
+        Some("MONGODB_WORKSPACE")
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        config::FIELDS
+    }
+
+    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        config::place(place)
+    }
+
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+        let config = Config::new(values, options).await?;
+        Ok(Arc::new(MongoStorage {
+            server: Arc::new(Server::connect(config).await?),
+            on_invalid: options.on_invalid,
+        }))
+    }
+}
+
+struct MongoStorage {
+    server: Arc<Server>,
+    on_invalid: OnInvalid,
+}
+
+#[async_trait]
+impl Storage for MongoStorage {
+    fn location(&self) -> Location {
+        Location {
+            kind: Mongo.kind().to_owned(),
+            location: self.server.location().to_owned(),
+        }
+    }
+
+    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+        let names = self
+            .server
+            .database()
+            .list_collection_names()
+            // A login that may read some collections may list those.
+            .authorized_collections(true)
+            .await
+            .map_err(|error| self.server.failed("list the collections of", error))?;
+        let mut found: Vec<Workspace> = names.iter().filter_map(|name| workspace_of(name)).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    async fn container(&self, workspace: &Workspace) -> Result<Container> {
+        let database = self.server.database_name();
+        let collection = config::collection(database, workspace)?;
+        Ok(Container {
+            server: self.server.identity.clone(),
+            place: format!("collection {database}.{collection}"),
+        })
+    }
+
+    async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
+        let name = config::collection(self.server.database_name(), workspace)?;
+        let collection = self.server.collection(&name);
+        Ok(Arc::new(MongoSource::new(Arc::clone(&self.server), collection)))
+    }
+
+    async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
+        let name = config::collection(self.server.database_name(), workspace)?;
+        Ok(Arc::new(MongoTarget::new(
+            Arc::clone(&self.server),
+            self.server.primary_collection(&name),
+            self.on_invalid,
+        )))
+    }
+}
+
+/// The workspace whose cache a collection is. A name that LightRAG could not open is none of its own.
+fn workspace_of(collection: &str) -> Option<Workspace> {
+    let name = match collection.strip_suffix(NAMESPACE)? {
+        "" => "",
+        prefix => prefix.strip_suffix('_').filter(|name| !name.is_empty())?,
+    };
+    Workspace::new(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collection_names_its_workspace() {
+        let name = |collection| workspace_of(collection).map(|workspace| workspace.name().to_owned());
+        assert_eq!(name("llm_response_cache").as_deref(), Some(""));
+        assert_eq!(name("space1_llm_response_cache").as_deref(), Some("space1"));
+        assert_eq!(
+            name("_llm_response_cache_llm_response_cache").as_deref(),
+            Some("_llm_response_cache")
+        );
+        assert_eq!(name("_llm_response_cache"), None);
+        assert_eq!(name("text_chunks"), None);
+        assert_eq!(name("a/b_llm_response_cache"), None);
+    }
+}

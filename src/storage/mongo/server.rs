@@ -1,0 +1,497 @@
+//! The connection to a server: its limits, its identity, and what its errors mean.
+
+use std::{
+    collections::BTreeMap,
+    io::ErrorKind as Io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use mongodb::{
+    Client, Collection, Database,
+    bson::{Bson, Document, RawDocumentBuf, doc},
+    error::{Error as DriverError, ErrorKind as DriverErrorKind, WriteFailure},
+    event::{EventHandler, sdam::SdamEvent},
+    options::{Collation, CollectionOptions, ReadPreference, SelectionCriteria, Tls, WriteConcern},
+};
+use tokio::sync::Notify;
+
+use super::config::Config;
+use crate::{
+    config::Secret,
+    error::{Error, ErrorKind, Result},
+};
+
+/// What the server takes at once, as its `hello` says (MongoDB manual, "MongoDB Limits and Thresholds").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Bytes of a document.
+    pub(super) document: usize,
+    /// Bytes of a message.
+    pub(super) message: usize,
+    /// Operations in a write command.
+    pub(super) operations: usize,
+}
+
+impl Limits {
+    fn of(hello: &Document) -> Self {
+        let limit = |name: &str, default| {
+            let said = integer(hello.get(name)).and_then(|limit| usize::try_from(limit).ok());
+            said.filter(|limit| *limit > 0).unwrap_or(default)
+        };
+        Self {
+            document: limit("maxBsonObjectSize", 16 << 20),
+            message: limit("maxMessageSizeBytes", 48_000_000),
+            operations: limit("maxWriteBatchSize", 100_000),
+        }
+    }
+}
+
+/// A whole number in a reply, which servers write in any of their types.
+pub(super) fn integer(value: Option<&Bson>) -> Option<i64> {
+    match value? {
+        Bson::Int32(number) => Some(i64::from(*number)),
+        Bson::Int64(number) => Some(*number),
+        // Counts and codes are far below 2⁵³.
+        Bson::Double(number) => Some(*number as i64),
+        _ => None,
+    }
+}
+
+/// A connected server and one of its databases. It has no `Debug`: the client holds the password.
+pub(super) struct Server {
+    client: Client,
+    database: Database,
+    names: Names,
+    /// What it says of itself.
+    pub(super) identity: String,
+    pub(super) limits: Limits,
+    pub(super) write_concern: WriteConcern,
+    heartbeats: Arc<Heartbeats>,
+}
+
+/// What errors name.
+struct Names {
+    database: String,
+    location: String,
+    hosts: String,
+    user: Option<String>,
+    password: Option<Secret>,
+    tls: bool,
+}
+
+impl Server {
+    /// Connects and logs in.
+    ///
+    /// # Errors
+    /// No server is there, TLS or the login fails.
+    pub(super) async fn connect(config: Config) -> Result<Self> {
+        let Config {
+            mut options,
+            database,
+            location,
+            hosts,
+            user,
+            password,
+            write_concern,
+        } = config;
+        let heartbeats = Arc::new(Heartbeats::default());
+        let seeds = options.hosts.len();
+        let listener = Arc::clone(&heartbeats);
+        options.sdam_event_handler = Some(EventHandler::callback(move |event| listener.hear(event)));
+        let names = Names {
+            tls: matches!(options.tls, Some(Tls::Enabled(_))),
+            database,
+            location,
+            hosts,
+            user,
+            password,
+        };
+        let client = Client::with_options(options).map_err(|error| connecting_failed(&names.hosts, error))?;
+        let mut server = Self {
+            database: client.database(&names.database),
+            client,
+            names,
+            identity: String::new(),
+            limits: Limits::of(&Document::new()),
+            write_concern,
+            heartbeats,
+        };
+        // The driver looks for a server again and again until its time is up; when every host has refused, it is known.
+        let hello = tokio::select! {
+            hello = server.hello() => hello,
+            error = server.heartbeats.all_failed(seeds) => Err(error),
+        };
+        let hello = hello.map_err(|error| server.failed("connect to", error))?;
+        server.limits = Limits::of(&hello);
+        server.identity = server.identify(&hello).await;
+        Ok(server)
+    }
+
+    /// Asks the primary, where there is one: every client of a replica set then hears the same.
+    async fn hello(&self) -> Result<Document, DriverError> {
+        self.database
+            .run_command(doc! { "hello": 1 })
+            .selection_criteria(primary_preferred())
+            .await
+    }
+
+    /// An identity by which a server is known however it was reached. A process gives each of its lives an id; that of the
+    /// primary stands for a replica set. The routers of a sharded cluster share the cluster's id, where the login may read
+    /// it.
+    async fn identify(&self, hello: &Document) -> String {
+        if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+            let version = self.client.database("config").collection::<Document>("version");
+            let cluster = version.find_one(doc! {}).await.ok().flatten();
+            return match cluster.as_ref().and_then(|version| version.get("clusterId")) {
+                Some(id) => format!("cluster {id}"),
+                None => format!("cluster at {}", self.names.hosts),
+            };
+        }
+        let process = hello.get_document("topologyVersion").ok();
+        if let Some(id) = process.and_then(|version| version.get("processId")) {
+            return format!("process {id}");
+        }
+        match hello.get_str("me") {
+            Ok(me) => format!("server {me}"),
+            Err(_) => format!("server at {}", self.names.hosts),
+        }
+    }
+
+    /// The place without its password.
+    pub(super) fn location(&self) -> &str {
+        &self.names.location
+    }
+
+    /// The database's name.
+    pub(super) fn database_name(&self) -> &str {
+        &self.names.database
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// A collection to read, from the members that the address prefers.
+    pub(super) fn collection(&self, name: &str) -> Collection<RawDocumentBuf> {
+        self.database.collection(name)
+    }
+
+    /// A collection to write, and to read what was written.
+    pub(super) fn primary_collection(&self, name: &str) -> Collection<RawDocumentBuf> {
+        let options = CollectionOptions::builder()
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .write_concern(self.write_concern.clone())
+            .build();
+        self.database.collection_with_options(name, options)
+    }
+
+    /// What an error of the driver means; `action` with a place behind it says what was tried: `read`.
+    pub(super) fn failed(&self, action: &str, error: DriverError) -> Error {
+        let location = &self.names.location;
+        let (kind, remedy) = self.meaning(&error);
+        let what = self.names.clean(&said(&error));
+        let message = match kind {
+            ErrorKind::Login => {
+                let user = self.names.user.as_deref();
+                let user = user.map_or_else(
+                    || "a login without a user".to_owned(),
+                    |user| format!("the user {user}"),
+                );
+                format!("{location} refuses {user}: {what}")
+            }
+            ErrorKind::Unreachable => {
+                let heard = self.names.clean(&self.heartbeats.told());
+                let heard = if heard.is_empty() { what } else { heard };
+                format!("no MongoDB server answers at {}: {heard}", self.names.hosts)
+            }
+            ErrorKind::Tls => {
+                let heard = self.names.clean(&self.heartbeats.told());
+                let heard = if heard.is_empty() { what } else { heard };
+                format!("cannot agree on TLS with {}: {heard}", self.names.hosts)
+            }
+            _ => format!("cannot {action} {location}: {what}"),
+        };
+        let error = Error::new(kind, message).caused_by(error);
+        match remedy {
+            Some(remedy) => error.with_remedy(remedy),
+            None => error,
+        }
+    }
+
+    fn meaning(&self, error: &DriverError) -> (ErrorKind, Option<&'static str>) {
+        let kind = kind_of(error);
+        if kind == ErrorKind::Permission && self.names.user.is_none() {
+            // The server lets anybody in, and nobody do anything.
+            return (
+                ErrorKind::Login,
+                Some("name a user and a password in the address"),
+            );
+        }
+        if !matches!(kind, ErrorKind::Unreachable | ErrorKind::ConnectionLost) {
+            return (kind, remedy(kind));
+        }
+        match self.heartbeats.worst() {
+            Some(Heard::Tls) => (ErrorKind::Tls, remedy(ErrorKind::Tls)),
+            // A server without TLS hangs up on a greeting with it, and the other way round.
+            Some(Heard::HungUp) if self.names.tls => (ErrorKind::Tls, remedy(ErrorKind::Tls)),
+            Some(Heard::HungUp) if kind == ErrorKind::Unreachable => (
+                kind,
+                Some(
+                    "check that this is MongoDB's port; if the server wants TLS, add tls=true to the address",
+                ),
+            ),
+            _ => (kind, None),
+        }
+    }
+}
+
+impl Names {
+    /// A driver's text without the password, should it ever repeat it.
+    fn clean(&self, text: &str) -> String {
+        match &self.password {
+            Some(password)
+                if !password.expose().is_empty() && Some(password.expose()) != self.user.as_deref() =>
+            {
+                text.replace(password.expose(), "***")
+            }
+            _ => text.to_owned(),
+        }
+    }
+}
+
+fn primary_preferred() -> SelectionCriteria {
+    SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred { options: None })
+}
+
+/// Keys are compared byte by byte, whatever order the collection has for people.
+pub(super) fn by_bytes() -> Collation {
+    Collation::builder().locale("simple").build()
+}
+
+/// The error of an address that leads nowhere, before there is a connection.
+pub(super) fn connecting_failed(hosts: &str, error: DriverError) -> Error {
+    let what = said(&error);
+    match kind_of(&error) {
+        ErrorKind::Tls => Error::new(ErrorKind::Tls, format!("cannot use TLS with {hosts}: {what}"))
+            .with_remedy("check the files that tls_ca_file and tls_certificate_key_file name"),
+        ErrorKind::Config => Error::config(format!("cannot connect to {hosts}: {what}")),
+        // Reading the files that TLS needs is all that is done on disk.
+        ErrorKind::ConnectionLost => {
+            Error::new(ErrorKind::Config, format!("cannot use TLS with {hosts}: {what}"))
+        }
+        kind => Error::new(kind, format!("cannot find {hosts}: {what}")),
+    }
+}
+
+/// What the servers' heartbeats said while the driver looked for one.
+#[derive(Default)]
+struct Heartbeats {
+    failures: Mutex<BTreeMap<String, DriverError>>,
+    news: Notify,
+}
+
+/// What a failed heartbeat shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Heard {
+    Other,
+    HungUp,
+    Tls,
+}
+
+impl Heartbeats {
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<String, DriverError>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, event: SdamEvent) {
+        match event {
+            SdamEvent::ServerHeartbeatFailed(event) => {
+                self.failures()
+                    .insert(event.server_address.to_string(), event.failure);
+                self.news.notify_one();
+            }
+            SdamEvent::ServerHeartbeatSucceeded(event) => {
+                self.failures().remove(&event.server_address.to_string());
+            }
+            SdamEvent::ServerClosed(event) => {
+                self.failures().remove(&event.address.to_string());
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends when every one of the first hosts has failed: with what the last one said.
+    async fn all_failed(&self, hosts: usize) -> DriverError {
+        loop {
+            self.news.notified().await;
+            let failures = self.failures();
+            if failures.len() >= hosts
+                && let Some(error) = failures.values().next_back()
+            {
+                return error.clone();
+            }
+        }
+    }
+
+    fn worst(&self) -> Option<Heard> {
+        self.failures().values().map(heard).max()
+    }
+
+    fn told(&self) -> String {
+        let failures = self.failures();
+        let told = failures.iter().map(|(host, error)| match failures.len() {
+            1 => said(error),
+            _ => format!("{host}: {}", said(error)),
+        });
+        told.collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn heard(error: &DriverError) -> Heard {
+    match &*error.kind {
+        DriverErrorKind::InvalidTlsConfig { .. } => Heard::Tls,
+        DriverErrorKind::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            Heard::Tls
+        }
+        DriverErrorKind::Io(error) => match error.kind() {
+            Io::UnexpectedEof | Io::ConnectionReset | Io::BrokenPipe | Io::InvalidData => Heard::HungUp,
+            _ => Heard::Other,
+        },
+        DriverErrorKind::InvalidResponse { .. } => Heard::HungUp,
+        _ => Heard::Other,
+    }
+}
+
+/// What an error says, in the server's words where it spoke.
+fn said(error: &DriverError) -> String {
+    match &*error.kind {
+        DriverErrorKind::Command(error) => format!("{} (code {})", error.message, error.code),
+        DriverErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
+            format!("{} (code {})", error.message, error.code)
+        }
+        DriverErrorKind::Write(WriteFailure::WriteError(error)) => {
+            format!("{} (code {})", error.message, error.code)
+        }
+        DriverErrorKind::Io(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn kind_of(error: &DriverError) -> ErrorKind {
+    match &*error.kind {
+        DriverErrorKind::Authentication { .. } => {
+            // A connection that broke while logging in is told as a failed login, with the break as its cause.
+            match error_source(error) {
+                Some(DriverErrorKind::Io(_)) => ErrorKind::ConnectionLost,
+                _ => ErrorKind::Login,
+            }
+        }
+        DriverErrorKind::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            ErrorKind::Tls
+        }
+        DriverErrorKind::Io(error) if error.kind() == Io::ConnectionRefused => ErrorKind::Unreachable,
+        DriverErrorKind::Io(_) | DriverErrorKind::ConnectionPoolCleared { .. } => ErrorKind::ConnectionLost,
+        DriverErrorKind::ServerSelection { .. } | DriverErrorKind::DnsResolve { .. } => {
+            ErrorKind::Unreachable
+        }
+        DriverErrorKind::InvalidTlsConfig { .. } => ErrorKind::Tls,
+        DriverErrorKind::InvalidArgument { .. } => ErrorKind::Config,
+        DriverErrorKind::Command(error) => kind_of_code(error.code).unwrap_or(ErrorKind::Server),
+        DriverErrorKind::Write(WriteFailure::WriteConcernError(error)) => kind_of_concern(error.code),
+        DriverErrorKind::Write(WriteFailure::WriteError(error)) => {
+            kind_of_code(error.code).unwrap_or(ErrorKind::Server)
+        }
+        _ => ErrorKind::Server,
+    }
+}
+
+fn error_source(error: &DriverError) -> Option<&DriverErrorKind> {
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref::<DriverError>().map(|error| &*error.kind)
+}
+
+/// What a server's code means where it is about the server and not about a record (MongoDB source,
+/// `src/mongo/base/error_codes.yml`).
+pub(super) fn kind_of_code(code: i32) -> Option<ErrorKind> {
+    Some(match code {
+        // AuthenticationFailed, AtlasError, ReauthenticationRequired
+        18 | 8000 | 391 => ErrorKind::Login,
+        // Unauthorized
+        13 => ErrorKind::Permission,
+        // InvalidNamespace
+        73 => ErrorKind::Config,
+        // HostUnreachable, HostNotFound, NetworkTimeout, SocketException
+        6 | 7 | 89 | 9001 => ErrorKind::ConnectionLost,
+        // NotWritablePrimary (and its older forms), InterruptedAtShutdown, InterruptedDueToReplStateChange,
+        // NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress, ReadConcernMajorityNotAvailableYet,
+        // ExceededTimeLimit, LockTimeout, LockBusy, WriteConflict, MigrationConflict, StaleConfig, StaleDbVersion,
+        // ConflictingOperationInProgress, TooManyConcurrentOperations, IngressRequestRateLimitExceeded
+        10107 | 10058 | 13435 | 11600 | 11602 | 13436 | 189 | 91 | 134 | 262 | 24 | 46 | 112 | 13388
+        | 249 | 117 | 462 => ErrorKind::Busy,
+        // MaxTimeMSExpired
+        50 => ErrorKind::Timeout,
+        // OutOfDiskSpace, ExceededMemoryLimit, and a user's quota
+        14031 | 146 | 12501 => ErrorKind::Full,
+        // BSONObjectTooLarge
+        10334 => ErrorKind::RequestTooLarge,
+        // IllegalOperation: a read-only server, a transaction where there is none
+        20 => ErrorKind::Permission,
+        _ => return None,
+    })
+}
+
+/// What it means that a write was not acknowledged as it was to be.
+pub(super) fn kind_of_concern(code: i32) -> ErrorKind {
+    match code {
+        // WriteConcernFailed (formerly WriteConcernTimeout)
+        64 => ErrorKind::Timeout,
+        // UnknownReplWriteConcern, UnsatisfiableWriteConcern
+        79 | 100 => ErrorKind::Config,
+        code => kind_of_code(code).unwrap_or(ErrorKind::Server),
+    }
+}
+
+fn remedy(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::Login => Some("check user, password and authSource (the database that keeps the login)"),
+        ErrorKind::Tls => Some(
+            "check whether the server uses TLS (tls=true), its certificate authority (tlsCAFile, or tls_ca_file in a \
+             job file) and that the certificate names the host",
+        ),
+        ErrorKind::Permission => {
+            Some("give the user the role readWrite (for a source, read) on the database")
+        }
+        ErrorKind::Config => Some("correct the address or its options"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_says_little_has_the_limits_of_them_all() {
+        let limits = Limits::of(&doc! { "maxBsonObjectSize": 1000_i64, "maxMessageSizeBytes": 0 });
+        assert_eq!(
+            limits,
+            Limits {
+                document: 1000,
+                message: 48_000_000,
+                operations: 100_000
+            }
+        );
+    }
+
+    #[test]
+    fn codes_about_the_server_are_told_from_those_about_a_record() {
+        assert_eq!(kind_of_code(18), Some(ErrorKind::Login));
+        assert_eq!(kind_of_code(10107), Some(ErrorKind::Busy));
+        assert_eq!(kind_of_code(14031), Some(ErrorKind::Full));
+        // DuplicateKey, DocumentValidationFailure
+        assert_eq!(kind_of_code(11000), None);
+        assert_eq!(kind_of_code(121), None);
+        assert_eq!(kind_of_concern(64), ErrorKind::Timeout);
+        assert_eq!(kind_of_concern(91), ErrorKind::Busy);
+    }
+}
