@@ -69,12 +69,6 @@ pub(super) const FIELDS: &[Field] = &[
         .variable("POSTGRES_MAX_CONNECTIONS")
         .ini("max_connections"),
     Field::new(
-        "connection_retries",
-        "how often to try to connect, where the server is not there yet",
-    )
-    .variable("POSTGRES_CONNECTION_RETRIES")
-    .ini("connection_retries"),
-    Field::new(
         "connect_timeout",
         "how long making a connection may take, 20s if not said",
     ),
@@ -277,8 +271,6 @@ pub(super) struct Config {
     channel_binding: ChannelBinding,
     /// The most connections at once.
     pub(super) connections: usize,
-    /// How often to try to connect.
-    pub(super) tries: u32,
     pub(super) side: Side,
 }
 
@@ -328,10 +320,6 @@ impl Config {
             target_session_attrs: choice(values, "target_session_attrs", SESSION_ATTRS)?,
             channel_binding: choice(values, "channel_binding", CHANNEL_BINDINGS)?,
             connections: max_connections.unwrap_or(wanted).clamp(1, wanted),
-            tries: values
-                .parse("connection_retries", "a number of tries")?
-                .unwrap_or(1)
-                .max(1),
             side,
         })
     }

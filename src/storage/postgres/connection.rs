@@ -3,7 +3,8 @@
 use std::{error::Error as StdError, pin::Pin, time::Duration};
 
 use deadpool_postgres::{
-    Client, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    Client, ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
+    RecyclingMethod, Runtime,
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::{
@@ -21,12 +22,6 @@ use crate::{
 
 /// How long a connection that lay idle may take to answer before another one is made.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The wait before the second try to connect; it doubles from try to try.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-
-/// The longest wait between two tries to connect.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// One database of one server, and connections to it.
 pub(super) struct Server {
@@ -69,16 +64,14 @@ impl Server {
             side: config.side,
         };
         let manager_config = ManagerConfig {
-            // A request that was given up leaves its connection waiting for the server, and a server that went away
-            // leaves a dead one: each must answer before it is used again.
-            recycling_method: RecyclingMethod::Verified,
+            recycling_method: RecyclingMethod::Fast,
         };
         let manager = Manager::from_connect(config.driver(options), connector, manager_config);
         let pool = Pool::builder(manager)
             .max_size(config.connections)
             .runtime(Runtime::Tokio1)
             .create_timeout(Some(config.login_timeout(options)))
-            .recycle_timeout(Some(RECYCLE_TIMEOUT))
+            .pre_recycle(Hook::async_fn(|client, _| Box::pin(still_answers(client))))
             .build()
             .map_err(|error| Error::new(ErrorKind::Internal, "no pool of connections").caused_by(error))?;
         let server = Self {
@@ -89,16 +82,7 @@ impl Server {
             location: config.location(),
             patience: options.timeout * 19 / 20,
         };
-        let mut wait = FIRST_WAIT;
-        let mut tries = config.tries;
-        loop {
-            tries -= 1;
-            match server.client().await {
-                Err(error) if tries > 0 && error.is_temporary() => tokio::time::sleep(wait).await,
-                result => return result.map(|_| server),
-            }
-            wait = (wait * 2).min(LONGEST_WAIT);
-        }
+        server.client().await.map(|_| server)
     }
 
     /// The place, its password replaced.
@@ -318,6 +302,16 @@ fn meaning(phase: Phase, state: &SqlState) -> (ErrorKind, Option<&'static str>) 
             ("22", Phase::Reading) => (ErrorKind::Damaged, None),
             _ => (ErrorKind::Server, None),
         },
+    }
+}
+
+/// A request that was given up leaves its connection waiting for the server, and a server that went away leaves a dead
+/// one: each must answer before it is used again. (The pool's own way of asking would warn of what is no trouble.)
+async fn still_answers(client: &mut ClientWrapper) -> std::result::Result<(), HookError> {
+    match tokio::time::timeout(RECYCLE_TIMEOUT, client.simple_query("")).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(HookError::Backend(error)),
+        Err(_) => Err(HookError::message("no answer")),
     }
 }
 
