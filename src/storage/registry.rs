@@ -1,9 +1,9 @@
 //! The list of storages: the one place above the rooms that names them.
 
-use super::{Backend, json, postgres};
+use super::{Backend, json, postgres, redis};
 
 /// Every storage, in the order of LightRAG's own list.
-static BACKENDS: &[&dyn Backend] = &[&json::Json, &postgres::Postgres];
+static BACKENDS: &[&dyn Backend] = &[&json::Json, &redis::Redis, &postgres::Postgres];
 
 /// Every storage, in the order in which they are listed to people.
 pub fn backends() -> &'static [&'static dyn Backend] {

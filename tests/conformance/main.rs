@@ -40,4 +40,5 @@ macro_rules! conforms {
 }
 
 conforms!(json);
+conforms!(redis);
 conforms!(postgres);

@@ -1,1 +1,111 @@
 //! LightRAG's `RedisKVStorage`: one string a record.
+//!
+//! * `config`: the address, read as redis-py reads it.
+//! * `layout`: keys and values ↔ records, today's layout and the old one.
+//! * `server`: the connection, and what the server's errors mean.
+//! * `source`, `target`: reading; writing.
+
+mod config;
+mod layout;
+mod server;
+mod source;
+mod target;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::{config::Config, layout::Namespace, server::Server, source::RedisSource, target::RedisTarget};
+use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
+use crate::{
+    config::{Field, Secret, Values},
+    error::Result,
+};
+
+/// The strings of `RedisKVStorage`.
+pub struct Redis;
+
+#[async_trait]
+impl Backend for Redis {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn title(&self) -> &'static str {
+        "Redis"
+    }
+
+    fn class_name(&self) -> &'static str {
+        "RedisKVStorage"
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        &["redis", "rediss", "unix", "redis+unix"]
+    }
+
+    fn ini_section(&self) -> Option<&'static str> {
+        Some("redis")
+    }
+
+    fn workspace_variable(&self) -> Option<&'static str> {
+        Some("REDIS_WORKSPACE")
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        config::FIELDS
+    }
+
+    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        config::place(place)
+    }
+
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+        let server = Server::new(Config::new(values, options)?)?;
+        let info = server.info().await?;
+        server.check_is_whole(&info).await?;
+        // Who may not ask the server for its name knows it by its address alone.
+        let name = info.get("run_id").filter(|id| !id.is_empty()).map(str::to_owned);
+        let identity = name.unwrap_or_else(|| server.config().host());
+        Ok(Arc::new(RedisStorage {
+            server: Arc::new(server),
+            identity,
+        }))
+    }
+}
+
+struct RedisStorage {
+    server: Arc<Server>,
+    /// The name that the server gave itself when it started.
+    identity: String,
+}
+
+#[async_trait]
+impl Storage for RedisStorage {
+    fn location(&self) -> Location {
+        Location {
+            kind: Redis.kind().to_owned(),
+            location: self.server.config().location(),
+        }
+    }
+
+    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+        source::workspaces(&self.server).await
+    }
+
+    async fn container(&self, workspace: &Workspace) -> Result<Container> {
+        let database = self.server.config().database;
+        Ok(Container {
+            server: format!("redis {}", self.identity),
+            place: format!("database {database}, {}", Namespace::new(workspace).place()),
+        })
+    }
+
+    async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(RedisSource::new(Arc::clone(&self.server), workspace)))
+    }
+
+    async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
+        let source = RedisSource::new(Arc::clone(&self.server), workspace);
+        Ok(Arc::new(RedisTarget::new(source)))
+    }
+}

@@ -1,0 +1,548 @@
+//! Reading from Redis.
+//!
+//! `SCAN` finds the keys, in an order that means nothing and may repeat them; a set of digests, 20 bytes a key, knows
+//! what was seen. `STRLEN` then tells how large the values are, so that no answer is larger than a page, and what is
+//! no string. Values are fetched by `GET`s sent together: as fast as `MGET`, and each may fail by itself.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, future, stream};
+use redis::{Pipeline, Value, cmd, pipe};
+use tokio::sync::mpsc;
+
+use super::{
+    layout::{Namespace, StoredKey, old_entries, pattern_of_all, workspace_of},
+    server::Server,
+};
+use crate::{
+    error::{Error, Result},
+    record::{CacheKey, KeyDigest, KeySet, Selection},
+    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source, Workspace},
+};
+
+/// How many keys the server is asked to look at for one answer of `SCAN`.
+const SCAN_COUNT: u32 = 1000;
+
+/// How many values are asked for together, at most.
+const GROUP_KEYS: usize = 128;
+
+/// How many bytes of values are asked for together, unless one alone has more.
+const GROUP_BYTES: u64 = 1 << 20;
+
+/// How many groups are on their way at the same time.
+const GROUPS_IN_FLIGHT: usize = 2;
+
+/// A page comes at least so often, empty if need be, so that a long search for few keys is not taken for silence.
+const PAGE_EVERY: Duration = Duration::from_secs(1);
+
+const READING_KEYS: &str = "reading keys";
+const READING: &str = "reading records";
+
+/// The keys of a workspace, to read.
+pub(super) struct RedisSource {
+    server: Arc<Server>,
+    namespace: Namespace,
+}
+
+/// What is fetched at once.
+#[derive(Default)]
+struct Group {
+    keys: Vec<StoredKey>,
+    /// Entries that are known already: keys that hold no string.
+    known: Vec<Entry>,
+    passed_over: u64,
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.known.is_empty()
+    }
+}
+
+/// Why a scan ends early.
+enum Stop {
+    /// Nobody reads its pages any more.
+    Unread,
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Sends pages as they fill.
+struct Pages<'a> {
+    page: PageBuilder,
+    sent: Instant,
+    sender: &'a mpsc::Sender<Result<Page>>,
+}
+
+impl Pages<'_> {
+    async fn push(&mut self, entry: Entry) -> Result<(), Stop> {
+        self.page.push(entry);
+        if self.page.is_full() {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    async fn send_if_late(&mut self) -> Result<(), Stop> {
+        if self.sent.elapsed() >= PAGE_EVERY {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), Stop> {
+        // Where the order means nothing, no place in it does.
+        let sent = self.sender.send(Ok(self.page.take(None))).await;
+        self.sent = Instant::now();
+        sent.map_err(|_| Stop::Unread)
+    }
+}
+
+/// Goes through the keys of a database.
+struct Scan {
+    pattern: String,
+    /// Where to go on; `None` at the end.
+    cursor: Option<Vec<u8>>,
+}
+
+impl Scan {
+    fn new(pattern: String) -> Self {
+        Self {
+            pattern,
+            cursor: Some(b"0".to_vec()),
+        }
+    }
+
+    /// Adds the command for the next keys. `false` at the end.
+    fn add_to(&self, commands: &mut Pipeline) -> bool {
+        let Some(cursor) = &self.cursor else {
+            return false;
+        };
+        commands
+            .cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(&self.pattern)
+            .arg("COUNT")
+            .arg(SCAN_COUNT);
+        true
+    }
+
+    /// Takes the answer.
+    fn take(&mut self, server: &Server, answer: Value) -> Result<Vec<Vec<u8>>> {
+        let unexpected = || server.unexpected(READING_KEYS);
+        let parts = match answer {
+            Value::Array(parts) => parts,
+            Value::ServerError(error) => return Err(server.refused(READING_KEYS, &error)),
+            _ => return Err(unexpected()),
+        };
+        let [Value::BulkString(cursor), Value::Array(keys)] =
+            <[Value; 2]>::try_from(parts).map_err(|_| unexpected())?
+        else {
+            return Err(unexpected());
+        };
+        self.cursor = (cursor != b"0").then_some(cursor);
+        let keys = keys.into_iter().map(|key| match key {
+            Value::BulkString(key) => Ok(key),
+            _ => Err(unexpected()),
+        });
+        keys.collect()
+    }
+
+    /// The next keys; `None` at the end.
+    async fn next(&mut self, server: &Server) -> Result<Option<Vec<Vec<u8>>>> {
+        let mut commands = pipe();
+        if !self.add_to(&mut commands) {
+            return Ok(None);
+        }
+        let mut answers = server.many(READING_KEYS, &commands).await?;
+        let answer = answers.pop().unwrap_or_default();
+        self.take(server, answer).map(Some)
+    }
+}
+
+/// The workspaces that have keys on a server, sorted.
+pub(super) async fn workspaces(server: &Server) -> Result<Vec<Workspace>> {
+    let mut names = BTreeSet::new();
+    let mut scan = Scan::new(pattern_of_all());
+    while let Some(keys) = scan.next(server).await? {
+        for name in keys.iter().filter_map(|key| workspace_of(key)) {
+            if !names.contains(name) {
+                names.insert(name.to_owned());
+            }
+        }
+    }
+    // A name that LightRAG refuses is none of its workspaces.
+    let mut found: Vec<Workspace> = names
+        .into_iter()
+        .filter_map(|name| Workspace::new(name).ok())
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+impl RedisSource {
+    pub(super) fn new(server: Arc<Server>, workspace: &Workspace) -> Self {
+        Self {
+            server,
+            namespace: Namespace::new(workspace),
+        }
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// A key that holds records in the old layout, if there is one.
+    pub(super) async fn first_old_key(&self) -> Result<Option<String>> {
+        let keys = self.namespace.all_old_keys();
+        for (key, length) in keys
+            .iter()
+            .zip(self.lengths(keys.iter().map(String::as_bytes)).await?)
+        {
+            if let (Some(1..), Some(value)) = (length, self.value(key).await?)
+                && old_entries("", key, &value)
+                    .iter()
+                    .any(|entry| matches!(entry, Entry::Record(_)))
+            {
+                return Ok(Some(key.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether any key is of today's layout.
+    pub(super) async fn has_keys_of_today(&self) -> Result<bool> {
+        let mut scan = Scan::new(self.namespace.pattern_of_today());
+        while let Some(keys) = scan.next(&self.server).await? {
+            let mut stored = keys.into_iter().filter_map(|key| self.namespace.stored_key(key));
+            if stored.any(|stored| stored.key.parts().is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many bytes each key holds, 0 where it is not there; `None` for one that holds no string.
+    async fn lengths<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<Vec<Option<u64>>> {
+        let mut commands = pipe();
+        for key in keys {
+            commands.cmd("STRLEN").arg(key);
+        }
+        let answers = self.server.many(READING_KEYS, &commands).await?;
+        answers.into_iter().map(|answer| self.length(answer)).collect()
+    }
+
+    fn length(&self, answer: Value) -> Result<Option<u64>> {
+        match answer {
+            Value::Int(length) => Ok(Some(u64::try_from(length).unwrap_or(0))),
+            Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(None),
+            Value::ServerError(error) => Err(self.server.refused(READING_KEYS, &error)),
+            _ => Err(self.server.unexpected(READING_KEYS)),
+        }
+    }
+
+    /// The values of keys; `None` where there is none, or no string any more.
+    async fn values<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<Vec<Option<Bytes>>> {
+        let mut commands = pipe();
+        for key in keys {
+            commands.cmd("GET").arg(key);
+        }
+        let answers = self.server.many(READING, &commands).await?;
+        let value = |answer| match answer {
+            Value::BulkString(value) => Ok(Some(Bytes::from(value))),
+            Value::Nil => Ok(None),
+            Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(None),
+            Value::ServerError(error) => Err(self.server.refused(READING, &error)),
+            _ => Err(self.server.unexpected(READING)),
+        };
+        answers.into_iter().map(value).collect()
+    }
+
+    async fn value(&self, key: &str) -> Result<Option<Bytes>> {
+        let mut values = self.values([key.as_bytes()].into_iter()).await?;
+        Ok(values.pop().flatten())
+    }
+
+    /// The entry of a key that holds no string; `None` where it went meanwhile.
+    async fn entry_of_type(&self, key: StoredKey) -> Result<Option<Entry>> {
+        let answer = self.server.one(READING_KEYS, cmd("TYPE").arg(&key.raw)).await?;
+        Ok(match answer {
+            Value::SimpleString(kind) if kind == "none" => None,
+            Value::SimpleString(kind) => Some(key.entry_of_type(&kind)),
+            _ => Some(key.entry_of_type("value of another type")),
+        })
+    }
+
+    async fn send_pages(
+        &self,
+        selection: &Selection,
+        limit: PageLimit,
+        sender: &mpsc::Sender<Result<Page>>,
+    ) -> Result<(), Stop> {
+        let mut pages = Pages {
+            page: PageBuilder::new(limit),
+            sent: Instant::now(),
+            sender,
+        };
+        // Keys are looked for while the values of those before are on their way.
+        let (groups, found) = mpsc::channel(1);
+        let (mut seen, ()) = future::try_join(
+            self.send_groups(selection, groups),
+            self.send_values(found, &mut pages),
+        )
+        .await?;
+        self.send_old(selection, &mut seen, &mut pages).await?;
+        pages.send().await
+    }
+
+    /// Looks for keys, and sends them in groups whose values fit in memory. Gives the keys that were seen.
+    async fn send_groups(&self, selection: &Selection, groups: mpsc::Sender<Group>) -> Result<KeySet, Stop> {
+        let mut seen = KeySet::new();
+        let mut scan = Scan::new(self.namespace.pattern(selection));
+        let mut fresh: Vec<StoredKey> = Vec::new();
+        let mut sent = Instant::now();
+        loop {
+            // One request asks for the sizes of what was found last, and for the next keys.
+            let mut commands = pipe();
+            for key in &fresh {
+                commands.cmd("STRLEN").arg(&key.raw);
+            }
+            let goes_on = scan.add_to(&mut commands);
+            let mut answers = self.server.many(READING_KEYS, &commands).await?;
+            let found = match answers.pop() {
+                Some(answer) if goes_on => scan.take(&self.server, answer)?,
+                last => {
+                    answers.extend(last);
+                    Vec::new()
+                }
+            };
+            let mut group = Group::default();
+            let mut bytes = 0;
+            for (key, answer) in std::mem::take(&mut fresh).into_iter().zip(answers) {
+                let Some(length) = self.length(answer)? else {
+                    group.known.extend(self.entry_of_type(key).await?);
+                    continue;
+                };
+                let is_full = group.keys.len() >= GROUP_KEYS || bytes + length > GROUP_BYTES;
+                if is_full && !group.is_empty() {
+                    send_group(&groups, std::mem::take(&mut group)).await?;
+                    sent = Instant::now();
+                    bytes = 0;
+                }
+                bytes += length;
+                group.keys.push(key);
+            }
+            for key in found.into_iter().filter_map(|key| self.namespace.stored_key(key)) {
+                if selection.of_key(key.key.as_str()).is_none() {
+                    group.passed_over += 1;
+                } else if seen.insert(key.digest()) {
+                    fresh.push(key);
+                }
+            }
+            if !group.is_empty() || sent.elapsed() >= PAGE_EVERY || !goes_on {
+                send_group(&groups, group).await?;
+                sent = Instant::now();
+            } else if group.passed_over > 0 {
+                send_group(&groups, group).await?;
+            }
+            if !goes_on {
+                return Ok(seen);
+            }
+        }
+    }
+
+    /// Fetches the values of groups, and sends them in pages.
+    async fn send_values(&self, groups: mpsc::Receiver<Group>, pages: &mut Pages<'_>) -> Result<(), Stop> {
+        let groups = stream::unfold(groups, |mut groups| async {
+            groups.recv().await.map(|group| (group, groups))
+        });
+        let fetched = groups.map(|group| self.fetch(group)).buffered(GROUPS_IN_FLIGHT);
+        let mut fetched = std::pin::pin!(fetched);
+        while let Some((entries, passed_over)) = fetched.try_next().await? {
+            (0..passed_over).for_each(|_| pages.page.pass_over());
+            for entry in entries {
+                pages.push(entry).await?;
+            }
+            pages.send_if_late().await?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, group: Group) -> Result<(Vec<Entry>, u64)> {
+        let values = self.values(group.keys.iter().map(|key| &key.raw[..])).await?;
+        let entries = group.keys.into_iter().zip(values);
+        let mut found = group.known;
+        // What went between the two looks was never there.
+        found.extend(entries.filter_map(|(key, value)| Some(key.entry(value?))));
+        Ok((found, group.passed_over))
+    }
+
+    /// Sends what stands in keys of the old layout, and not under a key of today's as well.
+    async fn send_old(
+        &self,
+        selection: &Selection,
+        seen: &mut KeySet,
+        pages: &mut Pages<'_>,
+    ) -> Result<(), Stop> {
+        for (mode, key) in self.old_keys(selection).await? {
+            for entry in self.old_entries(mode, &key).await? {
+                if selection.of_key(entry.key().as_str()).is_none() {
+                    pages.page.pass_over();
+                } else if seen.insert(KeyDigest::of(entry.key().as_str())) {
+                    pages.push(entry).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys of the old layout that are there, with their modes.
+    async fn old_keys(&self, selection: &Selection) -> Result<Vec<(&'static str, String)>> {
+        let keys = self.namespace.old_keys(selection);
+        let lengths = self.lengths(keys.iter().map(|(_, key)| key.as_bytes())).await?;
+        let there = keys.into_iter().zip(lengths);
+        Ok(there
+            .filter_map(|(key, length)| (length? > 0).then_some(key))
+            .collect())
+    }
+
+    /// What a key of the old layout holds.
+    async fn old_entries(&self, mode: &str, key: &str) -> Result<Vec<Entry>> {
+        let value = self.value(key).await?;
+        Ok(value.map_or_else(Vec::new, |value| old_entries(mode, key, &value)))
+    }
+
+    /// Looks in keys of the old layout for what stands under no key of its own.
+    async fn find_old(&self, keys: &[CacheKey], found: &mut [Option<Entry>]) -> Result<()> {
+        let mut missing: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut modes = BTreeSet::new();
+        for (at, key) in keys.iter().enumerate().filter(|(at, _)| found[*at].is_none()) {
+            if let Some((mode, _, _)) = key.parts() {
+                missing.entry(key.as_str()).or_default().push(at);
+                modes.insert(mode);
+            }
+        }
+        let stored: Vec<(&str, String)> = modes
+            .into_iter()
+            .map(|mode| (mode, self.namespace.old_key(mode)))
+            .collect();
+        let lengths = self.lengths(stored.iter().map(|(_, key)| key.as_bytes())).await?;
+        for ((mode, key), length) in stored.iter().zip(lengths) {
+            if length.is_none_or(|length| length == 0) {
+                continue;
+            }
+            for entry in self.old_entries(mode, key).await? {
+                for at in missing.remove(entry.key().as_str()).unwrap_or_default() {
+                    found[at] = Some(entry.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn send_group(groups: &mpsc::Sender<Group>, group: Group) -> Result<(), Stop> {
+    groups.send(group).await.map_err(|_| Stop::Unread)
+}
+
+#[async_trait]
+impl Source for RedisSource {
+    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
+        let mut count = Count::none();
+        let mut seen = KeySet::new();
+        let mut scan = Scan::new(self.namespace.pattern(selection));
+        let mut looked_at = 0;
+        while let Some(keys) = scan.next(&self.server).await? {
+            looked_at += keys.len() as u64;
+            for key in keys.into_iter().filter_map(|key| self.namespace.stored_key(key)) {
+                if let Some(cache_type) = selection.of_key(key.key.as_str())
+                    && seen.insert(key.digest())
+                {
+                    count.add(cache_type);
+                }
+            }
+            progress(looked_at);
+        }
+        for (mode, key) in self.old_keys(selection).await? {
+            for entry in self.old_entries(mode, &key).await? {
+                let key = entry.key().as_str();
+                if let Some(cache_type) = selection.of_key(key)
+                    && seen.insert(KeyDigest::of(key))
+                {
+                    count.add(cache_type);
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, _: Option<Cursor>) -> PageStream {
+        let selection = selection.clone();
+        // One page is on its way while the next is read.
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            if let Err(Stop::Failed(error)) = self.send_pages(&selection, limit, &sender).await {
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|page| (page, receiver))
+        })
+        .boxed()
+    }
+
+    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
+        let stored: Vec<StoredKey> = keys
+            .iter()
+            .map(|key| StoredKey {
+                raw: self.namespace.key(key).into_bytes(),
+                key: key.clone(),
+                readable: true,
+            })
+            .collect();
+        let lengths = self.lengths(stored.iter().map(|key| &key.raw[..])).await?;
+        let mut found: Vec<Option<Entry>> = vec![None; keys.len()];
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let (mut bytes, mut full) = (0, true);
+        for (at, length) in lengths.into_iter().enumerate() {
+            let Some(length) = length else {
+                found[at] = self.entry_of_type(stored[at].clone()).await?;
+                continue;
+            };
+            full |= bytes + length > GROUP_BYTES;
+            if full {
+                groups.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += length;
+            if let Some(group) = groups.last_mut() {
+                group.push(at);
+                full = group.len() >= GROUP_KEYS;
+            }
+        }
+        for group in groups {
+            let values = self.values(group.iter().map(|at| &stored[*at].raw[..])).await?;
+            for (at, value) in group.into_iter().zip(values) {
+                found[at] = value.map(|value| stored[at].clone().entry(value));
+            }
+        }
+        self.find_old(keys, &mut found).await?;
+        Ok(found)
+    }
+}

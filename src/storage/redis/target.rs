@@ -1,0 +1,307 @@
+//! Writing to Redis.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
+use redis::{Pipeline, Value, cmd, pipe};
+
+use super::{
+    layout::{DEFAULT_MAX_BYTES, check_size},
+    server::{Info, Server},
+    source::RedisSource,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::{CacheKey, Record, RejectKind, Selection},
+    storage::{Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode},
+};
+
+/// What is sent at once, in bytes of keys and values. More is no faster and costs memory.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// How many pieces of one batch are on their way at the same time.
+const PIECES_IN_FLIGHT: usize = 2;
+
+const WRITING: &str = "writing records";
+const CHECKING: &str = "checking the target";
+
+/// The keys of a workspace, to read and write.
+pub(super) struct RedisTarget {
+    source: Arc<RedisSource>,
+    /// The most that the server takes for a value.
+    max_bytes: AtomicU64,
+    /// Whether the server can say when a write is on its disk, and has one.
+    waits_for_disk: AtomicBool,
+}
+
+impl RedisTarget {
+    pub(super) fn new(source: RedisSource) -> Self {
+        Self {
+            source: Arc::new(source),
+            max_bytes: AtomicU64::new(DEFAULT_MAX_BYTES),
+            waits_for_disk: AtomicBool::new(false),
+        }
+    }
+
+    fn server(&self) -> &Server {
+        self.source.server()
+    }
+
+    fn place(&self) -> String {
+        self.server().config().location()
+    }
+
+    fn refuse(&self, message: String, remedy: &str) -> Error {
+        Error::new(ErrorKind::Refused, message).with_remedy(remedy)
+    }
+
+    /// LightRAG refuses a server that throws away keys without a time to live, and so does this.
+    async fn check_eviction(&self, info: &Info) -> Result<()> {
+        let server = self.server();
+        // Managed servers forbid one of the two, or both.
+        let policy = match info.get("maxmemory_policy") {
+            Some(policy) => Some(policy.to_owned()),
+            None => server.setting("maxmemory-policy").await?,
+        };
+        let memory = match info.number("maxmemory") {
+            Some(bytes) => Some(bytes),
+            None => server
+                .setting("maxmemory")
+                .await?
+                .and_then(|bytes| bytes.parse().ok()),
+        };
+        let (Some(policy), Some(memory)) = (policy, memory) else {
+            tracing::warn!(
+                "{} does not tell its maxmemory-policy: if it is `allkeys-*`, records may vanish when memory is full",
+                self.place()
+            );
+            return Ok(());
+        };
+        if memory == 0 || !policy.starts_with("allkeys") {
+            return Ok(());
+        }
+        let what = format!(
+            "{} throws away keys when its memory is full (maxmemory-policy {policy}, maxmemory {memory} bytes)",
+            self.place()
+        );
+        if server.config().allow_eviction_policy {
+            tracing::warn!("{what}, which REDIS_ALLOW_EVICTION_POLICY allows");
+            return Ok(());
+        }
+        Err(self.refuse(
+            what,
+            "set maxmemory-policy to noeviction or volatile-*, or accept the loss with REDIS_ALLOW_EVICTION_POLICY=true",
+        ))
+    }
+
+    fn check_is_master(&self, info: &Info) -> Result<()> {
+        let is_replica = info.get("role") == Some("slave");
+        if !is_replica || info.get("slave_read_only") == Some("0") {
+            return Ok(());
+        }
+        let master = match (info.get("master_host"), info.get("master_port")) {
+            (Some(host), Some(port)) => format!(" of {host}:{port}"),
+            _ => String::new(),
+        };
+        let what = format!("{} is a read-only replica{master}", self.place());
+        Err(self.refuse(what, "name the master as the target"))
+    }
+
+    /// LightRAG rewrites keys of the old layout only as long as there is no key of today's: a first one would hide all
+    /// that the old ones hold.
+    async fn check_old_layout(&self) -> Result<()> {
+        let Some(old) = self.source.first_old_key().await? else {
+            return Ok(());
+        };
+        if self.source.has_keys_of_today().await? {
+            return Ok(());
+        }
+        let what = format!(
+            "{} holds records in LightRAG's old layout ({old}), which LightRAG no longer sees once there are others",
+            self.place()
+        );
+        Err(self.refuse(
+            what,
+            "start LightRAG on this workspace once, which rewrites them, or choose another workspace",
+        ))
+    }
+
+    /// Tries whether the login may write, and the server takes a write, by replacing a key that is not there.
+    async fn check_can_write(&self) -> Result<()> {
+        let probe = self.source.namespace().probe();
+        self.server()
+            .one(CHECKING, cmd("SET").arg(probe).arg("").arg("XX"))
+            .await
+            .map(drop)
+    }
+
+    async fn write_piece(&self, records: Vec<&Record>, mode: WriteMode) -> Result<Vec<Outcome>> {
+        let server = self.server();
+        let answers = server.many(WRITING, &self.commands(&records, mode)).await?;
+        let outcome = |answer| match answer {
+            Value::Okay => Ok(Outcome::written()),
+            Value::Nil if mode == WriteMode::Create => Ok(Outcome::Exists),
+            Value::ServerError(error) => Err(server.refused(WRITING, &error)),
+            _ => Err(server.unexpected(WRITING)),
+        };
+        answers.into_iter().map(outcome).collect()
+    }
+
+    /// A `SET` for each record: it replaces whatever the key held, its time to live included.
+    fn commands(&self, records: &[&Record], mode: WriteMode) -> Pipeline {
+        let mut commands = pipe();
+        for record in records {
+            let key = self.source.namespace().key(record.key());
+            commands.cmd("SET").arg(key).arg(&*record.with_own_id());
+            if mode == WriteMode::Create {
+                commands.arg("NX");
+            }
+        }
+        commands
+    }
+}
+
+/// Cuts records into pieces of some bytes. A piece may go beyond them by one record.
+fn pieces<'a>(records: &[&'a Record]) -> Vec<Vec<&'a Record>> {
+    let mut pieces: Vec<Vec<&Record>> = Vec::new();
+    let mut bytes = PIECE_BYTES;
+    for record in records {
+        if bytes >= PIECE_BYTES {
+            pieces.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += record.size();
+        if let Some(piece) = pieces.last_mut() {
+            piece.push(record);
+        }
+    }
+    pieces
+}
+
+#[async_trait]
+impl Source for RedisTarget {
+    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
+        self.source.count(selection, progress).await
+    }
+
+    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
+        Arc::clone(&self.source).scan(selection, limit, from)
+    }
+
+    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
+        self.source.get_many(keys).await
+    }
+}
+
+#[async_trait]
+impl Target for RedisTarget {
+    /// Checks only: a key needs nothing made before it.
+    async fn prepare(&self) -> Result<()> {
+        let info = self.server().info().await?;
+        self.check_is_master(&info)?;
+        self.check_eviction(&info).await?;
+        self.check_old_layout().await?;
+        self.check_can_write().await?;
+        if let Some(bytes) = self.server().setting("proto-max-bulk-len").await? {
+            self.max_bytes
+                .store(bytes.parse().unwrap_or(DEFAULT_MAX_BYTES), Ordering::Relaxed);
+        }
+        let has_file = info.get("aof_enabled") == Some("1");
+        let tells = info.version().is_some_and(|version| version >= (7, 2));
+        self.waits_for_disk.store(has_file && tells, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
+        let max_bytes = self.max_bytes.load(Ordering::Relaxed);
+        let prefix = self.source.namespace().key(&CacheKey::from("")).len();
+        let misfit = |record: &Record| {
+            // An `_id` may have to be added, which is the key and a few characters.
+            let key = prefix + record.key().as_str().len();
+            check_size(key, record.value().len() + key, max_bytes).err()
+        };
+        let misfits: Vec<Option<String>> = batch.iter().map(misfit).collect();
+        let fitting: Vec<&Record> = batch
+            .iter()
+            .zip(&misfits)
+            .filter_map(|(record, misfit)| misfit.is_none().then_some(record))
+            .collect();
+        let pieces = pieces(&fitting).into_iter();
+        let requests: Vec<_> = pieces.map(|piece| self.write_piece(piece, mode)).collect();
+        let written: Vec<Vec<Outcome>> = stream::iter(requests)
+            .buffered(PIECES_IN_FLIGHT)
+            .try_collect()
+            .await?;
+        let mut written = written.into_iter().flatten();
+        let outcomes = misfits.into_iter().filter_map(|misfit| match misfit {
+            Some(reason) => Some(Outcome::rejected(RejectKind::ValueTooLarge, reason)),
+            None => written.next(),
+        });
+        Ok(outcomes.collect())
+    }
+
+    /// What Redis has answered it keeps, as far as it keeps anything. A server with an append-only file that can be
+    /// asked (`WAITAOF`, since 7.2) is waited for until the writes are on its disk.
+    async fn flush(&self) -> Result<()> {
+        if !self.waits_for_disk.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let doing = "waiting for the server's disk";
+        let limit = self.server().config().response_timeout;
+        // The server looks at what the connection has sent, which after a loss is another one; any command makes it
+        // look at all that the server has written so far. It must answer before the client gives up.
+        let wait = u64::try_from(limit.as_millis() * 9 / 10)
+            .unwrap_or(u64::MAX)
+            .max(1);
+        let mut commands = pipe();
+        commands.cmd("PING").cmd("WAITAOF").arg(1).arg(0).arg(wait);
+        let answers = self.server().many(doing, &commands).await?;
+        match answers.last() {
+            Some(Value::Array(kept)) if matches!(kept.first(), Some(Value::Int(1..))) => Ok(()),
+            Some(Value::Array(_)) => {
+                let message = format!("{}: the writes were not on the disk in time", self.place());
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
+            // The file was turned off meanwhile, or the login may not ask.
+            Some(Value::ServerError(error)) if matches!(error.code(), "ERR" | "NOPERM") => Ok(()),
+            Some(Value::ServerError(error)) => Err(self.server().refused(doing, error)),
+            _ => Err(self.server().unexpected(doing)),
+        }
+    }
+
+    async fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn pieces_are_cut_by_bytes_and_keep_the_order() {
+        let half = format!(r#"{{"return": "{}"}}"#, "x".repeat(PIECE_BYTES / 2));
+        let records: Vec<Record> = (0..5)
+            .map(|n| {
+                let key = CacheKey::new(format!("default:extract:{n}"));
+                Record::new(key, Bytes::from(half.clone())).unwrap()
+            })
+            .collect();
+        let pieces = pieces(&records.iter().collect::<Vec<_>>());
+        let sizes: Vec<usize> = pieces.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [2, 2, 1]);
+        assert!(
+            pieces
+                .concat()
+                .iter()
+                .map(|record| record.key())
+                .eq(records.iter().map(Record::key))
+        );
+    }
+}
