@@ -19,7 +19,7 @@ use self::{config::Config, layout::Namespace, server::Server, source::RedisSourc
 use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
 use crate::{
     config::{Field, Secret, Values},
-    error::Result,
+    error::{Result, Side},
 };
 
 /// The strings of `RedisKVStorage`.
@@ -63,6 +63,9 @@ impl Backend for Redis {
         let server = Server::new(Config::new(values, options)?)?;
         let info = server.info().await?;
         server.check_is_whole(&info).await?;
+        if values.side() == Side::Source {
+            server::check_has_caught_up(&server.config().location(), &info)?;
+        }
         // Who may not ask the server for its name knows it by its address alone.
         let name = info.get("run_id").filter(|id| !id.is_empty()).map(str::to_owned);
         let identity = name.unwrap_or_else(|| server.config().host());

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error as StdError,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use redis::{
@@ -214,14 +214,8 @@ impl Server {
             };
         }
         match answers.next() {
-            // Whoever may not be greeted may still read.
-            Some(Value::ServerError(error)) if chooses || error.code() != "NOPERM" => {
-                let doing = if chooses {
-                    "choosing the database"
-                } else {
-                    "connecting"
-                };
-                Err(self.refused(doing, error))
+            Some(Value::ServerError(error)) if chooses || keeps_out(error) => {
+                Err(self.refused("connecting", error))
             }
             _ => Ok(()),
         }
@@ -252,22 +246,17 @@ impl Server {
         if let Some(error) = self.tls_failed(error) {
             return error;
         }
-        let host = self.host();
+        let message = format!("cannot connect to {}: {error}", self.host());
+        let made = Error::new(ErrorKind::Unreachable, message).caused_by(error.clone());
         if self.config.uses_tls() && is_cut(error) {
-            return Error::new(
-                ErrorKind::Tls,
-                format!("{host} ended the connection while TLS was agreed on"),
-            )
-            .with_remedy("use redis:// if the server does not speak TLS there; else see the server's log");
+            return made
+                .with_remedy("check that the server runs; use redis:// if it does not speak TLS there");
         }
-        Error::new(
-            ErrorKind::Unreachable,
-            format!("cannot connect to {host}: {error}"),
-        )
-        .caused_by(error.clone())
+        made
     }
 
-    /// A connection was made, and nothing came back that a Redis would say.
+    /// A connection was made, and nothing came back that a Redis would say. Who ends it without a word may be a Redis
+    /// that wants TLS, or a proxy whose Redis is away for a moment.
     fn not_greeted(&self, error: &RedisError) -> Error {
         if error.is_timeout() {
             return self.no_answer();
@@ -276,17 +265,22 @@ impl Server {
             return error;
         }
         let host = self.host();
-        if self.config.uses_tls() {
-            return self.failed("connecting", error);
-        }
-        Error::new(
-            ErrorKind::Tls,
-            format!("{host} ended the connection before its first answer"),
-        )
-        .with_remedy(
-            "use rediss:// if the server speaks TLS there; else check that a Redis listens on that port",
-        )
-        .caused_by(error.clone())
+        let (kind, message) = match error.kind() {
+            redis::ErrorKind::Parse => (ErrorKind::Tls, format!("{host} answers, and not as a Redis does")),
+            _ => (
+                ErrorKind::Unreachable,
+                format!("{host} ended the connection before its first answer"),
+            ),
+        };
+        let remedy = if self.config.uses_tls() {
+            "check that a Redis listens there; if it asks for a certificate, name one that it trusts in `client_cert` \
+             and `client_key`"
+        } else {
+            "check that a Redis listens there; if it speaks TLS, use rediss://"
+        };
+        Error::new(kind, message)
+            .with_remedy(remedy)
+            .caused_by(error.clone())
     }
 
     /// What TLS had to say, if it was TLS that failed.
@@ -410,9 +404,11 @@ impl Server {
             "ERR" if text.starts_with("max number of clients") => {
                 error(ErrorKind::Busy, "has no connection left")
             }
-            "ERR" if text.contains("DB index is out of range") => {
+            "ERR"
+                if text.contains("DB index is out of range") || text.starts_with("SELECT is not allowed") =>
+            {
                 error(ErrorKind::NotFound, "has no database of this number")
-                    .with_remedy("name one below the server's `databases` (16 as a rule)")
+                    .with_remedy("name one below the server's `databases` (16 as a rule, 1 in a cluster)")
             }
             "ERR"
                 if text.contains("invalid bulk length") || text.contains("exceeds maximum allowed size") =>
@@ -493,6 +489,26 @@ impl Server {
     }
 }
 
+/// A replica that has not received its master's data yet would be read as a server with few records, or none.
+/// One that lost its master has what it had.
+///
+/// # Errors
+/// [`ErrorKind::Busy`] where it is such a replica.
+pub(super) fn check_has_caught_up(location: &str, info: &Info) -> Result<()> {
+    if info.get("role") != Some("slave") || info.get("master_link_status") != Some("down") {
+        return Ok(());
+    }
+    let is_syncing = info.get("master_sync_in_progress") == Some("1");
+    let never_did = info.get("master_link_down_since_seconds") == Some("-1");
+    if is_syncing || never_did {
+        let message = format!("{location} is a replica that has not received the data of its master yet");
+        let remedy = "wait until it has, or name the master; if that is gone, make this one a master (REPLICAOF NO ONE)";
+        return Err(Error::new(ErrorKind::Busy, message).with_remedy(remedy));
+    }
+    tracing::warn!("{location} is a replica without its master: it has what it had when it lost it");
+    Ok(())
+}
+
 /// The server's `INFO`: lines of `name:value`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Info(String);
@@ -518,32 +534,184 @@ impl Info {
     }
 }
 
+/// Whether the answer to a greeting says that nothing else will be answered either. A server that is not well refuses
+/// a greeting and may still be read.
+fn keeps_out(answer: &ServerError) -> bool {
+    matches!(answer.code(), "NOAUTH" | "DENIED" | "ERR")
+}
+
 fn is_cut(error: &RedisError) -> bool {
     error.is_connection_dropped() && !error.is_connection_refusal()
 }
 
-/// The error of TLS among the causes of an error.
+/// The error of TLS inside of an error, if it was TLS that failed.
 fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
-    let mut cause = StdError::source(error);
-    while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(tls);
-        }
-        if let Some(inner) = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            && let Some(tls) = inner.downcast_ref::<rustls::Error>()
-        {
-            return Some(tls);
-        }
-        cause = error.source();
+    // The client shares its causes, and an I/O error hides what it was made of from `source`.
+    let cause = StdError::source(error)?;
+    let cause: &(dyn StdError + 'static) = match cause.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
+        Some(shared) => &**shared,
+        None => cause,
+    };
+    let inner = cause
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    match inner {
+        Some(inner) => inner.downcast_ref(),
+        None => cause.downcast_ref(),
     }
-    None
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{num::NonZeroUsize, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
+    use crate::{
+        config::{Origin, Secret, Value as Setting, Values},
+        error::Side,
+        record::OnInvalid,
+        storage::ConnectOptions,
+    };
+
+    const GREETING: &str = "+PONG\r\n";
+
+    /// A server that gives each connection its answers. After the last one it closes the connection: at the next request,
+    /// or at once where the answer is not whole. To an empty answer it never comes.
+    async fn server(connections: &[&[&str]]) -> Server {
+        let owned = |answers: &&[&str]| answers.iter().map(|answer| (*answer).to_owned()).collect();
+        let connections: Vec<Vec<String>> = connections.iter().map(owned).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            for answers in connections {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    for answer in &answers {
+                        let _ = stream.read(&mut request).await;
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                        if answer.is_empty() {
+                            std::future::pending::<()>().await;
+                        }
+                    }
+                    if answers.last().is_some_and(|last| last.ends_with("\r\n")) {
+                        let _ = stream.read(&mut request).await;
+                    }
+                });
+            }
+        });
+        let mut values = Values::new(Side::Target);
+        let text = Secret::new(format!("redis://127.0.0.1:{port}?socket_timeout=0.3"));
+        let origin = Origin::Default;
+        values.set("uri", Setting { text, origin });
+        let options = ConnectOptions {
+            timeout: Duration::from_secs(10),
+            concurrency: NonZeroUsize::MIN,
+            on_invalid: OnInvalid::Reject,
+        };
+        Server::new(Config::new(&values, &options).unwrap()).unwrap()
+    }
+
+    async fn get(server: &Server) -> Result<Value> {
+        server.one("reading", cmd("GET").arg("a")).await
+    }
+
+    #[tokio::test]
+    async fn after_a_lost_connection_the_next_request_makes_another() {
+        let server = server(&[&[GREETING], &[GREETING, "$9\r\ncut"], &[GREETING, "$1\r\nb\r\n"]]).await;
+        for _ in 0..2 {
+            let error = get(&server).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionLost, "{error}");
+            assert!(error.is_temporary());
+        }
+        assert_eq!(get(&server).await.unwrap(), Value::BulkString(b"b".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_answer_is_given_up() {
+        let server = server(&[&[GREETING, ""], &[GREETING, ""], &[GREETING, "$1\r\nb\r\n"]]).await;
+        let error = get(&server).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        // Somebody else may be the first to lose patience.
+        let impatient = tokio::time::timeout(Duration::from_millis(100), get(&server));
+        assert!(impatient.await.is_err());
+        assert_eq!(get(&server).await.unwrap(), Value::BulkString(b"b".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_demoted_is_connected_to_anew() {
+        let server = server(&[&[GREETING, "-READONLY replica\r\n"], &[GREETING, "+OK\r\n"]]).await;
+        let mut set = pipe();
+        set.cmd("SET").arg("a").arg("b");
+        let answers = server.many("writing", &set).await.unwrap();
+        let [Value::ServerError(error)] = &answers[..] else {
+            panic!("{answers:?}");
+        };
+        assert_eq!(server.refused("writing", error).kind(), ErrorKind::Busy);
+        assert_eq!(server.many("writing", &set).await.unwrap(), [Value::Okay]);
+    }
+
+    #[tokio::test]
+    async fn what_a_server_answers_has_its_kind() {
+        for (answer, kind) in [
+            ("LOADING Redis is loading the dataset in memory", ErrorKind::Busy),
+            ("BUSY Redis is busy running a script", ErrorKind::Busy),
+            (
+                "TRYAGAIN Multiple keys request during rehashing of slot",
+                ErrorKind::Busy,
+            ),
+            ("CLUSTERDOWN The cluster is down", ErrorKind::Busy),
+            ("MASTERDOWN Link with MASTER is down", ErrorKind::Busy),
+            ("NOREPLICAS Not enough good replicas to write.", ErrorKind::Busy),
+            (
+                "READONLY You can't write against a read only replica.",
+                ErrorKind::Busy,
+            ),
+            ("ERR max number of clients reached", ErrorKind::Busy),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                ErrorKind::Full,
+            ),
+            (
+                "MISCONF Redis is configured to save RDB snapshots",
+                ErrorKind::Full,
+            ),
+            ("NOAUTH Authentication required.", ErrorKind::Login),
+            (
+                "NOPERM this user has no permissions to run the 'get' command",
+                ErrorKind::Permission,
+            ),
+            ("DENIED Redis is running in protected mode", ErrorKind::Permission),
+            ("MOVED 3999 127.0.0.1:6381", ErrorKind::Server),
+            (
+                "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+                ErrorKind::RequestTooLarge,
+            ),
+            (
+                "ERR unknown command 'GET', with args beginning with: 'hunter2'",
+                ErrorKind::Server,
+            ),
+        ] {
+            let answer = format!("-{answer}\r\n");
+            let error = get(&server(&[&[GREETING, &answer]]).await).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(!error.message().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_tls_is_found_inside_of_the_clients() {
+        let tls = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let wrapped = RedisError::from(std::io::Error::new(std::io::ErrorKind::InvalidData, tls()));
+        assert_eq!(tls_error(&wrapped), Some(&tls()));
+        assert_eq!(tls_error(&RedisError::from(tls())), Some(&tls()));
+        assert_eq!(tls_error(&RedisError::from(std::io::Error::other("else"))), None);
+    }
 
     #[test]
     fn what_a_server_says_of_itself_is_read() {

@@ -139,6 +139,17 @@ impl RedisTarget {
             .map(drop)
     }
 
+    /// Whether the server keeps a file, brings it to the disk by itself, and can be asked when it has.
+    async fn tells_of_disk(&self, info: &Info) -> Result<bool> {
+        let can_be_asked = info.version().is_some_and(|version| version >= (7, 2));
+        if !can_be_asked || info.get("aof_enabled") != Some("1") {
+            return Ok(false);
+        }
+        // With `no` it is the system that decides, half a minute later or more: nobody is to wait for that.
+        let policy = self.server().setting("appendfsync").await?;
+        Ok(matches!(policy.as_deref(), Some("always" | "everysec")))
+    }
+
     async fn write_piece(&self, records: Vec<&Record>, mode: WriteMode) -> Result<Vec<Outcome>> {
         let server = self.server();
         let answers = server.many(WRITING, &self.commands(&records, mode)).await?;
@@ -210,9 +221,8 @@ impl Target for RedisTarget {
             self.max_bytes
                 .store(bytes.parse().unwrap_or(DEFAULT_MAX_BYTES), Ordering::Relaxed);
         }
-        let has_file = info.get("aof_enabled") == Some("1");
-        let tells = info.version().is_some_and(|version| version >= (7, 2));
-        self.waits_for_disk.store(has_file && tells, Ordering::Relaxed);
+        self.waits_for_disk
+            .store(self.tells_of_disk(&info).await?, Ordering::Relaxed);
         Ok(())
     }
 
