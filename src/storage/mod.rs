@@ -20,9 +20,9 @@
 mod registry;
 
 pub mod json;
-pub mod postgres;
-pub mod opensearch;
 pub mod mongo;
+pub mod opensearch;
+pub mod postgres;
 pub mod redis;
 mod tls;
 

@@ -3,7 +3,13 @@
 use super::{Backend, json, mongo, opensearch, postgres, redis};
 
 /// Every storage, in the order of LightRAG's own list.
-static BACKENDS: &[&dyn Backend] = &[&json::Json, &redis::Redis, &postgres::Postgres, &mongo::Mongo, &opensearch::OpenSearch];
+static BACKENDS: &[&dyn Backend] = &[
+    &json::Json,
+    &redis::Redis,
+    &postgres::Postgres,
+    &mongo::Mongo,
+    &opensearch::OpenSearch,
+];
 
 /// Every storage, in the order in which they are listed to people.
 pub fn backends() -> &'static [&'static dyn Backend] {
