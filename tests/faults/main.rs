@@ -264,4 +264,7 @@ fn a_run_between_files_that_is_killed_is_finished_by_the_next() {
     a_run_that_is_killed_is_finished_by_the_next("json", "json");
 }
 
+server!(redis);
 server!(postgres);
+server!(mongo);
+server!(opensearch);
