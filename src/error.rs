@@ -69,6 +69,8 @@ pub enum ErrorKind {
     Busy,
     /// What the storage holds cannot be read as a cache.
     Damaged,
+    /// The source gave fewer records than it had when they were counted.
+    Incomplete,
     /// The target refused the content of a batch; fewer records at a time may show which.
     BatchRefused,
     /// A request is larger than the server takes; fewer records at a time may pass.
@@ -117,6 +119,7 @@ impl ErrorKind {
             Self::Timeout => "timeout",
             Self::Busy => "busy",
             Self::Damaged => "damaged",
+            Self::Incomplete => "incomplete",
             Self::BatchRefused => "batch_refused",
             Self::RequestTooLarge => "request_too_large",
             Self::Full => "full",
@@ -162,6 +165,9 @@ impl ErrorKind {
             Self::Busy => Some("run the same command again when the server has recovered"),
             Self::Full => Some("free space or lift the read-only setting, then run the same command again"),
             Self::TooManyErrors => Some("look at the rejected records, then raise --max-errors or mend them"),
+            Self::Incomplete => {
+                Some("see that nobody deletes records meanwhile, then run the same command again")
+            }
             Self::Conflict => Some("choose --on-conflict overwrite, skip or newer"),
             Self::Internal => Some("this is a bug; please report it with the output of --log-level debug"),
             _ => None,

@@ -137,6 +137,20 @@ impl<'a> Account<'a> {
         written.inspect_err(|error| self.fail(error))
     }
 
+    /// The error for a source that ended before it gave as many records as it had when they were counted. Somebody may
+    /// have deleted them meanwhile; but what looks like it may as well be a loss.
+    pub(super) fn missing_at_source(&self) -> Option<Error> {
+        let (counted, read) = (self.job.expected.total(), self.totals.selected);
+        let is_short = self.job.expected.exact && read < counted && !self.job.ledger.entries().is_incomplete;
+        is_short.then(|| {
+            let message = format!(
+                "workspace {}: the source had {counted} records when they were counted, and gave {read}",
+                self.workspace()
+            );
+            Error::new(ErrorKind::Incomplete, message).on(Side::Source)
+        })
+    }
+
     /// Closes the account of a workspace that was moved wholly or stopped early.
     ///
     /// # Errors

@@ -179,6 +179,11 @@ pub async fn run(job: Move<'_>) -> Result<Option<StopReason>> {
     match finish(&*target, retrier, &account).await {
         Ok(()) => {
             let complete = failure.is_none() && shutdown.reason().is_none();
+            if complete && let Some(error) = account.missing_at_source() {
+                account.fail(&error);
+                failure = Some(error);
+            }
+            let complete = complete && failure.is_none();
             if let Err(error) = account.close(complete) {
                 failure.get_or_insert(error);
             }

@@ -10,7 +10,12 @@ pub struct KeyDigest(u128);
 impl KeyDigest {
     /// The digest of a key.
     pub fn of(key: &str) -> Self {
-        Self(xxh3_128(key.as_bytes()))
+        Self::of_bytes(key.as_bytes())
+    }
+
+    /// The digest of a key that may be no text.
+    pub fn of_bytes(key: &[u8]) -> Self {
+        Self(xxh3_128(key))
     }
 
     /// The digest as bits.

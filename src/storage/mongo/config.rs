@@ -254,6 +254,7 @@ mod tests {
             timeout: Duration::from_secs(5),
             concurrency: std::num::NonZeroUsize::MIN,
             on_invalid: Default::default(),
+            salvage: false,
         };
         Config::new(&values(pairs), &options).await
     }

@@ -106,25 +106,34 @@ impl MongoSource {
         let (mut begun, mut passed_over) = (false, 0);
         let at_once = u32::try_from(limit.records.get()).unwrap_or(AT_ONCE).min(AT_ONCE);
         for range in layout::ranges(selection) {
-            let Some(mut documents) = self.open(&range, last.as_deref(), at_once).await? else {
-                continue;
-            };
+            let mut opened = None;
             loop {
+                let documents = match &mut opened {
+                    Some(documents) => documents,
+                    None => match self.open(&range, last.as_deref(), at_once).await {
+                        Ok(Some(documents)) => opened.insert(documents),
+                        Ok(None) => break,
+                        Err(error) => match pages.send(Err(error)).await {
+                            Ok(()) => continue,
+                            // Nobody reads any more.
+                            Err(_) => return Ok(()),
+                        },
+                    },
+                };
                 match documents.advance().await {
                     Ok(true) => {}
                     Ok(false) => break,
-                    // A cursor that nobody asked for ten minutes is closed by the server, and so is one whose session
-                    // ends. The keys say where it was.
-                    Err(error) if is_cursor_gone(&error) => {
-                        match self.open(&range, last.as_deref(), at_once).await? {
-                            Some(again) => {
-                                documents = again;
-                                continue;
-                            }
-                            None => break,
+                    Err(error) => {
+                        // The keys say where the cursor was. That the server closed one which nobody asked for a while
+                        // is no failure; of any other the reader decides whether to ask again.
+                        opened = None;
+                        let told = is_cursor_gone(&error)
+                            || pages.send(Err(self.failed("read", error))).await.is_ok();
+                        if !told {
+                            return Ok(());
                         }
+                        continue;
                     }
-                    Err(error) => return Err(self.failed("read", error)),
                 }
                 let document = documents.current();
                 let Some(key) = layout::key(document) else {

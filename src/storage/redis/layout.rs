@@ -55,8 +55,8 @@ impl StoredKey {
         if self.readable {
             KeyDigest::of(self.key.as_str())
         } else {
-            // The same text may stand in a key that is UTF-8; NUL keeps them apart.
-            KeyDigest::of(&format!("\0{}", self.key))
+            // What cannot be read looks alike as text.
+            KeyDigest::of_bytes(&self.raw)
         }
     }
 
