@@ -442,6 +442,7 @@ mod tests {
             timeout: Duration::from_secs(60),
             concurrency: NonZeroUsize::MIN,
             on_invalid: OnInvalid::Reject,
+            salvage: false,
         };
         Config::new(&values, &options)
     }

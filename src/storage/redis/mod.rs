@@ -15,7 +15,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::{config::Config, layout::Namespace, server::Server, source::RedisSource, target::RedisTarget};
+use self::{
+    config::Config,
+    layout::Namespace,
+    server::Server,
+    source::RedisSource,
+    target::{Eviction, RedisTarget},
+};
 use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
 use crate::{
     config::{Field, Secret, Values},
@@ -66,12 +72,16 @@ impl Backend for Redis {
         if values.side() == Side::Source {
             server::check_has_caught_up(&server.config().location(), &info)?;
         }
+        let eviction = match values.side() {
+            Side::Source => None,
+            Side::Target => Some(Eviction::of(&server, &info).await?),
+        };
         // Who may not ask the server for its name knows it by its address alone.
-        let name = info.get("run_id").filter(|id| !id.is_empty()).map(str::to_owned);
-        let identity = name.unwrap_or_else(|| server.config().host());
+        let identity = info.run_id().unwrap_or_else(|| server.config().host());
         Ok(Arc::new(RedisStorage {
             server: Arc::new(server),
             identity,
+            eviction,
         }))
     }
 }
@@ -80,6 +90,8 @@ struct RedisStorage {
     server: Arc<Server>,
     /// The name that the server gave itself when it started.
     identity: String,
+    /// Whether it throws keys away; of a target.
+    eviction: Option<Eviction>,
 }
 
 #[async_trait]
@@ -109,6 +121,9 @@ impl Storage for RedisStorage {
 
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
         let source = RedisSource::new(Arc::clone(&self.server), workspace);
-        Ok(Arc::new(RedisTarget::new(source)))
+        Ok(Arc::new(RedisTarget::new(
+            source,
+            self.eviction.clone().unwrap_or_default(),
+        )))
     }
 }

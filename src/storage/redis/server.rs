@@ -21,16 +21,37 @@ pub(super) struct Server {
     config: Config,
     client: Client,
     link: AsyncConnectionConfig,
-    current: Mutex<Option<(u64, MultiplexedConnection)>>,
-    /// Held while connecting, so that only one does; counts the connections.
-    connecting: tokio::sync::Mutex<u64>,
+    current: Mutex<Option<Link>>,
+    /// Held while connecting, so that only one does.
+    connecting: tokio::sync::Mutex<History>,
+}
+
+/// A connection.
+#[derive(Clone)]
+struct Link {
+    /// Counts the connections.
+    number: u64,
+    life: Life,
+    connection: MultiplexedConnection,
+}
+
+/// One life of a server, from start to end: what it said of places among its keys means nothing in the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life(u64);
+
+/// What is known of the connections so far.
+#[derive(Default)]
+struct History {
+    connections: u64,
+    lives: u64,
+    /// The name that the server gave itself when it started.
+    run_id: Option<String>,
 }
 
 /// A connection for one request. Dropped without [`Lease::finish`] it gives the connection up.
 struct Lease<'a> {
     server: &'a Server,
-    number: u64,
-    connection: MultiplexedConnection,
+    link: Link,
     finished: bool,
 }
 
@@ -47,7 +68,10 @@ impl Drop for Lease<'_> {
             return;
         }
         let mut current = self.server.current();
-        if current.as_ref().is_some_and(|(number, _)| *number == self.number) {
+        if current
+            .as_ref()
+            .is_some_and(|link| link.number == self.link.number)
+        {
             *current = None;
         }
     }
@@ -94,7 +118,7 @@ impl Server {
     /// The connection failed.
     pub(super) async fn try_one(&self, doing: &str, command: &Cmd) -> Result<Value> {
         let mut lease = self.lease().await?;
-        let answer = lease.connection.send_packed_command(command).await;
+        let answer = lease.link.connection.send_packed_command(command).await;
         let answer = answer.map_err(|error| self.failed(doing, &error))?;
         lease.finish();
         Ok(answer)
@@ -108,8 +132,18 @@ impl Server {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
+        let (_, answers) = self.many_in_life(doing, commands).await?;
+        Ok(answers)
+    }
+
+    /// The same, with the life of the server in which it answered. There must be a command.
+    ///
+    /// # Errors
+    /// As [`Server::many`].
+    pub(super) async fn many_in_life(&self, doing: &str, commands: &Pipeline) -> Result<(Life, Vec<Value>)> {
         let mut lease = self.lease().await?;
         let answers = lease
+            .link
             .connection
             .send_packed_commands(commands, 0, commands.len())
             .await;
@@ -117,25 +151,25 @@ impl Server {
         if answers.len() != commands.len() {
             return Err(self.unexpected(doing));
         }
+        let life = lease.link.life;
         // After a failover the name of the server may lead to another one.
         let demoted =
             |answer: &Value| matches!(answer, Value::ServerError(error) if error.code() == "READONLY");
         if !answers.iter().any(demoted) {
             lease.finish();
         }
-        Ok(answers)
+        Ok((life, answers))
     }
 
-    fn current(&self) -> MutexGuard<'_, Option<(u64, MultiplexedConnection)>> {
+    fn current(&self) -> MutexGuard<'_, Option<Link>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lease_current(&self) -> Option<Lease<'_>> {
-        let (number, connection) = self.current().clone()?;
+        let link = self.current().clone()?;
         Some(Lease {
             server: self,
-            number,
-            connection,
+            link,
             finished: false,
         })
     }
@@ -144,33 +178,42 @@ impl Server {
         if let Some(lease) = self.lease_current() {
             return Ok(lease);
         }
-        let mut count = self.connecting.lock().await;
+        let mut history = self.connecting.lock().await;
         // Somebody else may have connected meanwhile.
         if let Some(lease) = self.lease_current() {
             return Ok(lease);
         }
-        let connection = self.connect().await?;
-        *count += 1;
-        *self.current() = Some((*count, connection.clone()));
+        let (connection, run_id) = self.connect().await?;
+        // Who does not say its name may be another one each time.
+        if run_id.is_none() || run_id != history.run_id {
+            history.lives += 1;
+        }
+        history.run_id = run_id;
+        history.connections += 1;
+        let link = Link {
+            number: history.connections,
+            life: Life(history.lives),
+            connection,
+        };
+        *self.current() = Some(link.clone());
         Ok(Lease {
             server: self,
-            number: *count,
-            connection,
+            link,
             finished: false,
         })
     }
 
-    /// Connects, logs in, and chooses the database.
-    async fn connect(&self) -> Result<MultiplexedConnection> {
+    /// Connects, logs in, and chooses the database. Gives the server's name for itself too, where it says one.
+    async fn connect(&self) -> Result<(MultiplexedConnection, Option<String>)> {
         let connecting = async {
             let made = self
                 .client
                 .get_multiplexed_async_connection_with_config(&self.link)
                 .await;
             let mut connection = made.map_err(|error| self.not_connected(&error))?;
-            self.log_in(&mut connection, self.config.username.as_deref())
-                .await?;
-            Ok(connection)
+            let user = self.config.username.as_deref();
+            let run_id = self.log_in(&mut connection, user).await?;
+            Ok((connection, run_id))
         };
         let limit = self.config.connect_timeout;
         match tokio::time::timeout(limit, connecting).await {
@@ -179,8 +222,12 @@ impl Server {
         }
     }
 
-    /// The first exchange; without a password it is a mere greeting, which shows whether this is a Redis.
-    async fn log_in(&self, connection: &mut MultiplexedConnection, user: Option<&str>) -> Result<()> {
+    /// The first exchange. The server's name for itself is asked for in any case, which shows whether this is a Redis.
+    async fn log_in(
+        &self,
+        connection: &mut MultiplexedConnection,
+        user: Option<&str>,
+    ) -> Result<Option<String>> {
         let mut commands = pipe();
         let password = self.config.password.as_ref().map(|password| password.expose());
         let logs_in = user.is_some() || password.is_some();
@@ -195,14 +242,12 @@ impl Server {
         if chooses {
             commands.cmd("SELECT").arg(self.config.database);
         }
-        if commands.is_empty() {
-            commands.cmd("PING");
-        }
+        commands.cmd("INFO").arg("server");
         let answers = connection
             .send_packed_commands(&commands, 0, commands.len())
             .await;
         let answers = answers.map_err(|error| self.not_greeted(&error))?;
-        let mut answers = answers.iter();
+        let mut answers = answers.into_iter();
         if logs_in && let Some(Value::ServerError(error)) = answers.next() {
             // A server before 6.0 knows no users.
             let too_old = error
@@ -210,14 +255,17 @@ impl Server {
                 .is_some_and(|text| text.contains("wrong number of arguments"));
             return match user {
                 Some(_) if too_old => Box::pin(self.log_in(connection, None)).await,
-                _ => Err(self.not_logged_in(error)),
+                _ => Err(self.not_logged_in(&error)),
             };
         }
+        if chooses && let Some(Value::ServerError(error)) = answers.next() {
+            return Err(self.refused("connecting", &error));
+        }
         match answers.next() {
-            Some(Value::ServerError(error)) if chooses || keeps_out(error) => {
-                Err(self.refused("connecting", error))
-            }
-            _ => Ok(()),
+            Some(Value::ServerError(error)) if keeps_out(&error) => Err(self.refused("connecting", &error)),
+            // Who may not ask may still read and write.
+            Some(Value::ServerError(_)) | None => Ok(None),
+            Some(text) => Ok(Info::read(text).run_id()),
         }
     }
 
@@ -445,9 +493,7 @@ impl Server {
         match self.try_one(doing, &cmd("INFO")).await? {
             Value::ServerError(error) if matches!(error.code(), "NOPERM" | "ERR") => Ok(Info::default()),
             Value::ServerError(error) => Err(self.refused(doing, &error)),
-            Value::BulkString(text) => Ok(Info(String::from_utf8_lossy(&text).into_owned())),
-            Value::VerbatimString { text, .. } => Ok(Info(text)),
-            _ => Err(self.unexpected(doing)),
+            text => Ok(Info::read(text)),
         }
     }
 
@@ -479,10 +525,7 @@ impl Server {
         let answer = self
             .try_one("looking at the cluster", cmd("CLUSTER").arg("INFO"))
             .await?;
-        let Value::BulkString(text) = answer else {
-            return Err(self.is_cluster());
-        };
-        match Info(String::from_utf8_lossy(&text).into_owned()).number("cluster_size") {
+        match Info::read(answer).number("cluster_size") {
             Some(0 | 1) => Ok(()),
             _ => Err(self.is_cluster()),
         }
@@ -514,6 +557,20 @@ pub(super) fn check_has_caught_up(location: &str, info: &Info) -> Result<()> {
 pub(super) struct Info(String);
 
 impl Info {
+    /// Reads an answer; anything but text says nothing.
+    fn read(answer: Value) -> Self {
+        match answer {
+            Value::BulkString(text) => Self(String::from_utf8_lossy(&text).into_owned()),
+            Value::VerbatimString { text, .. } => Self(text),
+            _ => Self::default(),
+        }
+    }
+
+    /// The name that the server gave itself when it started.
+    pub(super) fn run_id(&self) -> Option<String> {
+        self.get("run_id").filter(|id| !id.is_empty()).map(str::to_owned)
+    }
+
     /// A value.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let mut lines = self.0.lines().filter_map(|line| line.split_once(':'));
@@ -534,10 +591,10 @@ impl Info {
     }
 }
 
-/// Whether the answer to a greeting says that nothing else will be answered either. A server that is not well refuses
-/// a greeting and may still be read.
+/// Whether the answer to the first question says that nothing else will be answered either.
 fn keeps_out(answer: &ServerError) -> bool {
-    matches!(answer.code(), "NOAUTH" | "DENIED" | "ERR")
+    let text = answer.details().unwrap_or_default();
+    matches!(answer.code(), "NOAUTH" | "DENIED") || text.starts_with("max number of clients")
 }
 
 fn is_cut(error: &RedisError) -> bool {
@@ -578,7 +635,8 @@ mod tests {
         storage::ConnectOptions,
     };
 
-    const GREETING: &str = "+PONG\r\n";
+    const GREETING: &str = "$10\r\nrun_id:abc\r\n";
+    const GREETING_OF_ANOTHER: &str = "$10\r\nrun_id:def\r\n";
 
     /// A server that gives each connection its answers. After the last one it closes the connection: at the next request,
     /// or at once where the answer is not whole. To an empty answer it never comes.
@@ -613,6 +671,7 @@ mod tests {
             timeout: Duration::from_secs(10),
             concurrency: NonZeroUsize::MIN,
             on_invalid: OnInvalid::Reject,
+            salvage: false,
         };
         Server::new(Config::new(&values, &options).unwrap()).unwrap()
     }
@@ -654,6 +713,26 @@ mod tests {
         };
         assert_eq!(server.refused("writing", error).kind(), ErrorKind::Busy);
         assert_eq!(server.many("writing", &set).await.unwrap(), [Value::Okay]);
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_to_the_same_server_is_no_new_life() {
+        const ANSWER: &str = "+OK\r\n";
+        let server = server(&[
+            &[GREETING, ANSWER],
+            &[GREETING, ANSWER],
+            &[GREETING_OF_ANOTHER, ANSWER],
+        ])
+        .await;
+        let mut commands = pipe();
+        commands.cmd("PING");
+        let mut lives = Vec::new();
+        while lives.len() < 3 {
+            if let Ok((life, _)) = server.many_in_life("reading", &commands).await {
+                lives.push(life);
+            }
+        }
+        assert_eq!(lives, [Life(1), Life(1), Life(2)]);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,17 +14,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future, stream};
 use redis::{Pipeline, Value, cmd, pipe};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     layout::{Namespace, StoredKey, old_entries, pattern_of_all, workspace_of},
-    server::Server,
+    server::{Life, Server},
 };
 use crate::{
     error::{Error, Result},
     record::{CacheKey, KeyDigest, KeySet, Selection},
     storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source, Workspace},
 };
+
+/// Where `SCAN` begins, and what it answers at the end.
+const FIRST_CURSOR: &[u8] = b"0";
 
 /// How many keys the server is asked to look at for one answer of `SCAN`.
 const SCAN_COUNT: u32 = 1000;
@@ -78,11 +81,57 @@ impl From<Error> for Stop {
     }
 }
 
+/// What the reader of a scan is told, and how it asks.
+struct Reader {
+    pages: mpsc::Sender<Result<Page>>,
+    /// How often the reader asked again after an error.
+    asked: watch::Receiver<u64>,
+    /// The same when the last error was told.
+    told: Mutex<Option<u64>>,
+}
+
+impl Reader {
+    /// Makes a request. What fails and may succeed later is told, and made again when the reader asks again.
+    async fn insist<T, F>(&self, request: impl Fn() -> F) -> Result<T, Stop>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        loop {
+            let asked = *self.asked.borrow();
+            match request().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.is_temporary() => self.tell(error, asked).await?,
+                Err(error) => return Err(Stop::Failed(error)),
+            }
+            let mut again = self.asked.clone();
+            if again.wait_for(|now| *now > asked).await.is_err() {
+                return Err(Stop::Unread);
+            }
+        }
+    }
+
+    /// Tells an error. Of requests that failed together, as with their connection, the first one tells.
+    async fn tell(&self, error: Error, asked: u64) -> Result<(), Stop> {
+        {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.is_some_and(|told| told >= asked) {
+                return Ok(());
+            }
+            *told = Some(asked);
+        }
+        self.send(Err(error)).await
+    }
+
+    async fn send(&self, page: Result<Page>) -> Result<(), Stop> {
+        self.pages.send(page).await.map_err(|_| Stop::Unread)
+    }
+}
+
 /// Sends pages as they fill.
 struct Pages<'a> {
     page: PageBuilder,
     sent: Instant,
-    sender: &'a mpsc::Sender<Result<Page>>,
+    reader: &'a Reader,
 }
 
 impl Pages<'_> {
@@ -102,25 +151,62 @@ impl Pages<'_> {
     }
 
     async fn send(&mut self) -> Result<(), Stop> {
-        // Where the order means nothing, no place in it does.
-        let sent = self.sender.send(Ok(self.page.take(None))).await;
         self.sent = Instant::now();
-        sent.map_err(|_| Stop::Unread)
+        // Where the order means nothing, no place in it does.
+        self.reader.send(Ok(self.page.take(None))).await
     }
 }
 
 /// Goes through the keys of a database.
+///
+/// A cursor holds as long as the server lives. After that the scan begins anew, and what it finds again is for whoever
+/// asks to sort out, as with everything that `SCAN` repeats.
 struct Scan {
     pattern: String,
     /// Where to go on; `None` at the end.
     cursor: Option<Vec<u8>>,
+    /// The life of the server in which the cursor means something; `None` at the beginning.
+    life: Option<Life>,
+}
+
+/// An answer of `SCAN`.
+struct Found {
+    life: Life,
+    cursor: Vec<u8>,
+    keys: Vec<Vec<u8>>,
+}
+
+impl Found {
+    fn read(server: &Server, life: Life, answer: Value) -> Result<Self> {
+        let unexpected = || server.unexpected(READING_KEYS);
+        let parts = match answer {
+            Value::Array(parts) => parts,
+            Value::ServerError(error) => return Err(server.refused(READING_KEYS, &error)),
+            _ => return Err(unexpected()),
+        };
+        let [Value::BulkString(cursor), Value::Array(keys)] =
+            <[Value; 2]>::try_from(parts).map_err(|_| unexpected())?
+        else {
+            return Err(unexpected());
+        };
+        let keys = keys.into_iter().map(|key| match key {
+            Value::BulkString(key) => Ok(key),
+            _ => Err(unexpected()),
+        });
+        Ok(Self {
+            life,
+            cursor,
+            keys: keys.collect::<Result<_>>()?,
+        })
+    }
 }
 
 impl Scan {
     fn new(pattern: String) -> Self {
         Self {
             pattern,
-            cursor: Some(b"0".to_vec()),
+            cursor: Some(FIRST_CURSOR.to_vec()),
+            life: None,
         }
     }
 
@@ -139,25 +225,16 @@ impl Scan {
         true
     }
 
-    /// Takes the answer.
-    fn take(&mut self, server: &Server, answer: Value) -> Result<Vec<Vec<u8>>> {
-        let unexpected = || server.unexpected(READING_KEYS);
-        let parts = match answer {
-            Value::Array(parts) => parts,
-            Value::ServerError(error) => return Err(server.refused(READING_KEYS, &error)),
-            _ => return Err(unexpected()),
-        };
-        let [Value::BulkString(cursor), Value::Array(keys)] =
-            <[Value; 2]>::try_from(parts).map_err(|_| unexpected())?
-        else {
-            return Err(unexpected());
-        };
-        self.cursor = (cursor != b"0").then_some(cursor);
-        let keys = keys.into_iter().map(|key| match key {
-            Value::BulkString(key) => Ok(key),
-            _ => Err(unexpected()),
-        });
-        keys.collect()
+    /// Goes on behind what was found.
+    fn take(&mut self, found: Found) -> Vec<Vec<u8>> {
+        if self.life.is_some_and(|life| life != found.life) {
+            self.cursor = Some(FIRST_CURSOR.to_vec());
+            self.life = None;
+            return Vec::new();
+        }
+        self.life = Some(found.life);
+        self.cursor = (found.cursor != FIRST_CURSOR).then_some(found.cursor);
+        found.keys
     }
 
     /// The next keys; `None` at the end.
@@ -166,9 +243,9 @@ impl Scan {
         if !self.add_to(&mut commands) {
             return Ok(None);
         }
-        let mut answers = server.many(READING_KEYS, &commands).await?;
-        let answer = answers.pop().unwrap_or_default();
-        self.take(server, answer).map(Some)
+        let (life, mut answers) = server.many_in_life(READING_KEYS, &commands).await?;
+        let found = Found::read(server, life, answers.pop().unwrap_or_default())?;
+        Ok(Some(self.take(found)))
     }
 }
 
@@ -289,21 +366,16 @@ impl RedisSource {
         })
     }
 
-    async fn send_pages(
-        &self,
-        selection: &Selection,
-        limit: PageLimit,
-        sender: &mpsc::Sender<Result<Page>>,
-    ) -> Result<(), Stop> {
+    async fn send_pages(&self, selection: &Selection, limit: PageLimit, reader: &Reader) -> Result<(), Stop> {
         let mut pages = Pages {
             page: PageBuilder::new(limit),
             sent: Instant::now(),
-            sender,
+            reader,
         };
         // Keys are looked for while the values of those before are on their way.
         let (groups, found) = mpsc::channel(1);
         let (mut seen, ()) = future::try_join(
-            self.send_groups(selection, groups),
+            self.send_groups(selection, reader, groups),
             self.send_values(found, &mut pages),
         )
         .await?;
@@ -312,31 +384,26 @@ impl RedisSource {
     }
 
     /// Looks for keys, and sends them in groups whose values fit in memory. Gives the keys that were seen.
-    async fn send_groups(&self, selection: &Selection, groups: mpsc::Sender<Group>) -> Result<KeySet, Stop> {
+    async fn send_groups(
+        &self,
+        selection: &Selection,
+        reader: &Reader,
+        groups: mpsc::Sender<Group>,
+    ) -> Result<KeySet, Stop> {
         let mut seen = KeySet::new();
         let mut scan = Scan::new(self.namespace.pattern(selection));
         let mut fresh: Vec<StoredKey> = Vec::new();
         let mut sent = Instant::now();
         loop {
-            // One request asks for the sizes of what was found last, and for the next keys.
-            let mut commands = pipe();
-            for key in &fresh {
-                commands.cmd("STRLEN").arg(&key.raw);
-            }
-            let goes_on = scan.add_to(&mut commands);
-            let mut answers = self.server.many(READING_KEYS, &commands).await?;
-            let found = match answers.pop() {
-                Some(answer) if goes_on => scan.take(&self.server, answer)?,
-                last => {
-                    answers.extend(last);
-                    Vec::new()
-                }
-            };
+            let (lengths, found) = reader.insist(|| self.look(&fresh, &scan)).await?;
+            let goes_on = found.is_some();
+            let found = found.map(|found| scan.take(found)).unwrap_or_default();
             let mut group = Group::default();
             let mut bytes = 0;
-            for (key, answer) in std::mem::take(&mut fresh).into_iter().zip(answers) {
-                let Some(length) = self.length(answer)? else {
-                    group.known.extend(self.entry_of_type(key).await?);
+            for (key, length) in std::mem::take(&mut fresh).into_iter().zip(lengths) {
+                let Some(length) = length else {
+                    let known = reader.insist(|| self.entry_of_type(key.clone())).await?;
+                    group.known.extend(known);
                     continue;
                 };
                 let is_full = group.keys.len() >= GROUP_KEYS || bytes + length > GROUP_BYTES;
@@ -367,12 +434,36 @@ impl RedisSource {
         }
     }
 
+    /// In one request, asks for the sizes of what was found last, and for the next keys.
+    async fn look(&self, fresh: &[StoredKey], scan: &Scan) -> Result<(Vec<Option<u64>>, Option<Found>)> {
+        let mut commands = pipe();
+        for key in fresh {
+            commands.cmd("STRLEN").arg(&key.raw);
+        }
+        let goes_on = scan.add_to(&mut commands);
+        if commands.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let (life, mut answers) = self.server.many_in_life(READING_KEYS, &commands).await?;
+        let found = match answers.pop() {
+            Some(answer) if goes_on => Some(Found::read(&self.server, life, answer)?),
+            last => {
+                answers.extend(last);
+                None
+            }
+        };
+        let lengths = answers.into_iter().map(|answer| self.length(answer));
+        Ok((lengths.collect::<Result<_>>()?, found))
+    }
+
     /// Fetches the values of groups, and sends them in pages.
     async fn send_values(&self, groups: mpsc::Receiver<Group>, pages: &mut Pages<'_>) -> Result<(), Stop> {
         let groups = stream::unfold(groups, |mut groups| async {
             groups.recv().await.map(|group| (group, groups))
         });
-        let fetched = groups.map(|group| self.fetch(group)).buffered(GROUPS_IN_FLIGHT);
+        let fetched = groups
+            .map(|group| self.fetch(pages.reader, group))
+            .buffered(GROUPS_IN_FLIGHT);
         let mut fetched = std::pin::pin!(fetched);
         while let Some((entries, passed_over)) = fetched.try_next().await? {
             (0..passed_over).for_each(|_| pages.page.pass_over());
@@ -384,8 +475,9 @@ impl RedisSource {
         Ok(())
     }
 
-    async fn fetch(&self, group: Group) -> Result<(Vec<Entry>, u64)> {
-        let values = self.values(group.keys.iter().map(|key| &key.raw[..])).await?;
+    async fn fetch(&self, reader: &Reader, group: Group) -> Result<(Vec<Entry>, u64), Stop> {
+        let keys = || group.keys.iter().map(|key| &key.raw[..]);
+        let values = reader.insist(|| self.values(keys())).await?;
         let entries = group.keys.into_iter().zip(values);
         let mut found = group.known;
         // What went between the two looks was never there.
@@ -400,8 +492,9 @@ impl RedisSource {
         seen: &mut KeySet,
         pages: &mut Pages<'_>,
     ) -> Result<(), Stop> {
-        for (mode, key) in self.old_keys(selection).await? {
-            for entry in self.old_entries(mode, &key).await? {
+        let reader = pages.reader;
+        for (mode, key) in reader.insist(|| self.old_keys(selection)).await? {
+            for entry in reader.insist(|| self.old_entries(mode, &key)).await? {
                 if selection.of_key(entry.key().as_str()).is_none() {
                     pages.page.pass_over();
                 } else if seen.insert(KeyDigest::of(entry.key().as_str())) {
@@ -495,15 +588,29 @@ impl Source for RedisSource {
     fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, _: Option<Cursor>) -> PageStream {
         let selection = selection.clone();
         // One page is on its way while the next is read.
-        let (sender, receiver) = mpsc::channel(1);
+        let (pages, received) = mpsc::channel(1);
+        let (asks, asked) = watch::channel(0);
+        let reader = Reader {
+            pages,
+            asked,
+            told: Mutex::default(),
+        };
         tokio::spawn(async move {
-            if let Err(Stop::Failed(error)) = self.send_pages(&selection, limit, &sender).await {
-                let _ = sender.send(Err(error)).await;
+            if let Err(Stop::Failed(error)) = self.send_pages(&selection, limit, &reader).await {
+                let _ = reader.send(Err(error)).await;
             }
         });
-        stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|page| (page, receiver))
-        })
+        stream::unfold(
+            (received, asks, false),
+            |(mut received, asks, failed)| async move {
+                if failed {
+                    asks.send_modify(|times| *times += 1);
+                }
+                let page = received.recv().await?;
+                let failed = page.is_err();
+                Some((page, (received, asks, failed)))
+            },
+        )
         .boxed()
     }
 

@@ -29,9 +29,57 @@ const PIECES_IN_FLIGHT: usize = 2;
 const WRITING: &str = "writing records";
 const CHECKING: &str = "checking the target";
 
+/// What a server does when its memory is full, as far as it tells.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Eviction {
+    /// `maxmemory-policy`.
+    policy: Option<String>,
+    /// `maxmemory` in bytes; 0 is no limit.
+    memory: Option<u64>,
+}
+
+impl Eviction {
+    /// Asks a server. Managed ones forbid one of the two ways to ask, or both.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub(super) async fn of(server: &Server, info: &Info) -> Result<Self> {
+        Ok(Self {
+            policy: match info.get("maxmemory_policy") {
+                Some(policy) => Some(policy.to_owned()),
+                None => server.setting("maxmemory-policy").await?,
+            },
+            memory: match info.number("maxmemory") {
+                Some(bytes) => Some(bytes),
+                None => {
+                    let bytes = server.setting("maxmemory").await?;
+                    bytes.and_then(|bytes| bytes.parse().ok())
+                }
+            },
+        })
+    }
+
+    fn throws_away(&self) -> bool {
+        let policy = self.policy.as_deref().unwrap_or_default();
+        policy.starts_with("allkeys") && self.memory != Some(0)
+    }
+
+    fn to_text(&self, place: &str) -> String {
+        let policy = self.policy.as_deref().unwrap_or("unknown");
+        let memory = match self.memory {
+            Some(bytes) => format!("{bytes} bytes"),
+            None => "unknown".to_owned(),
+        };
+        format!(
+            "{place} throws away keys when its memory is full (maxmemory-policy {policy}, maxmemory {memory})"
+        )
+    }
+}
+
 /// The keys of a workspace, to read and write.
 pub(super) struct RedisTarget {
     source: Arc<RedisSource>,
+    eviction: Eviction,
     /// The most that the server takes for a value.
     max_bytes: AtomicU64,
     /// Whether the server can say when a write is on its disk, and has one.
@@ -39,9 +87,10 @@ pub(super) struct RedisTarget {
 }
 
 impl RedisTarget {
-    pub(super) fn new(source: RedisSource) -> Self {
+    pub(super) fn new(source: RedisSource, eviction: Eviction) -> Self {
         Self {
             source: Arc::new(source),
+            eviction,
             max_bytes: AtomicU64::new(DEFAULT_MAX_BYTES),
             waits_for_disk: AtomicBool::new(false),
         }
@@ -60,40 +109,12 @@ impl RedisTarget {
     }
 
     /// LightRAG refuses a server that throws away keys without a time to live, and so does this.
-    async fn check_eviction(&self, info: &Info) -> Result<()> {
-        let server = self.server();
-        // Managed servers forbid one of the two, or both.
-        let policy = match info.get("maxmemory_policy") {
-            Some(policy) => Some(policy.to_owned()),
-            None => server.setting("maxmemory-policy").await?,
-        };
-        let memory = match info.number("maxmemory") {
-            Some(bytes) => Some(bytes),
-            None => server
-                .setting("maxmemory")
-                .await?
-                .and_then(|bytes| bytes.parse().ok()),
-        };
-        let (Some(policy), Some(memory)) = (policy, memory) else {
-            tracing::warn!(
-                "{} does not tell its maxmemory-policy: if it is `allkeys-*`, records may vanish when memory is full",
-                self.place()
-            );
-            return Ok(());
-        };
-        if memory == 0 || !policy.starts_with("allkeys") {
-            return Ok(());
-        }
-        let what = format!(
-            "{} throws away keys when its memory is full (maxmemory-policy {policy}, maxmemory {memory} bytes)",
-            self.place()
-        );
-        if server.config().allow_eviction_policy {
-            tracing::warn!("{what}, which REDIS_ALLOW_EVICTION_POLICY allows");
+    fn check_eviction(&self) -> Result<()> {
+        if !self.eviction.throws_away() || self.server().config().allow_eviction_policy {
             return Ok(());
         }
         Err(self.refuse(
-            what,
+            self.eviction.to_text(&self.place()),
             "set maxmemory-policy to noeviction or volatile-*, or accept the loss with REDIS_ALLOW_EVICTION_POLICY=true",
         ))
     }
@@ -148,6 +169,15 @@ impl RedisTarget {
         // With `no` it is the system that decides, half a minute later or more: nobody is to wait for that.
         let policy = self.server().setting("appendfsync").await?;
         Ok(matches!(policy.as_deref(), Some("always" | "everysec")))
+    }
+
+    /// Why the server cannot hold a record, if so.
+    fn misfit(&self, record: &Record) -> Option<String> {
+        let prefix = self.source.namespace().key(&CacheKey::from("")).len();
+        // An `_id` may have to be added, which is the key and a few characters.
+        let key = prefix + record.key().as_str().len();
+        let max_bytes = self.max_bytes.load(Ordering::Relaxed);
+        check_size(key, record.value().len() + key, max_bytes).err()
     }
 
     async fn write_piece(&self, records: Vec<&Record>, mode: WriteMode) -> Result<Vec<Outcome>> {
@@ -214,7 +244,7 @@ impl Target for RedisTarget {
     async fn prepare(&self) -> Result<()> {
         let info = self.server().info().await?;
         self.check_is_master(&info)?;
-        self.check_eviction(&info).await?;
+        self.check_eviction()?;
         self.check_old_layout().await?;
         self.check_can_write().await?;
         if let Some(bytes) = self.server().setting("proto-max-bulk-len").await? {
@@ -226,15 +256,30 @@ impl Target for RedisTarget {
         Ok(())
     }
 
+    fn preview(&self, record: &Record) -> Outcome {
+        match self.misfit(record) {
+            Some(reason) => Outcome::rejected(RejectKind::ValueTooLarge, reason),
+            None => Outcome::written(),
+        }
+    }
+
+    fn caution(&self) -> Option<String> {
+        let place = self.place();
+        if self.eviction.policy.is_none() {
+            return Some(format!(
+                "{place} does not tell its maxmemory-policy: if that is allkeys-*, records may vanish when its memory \
+                 is full"
+            ));
+        }
+        let allowed = self.eviction.throws_away() && self.server().config().allow_eviction_policy;
+        allowed.then(|| {
+            let what = self.eviction.to_text(&place);
+            format!("{what}, as REDIS_ALLOW_EVICTION_POLICY allows")
+        })
+    }
+
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
-        let max_bytes = self.max_bytes.load(Ordering::Relaxed);
-        let prefix = self.source.namespace().key(&CacheKey::from("")).len();
-        let misfit = |record: &Record| {
-            // An `_id` may have to be added, which is the key and a few characters.
-            let key = prefix + record.key().as_str().len();
-            check_size(key, record.value().len() + key, max_bytes).err()
-        };
-        let misfits: Vec<Option<String>> = batch.iter().map(misfit).collect();
+        let misfits: Vec<Option<String>> = batch.iter().map(|record| self.misfit(record)).collect();
         let fitting: Vec<&Record> = batch
             .iter()
             .zip(&misfits)
