@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -405,39 +405,20 @@ impl OpenSearchSource {
         Ok(Some(start..values.len()))
     }
 
-    /// Reads pages in a task of its own, which ends with an error or when nobody wants more.
-    fn read(
-        self: &Arc<Self>,
-        selection: &Selection,
-        limit: PageLimit,
-        from: Option<Cursor>,
-    ) -> mpsc::Receiver<Result<Page>> {
-        let source = Arc::clone(self);
-        let selection = selection.clone();
-        // One page is on its way while the next is read.
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = sender.closed() => {}
-                read = source.send_pages(&selection, limit, from, &sender) => {
-                    if let Err(error) = read {
-                        let _ = sender.send(Err(error)).await;
-                    }
-                }
-            }
-        });
-        receiver
-    }
-
     async fn send_pages(
         self: Arc<Self>,
         selection: &Selection,
         limit: PageLimit,
         from: Option<Cursor>,
-        pages: &mpsc::Sender<Result<Page>>,
+        order: &OnceLock<Order>,
+        pages: &Pages,
     ) -> Result<()> {
-        let Some(order) = self.order().await? else {
-            return Ok(());
+        let order = match order.get() {
+            Some(order) => *order,
+            None => match self.order().await? {
+                Some(found) => *order.get_or_init(|| found),
+                None => return Ok(()),
+            },
         };
         let at_once = Arc::new(AtomicUsize::new(FIRST_FETCHED));
         let from = from.map(|Cursor(place)| place);
@@ -459,13 +440,13 @@ impl OpenSearchSource {
                     None => page.pass_over(),
                 }
                 last = Some(Cursor(listed.place));
-                if page.is_full() && pages.send(Ok(page.take(last.take()))).await.is_err() {
+                if page.is_full() && pages.send(Ok(Some(page.take(last.take())))).await.is_err() {
                     // Nobody reads any more.
                     return Ok(());
                 }
             }
             // Nobody waits for a page while thousands of keys are passed over.
-            if last.is_some() && pages.send(Ok(page.take(last))).await.is_err() {
+            if last.is_some() && pages.send(Ok(Some(page.take(last)))).await.is_err() {
                 return Ok(());
             }
         }
@@ -526,6 +507,9 @@ impl OpenSearchSource {
     }
 }
 
+/// Takes the pages of a scan, and `None` after the last.
+type Pages = mpsc::Sender<Result<Option<Page>>>;
+
 /// A scan that can go on after an error.
 struct Scan {
     source: Arc<OpenSearchSource>,
@@ -533,8 +517,10 @@ struct Scan {
     limit: PageLimit,
     /// Behind the last page that was given.
     cursor: Option<Cursor>,
+    /// The order of the index, once it is known.
+    order: Arc<OnceLock<Order>>,
     /// Where pages come from, unless reading has to begin again.
-    pages: Option<mpsc::Receiver<Result<Page>>>,
+    pages: Option<mpsc::Receiver<Result<Option<Page>>>>,
     ended: bool,
 }
 
@@ -544,19 +530,40 @@ impl Scan {
         if self.ended {
             return None;
         }
-        let pages = match &mut self.pages {
+        let mut pages = match self.pages.take() {
             Some(pages) => pages,
-            None => self
-                .pages
-                .insert(self.source.read(&self.selection, self.limit, self.cursor.clone())),
+            None => self.read(),
         };
-        let page = pages.recv().await;
+        let page = pages.recv().await.unwrap_or_else(|| {
+            let message = format!("reading the index {} panicked", self.source.index);
+            Err(Error::new(ErrorKind::Internal, message))
+        });
         match &page {
-            Some(Ok(page)) => self.cursor = page.cursor.clone().or(self.cursor.take()),
-            Some(Err(error)) if error.is_temporary() => self.pages = None,
-            Some(Err(_)) | None => self.ended = true,
+            Ok(Some(page)) => {
+                self.cursor = page.cursor.clone().or(self.cursor.take());
+                self.pages = Some(pages);
+            }
+            Err(error) if error.is_temporary() => {}
+            Ok(None) | Err(_) => self.ended = true,
         }
-        page
+        page.transpose()
+    }
+
+    /// Reads on behind the cursor, in a task that ends when nobody wants more.
+    fn read(&self) -> mpsc::Receiver<Result<Option<Page>>> {
+        let (source, order) = (Arc::clone(&self.source), Arc::clone(&self.order));
+        let (selection, limit, from) = (self.selection.clone(), self.limit, self.cursor.clone());
+        // One page is on its way while the next is read.
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                read = source.send_pages(&selection, limit, from, &order, &sender) => {
+                    let _ = sender.send(read.map(|()| None)).await;
+                }
+            }
+        });
+        receiver
     }
 }
 
@@ -591,6 +598,7 @@ impl Source for OpenSearchSource {
             selection: selection.clone(),
             limit,
             cursor: from,
+            order: Arc::default(),
             pages: None,
             ended: false,
         };

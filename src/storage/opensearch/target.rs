@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use opensearch::http::Method;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
@@ -25,7 +26,9 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     record::{CacheKey, Record, RejectKind, Selection},
-    storage::{Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode},
+    storage::{
+        Changes, Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode,
+    },
 };
 
 /// How large a bulk request should be, in bytes. Larger ones are no faster.
@@ -72,8 +75,6 @@ struct Pending {
     /// How often the server had no room for it.
     waits: u32,
     mendings: u32,
-    /// Whether an earlier request may have written it.
-    may_be_there: bool,
 }
 
 /// A record with why the server refused it.
@@ -82,9 +83,17 @@ struct Refused {
     cause: Cause,
 }
 
+/// A record that is there already, perhaps because an earlier request wrote it before it failed.
+struct Claimed {
+    at: usize,
+    document: Bytes,
+    changes: Changes,
+}
+
 /// What came of sending records once.
 #[derive(Default)]
 struct Round {
+    claimed: Vec<Claimed>,
     /// There was no room for them.
     again: Vec<Pending>,
     /// Why, and with which status.
@@ -320,7 +329,7 @@ impl OpenSearchTarget {
                 let next = body.split_off(start);
                 let full = std::mem::replace(&mut body, next);
                 operation.document = operation.document.start - start..operation.document.end - start;
-                self.send_once(batch, full, std::mem::take(&mut sent), mode, outcomes, &mut round)
+                self.send_once(full, std::mem::take(&mut sent), mode, outcomes, &mut round)
                     .await?;
             }
             if sent.is_empty() && body.len() > largest {
@@ -331,8 +340,7 @@ impl OpenSearchTarget {
             sent.push((pending, operation));
         }
         if !sent.is_empty() {
-            self.send_once(batch, body, sent, mode, outcomes, &mut round)
-                .await?;
+            self.send_once(body, sent, mode, outcomes, &mut round).await?;
         }
         Ok(round)
     }
@@ -340,7 +348,6 @@ impl OpenSearchTarget {
     /// Sends one bulk request and sorts its records by what became of them.
     async fn send_once(
         &self,
-        batch: &[Record],
         body: Vec<u8>,
         sent: Vec<(Pending, Operation)>,
         mode: WriteMode,
@@ -349,7 +356,7 @@ impl OpenSearchTarget {
     ) -> Result<()> {
         let what = format!("write to the index {}", self.index());
         let query = [("filter_path", "items.*.status,items.*.error")];
-        let body = bytes::Bytes::from(body);
+        let body = Bytes::from(body);
         let request = Request::new(Method::Post, self.source.path("_bulk"), what.as_str())
             .query(&query)
             .body(body.clone());
@@ -367,17 +374,6 @@ impl OpenSearchTarget {
             }
             return Ok(());
         }
-        let cause = answer.cause();
-        if is_busy(answer.status) && !cause.is("cluster_block_exception") {
-            let may_be_there = answer.status != 429;
-            round.again.extend(sent.into_iter().map(|(pending, _)| Pending {
-                waits: pending.waits + 1,
-                may_be_there: pending.may_be_there || may_be_there,
-                ..pending
-            }));
-            round.busy = Some((answer.status, cause));
-            return Ok(());
-        }
         let answer = self.client().success(&request, answer)?;
         let answered: BulkAnswer = self.client().parse(&what, &answer.body)?;
         if answered.items.len() != sent.len() {
@@ -393,23 +389,18 @@ impl OpenSearchTarget {
             let ItemAnswer { status, error } = item.operation;
             match status {
                 200..300 => outcomes[pending.at] = Some(Outcome::Written(operation.changes)),
-                409 if mode == WriteMode::Create => {
-                    let is_ours = pending.may_be_there
-                        && self
-                            .is_there(&batch[pending.at], &body[operation.document])
-                            .await?;
-                    outcomes[pending.at] = Some(match is_ours {
-                        true => Outcome::Written(operation.changes),
-                        false => Outcome::Exists,
-                    });
-                }
+                409 if mode == WriteMode::Create && pending.waits > 0 => round.claimed.push(Claimed {
+                    at: pending.at,
+                    document: body.slice(operation.document),
+                    changes: operation.changes,
+                }),
+                409 if mode == WriteMode::Create => outcomes[pending.at] = Some(Outcome::Exists),
                 400 | 409 => round.refused.push(Refused {
                     pending,
                     cause: error,
                 }),
                 _ if is_busy(status) && !error.is("cluster_block_exception") => {
                     pending.waits += 1;
-                    pending.may_be_there |= status != 429;
                     round.again.push(pending);
                     round.busy = Some((status, error));
                 }
@@ -419,15 +410,42 @@ impl OpenSearchTarget {
         Ok(())
     }
 
-    /// Whether the index has just this document: an earlier request had written it before it failed.
-    async fn is_there(&self, record: &Record, document: &[u8]) -> Result<bool> {
-        let found = self.source.fetch(&[record.key()], true).await?;
-        let Ok(document) = serde_json::from_slice::<&RawValue>(document) else {
-            return Ok(false);
-        };
-        let mut value = Vec::new();
-        layout::push_value(&mut value, document);
-        Ok(found.into_iter().flatten().any(|entry| entry.raw() == &value))
+    /// Tells what was written by an earlier request of this write from what somebody else has written.
+    async fn claim(
+        &self,
+        batch: &[Record],
+        claimed: Vec<Claimed>,
+        outcomes: &mut [Option<Outcome>],
+    ) -> Result<()> {
+        let keys: Vec<&CacheKey> = claimed.iter().map(|claimed| batch[claimed.at].key()).collect();
+        let found = self.source.fetch(&keys, true).await?;
+        for (claimed, found) in claimed.into_iter().zip(found) {
+            let mut ours = Vec::new();
+            if let Ok(document) = serde_json::from_slice::<&RawValue>(&claimed.document) {
+                layout::push_value(&mut ours, document);
+            }
+            let is_ours = found.is_some_and(|entry| entry.raw() == &ours);
+            outcomes[claimed.at] = Some(match is_ours {
+                true => Outcome::Written(claimed.changes),
+                false => Outcome::Exists,
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes what was written visible to searches.
+    async fn refresh(&self) -> Result<()> {
+        let what = format!("refresh the index {}", self.index());
+        let request = Request::new(Method::Post, self.source.path("_refresh"), what);
+        let answer = self.client().send(&request).await?;
+        if answer.status == 403 {
+            tracing::warn!(
+                "the login may not refresh the index {}; searches find what was written a little later",
+                self.index()
+            );
+            return Ok(());
+        }
+        self.client().success(&request, answer).map(drop)
     }
 
     /// Remembers what a preview could not tell.
@@ -506,6 +524,11 @@ impl OpenSearchTarget {
     }
 }
 
+/// The wait after so many others.
+fn wait(waits: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(2_u32.saturating_pow(waits))
+}
+
 fn too_large(bytes: usize, most: usize) -> Outcome {
     let reason = format!("the record takes a request of {bytes} bytes; OpenSearch takes at most {most}");
     Outcome::rejected(RejectKind::ValueTooLarge, reason)
@@ -564,7 +587,6 @@ impl Target for OpenSearchTarget {
                     left_behind: Vec::new(),
                     waits: 0,
                     mendings: 0,
-                    may_be_there: false,
                 }),
             }
         }
@@ -574,6 +596,9 @@ impl Target for OpenSearchTarget {
         }
         while !pending.is_empty() {
             let round = self.send_all(batch, pending, mode, &mut outcomes).await?;
+            if !round.claimed.is_empty() {
+                self.claim(batch, round.claimed, &mut outcomes).await?;
+            }
             pending = round.again;
             if let Some((status, cause)) = round.busy {
                 let waits = pending.iter().map(|pending| pending.waits).max().unwrap_or(1);
@@ -581,7 +606,7 @@ impl Target for OpenSearchTarget {
                     let what = format!("write to the index {}", self.index());
                     return Err(self.client().refused(self.client().host(), &what, status, &cause));
                 }
-                tokio::time::sleep(FIRST_WAIT * 2_u32.saturating_pow(waits.saturating_sub(1))).await;
+                tokio::time::sleep(wait(waits.saturating_sub(1))).await;
             }
             if !round.refused.is_empty() {
                 pending.extend(self.mend(batch, round.refused, &mut outcomes).await?);
@@ -613,16 +638,15 @@ impl Target for OpenSearchTarget {
         if !self.has_written.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let what = format!("refresh the index {}", self.index());
-        let request = Request::new(Method::Post, self.source.path("_refresh"), what);
-        let answer = self.client().send(&request).await?;
-        if answer.status == 403 {
-            tracing::warn!(
-                "the login may not refresh the index {}; searches find what was written a little later",
-                self.index()
-            );
-            return Ok(());
+        let mut waits = 0;
+        while let Err(error) = self.refresh().await {
+            // All is written; it would be a pity to call that a failure for a moment's trouble.
+            if !error.is_temporary() || waits == self.max_retries {
+                return Err(error);
+            }
+            tokio::time::sleep(wait(waits)).await;
+            waits += 1;
         }
-        self.client().success(&request, answer).map(drop)
+        Ok(())
     }
 }
