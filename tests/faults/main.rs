@@ -7,6 +7,7 @@
     reason = "a test may panic, and what tests share is public to them alone"
 )]
 
+mod property;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -247,6 +248,11 @@ macro_rules! server {
             }
 
             #[test]
+            fn every_record_is_accounted_for_whatever_happens() {
+                property::every_record_is_accounted_for(stringify!($kind));
+            }
+
+            #[test]
             fn a_run_to_it_that_is_killed_is_finished_by_the_next() {
                 a_run_that_is_killed_is_finished_by_the_next("json", stringify!($kind));
             }
@@ -257,6 +263,11 @@ macro_rules! server {
             }
         }
     };
+}
+
+#[test]
+fn every_record_is_accounted_for_between_files() {
+    property::every_record_is_accounted_for("json");
 }
 
 #[test]
