@@ -121,7 +121,7 @@ impl Server {
             hello = server.hello() => hello,
             error = server.heartbeats.all_failed(seeds) => Err(error),
         };
-        let hello = hello.map_err(|error| server.failed("connect to", error))?;
+        let hello = hello.map_err(|error| server.not_connected(error))?;
         server.limits = Limits::of(&hello);
         server.identity = server.identify(&hello).await;
         Ok(server)
@@ -187,28 +187,40 @@ impl Server {
 
     /// What an error of the driver means; `action` with a place behind it says what was tried: `read`.
     pub(super) fn failed(&self, action: &str, error: DriverError) -> Error {
-        let location = &self.names.location;
-        let (kind, remedy) = self.meaning(&error);
-        let what = self.names.clean(&said(&error));
-        let message = match kind {
-            ErrorKind::Login => {
-                let user = self.names.user.as_deref();
-                let user = user.map_or_else(
-                    || "a login without a user".to_owned(),
-                    |user| format!("the user {user}"),
-                );
-                format!("{location} refuses {user}: {what}")
+        self.error(kind_of(&error), action, error)
+    }
+
+    /// The same of an error before there was any answer: whatever broke, there is no server to talk to.
+    fn not_connected(&self, error: DriverError) -> Error {
+        let kind = match kind_of(&error) {
+            ErrorKind::ConnectionLost | ErrorKind::Server => ErrorKind::Unreachable,
+            kind => kind,
+        };
+        self.error(kind, "connect to", error)
+    }
+
+    fn error(&self, kind: ErrorKind, action: &str, error: DriverError) -> Error {
+        let Names {
+            location,
+            hosts,
+            user,
+            ..
+        } = &self.names;
+        let (kind, remedy) = self.with_remedy(kind);
+        let what = match (self.heartbeats.told(), &*error.kind) {
+            (heard, _) if !heard.is_empty() && matches!(kind, ErrorKind::Unreachable | ErrorKind::Tls) => {
+                heard
             }
-            ErrorKind::Unreachable => {
-                let heard = self.names.clean(&self.heartbeats.told());
-                let heard = if heard.is_empty() { what } else { heard };
-                format!("no MongoDB server answers at {}: {heard}", self.names.hosts)
-            }
-            ErrorKind::Tls => {
-                let heard = self.names.clean(&self.heartbeats.told());
-                let heard = if heard.is_empty() { what } else { heard };
-                format!("cannot agree on TLS with {}: {heard}", self.names.hosts)
-            }
+            // It lists all that the driver knows of the servers, which is nothing.
+            (_, DriverErrorKind::ServerSelection { .. }) => "no answer in time".to_owned(),
+            _ => said(&error),
+        };
+        let what = self.names.clean(&what);
+        let message = match (kind, user) {
+            (ErrorKind::Login, Some(user)) => format!("{location} refuses the user {user}: {what}"),
+            (ErrorKind::Login, None) => format!("{location} refuses a login without a user: {what}"),
+            (ErrorKind::Unreachable, _) => format!("no MongoDB server answers at {hosts}: {what}"),
+            (ErrorKind::Tls, _) => format!("cannot agree on TLS with {hosts}: {what}"),
             _ => format!("cannot {action} {location}: {what}"),
         };
         let error = Error::new(kind, message).caused_by(error);
@@ -218,29 +230,33 @@ impl Server {
         }
     }
 
-    fn meaning(&self, error: &DriverError) -> (ErrorKind, Option<&'static str>) {
-        let kind = kind_of(error);
-        if kind == ErrorKind::Permission && self.names.user.is_none() {
+    /// The kind of an error in the light of what else is known, and what to do about it.
+    fn with_remedy(&self, kind: ErrorKind) -> (ErrorKind, Option<&'static str>) {
+        let heard = self.heartbeats.worst();
+        match kind {
             // The server lets anybody in, and nobody do anything.
-            return (
+            ErrorKind::Permission if self.names.user.is_none() => (
                 ErrorKind::Login,
                 Some("name a user and a password in the address"),
-            );
-        }
-        if !matches!(kind, ErrorKind::Unreachable | ErrorKind::ConnectionLost) {
-            return (kind, remedy(kind));
-        }
-        match self.heartbeats.worst() {
-            Some(Heard::Tls) => (ErrorKind::Tls, remedy(ErrorKind::Tls)),
+            ),
+            ErrorKind::Unreachable | ErrorKind::ConnectionLost if heard == Some(Heard::Tls) => {
+                (ErrorKind::Tls, remedy(ErrorKind::Tls))
+            }
             // A server without TLS hangs up on a greeting with it, and the other way round.
-            Some(Heard::HungUp) if self.names.tls => (ErrorKind::Tls, remedy(ErrorKind::Tls)),
-            Some(Heard::HungUp) if kind == ErrorKind::Unreachable => (
+            ErrorKind::Unreachable if self.names.tls && heard == Some(Heard::HungUp) => {
+                (ErrorKind::Tls, remedy(ErrorKind::Tls))
+            }
+            ErrorKind::Unreachable if self.names.tls && heard != Some(Heard::Refused) => (
+                kind,
+                Some("check host and port; if the server uses no TLS, take tls=true out of the address"),
+            ),
+            ErrorKind::Unreachable if heard == Some(Heard::HungUp) => (
                 kind,
                 Some(
                     "check that this is MongoDB's port; if the server wants TLS, add tls=true to the address",
                 ),
             ),
-            _ => (kind, None),
+            kind => (kind, remedy(kind)),
         }
     }
 }
@@ -294,6 +310,7 @@ struct Heartbeats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Heard {
     Other,
+    Refused,
     HungUp,
     Tls,
 }
@@ -354,6 +371,7 @@ fn heard(error: &DriverError) -> Heard {
             Heard::Tls
         }
         DriverErrorKind::Io(error) => match error.kind() {
+            Io::ConnectionRefused => Heard::Refused,
             Io::UnexpectedEof | Io::ConnectionReset | Io::BrokenPipe | Io::InvalidData => Heard::HungUp,
             _ => Heard::Other,
         },

@@ -1,14 +1,17 @@
 //! Writing a collection: what is new is inserted, what is there replaced.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use mongodb::{
     Collection,
-    bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, raw::cstr, rawdoc, serialize_to_raw_document_buf},
+    bson::{Document, RawArrayBuf, RawDocumentBuf, raw::cstr, rawdoc, serialize_to_raw_document_buf},
     error::{Error as DriverError, ErrorKind as DriverErrorKind, InsertManyError},
 };
 
@@ -31,8 +34,12 @@ const DUPLICATE: i32 = 11000;
 /// NamespaceExists.
 const COLLECTION_EXISTS: i32 = 48;
 
-/// Bytes of a message that are not documents: more than the driver and the server add to a command.
-const COMMAND_BYTES: usize = 16 << 10;
+/// Bytes of documents that are sent at once. To the server, a command that replaces is one document and may not be larger
+/// than one; the driver copies what it sends more than once, and larger pieces are not faster.
+const AT_ONCE: usize = 2 << 20;
+
+/// Bytes that an operation of a command has besides key and document.
+const OPERATION_BYTES: usize = 64;
 
 /// The collection of a workspace, to read and write.
 pub(super) struct MongoTarget {
@@ -53,10 +60,15 @@ struct Refused {
 }
 
 impl Refused {
-    /// Whether the reason is a document with this key, and not another one that some index of the user's holds to be equal.
+    fn is_duplicate(&self) -> bool {
+        self.code == DUPLICATE
+    }
+
+    /// Whether the reason is a document with this key. Where it is one that some index of the user's holds to be equal,
+    /// nothing is known about the key.
     fn is_there_already(&self) -> bool {
         let of_another_index = self.message.contains(" index: ") && !self.message.contains(" index: _id_");
-        self.code == DUPLICATE && !of_another_index
+        self.is_duplicate() && !of_another_index
     }
 
     fn outcome(self) -> Outcome {
@@ -123,15 +135,6 @@ impl MongoTarget {
     /// The driver's own bulk write needs a server of version 8, so this is the command that all of them know. The driver
     /// does not try it again when the connection breaks; a replacement may be repeated by whoever called.
     async fn replace(&self, documents: &[&RawDocumentBuf]) -> Result<(Vec<Refused>, usize)> {
-        let mut updates = RawArrayBuf::new();
-        for document in documents {
-            let mut update = RawDocumentBuf::new();
-            let key = document.get_str("_id").unwrap_or_default();
-            update.append(cstr!("q"), &rawdoc! { "_id": key });
-            update.append(cstr!("u"), *document);
-            update.append(cstr!("upsert"), true);
-            updates.push(&update);
-        }
         let mut command = RawDocumentBuf::new();
         command.append(cstr!("update"), self.collection.name());
         command.append(cstr!("ordered"), false);
@@ -139,7 +142,7 @@ impl MongoTarget {
             Error::new(ErrorKind::Internal, "a write concern has no BSON form").caused_by(error)
         })?;
         command.append(cstr!("writeConcern"), &concern);
-        command.append(cstr!("updates"), &updates);
+        command.append(cstr!("updates"), updates(documents));
         let reply = self
             .server
             .database()
@@ -150,42 +153,65 @@ impl MongoTarget {
             let (code, message) = code_and_message(concern);
             return Err(self.not_acknowledged(code, &message));
         }
-        let new = reply.get_array("upserted").map_or(0, Vec::len);
         let errors = reply.get_array("writeErrors").ok().into_iter().flatten();
-        let refused = errors.filter_map(Bson::as_document).filter_map(|error| {
+        let refused = errors.map(|error| {
+            let error = error.as_document()?;
             let (code, message) = code_and_message(error);
             let index = usize::try_from(integer(error.get("index"))?).ok()?;
             Some(Refused { index, code, message })
         });
-        let refused = self.about_records(refused.collect())?;
-        let there = documents.len().saturating_sub(new + refused.len());
-        Ok((refused, there))
+        let refused: Option<Vec<Refused>> = refused.collect();
+        let done = integer(reply.get("n")).and_then(|n| usize::try_from(n).ok());
+        // A record is written when the server has said so, and at no other time.
+        let (Some(refused), Some(done)) = (refused, done) else {
+            return Err(self.unreadable());
+        };
+        let refused = self.about_records(refused)?;
+        if done + refused.len() != documents.len() {
+            return Err(self.unreadable());
+        }
+        let new = reply.get_array("upserted").map_or(0, Vec::len);
+        Ok((refused, done.saturating_sub(new)))
     }
 
-    /// Replaces documents in as many commands as their bytes need: one command is one document to the server.
-    async fn replace_all(&self, documents: &[&RawDocumentBuf]) -> Result<(Vec<Refused>, usize)> {
-        let (mut refused, mut there, mut done) = (Vec::new(), 0, 0);
-        while done < documents.len() {
-            let mut bytes = 0;
-            let fits = documents[done..]
-                .iter()
-                .take(self.server.limits.operations)
-                .take_while(|document| {
-                    // The key stands twice, and each operation has some words of its own.
-                    let key = document.get_str("_id").map_or(0, str::len);
-                    bytes += document.as_bytes().len() + key + 64;
-                    bytes <= self.server.limits.document
-                });
-            let end = done + fits.count().max(1);
-            let (piece, piece_there) = self.replace(&documents[done..end]).await?;
-            refused.extend(piece.into_iter().map(|piece| Refused {
-                index: done + piece.index,
-                ..piece
-            }));
-            there += piece_there;
-            done = end;
-        }
-        Ok((refused, there))
+    fn unreadable(&self) -> Error {
+        let message = format!(
+            "{} does not say which records it has written to the collection {}",
+            self.server.location(),
+            self.collection.name()
+        );
+        Error::new(ErrorKind::Server, message)
+    }
+
+    /// Which of the refused documents have keys that are there already.
+    async fn there_already(
+        &self,
+        documents: &[&RawDocumentBuf],
+        refused: &[Refused],
+    ) -> Result<HashSet<usize>> {
+        let duplicates = || refused.iter().filter(|refused| refused.is_duplicate());
+        let (mut there, unclear): (HashSet<usize>, Vec<usize>) = (
+            duplicates()
+                .filter(|refused| refused.is_there_already())
+                .map(|refused| refused.index)
+                .collect(),
+            duplicates()
+                .filter(|refused| !refused.is_there_already())
+                .map(|refused| refused.index)
+                .collect(),
+        );
+        let keys = unclear
+            .iter()
+            .filter_map(|at| layout::key(documents.get(*at)?))
+            .map(CacheKey::from);
+        let found = self.source.get_many(&keys.collect::<Vec<_>>()).await?;
+        there.extend(
+            unclear
+                .into_iter()
+                .zip(found)
+                .filter_map(|(at, found)| found.map(|_| at)),
+        );
+        Ok(there)
     }
 
     /// The refusals where each is about its record; where one is about the server, that ends the batch.
@@ -241,6 +267,20 @@ impl MongoTarget {
     }
 }
 
+/// The operations of an `update` command that replace documents, or insert them where there is none.
+fn updates(documents: &[&RawDocumentBuf]) -> RawArrayBuf {
+    let mut updates = RawArrayBuf::new();
+    for document in documents {
+        let mut update = RawDocumentBuf::new();
+        let key = layout::key(document).unwrap_or_default();
+        update.append(cstr!("q"), &rawdoc! { "_id": key });
+        update.append(cstr!("u"), *document);
+        update.append(cstr!("upsert"), true);
+        updates.push(&update);
+    }
+    updates
+}
+
 fn code_and_message(error: &Document) -> (i32, String) {
     let code = integer(error.get("code")).and_then(|code| i32::try_from(code).ok());
     (
@@ -293,51 +333,32 @@ impl Target for MongoTarget {
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
-        let mut outcomes = vec![Outcome::written(); batch.len()];
-        let mut pending = Vec::with_capacity(batch.len());
-        let mut bytes = COMMAND_BYTES;
-        for (at, record) in batch.iter().enumerate() {
-            match layout::encode(record, self.on_invalid, self.server.limits.document) {
-                Err((kind, reason)) => outcomes[at] = Outcome::rejected(kind, reason),
-                Ok(Encoded { document, changes }) => {
-                    bytes += document.as_bytes().len();
-                    pending.push(Pending {
-                        at,
-                        document,
-                        changes,
-                    });
-                }
-            }
-        }
         let limits = self.server.limits;
-        // Said before anything is sent, so that a batch is one message, which is refused or taken as one.
-        if pending.len() > 1 && (bytes > limits.message || pending.len() > limits.operations) {
-            let message = format!(
-                "{} records of {bytes} bytes are more than {} takes at once",
-                pending.len(),
-                self.server.location()
-            );
-            return Err(Error::new(ErrorKind::RequestTooLarge, message));
-        }
-        let documents: Vec<&RawDocumentBuf> = pending.iter().map(|pending| &pending.document).collect();
-        if !documents.is_empty() {
-            let refused = match mode {
-                WriteMode::Create => self.insert(&documents).await?,
-                WriteMode::Upsert => self.upsert(&documents).await?,
-            };
-            for Pending { at, changes, .. } in &mut pending {
-                outcomes[*at] = Outcome::Written(std::mem::take(changes));
-            }
-            for refused in refused {
-                let Some(pending) = pending.get(refused.index) else {
+        let mut outcomes = vec![Outcome::written(); batch.len()];
+        let (mut piece, mut bytes) = (Vec::new(), 0);
+        for (at, record) in batch.iter().enumerate() {
+            let Encoded { document, changes } = match layout::encode(record, self.on_invalid, limits.document)
+            {
+                Ok(encoded) => encoded,
+                Err((kind, reason)) => {
+                    outcomes[at] = Outcome::rejected(kind, reason);
                     continue;
-                };
-                outcomes[pending.at] = match mode {
-                    WriteMode::Create if refused.is_there_already() => Outcome::Exists,
-                    _ => refused.outcome(),
-                };
+                }
+            };
+            let size = record.key().as_str().len() + document.as_bytes().len() + OPERATION_BYTES;
+            if bytes + size > AT_ONCE.min(limits.document) || piece.len() >= limits.operations {
+                self.write_piece(std::mem::take(&mut piece), mode, &mut outcomes)
+                    .await?;
+                bytes = 0;
             }
+            bytes += size;
+            piece.push(Pending {
+                at,
+                document,
+                changes,
+            });
         }
+        self.write_piece(piece, mode, &mut outcomes).await?;
         Ok(outcomes)
     }
 
@@ -353,12 +374,68 @@ impl Target for MongoTarget {
 }
 
 impl MongoTarget {
+    /// Writes a piece of a batch and enters what became of it. A piece that the server cannot read is sent in halves, down
+    /// to the one document that it cannot read: the other pieces of the batch may be written already, so that whoever
+    /// asked could not begin anew with fewer records.
+    async fn write_piece(
+        &self,
+        piece: Vec<Pending>,
+        mode: WriteMode,
+        outcomes: &mut [Outcome],
+    ) -> Result<()> {
+        let documents: Vec<&RawDocumentBuf> = piece.iter().map(|pending| &pending.document).collect();
+        let mut failures = HashMap::new();
+        let mut parts = vec![(0, documents.as_slice())];
+        while let Some((start, part)) = parts.pop() {
+            match self.send(part, mode).await {
+                Ok(failed) => failures.extend(failed.into_iter().map(|(at, what)| (start + at, what))),
+                Err(error) if error.kind().asks_for_less() && part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([(start + first.len(), second), (start, first)]);
+                }
+                Err(error) if error.kind().asks_for_less() => {
+                    let kind = match error.kind() {
+                        ErrorKind::RequestTooLarge => RejectKind::ValueTooLarge,
+                        _ => RejectKind::RefusedByTarget,
+                    };
+                    failures.insert(start, Outcome::rejected(kind, error.message()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for (index, Pending { at, changes, .. }) in piece.into_iter().enumerate() {
+            outcomes[at] = failures.remove(&index).unwrap_or(Outcome::Written(changes));
+        }
+        Ok(())
+    }
+
+    /// Writes documents, and gives by their place what became of those that were not.
+    async fn send(&self, documents: &[&RawDocumentBuf], mode: WriteMode) -> Result<Vec<(usize, Outcome)>> {
+        if documents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (refused, there) = match mode {
+            WriteMode::Upsert => (self.upsert(documents).await?, HashSet::new()),
+            WriteMode::Create => {
+                let refused = self.insert(documents).await?;
+                let there = self.there_already(documents, &refused).await?;
+                (refused, there)
+            }
+        };
+        let outcome = |refused: Refused| {
+            let index = refused.index;
+            let there = there.contains(&index);
+            (index, if there { Outcome::Exists } else { refused.outcome() })
+        };
+        Ok(refused.into_iter().map(outcome).collect())
+    }
+
     /// Inserts documents and replaces those that are there; where most were there the last time, replaces them all at
     /// once, which saves a round trip.
     async fn upsert(&self, documents: &[&RawDocumentBuf]) -> Result<Vec<Refused>> {
         let mostly = |part: usize| part * 2 > documents.len();
         if self.mostly_there.load(Ordering::Relaxed) {
-            let (refused, there) = self.replace_all(documents).await?;
+            let (refused, there) = self.replace(documents).await?;
             self.mostly_there.store(mostly(there), Ordering::Relaxed);
             return Ok(refused);
         }
@@ -373,7 +450,11 @@ impl MongoTarget {
             .iter()
             .filter_map(|at| documents.get(*at).copied())
             .collect();
-        let (not_replaced, _) = self.replace_all(&replacing).await?;
+        let (not_replaced, _) = if replacing.is_empty() {
+            Default::default()
+        } else {
+            self.replace(&replacing).await?
+        };
         refused.extend(not_replaced.into_iter().filter_map(|refused| {
             let index = *again.get(refused.index)?;
             Some(Refused { index, ..refused })
@@ -384,4 +465,56 @@ impl MongoTarget {
 
 fn is_command_error(error: &DriverError, code: i32) -> bool {
     matches!(&*error.kind, DriverErrorKind::Command(error) if error.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mongodb::{
+        bson::doc,
+        options::{Acknowledgment, WriteConcern},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_write_concern_is_sent_under_the_servers_names() {
+        let mut concern = WriteConcern::majority();
+        concern.w_timeout = Some(Duration::from_secs(5));
+        concern.journal = Some(true);
+        let sent: Document = serialize_to_raw_document_buf(&concern)
+            .unwrap()
+            .try_into()
+            .unwrap();
+        assert_eq!(sent, doc! { "w": "majority", "wtimeout": 5000, "j": true });
+        let two: WriteConcern = Acknowledgment::Nodes(2).into();
+        let sent: Document = serialize_to_raw_document_buf(&two).unwrap().try_into().unwrap();
+        assert_eq!(sent, doc! { "w": 2 });
+    }
+
+    #[test]
+    fn a_key_that_is_there_is_told_from_what_another_index_holds_to_be_equal() {
+        let refused = |code, message: &str| Refused {
+            index: 0,
+            code,
+            message: message.to_owned(),
+        };
+        let own = "E11000 duplicate key error collection: db.c index: _id_ dup key: { _id: \"k\" }";
+        assert!(refused(DUPLICATE, own).is_there_already());
+        // A server leaves the text out where there are many.
+        assert!(refused(DUPLICATE, "").is_there_already());
+        let other =
+            "E11000 duplicate key error collection: db.c index: chunk_id_1 dup key: { chunk_id: \"c\" }";
+        assert!(!refused(DUPLICATE, other).is_there_already());
+        assert!(!refused(121, "Document failed validation").is_there_already());
+        let outcome = refused(10334, "too large").outcome();
+        assert!(matches!(
+            outcome,
+            Outcome::Rejected {
+                kind: RejectKind::ValueTooLarge,
+                ..
+            }
+        ));
+    }
 }
