@@ -364,6 +364,13 @@ impl Target for MongoTarget {
 
     /// Nothing is left to do: a write is answered when it is as durable as the address asks, by default on the disks of a
     /// majority.
+    fn preview(&self, record: &Record) -> Outcome {
+        match layout::encode(record, self.on_invalid, self.server.limits.document) {
+            Ok(Encoded { changes, .. }) => Outcome::Written(changes),
+            Err((kind, reason)) => Outcome::rejected(kind, reason),
+        }
+    }
+
     async fn flush(&self) -> Result<()> {
         Ok(())
     }
