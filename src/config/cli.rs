@@ -218,7 +218,9 @@ pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parse
         }
         Err(error) => {
             let text = error.render().to_string();
-            let (message, _) = text.split_once("\n\nUsage:").unwrap_or((&text, ""));
+            // What follows is said better by the remedy of a usage error.
+            let message = text.split("\n\nUsage:").next().unwrap_or_default();
+            let message = message.split("\n\nFor more information").next().unwrap_or_default();
             let message = message.trim_start_matches("error: ").split_whitespace();
             Err(Error::new(
                 ErrorKind::Usage,
@@ -283,5 +285,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert!(error.message().contains("'--source'"), "{error}");
         assert!(!error.message().contains('\n'));
+        let error = parse_args(arguments("migrate-llm-cache --source")).unwrap_err();
+        assert!(error.message().ends_with("but none was supplied"), "{error}");
     }
 }
