@@ -231,11 +231,20 @@ impl Run<'_> {
                 (&mut written, &to, &pair.to, Side::Target),
             ] {
                 if let Some(other) = seen.insert(container.clone(), workspace) {
-                    let message = format!(
-                        "the workspaces {other} and {workspace} of the {side} are one and the same: {}",
-                        container.place
-                    );
-                    let remedy = "move them one at a time, or map them to names that stay apart";
+                    let place = &container.place;
+                    let (message, remedy) = if other == workspace {
+                        (
+                            format!("the workspace {workspace} of the {side} is named twice: {place}"),
+                            "name each workspace once a run",
+                        )
+                    } else {
+                        (
+                            format!(
+                                "the workspaces {other} and {workspace} of the {side} are one and the same: {place}"
+                            ),
+                            "move them one at a time, or map them to names that stay apart",
+                        )
+                    };
                     return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
                 }
             }
