@@ -1,0 +1,1 @@
+//! README and example are held to the code.

@@ -1,0 +1,91 @@
+//! Every exit code, with all that is said beside it. 130 and 143 are among the signals, 141 in the output's tests.
+
+use serde_json::json;
+
+use crate::{
+    scene::{Scene, value},
+    support::records::key,
+};
+
+#[test]
+fn code_0_for_a_run_that_moved_everything() {
+    let scene = Scene::new();
+    snapshot!(
+        scene,
+        scene.run("--source ./rag_storage --target ./new --workspace space2 --yes")
+    );
+}
+
+#[test]
+fn code_0_for_nothing_to_do() {
+    let scene = Scene::new();
+    let run = snapshot!(
+        scene,
+        scene.run("--source ./rag_storage --target ./new --workspace none --yes")
+    );
+    assert_eq!(run.code, 0);
+    assert!(!scene.path("new").exists());
+}
+
+#[test]
+fn code_2_for_a_missing_yes() {
+    let scene = Scene::new();
+    let run = snapshot!(scene, scene.run("--source ./rag_storage --target ./new"));
+    assert_eq!(run.code, 2);
+    assert!(!scene.path("new").exists());
+}
+
+#[test]
+fn code_2_for_a_wrong_flag() {
+    let scene = Scene::new();
+    snapshot!(scene, scene.run("--sorce ./rag_storage --target ./new"));
+}
+
+#[test]
+fn code_3_for_a_run_that_had_to_leave_records() {
+    let scene = Scene::new();
+    let entries = json!({
+        key("extract", 1): value("good"),
+        key("extract", 2): null,
+        key("extract", 3): "a string",
+        key("summary", 4): [1, 2],
+        "mix:query:00000000000000000000000000000005": null,
+    });
+    scene.cache("odd", &entries);
+    let run = snapshot!(scene, scene.run("--source ./odd --target ./new --yes"));
+    assert_eq!((run.code, run.total("written"), run.total("rejected")), (3, 1, 3));
+}
+
+#[test]
+fn code_4_for_a_source_that_cannot_be_read() {
+    let scene = Scene::new();
+    snapshot!(scene, scene.run("--source ./rag_strage --target ./new --yes"));
+}
+
+#[test]
+fn code_5_for_a_target_that_cannot_be_written() {
+    let scene = Scene::new();
+    scene.file("file", "");
+    snapshot!(
+        scene,
+        scene.run("--source ./rag_storage --target ./file/new --yes")
+    );
+}
+
+#[test]
+fn code_9_for_nothing_where_there_should_be_something() {
+    let scene = Scene::new();
+    snapshot!(
+        scene,
+        scene.run("--source ./rag_storage --target ./new --workspace none --yes --fail-on-empty")
+    );
+}
+
+#[test]
+fn code_10_for_the_same_place_on_both_sides() {
+    let scene = Scene::new();
+    snapshot!(
+        scene,
+        scene.run("--source ./rag_storage --target ./rag_storage/../rag_storage --yes")
+    );
+}
