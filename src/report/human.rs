@@ -101,7 +101,7 @@ fn final_text(report: &Report) -> String {
         (Status::Differences, _) => "Differences found",
     };
     let mut text = format!("\n{headline}");
-    if report.mode == Mode::DryRun {
+    if report.mode == Mode::DryRun && report.status == Status::Ok {
         let _ = write!(text, "\n  to move        {:>12}", grouped(totals.selected));
     } else if totals.selected > 0 && report.status != Status::Refused {
         let rows = [
