@@ -127,7 +127,10 @@ fn final_text(report: &Report) -> String {
         }
     }
     // What ended a run otherwise was told with its remedy when it happened.
-    if !matches!(report.status, Status::Failed | Status::Refused) {
+    if !matches!(
+        report.status,
+        Status::Failed | Status::Refused | Status::Differences
+    ) {
         let _ = write!(text, "\n{}", report.next);
     }
     text

@@ -70,11 +70,17 @@ fn the_example_has_every_field_with_its_default() {
         .filter(|name| !name.starts_with(['#', ' ']))
         .collect();
     assert_eq!(named, job_fields(""), "the fields of the example");
-    for key in ["source", "target", "types", "options"] {
+    for key in ["source", "target", "types"] {
         assert_eq!(
             defaults[key], as_it_stands[key],
             "a default of the example is no default"
         );
+    }
+    for (name, default) in as_it_stands["options"].as_object().unwrap() {
+        // What is not there by default stands there as an example.
+        if !default.is_null() {
+            assert_eq!(&defaults["options"][name], default, "the default of {name}");
+        }
     }
     // Every field of every storage is taken, also those without a default.
     for block in storages.split("\n#target:").skip(1) {

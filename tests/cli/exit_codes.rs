@@ -1,6 +1,6 @@
 //! Every exit code, with all that is said beside it. 130 and 143 are among the signals, 141 in the output's tests.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::{
     scene::{Scene, value},
@@ -70,6 +70,59 @@ fn code_5_for_a_target_that_cannot_be_written() {
         scene,
         scene.run("--source ./rag_storage --target ./file/new --yes")
     );
+}
+
+#[test]
+fn code_6_for_a_target_that_differs() {
+    let scene = Scene::new();
+    scene
+        .cache("old", &json!({key("extract", 1): value("same"), key("extract", 2): value("old"), key("extract", 3): value("x")}))
+        .cache("new", &json!({key("extract", 1): value("same"), key("extract", 2): value("new")}));
+    let run = snapshot!(scene, scene.run("--source ./old --target ./new --verify-only"));
+    assert_eq!(run.code, 6);
+}
+
+#[test]
+fn code_7_for_more_rejects_than_allowed() {
+    let scene = Scene::new();
+    scene.cache(
+        "odd",
+        &json!({key("extract", 1): null, key("extract", 2): null, key("extract", 3): value("x")}),
+    );
+    let run = snapshot!(
+        scene,
+        scene.run("--source ./odd --target ./new --yes --max-errors 1 --batch-size 1 --concurrency 1")
+    );
+    assert_eq!(run.code, 7);
+}
+
+#[test]
+fn code_8_for_a_run_that_took_too_long() {
+    let scene = Scene::new();
+    let entries: Map<String, Value> = (0..3_000).map(|n| (key("extract", n), value("x"))).collect();
+    scene.cache("many", &entries.into());
+    let run = scene
+        .run("--source ./many --target ./new --yes --batch-size 1 --max-duration 1ms --checkpoint c")
+        .expect(8);
+    assert!(run.total("not_attempted") > 0);
+    let kept = [
+        run.report()["status"].clone(),
+        run.report()["retryable"].clone(),
+        run.report()["next"].clone(),
+    ];
+    scene
+        .settings()
+        .bind(|| insta::assert_snapshot!(format!("{}{kept:#?}", run.stderr)));
+}
+
+#[test]
+fn code_11_for_the_checkpoint_of_another_job() {
+    let scene = Scene::new();
+    let line = "--source ./rag_storage --yes --checkpoint checkpoint";
+    scene.run(&format!("{line} --target ./one")).expect(0);
+    let run = snapshot!(scene, scene.run(&format!("{line} --target ./new --resume")));
+    assert_eq!(run.code, 11);
+    assert!(!scene.path("new").exists());
 }
 
 #[test]

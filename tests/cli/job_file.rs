@@ -22,7 +22,15 @@ on_conflict: newer
 on_invalid: sanitize
 batch: { records: 7, bytes: 64KiB }
 concurrency: 3
+retries: 2
 timeout: 1m
+max_duration: 1h
+max_errors: 5%
+verify: full
+checkpoint: ./job.checkpoint
+resume: false
+rejects: ./rejects.jsonl
+salvage: true
 fail_on_empty: true
 output: jsonl
 report: ./report.json
@@ -51,10 +59,17 @@ quiet: true
         plan["options"],
         json!({
             "on_conflict": "newer", "on_invalid": "sanitize", "batch_records": 7, "batch_bytes": 65536,
-            "concurrency": 3, "timeout_ms": 60_000, "yes": true, "fail_on_empty": true,
+            "concurrency": 3, "retries": 2, "timeout_ms": 60_000, "max_duration_ms": 3_600_000, "max_errors": "5%",
+            "verify": "full", "checkpoint": "./job.checkpoint", "resume": false, "rejects": "./rejects.jsonl",
+            "salvage": true, "yes": true, "fail_on_empty": true,
         })
     );
     assert!(run.total("written") > 0);
+    assert_eq!(
+        run.report()["verification"]["numbers"]["compared"],
+        run.total("written")
+    );
+    assert!(scene.path("job.checkpoint").exists() && scene.path("rejects.jsonl").exists());
     assert_eq!(&scene.read("report.json"), run.report());
     assert_eq!(run.stderr, "");
 }
@@ -78,6 +93,19 @@ fn workspaces_can_be_one_or_all() {
         assert_eq!(json!(found), expected, "{text}");
         assert_eq!(run.report()["mode"], "dry_run");
     }
+}
+
+#[test]
+fn a_job_can_verify_alone_and_go_on_where_it_stopped() {
+    let scene = Scene::new();
+    let job = format!("{FROM_TO}yes: true\ncheckpoint: ./checkpoint\n");
+    scene.file("job.yaml", &job);
+    scene.run("--job job.yaml").expect(0);
+    scene.file("job.yaml", &format!("{job}resume: true\n"));
+    let run = scene.run("--job job.yaml").expect(0);
+    assert_eq!(run.events_of("batch").count(), 0, "all was done");
+    scene.file("job.yaml", &format!("{FROM_TO}verify_only: true\n"));
+    assert_eq!(scene.run("--job job.yaml").expect(0).report()["mode"], "verify");
 }
 
 #[test]
