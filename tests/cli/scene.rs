@@ -127,6 +127,27 @@ macro_rules! snapshot {
     }};
 }
 
+/// Compares the end of a run with what was kept of it, without its numbers, none of which is the same twice.
+macro_rules! snapshot_end {
+    ($scene:expr, $run:expr) => {{
+        let run = $run;
+        $scene
+            .settings()
+            .bind(|| insta::assert_snapshot!($crate::scene::end(&run)));
+    }};
+}
+
+/// Exit code, what the report says in words, and standard error.
+pub fn end(run: &Run) -> String {
+    let report = run.report();
+    let mut text = format!("exit code {}\n--- report\n", run.code);
+    for name in ["mode", "status", "exit_code", "retryable", "next"] {
+        let _ = writeln!(text, "{name}: {}", report[name]);
+    }
+    let _ = write!(text, "--- standard error\n{}", run.stderr);
+    text
+}
+
 /// A record.
 pub fn value(text: &str) -> Value {
     json!({

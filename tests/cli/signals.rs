@@ -1,7 +1,6 @@
 //! A run that is told to stop.
 
 use std::{
-    fmt::Write as _,
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
 };
@@ -19,13 +18,13 @@ const RECORDS: u64 = 3_000;
 #[test]
 fn code_130_for_ctrl_c() {
     let (scene, run) = stopped_by("INT");
-    snapshot_end(&scene, &run, "code_130");
+    snapshot_end!(scene, run);
 }
 
 #[test]
 fn code_143_for_a_service_manager() {
     let (scene, run) = stopped_by("TERM");
-    snapshot_end(&scene, &run, "code_143");
+    snapshot_end!(scene, run);
 }
 
 /// Stops a run after its first batch, and checks what must hold of a run that was stopped.
@@ -73,15 +72,4 @@ fn stopped_by(signal: &str) -> (Scene, Run) {
     let left = std::fs::read_dir(scene.path("new")).unwrap().count();
     assert_eq!(left, 1, "no temporary file");
     (scene, run)
-}
-
-/// Of the numbers, none is the same twice.
-fn snapshot_end(scene: &Scene, run: &Run, name: &str) {
-    let report = run.report();
-    let mut text = format!("exit code {}\n--- report\n", run.code);
-    for name in ["mode", "status", "exit_code", "retryable", "next"] {
-        let _ = writeln!(text, "{name}: {}", report[name]);
-    }
-    let _ = write!(text, "--- standard error\n{}", run.stderr);
-    scene.settings().bind(|| insta::assert_snapshot!(name, text));
 }
