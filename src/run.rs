@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -253,6 +253,32 @@ impl Run<'_> {
             let message = format!("source and target are the same place: {}", both.place);
             let remedy = "name another target, or another workspace on one side";
             return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+        }
+        // A run begins its files anew: the rejects of one run, read back by the next, must not be its rejects file.
+        let files = [
+            ("--rejects", &self.settings.rejects),
+            ("--checkpoint", &self.settings.checkpoint),
+        ];
+        let real = |path: &Path| path.canonicalize().ok();
+        let places = [source.location().location, target.location().location];
+        let containers = read
+            .keys()
+            .chain(written.keys())
+            .map(|container| &container.place);
+        let caches: Vec<PathBuf> = containers
+            .chain(&places)
+            .filter_map(|place| real(place.as_ref()))
+            .collect();
+        for (flag, path) in files {
+            let there = path.as_deref().and_then(real);
+            if let Some(path) = there.filter(|path| caches.contains(path)) {
+                let message = format!(
+                    "{flag} is a file that is read or written as a cache: {}",
+                    path.display()
+                );
+                let remedy = format!("name another file with {flag}");
+                return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+            }
         }
         Ok(())
     }
