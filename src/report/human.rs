@@ -103,7 +103,7 @@ fn final_text(report: &Report) -> String {
     let mut text = format!("\n{headline}");
     if report.mode == Mode::DryRun && report.status == Status::Ok {
         let _ = write!(text, "\n  to move        {:>12}", grouped(totals.selected));
-    } else if totals.selected > 0 && report.status != Status::Refused {
+    } else if totals.selected > 0 && report.mode == Mode::Migrate && report.status != Status::Refused {
         let rows = [
             ("selected", totals.selected),
             ("written", totals.written),
