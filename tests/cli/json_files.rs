@@ -101,3 +101,54 @@ fn a_link_is_followed_and_stays_a_link() {
     );
     scene.run("--source ./real --target ./new --yes").expect(10);
 }
+
+#[test]
+fn rejects_are_moved_when_they_are_mended_and_never_lost() {
+    let scene = Scene::new();
+    scene.cache(
+        "odd",
+        &json!({key("extract", 1): null, key("extract", 2): value("x")}),
+    );
+    scene
+        .run("--source ./odd --target ./new --yes --rejects rejects.jsonl")
+        .expect(3);
+    let line = std::fs::read_to_string(scene.path("rejects.jsonl")).unwrap();
+    let mended = line.replace("\"record\":null", &format!("\"record\":{}", value("mended")));
+    scene.file("rejects.jsonl", &mended);
+
+    // The same command again, its source changed, would begin with an empty rejects file.
+    scene
+        .run("--source ./rejects.jsonl --target ./new --yes --rejects rejects.jsonl")
+        .expect(10);
+    assert_eq!(
+        std::fs::read_to_string(scene.path("rejects.jsonl")).unwrap(),
+        mended
+    );
+
+    scene
+        .run("--source ./rejects.jsonl --target ./new --yes")
+        .expect(0);
+    assert_eq!(
+        scene.read(&format!("new/{CACHE}"))[key("extract", 1)]["return"],
+        "mended"
+    );
+}
+
+#[test]
+fn what_stands_before_damage_can_be_salvaged() {
+    let scene = Scene::new();
+    let whole = json!({key("extract", 1): value("whole")}).to_string();
+    let (whole, _) = whole.rsplit_once('}').unwrap();
+    scene.file(
+        &format!("odd/{CACHE}"),
+        &format!("{whole}, \"default:extract:2\": {{\"return"),
+    );
+    scene.run("--source ./odd --target ./new --yes").expect(4);
+    assert!(!scene.path("new").exists());
+    let run = scene.run("--source ./odd --target ./new --yes --salvage");
+    assert_eq!(run.total("written"), 1, "{}", run.stderr);
+    assert_eq!(
+        scene.read(&format!("new/{CACHE}"))[key("extract", 1)]["return"],
+        "whole"
+    );
+}

@@ -89,6 +89,16 @@ fn a_cache_that_breaks_off_half_way() {
 }
 
 #[test]
+fn the_rejects_file_as_source_and_as_rejects_file() {
+    let scene = Scene::new();
+    scene.file("rejects.jsonl", "");
+    snapshot!(
+        scene,
+        scene.run("--source rejects.jsonl --target ./new --rejects rejects.jsonl --yes --output human")
+    );
+}
+
+#[test]
 fn a_broken_line_in_dot_env() {
     let scene = Scene::new();
     scene.file(".env", "WORKSPACE=space1\nPASSWORD hunter2 'x\n");
