@@ -1,11 +1,13 @@
 //! What holds for every kind of storage in whole runs.
 
+use serde_json::{Map, Value};
+
 use crate::{
     pair::put,
     support::{
         oracle,
         place::{KINDS, Place},
-        records::{key, shapes},
+        records::{key, known_meaning, shapes},
         state,
         tool::Tool,
     },
@@ -76,6 +78,27 @@ pub fn all_workspaces_are_all_that_the_source_has(kind: &'static str) {
     for workspace in &ours {
         let read = oracle::read(&target, workspace, &[key("extract", 1)]);
         assert_eq!(read[0].as_ref().unwrap()["return"], value["return"]);
+    }
+}
+
+/// The empty workspace, which PostgreSQL calls `default`, is the empty one again when it comes back.
+pub fn the_empty_workspace_comes_back(kind: &'static str) {
+    let (there, back) = (Place::alone(kind), Place::new("json"));
+    for (source, target) in [(SAMPLE, &there.address), (&there.address, &back.address)] {
+        let arguments = ["--source", source, "--target", target, "--workspace", "", "--yes"];
+        let run = Tool::new(&arguments).run().expect(0);
+        assert!(run.total("written") > 0);
+    }
+    let text = std::fs::read(back.file("")).unwrap();
+    let keys: Map<String, Value> = serde_json::from_slice(&text).unwrap();
+    let keys: Vec<String> = keys.into_iter().map(|(key, _)| key).collect();
+    let expected = oracle::read(&there, "", &keys);
+    for ((key, found), expected) in keys.iter().zip(oracle::read(&back, "", &keys)).zip(expected) {
+        assert_eq!(
+            known_meaning(&found.unwrap()),
+            known_meaning(&expected.unwrap()),
+            "{key}"
+        );
     }
 }
 

@@ -42,5 +42,25 @@ macro_rules! matrix {
 }
 
 matrix! {
-    json => json;
+    json       => json redis postgres mongo opensearch;
+    redis      => json redis postgres mongo opensearch;
+    postgres   => json redis postgres mongo opensearch;
+    mongo      => json redis postgres mongo opensearch;
+    opensearch => json redis postgres mongo opensearch;
 }
+
+macro_rules! with_databases {
+    ($($kind:ident)*) => {
+        mod the_empty_workspace_comes_back {
+            $(
+                #[test]
+                fn $kind() {
+                    crate::every_kind::the_empty_workspace_comes_back(stringify!($kind));
+                }
+            )*
+        }
+    };
+}
+
+// Where a test can have a place of its own, on which the empty workspace is nobody else's.
+with_databases!(json postgres mongo);
