@@ -19,6 +19,7 @@ mod json_files;
 mod mistakes;
 mod output;
 mod precedence;
+mod servers;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;

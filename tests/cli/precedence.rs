@@ -2,7 +2,10 @@
 
 use crate::{
     scene::Scene,
-    support::tool::{Run, Tool},
+    support::{
+        place::service,
+        tool::{Run, Tool},
+    },
 };
 
 /// The source's place and the first workspace, as the plan has them.
@@ -115,4 +118,67 @@ fn options_of_flags_win_over_those_of_the_job_file() {
         assert_eq!(of_job["options"][name].to_string(), job, "{name}");
         assert_eq!(of_flags["options"][name].to_string(), flag, "{name}");
     }
+}
+
+#[test]
+fn every_step_counts_for_a_server() {
+    // A database number for each step; a dry run makes nothing in any.
+    let address = |database: u8| {
+        let mut url = url::Url::parse(&service("redis")).unwrap();
+        url.set_path(&database.to_string());
+        String::from(url)
+    };
+    let scene = Scene::new();
+    scene
+        .file(
+            "job.yaml",
+            &format!("target: {{ kind: redis, uri: \"{}\" }}\n", address(2)),
+        )
+        .file(".env", &format!("REDIS_URI={}\n", address(4)))
+        .file("config.ini", &format!("[redis]\nuri = {}\n", address(5)));
+    let database = |tool: Tool| {
+        let run = tool.run().expect(0);
+        let plan = run.events_of("plan").next().unwrap();
+        plan["target"]["location"]
+            .as_str()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let tool = |line: &str| scene.tool(&format!("--source ./rag_storage --dry-run {line}"));
+    let every = |line: &str| tool(line).env("REDIS_URI", &address(3));
+
+    assert_eq!(
+        database(every(&format!("--job job.yaml --target {}", address(1)))),
+        "1"
+    );
+    assert_eq!(database(every("--job job.yaml")), "2");
+    assert_eq!(database(every("--target redis")), "3");
+    assert_eq!(database(tool("--target redis")), "4");
+    std::fs::remove_file(scene.path(".env")).unwrap();
+    assert_eq!(database(tool("--target redis")), "5");
+    std::fs::remove_file(scene.path("config.ini")).unwrap();
+    // Nobody may listen at the default address, which is then named.
+    let run = tool("--target redis --retries 0").run();
+    let told = format!("{}{}", run.stdout, run.stderr);
+    assert!(told.contains("localhost:6379"), "{told}");
+}
+
+#[test]
+fn a_workspace_of_one_storage_comes_before_that_of_all() {
+    let scene = Scene::new();
+    let target = format!("--target {}", service("redis"));
+    let run = scene
+        .tool(&format!("--source ./rag_storage --dry-run {target}"))
+        .env("WORKSPACE", "of_all")
+        .env("REDIS_WORKSPACE", "of_redis")
+        .run()
+        .expect(0);
+    let plan = run.events_of("plan").next().unwrap();
+    assert_eq!(
+        plan["workspaces"],
+        serde_json::json!([{"from": "of_all", "to": "of_redis"}])
+    );
 }

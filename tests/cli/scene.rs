@@ -78,7 +78,7 @@ impl Scene {
         settings.add_filter(&regex_of(Path::new(env!("CARGO_MANIFEST_DIR"))), "[repository]");
         for (pattern, placeholder) in [
             (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "[run]"),
-            (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "[time]"),
+            (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "[time]"),
             (
                 r#""(pid|duration_ms|records_per_second|bytes_per_second)": [\d.]+"#,
                 r#""$1": "[number]""#,
