@@ -1,13 +1,10 @@
 //! README and example are held to the code: their tables are made from it, by `UPDATE_DOCS=1 cargo test --test cli documents`.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fmt::Write as _,
-};
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::CommandFactory;
 use migrate_llm_cache::{
-    config::{Args, Environment, Field, JobFile},
+    config::{Args, Environment, Field, JobFile, parse_args},
     report::event_schema,
     storage::{Backend, backends},
 };
@@ -429,26 +426,24 @@ fn lower_first(text: &str) -> String {
         .unwrap_or_default()
 }
 
-/// What the README tells to type exists.
+/// Every command that the README tells to type can be read.
 #[test]
-fn every_flag_in_the_readme_exists() {
+fn the_commands_of_the_readme_are_understood() {
     let text = std::fs::read_to_string(README).unwrap();
-    let command = Args::command();
-    let known: HashMap<&str, ()> = command
-        .get_arguments()
-        .filter_map(|argument| Some((argument.get_long()?, ())))
-        .collect();
-    let of_others = ["release", "test", "path", "unbuffered"];
-    let starts = text.match_indices("--").map(|(at, _)| &text[at + 2..]);
-    for rest in starts {
-        let name: &str = rest
-            .split(|c: char| !c.is_ascii_lowercase() && c != '-')
-            .next()
-            .unwrap();
-        let is_flag = name.starts_with(|c: char| c.is_ascii_lowercase());
-        assert!(
-            !is_flag || known.contains_key(name) || of_others.contains(&name),
-            "--{name} is in the README and is no flag"
-        );
+    let commands = text.lines().filter_map(|line| {
+        let (_, command) = line
+            .trim_start_matches("run() { ")
+            .split_once("migrate-llm-cache --")?;
+        let end = command.find([';', '|', '>', '#']).unwrap_or(command.len());
+        Some(format!("migrate-llm-cache --{}", &command[..end]))
+    });
+    let mut number = 0;
+    for command in commands {
+        let arguments = command.split_whitespace().map(Into::into);
+        if let Err(error) = parse_args(arguments) {
+            panic!("{command}: {error}");
+        }
+        number += 1;
     }
+    assert!(number > 15, "{number} commands");
 }
