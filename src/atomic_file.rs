@@ -20,9 +20,19 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         .prefix(".replacing-")
         // The process's umask takes from this what a new file is not to have.
         .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)?;
+        .tempfile_in(folder)
+        .map_err(without_path)?;
     sibling.write_all(content)?;
     sibling.as_file().sync_all()?;
     sibling.persist(path)?;
     File::open(folder)?.sync_all()
+}
+
+/// The name of the sibling, which the error repeats, means nothing to anybody.
+fn without_path(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    io::Error::new(
+        error.kind(),
+        text.split(" at path ").next().unwrap_or(&text).to_owned(),
+    )
 }

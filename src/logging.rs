@@ -12,7 +12,12 @@ pub const RUST_LOG: &str = "RUST_LOG";
 /// # Errors
 /// A filter that cannot be read.
 pub fn init(level: Option<&str>, quiet: bool) -> Result<()> {
-    let default = if quiet { "error" } else { "warn" };
+    // What this library finds wrong with a certificate is told as the error that it brings.
+    let default = if quiet {
+        "error,rustls_platform_verifier=off"
+    } else {
+        "warn,rustls_platform_verifier=off"
+    };
     let from_environment = std::env::var(RUST_LOG)
         .ok()
         .filter(|filter| !filter.trim().is_empty());

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -231,11 +231,20 @@ impl Run<'_> {
                 (&mut written, &to, &pair.to, Side::Target),
             ] {
                 if let Some(other) = seen.insert(container.clone(), workspace) {
-                    let message = format!(
-                        "the workspaces {other} and {workspace} of the {side} are one and the same: {}",
-                        container.place
-                    );
-                    let remedy = "move them one at a time, or map them to names that stay apart";
+                    let place = &container.place;
+                    let (message, remedy) = if other == workspace {
+                        (
+                            format!("the workspace {workspace} of the {side} is named twice: {place}"),
+                            "name each workspace once a run",
+                        )
+                    } else {
+                        (
+                            format!(
+                                "the workspaces {other} and {workspace} of the {side} are one and the same: {place}"
+                            ),
+                            "move them one at a time, or map them to names that stay apart",
+                        )
+                    };
                     return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
                 }
             }
@@ -244,6 +253,32 @@ impl Run<'_> {
             let message = format!("source and target are the same place: {}", both.place);
             let remedy = "name another target, or another workspace on one side";
             return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+        }
+        // A run begins its files anew: the rejects of one run, read back by the next, must not be its rejects file.
+        let files = [
+            ("--rejects", &self.settings.rejects),
+            ("--checkpoint", &self.settings.checkpoint),
+        ];
+        let real = |path: &Path| path.canonicalize().ok();
+        let places = [source.location().location, target.location().location];
+        let containers = read
+            .keys()
+            .chain(written.keys())
+            .map(|container| &container.place);
+        let caches: Vec<PathBuf> = containers
+            .chain(&places)
+            .filter_map(|place| real(place.as_ref()))
+            .collect();
+        for (flag, path) in files {
+            let there = path.as_deref().and_then(real);
+            if let Some(path) = there.filter(|path| caches.contains(path)) {
+                let message = format!(
+                    "{flag} is a file that is read or written as a cache: {}",
+                    path.display()
+                );
+                let remedy = format!("name another file with {flag}");
+                return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+            }
         }
         Ok(())
     }

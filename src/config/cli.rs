@@ -14,26 +14,40 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   Look first: connect, check and count both sides, write nothing
-    migrate-llm-cache --source ./rag_storage --target redis://localhost:6379/0 --dry-run
+    migrate-llm-cache --source ./rag_storage --target redis://localhost:6379 \\
+      --dry-run
 
   Move the cache of one workspace
-    migrate-llm-cache --source ./rag_storage --target redis://localhost:6379/0 --workspace space1 --yes
+    migrate-llm-cache --source ./rag_storage --target redis://localhost:6379 \\
+      --workspace space1 --yes
 
-  Move between the storages that LightRAG's own environment, .env or config.ini describe
+  Move between the storages of LightRAG's own environment, .env or config.ini
     migrate-llm-cache --source json --target postgres --all-workspaces --yes
 
   The same from a job file, for cron and CI
     migrate-llm-cache --job nightly.yaml --yes --report run.json
 
-STORAGE is a kind (json, redis, postgres, mongo, opensearch, or LightRAG's class name), whose place then comes from
-LightRAG's environment, or a place: a working directory or cache file, redis://, rediss://, postgres://, mongodb://,
-mongodb+srv://, http:// or https:// (OpenSearch).
+STORAGE is a kind or a place. Kinds: json, redis, postgres, mongo, opensearch,
+or LightRAG's class name; LightRAG's environment then says where it is. Places:
+a working directory or a cache file, redis://, rediss://, postgres://,
+mongodb://, mongodb+srv://, and http:// or https:// for OpenSearch.
 
 Exit codes:
-  0 done   2 usage or configuration, a missing --yes too   3 done, some records rejected   4 the source failed
-  5 the target failed   6 verification found differences   7 stopped at --max-errors   8 stopped at --max-duration
-  9 nothing to migrate, with --fail-on-empty   10 refused by a check before the first write   11 the checkpoint is
-  another job's or held by another run   130, 143 interrupted   1 internal error";
+    0  done, or nothing to do
+    1  internal error: a bug
+    2  usage or configuration, a missing --yes too
+    3  done, but some records were rejected
+    4  the source failed
+    5  the target failed
+    6  verification found differences
+    7  stopped at --max-errors
+    8  stopped at --max-duration; --resume goes on
+    9  nothing to migrate, with --fail-on-empty
+   10  refused by a check before the first write
+   11  the checkpoint is another job's, or another run holds it
+  130  interrupted (SIGINT)
+  141  the reader of standard output went away
+  143  terminated (SIGTERM)";
 
 /// The flags. What is not given is `None`: defaults are the business of the settings.
 #[derive(Debug, Default, Parser)]
@@ -218,12 +232,15 @@ pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parse
         }
         Err(error) => {
             let text = error.render().to_string();
-            let (message, _) = text.split_once("\n\nUsage:").unwrap_or((&text, ""));
+            // What follows is said better by the remedy of a usage error.
+            let message = text.split("\n\nUsage:").next().unwrap_or_default();
+            let message = message
+                .split("\n\nFor more information")
+                .next()
+                .unwrap_or_default();
             let message = message.trim_start_matches("error: ").split_whitespace();
-            Err(Error::new(
-                ErrorKind::Usage,
-                message.collect::<Vec<_>>().join(" "),
-            ))
+            let message = message.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+            Err(Error::new(ErrorKind::Usage, message))
         }
     }
 }
@@ -283,5 +300,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert!(error.message().contains("'--source'"), "{error}");
         assert!(!error.message().contains('\n'));
+        let error = parse_args(arguments("migrate-llm-cache --source")).unwrap_err();
+        assert!(error.message().ends_with("but none was supplied"), "{error}");
     }
 }

@@ -453,14 +453,15 @@ fn resolve_workspaces(
         return Ok(WorkspaceChoice::All);
     }
     if let Some(name) = &args.workspace {
-        return Ok(WorkspaceChoice::Pairs(vec![pair(name, name)?]));
+        let pair = pair(name, name).map_err(|error| prefixed("--workspace", error))?;
+        return Ok(WorkspaceChoice::Pairs(vec![pair]));
     }
     if !args.workspace_map.is_empty() {
         let pairs = args.workspace_map.iter().map(|text| {
             let (from, to) = text
                 .split_once('=')
                 .ok_or_else(|| Error::config(format!("--workspace-map: expected FROM=TO, found `{text}`")))?;
-            pair(from, to)
+            pair(from, to).map_err(|error| prefixed("--workspace-map", error))
         });
         return Ok(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?));
     }
@@ -477,21 +478,30 @@ fn resolve_workspaces(
             None => {}
         }
     }
-    let from = args.source_workspace.clone();
-    let to = args.target_workspace.clone();
-    let from = from.unwrap_or_else(|| configured_workspace(source.backend, environment));
-    let to = to.unwrap_or_else(|| configured_workspace(target.backend, environment));
-    Ok(WorkspaceChoice::Pairs(vec![pair(&from, &to)?]))
+    let workspace = |flag: &Option<String>, flag_name: &str, backend| match flag {
+        Some(name) => Workspace::new(name).map_err(|error| prefixed(flag_name, error)),
+        None => configured_workspace(backend, environment),
+    };
+    Ok(WorkspaceChoice::Pairs(vec![WorkspacePair {
+        from: workspace(&args.source_workspace, "--source-workspace", source.backend)?,
+        to: workspace(&args.target_workspace, "--target-workspace", target.backend)?,
+    }]))
 }
 
 /// The workspace that LightRAG would use for this storage: its own variable, `config.ini`, `WORKSPACE`, or none.
-fn configured_workspace(backend: &dyn Backend, environment: &Environment) -> String {
+fn configured_workspace(backend: &dyn Backend, environment: &Environment) -> Result<Workspace> {
     let own = backend
         .workspace_variable()
         .and_then(|name| environment.variable(name));
     let ini = || environment.ini(backend.ini_section()?, "workspace");
     let value = own.or_else(|| environment.variable(env::WORKSPACE)).or_else(ini);
-    value.map_or_else(String::new, |value| value.text.expose().trim().to_owned())
+    value.map_or_else(
+        || Ok(Workspace::default()),
+        |value| {
+            let workspace = Workspace::new(value.text.expose().trim());
+            workspace.map_err(|error| prefixed(&value.origin.to_string(), error))
+        },
+    )
 }
 
 /// Which storage a text names, and the settings that its place tells.

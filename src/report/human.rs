@@ -52,7 +52,8 @@ pub(super) fn text(event: &Event, quiet: bool) -> Option<String> {
             };
             let cache_type = batch.cache_type.map(|t| format!(" {t}")).unwrap_or_default();
             Some(format!(
-                "Batch {}/{}: {}/{} ({:.1}%){cache_type} {mark}",
+                "Workspace {}: batch {}/{}: {}/{} ({:.1}%){cache_type} {mark}",
+                batch.workspace,
                 batch.batch,
                 batch.batches,
                 grouped(batch.done),
@@ -100,7 +101,9 @@ fn final_text(report: &Report) -> String {
         (Status::Differences, _) => "Differences found",
     };
     let mut text = format!("\n{headline}");
-    if totals.selected > 0 {
+    if report.mode == Mode::DryRun && report.status == Status::Ok {
+        let _ = write!(text, "\n  to move        {:>12}", grouped(totals.selected));
+    } else if totals.selected > 0 && report.mode == Mode::Migrate && report.status != Status::Refused {
         let rows = [
             ("selected", totals.selected),
             ("written", totals.written),
@@ -118,10 +121,18 @@ fn final_text(report: &Report) -> String {
             humantime::format_duration(std::time::Duration::from_millis(report.duration_ms)).to_string()
         );
     }
-    for (kind, number) in &report.errors.by_kind {
-        let _ = write!(text, "\n  {kind}: {}", grouped(*number));
+    if totals.rejected > 0 {
+        for (kind, number) in &report.errors.by_kind {
+            let _ = write!(text, "\n  {kind}: {}", grouped(*number));
+        }
     }
-    let _ = write!(text, "\n{}", report.next);
+    // What ended a run otherwise was told with its remedy when it happened.
+    if !matches!(
+        report.status,
+        Status::Failed | Status::Refused | Status::Differences
+    ) {
+        let _ = write!(text, "\n{}", report.next);
+    }
     text
 }
 

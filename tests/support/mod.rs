@@ -11,4 +11,5 @@ pub mod oracle;
 pub mod place;
 pub mod proxy;
 pub mod records;
+pub mod state;
 pub mod tool;

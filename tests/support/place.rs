@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::state;
+
 /// A storage for one test: an address, and workspaces that no other test uses.
 ///
 /// The servers come from the environment (`eval "$(scripts/services.sh env)"`); one that is not named there is a failure.
+/// What a test made there goes when its place is dropped.
 pub struct Place {
     pub kind: &'static str,
     /// What `--source` and `--target` take.
@@ -13,6 +16,8 @@ pub struct Place {
     pub prefix: String,
     /// Holds the files of a JSON place; removed with it.
     folder: Option<tempfile::TempDir>,
+    /// Whether the database at the address is this place's alone, and goes with it.
+    pub(super) own_database: bool,
 }
 
 /// Every storage.
@@ -22,7 +27,12 @@ impl Place {
     /// A place on the storage of this kind.
     pub fn new(kind: &'static str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // The mark at the end keeps the first from being the beginning of the tenth.
+        let prefix = format!(
+            "t{}x{}_",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let folder = (kind == "json").then(|| tempfile::tempdir().unwrap());
         let address = match &folder {
             // Not made yet: making it is the target's business.
@@ -34,7 +44,24 @@ impl Place {
             address,
             prefix,
             folder,
+            own_database: false,
         }
+    }
+
+    /// A place that nobody else uses, on the server of this kind: a database of its own where the kind has databases,
+    /// so that even what belongs to no workspace can be looked at. OpenSearch has none, and is shared.
+    pub fn alone(kind: &'static str) -> Self {
+        let mut place = Self::new(kind);
+        state::make_database(&mut place);
+        place
+    }
+
+    /// A copy of a JSON place, for a reader that may write.
+    pub fn copy(&self) -> Self {
+        assert_eq!(self.kind, "json");
+        let copy = Self::new("json");
+        copy_folder(self.address.as_ref(), copy.address.as_ref());
+        copy
     }
 
     /// The name of a workspace that only this place has.
@@ -60,7 +87,7 @@ impl Place {
             "redis" => vec![("REDIS_URI", self.address.clone())],
             "mongo" => vec![
                 ("MONGO_URI", self.address.clone()),
-                ("MONGO_DATABASE", "LightRAG".to_owned()),
+                ("MONGO_DATABASE", state::mongo_database(&self.address)),
             ],
             "postgres" => vec![
                 ("POSTGRES_HOST", part(url().host_str())),
@@ -82,6 +109,25 @@ impl Place {
                 ]
             }
             other => panic!("no variables are known for {other}"),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        state::remove(self);
+    }
+}
+
+/// Copies a folder and all in it.
+pub fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).unwrap();
         }
     }
 }

@@ -76,7 +76,9 @@ pub fn shapes() -> Vec<(&'static str, Value)> {
         ),
         (
             "query parameters",
-            base(json!({"queryparam": {"mode": "mix", "top_k": 60, "deep": {"a": [1, 2.5, null, "é"]}}})),
+            base(
+                json!({"queryparam": {"mode": "mix", "top_k": 60, "deep": {"list": [1, 2, null], "text": "é", "half": 0.5}}}),
+            ),
         ),
         (
             "emoji",

@@ -70,13 +70,7 @@ impl Tool {
     /// first one begins the run and the last one reports it, the numbers add up, the exit code is the reported one, and no
     /// password is anywhere.
     pub fn run(mut self) -> Run {
-        let output = self.command.output().expect("the program starts");
-        let run = Run {
-            code: output.status.code().expect("it ends by itself"),
-            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
-            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
-            events: Vec::new(),
-        };
+        let run = Run::of(self.command.output().expect("the program starts"));
         for secret in &self.secrets {
             assert!(
                 !run.stdout.contains(secret),
@@ -94,6 +88,16 @@ impl Tool {
 }
 
 impl Run {
+    /// What the program left, not checked yet.
+    pub fn of(output: std::process::Output) -> Self {
+        Self {
+            code: output.status.code().expect("it ends by itself"),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+            events: Vec::new(),
+        }
+    }
+
     /// Reads and checks the events.
     pub fn checked(mut self) -> Self {
         if !self.stdout.starts_with('{') {

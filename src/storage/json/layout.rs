@@ -394,7 +394,7 @@ fn damaged(
             file.path.display()
         ),
     )
-    .with_remedy("restore the file from a backup, or mend it at that place")
+    .with_remedy("restore the file from a backup, mend it at that place, or see --salvage")
 }
 
 /// The byte of a text at a line and a column, both from 1.

@@ -1,0 +1,449 @@
+//! README and example are held to the code: their tables are made from it, by `UPDATE_DOCS=1 cargo test --test cli documents`.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use clap::CommandFactory;
+use migrate_llm_cache::{
+    config::{Args, Environment, Field, JobFile, parse_args},
+    report::event_schema,
+    storage::{Backend, backends},
+};
+use serde_json::Value;
+
+use crate::{
+    scene::{CACHE, SAMPLE, Scene},
+    support::place::copy_folder,
+};
+
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrate.example.yaml");
+
+#[test]
+fn the_tables_of_the_readme_are_those_of_the_code() {
+    let kept = std::fs::read_to_string(README).unwrap();
+    let mut made = kept.clone();
+    for (name, table) in [
+        ("flags", flags()),
+        ("storages", storages()),
+        ("exit codes", exit_codes()),
+        ("events", events()),
+        ("rejects", rejects()),
+    ] {
+        made = with_section(&made, name, &table);
+    }
+    hold(README, &kept, &made);
+}
+
+#[test]
+fn the_storages_of_the_example_are_those_of_the_code() {
+    let kept = std::fs::read_to_string(EXAMPLE).unwrap();
+    let (head, _) = kept.split_once("\n# (from here on").expect("the storages' part");
+    let line = "# (from here on made from the code: UPDATE_DOCS=1 cargo test --test cli documents)";
+    let mut made = format!("{head}\n{line}\n");
+    for backend in backends() {
+        made.push_str(&example_of(*backend));
+    }
+    hold(EXAMPLE, &kept, &made);
+}
+
+#[test]
+fn the_example_has_every_field_with_its_default() {
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    let (head, storages) = text.split_once("\n# (from here on").unwrap();
+    let as_it_stands = parsed(head);
+    // Text is `# like this`, a field `#like: this`.
+    let uncommented: String = head
+        .lines()
+        .filter(|line| !line.starts_with("workspaces:"))
+        .map(|line| match line.strip_prefix('#') {
+            Some(field) if field.starts_with(|c: char| c.is_ascii_lowercase()) => field,
+            _ => line,
+        })
+        .fold(String::new(), |text, line| text + line + "\n");
+    let defaults = parsed(&uncommented);
+    let named: BTreeSet<String> = uncommented
+        .lines()
+        .filter_map(|line| Some(line.split_once(':')?.0.to_owned()))
+        .filter(|name| !name.starts_with(['#', ' ']))
+        .collect();
+    assert_eq!(named, job_fields(""), "the fields of the example");
+    for key in ["source", "target", "types"] {
+        assert_eq!(
+            defaults[key], as_it_stands[key],
+            "a default of the example is no default"
+        );
+    }
+    for (name, default) in as_it_stands["options"].as_object().unwrap() {
+        // What is not there by default stands there as an example.
+        if !default.is_null() {
+            assert_eq!(&defaults["options"][name], default, "the default of {name}");
+        }
+    }
+    // Every field of every storage is taken, also those without a default.
+    for block in storages.split("\n#target:").skip(1) {
+        let block = block.lines().skip(1).take_while(|line| line.starts_with("#  "));
+        let fields = block.map(|line| line.replacen("#  # ", "#  ", 1)[1..].to_owned() + "\n");
+        let job = format!("source: json\ntarget:\n{}", fields.collect::<String>());
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), &job).unwrap();
+        let scene = Scene::new();
+        scene.file("job.yaml", &job);
+        // What cannot be right in every value must not be wrong in any name.
+        let run = variables(&job)
+            .iter()
+            .fold(
+                scene.tool("--job job.yaml --dry-run --timeout 1s"),
+                |tool, name| tool.env(name, "1"),
+            )
+            .run();
+        assert!(!run.stdout.contains("unknown field"), "{job}\n{}", run.stdout);
+    }
+}
+
+/// The plan of a job that is run dry in the repository's folder.
+fn parsed(job: &str) -> Value {
+    let scene = Scene::new();
+    copy_folder(SAMPLE.as_ref(), &scene.path("tests/fixtures/sample/rag_storage"));
+    scene.file("job.yaml", job);
+    let run = scene.run("--job job.yaml --dry-run --output jsonl").expect(0);
+    run.events_of("plan").next().unwrap().clone()
+}
+
+/// The names in `${NAME}`.
+fn variables(text: &str) -> Vec<&str> {
+    text.split("${")
+        .skip(1)
+        .filter_map(|rest| rest.split('}').next())
+        .collect()
+}
+
+#[test]
+fn the_example_runs_as_it_stands() {
+    let scene = Scene::new();
+    copy_folder(SAMPLE.as_ref(), &scene.path("tests/fixtures/sample/rag_storage"));
+    std::fs::copy(EXAMPLE, scene.path("migrate.example.yaml")).unwrap();
+    let run = scene.run("--job migrate.example.yaml --yes").expect(0);
+    let mut written = 0;
+    for workspace in ["", "space1/", "space2/"] {
+        let file = |folder: &str| scene.read(&format!("{folder}/rag_storage/{workspace}{CACHE}"));
+        let (from, to) = (file("tests/fixtures/sample"), file("target/example"));
+        for (key, value) in to.as_object().unwrap() {
+            assert_eq!(value["return"], from[key]["return"], "{key}");
+            written += 1;
+        }
+    }
+    assert_eq!(run.total("written"), written);
+}
+
+/// Compares a document with what the code makes of it, or brings it up to date.
+fn hold(path: &str, kept: &str, made: &str) {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, made).unwrap();
+        return;
+    }
+    let differs = kept.lines().zip(made.lines()).find(|(kept, made)| kept != made);
+    assert!(
+        kept == made,
+        "{path} is not what the code says; run `UPDATE_DOCS=1 cargo test --test cli documents`. {differs:?}"
+    );
+}
+
+/// Puts a table between its marks.
+fn with_section(text: &str, name: &str, table: &str) -> String {
+    let begin =
+        format!("<!-- {name}: made from the code, UPDATE_DOCS=1 cargo test --test cli documents -->\n");
+    let end = format!("<!-- /{name} -->");
+    let (before, rest) = text
+        .split_once(&begin)
+        .unwrap_or_else(|| panic!("no mark for {name}"));
+    let (_, after) = rest.split_once(&end).expect("its end");
+    format!("{before}{begin}\n{}\n\n{end}{after}", table.trim())
+}
+
+/// A cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+fn code(text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("`{}`", cell(text))
+    }
+}
+
+/// Every flag with its field of the job file.
+fn flags() -> String {
+    let command = Args::command();
+    let mut text = String::new();
+    let mut heading = None;
+    let mut fields = BTreeSet::new();
+    for argument in command.get_arguments() {
+        let Some(long) = argument.get_long() else { continue };
+        if argument.get_help_heading() != heading {
+            heading = argument.get_help_heading();
+            let _ = write!(
+                text,
+                "\n**{}**\n\n| flag | job file | |\n|---|---|---|\n",
+                heading.unwrap_or_default()
+            );
+        }
+        let value = argument
+            .get_value_names()
+            .filter(|_| argument.get_action().takes_values())
+            .map(|names| format!(" {}", names.join(" ")))
+            .unwrap_or_default();
+        let short = argument
+            .get_short()
+            .map(|short| format!("`-{short}` "))
+            .unwrap_or_default();
+        let field = job_field(long);
+        fields.insert(field.split(':').next().unwrap().to_owned());
+        let choices: Vec<String> = argument
+            .get_possible_values()
+            .iter()
+            .filter(|_| argument.get_action().takes_values())
+            .map(|value| {
+                let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+                format!("`{}` {}", value.get_name(), lower_first(&help))
+            })
+            .collect();
+        let choices = if choices.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", choices.join("; "))
+        };
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "| {short}`--{long}{}` | {} | {}{} |",
+            cell(&value),
+            code(&field),
+            cell(&help),
+            cell(&choices)
+        );
+    }
+    fields.remove("");
+    let mut known = job_fields("");
+    known.remove("batch");
+    known.extend(
+        job_fields("batch")
+            .into_iter()
+            .map(|name| format!("batch.{name}")),
+    );
+    assert_eq!(fields, known, "fields of the job file, by flags and by the file");
+    text
+}
+
+/// The field of the job file that does what a flag does.
+fn job_field(flag: &str) -> String {
+    match flag {
+        "job" | "help" | "version" => String::new(),
+        "workspace" => "workspaces: NAME".to_owned(),
+        "source-workspace" | "target-workspace" | "workspace-map" => {
+            "workspaces: [{ from: A, to: B }]".to_owned()
+        }
+        "all-workspaces" => "workspaces: all".to_owned(),
+        "batch-size" => "batch.records".to_owned(),
+        "batch-bytes" => "batch.bytes".to_owned(),
+        other => other.replace('-', "_"),
+    }
+}
+
+/// The fields that the job file knows, as it says itself of an unknown one.
+fn job_fields(of: &str) -> BTreeSet<String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let unknown = if of.is_empty() {
+        "zzz: 1\n".to_owned()
+    } else {
+        format!("{of}: {{ zzz: 1 }}\n")
+    };
+    std::fs::write(file.path(), unknown).unwrap();
+    let error = JobFile::read(file.path(), &Environment::default()).unwrap_err();
+    let (_, known) = error
+        .message()
+        .split_once("Known: ")
+        .expect("it lists what it knows");
+    known.split(", ").map(str::to_owned).collect()
+}
+
+fn storages() -> String {
+    let mut text = String::new();
+    for backend in backends() {
+        let schemes: Vec<String> = backend
+            .schemes()
+            .iter()
+            .map(|scheme| format!("`{scheme}://`"))
+            .collect();
+        let places = if schemes.is_empty() {
+            "a path".to_owned()
+        } else {
+            schemes.join(", ")
+        };
+        let _ = write!(
+            text,
+            "\n**{}**: `kind: {}` or LightRAG's `{}`; places: {places}",
+            backend.title(),
+            backend.kind(),
+            backend.class_name()
+        );
+        if let Some(variable) = backend.workspace_variable() {
+            let _ = write!(text, "; workspace: `{variable}`");
+        }
+        let section = backend
+            .ini_section()
+            .map(|section| format!(" `[{section}]`"))
+            .unwrap_or_default();
+        let _ = write!(
+            text,
+            "\n\n| job file | variable | `config.ini`{section} | default | |\n|---|---|---|---|---|\n"
+        );
+        for field in backend.fields() {
+            let default = match (field.default, field.required) {
+                (Some(default), _) => code(default),
+                (None, true) => "required".to_owned(),
+                (None, false) => String::new(),
+            };
+            let _ = writeln!(
+                text,
+                "| `{}` | {} | {} | {default} | {} |",
+                field.name,
+                code(field.variable.unwrap_or_default()),
+                code(field.ini.unwrap_or_default()),
+                cell(field.help)
+            );
+        }
+    }
+    text
+}
+
+/// The part of the example that shows a storage.
+fn example_of(backend: &dyn Backend) -> String {
+    let mut text = format!("\n# {}\n#target:\n#  kind: {}\n", backend.title(), backend.kind());
+    for field in backend.fields() {
+        let line = format!("{}{}: {}", mark(field), field.name, example_value(field));
+        let variable = field.variable.map(|name| format!("{name}: ")).unwrap_or_default();
+        let _ = writeln!(text, "#  {line:<40} # {variable}{}", field.help);
+    }
+    text
+}
+
+fn mark(field: &Field) -> &'static str {
+    if field.default.is_some() || field.required {
+        ""
+    } else {
+        "# "
+    }
+}
+
+fn example_value(field: &Field) -> String {
+    match (field.default, field.variable) {
+        (Some(default), _) => yaml(default),
+        (None, Some(variable)) => format!("\"${{{variable}}}\""),
+        (None, None) => "…".to_owned(),
+    }
+}
+
+/// A text that YAML reads as it is.
+fn yaml(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "./_-".contains(c);
+    if text.chars().all(plain) && !text.is_empty() {
+        text.to_owned()
+    } else {
+        format!("\"{text}\"")
+    }
+}
+
+/// The codes with what the code says of them.
+fn exit_codes() -> String {
+    let source = include_str!("../../src/exit.rs");
+    let mut text = String::from("| code | meaning |\n|---|---|\n");
+    let mut meaning = String::new();
+    for line in source.lines().map(str::trim) {
+        if let Some(comment) = line.strip_prefix("/// ") {
+            meaning.push_str(comment);
+        } else if let Some((_, number)) = line.trim_end_matches(',').split_once(" = ")
+            && number.parse::<u8>().is_ok()
+        {
+            let _ = writeln!(text, "| {number} | {} |", cell(meaning.trim_end_matches('.')));
+            meaning.clear();
+        } else {
+            meaning.clear();
+        }
+    }
+    text
+}
+
+fn events() -> String {
+    let schema = event_schema();
+    let schema = schema.as_value();
+    let common: BTreeSet<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    let mut text = String::from("| event | says | its own fields |\n|---|---|---|\n");
+    for event in schema["oneOf"].as_array().unwrap() {
+        let of = event["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+        let fields: Vec<String> = schema["$defs"][of]["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|name| !common.contains(name))
+            .map(|name| code(name))
+            .collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} |",
+            code(event["properties"]["event"]["const"].as_str().unwrap()),
+            cell(event["description"].as_str().unwrap().trim_end_matches('.')),
+            fields.join(" ")
+        );
+    }
+    text
+}
+
+fn rejects() -> String {
+    let schema = event_schema();
+    let kinds = schema.as_value()["$defs"]["RejectKind"]["oneOf"]
+        .as_array()
+        .unwrap()
+        .clone();
+    let mut text = String::from("| kind | means |\n|---|---|\n");
+    for kind in kinds {
+        let _ = writeln!(
+            text,
+            "| {} | {} |",
+            code(kind["const"].as_str().unwrap()),
+            cell(kind["description"].as_str().unwrap().trim_end_matches('.'))
+        );
+    }
+    text
+}
+
+fn lower_first(text: &str) -> String {
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map(|first| first.to_lowercase().chain(characters).collect())
+        .unwrap_or_default()
+}
+
+/// Every command that the README tells to type can be read.
+#[test]
+fn the_commands_of_the_readme_are_understood() {
+    let text = std::fs::read_to_string(README).unwrap();
+    let commands = text.lines().filter_map(|line| {
+        let (_, command) = line
+            .trim_start_matches("run() { ")
+            .split_once("migrate-llm-cache --")?;
+        let end = command.find([';', '|', '>', '#']).unwrap_or(command.len());
+        Some(format!("migrate-llm-cache --{}", &command[..end]))
+    });
+    let mut number = 0;
+    for command in commands {
+        let arguments = command.split_whitespace().map(Into::into);
+        if let Err(error) = parse_args(arguments) {
+            panic!("{command}: {error}");
+        }
+        number += 1;
+    }
+    assert!(number > 15, "{number} commands");
+}

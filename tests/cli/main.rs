@@ -1,0 +1,25 @@
+//! The program as its users meet it: exit code, standard output and standard error together.
+//!
+//! The snapshots are made anew with `INSTA_UPDATE=always cargo test --test cli`; then look at the difference.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "a test may panic, and what tests share is public to them alone"
+)]
+
+#[macro_use]
+mod scene;
+
+mod documents;
+mod exit_codes;
+mod job_file;
+mod json_files;
+mod mistakes;
+mod output;
+mod precedence;
+mod servers;
+mod signals;
+#[path = "../support/mod.rs"]
+mod support;

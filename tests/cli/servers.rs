@@ -1,0 +1,160 @@
+//! Mistakes with servers, and what each is told. The snapshots are of the servers that scripts/services.sh starts.
+
+use url::Url;
+
+use crate::{
+    scene::Scene,
+    support::{
+        place::{Place, service, variable},
+        state,
+    },
+};
+
+/// The address of a test server, changed.
+fn changed(name: &str, change: impl Fn(&mut Url)) -> String {
+    let mut url = Url::parse(&service(name)).unwrap();
+    change(&mut url);
+    url.into()
+}
+
+fn with_password(name: &str) -> String {
+    changed(name, |url| url.set_password(Some("no such password")).unwrap())
+}
+
+/// The same server, spoken to by another scheme: what a login has to do with it is left out.
+fn with_scheme(name: &str, scheme: &str, rest: &str) -> String {
+    let url = Url::parse(&service(name)).unwrap();
+    let port = url.port().unwrap();
+    format!("{scheme}://{}:{port}{rest}", url.host_str().unwrap())
+}
+
+/// What a mistake with the target is told. None may take long: nobody waits for a server that is not there.
+macro_rules! mistakes {
+    ($($name:ident: $address:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let scene = Scene::new();
+                let line = "--source ./rag_storage --yes --output human --timeout 2s --retries 0 --target";
+                let address: String = $address.into();
+                let run = snapshot!(scene, scene.run(&format!("{line} {address}")));
+                assert_ne!(run.code, 0);
+            }
+        )*
+    };
+}
+
+mistakes! {
+    a_wrong_password_for_redis: with_password("redis");
+    a_wrong_password_for_postgres: with_password("postgres");
+    a_wrong_password_for_mongo: with_password("mongo");
+    a_wrong_password_for_opensearch: with_password("opensearch_tls");
+    no_password_for_redis: with_scheme("redis", "redis", "");
+    no_password_for_mongo: with_scheme("mongo", "mongodb", "");
+
+    a_wrong_port_for_redis: "redis://127.0.0.1:1";
+    a_wrong_port_for_postgres: "postgres://me@127.0.0.1:1/rag";
+    a_wrong_port_for_mongo: "mongodb://127.0.0.1:1";
+    a_wrong_port_for_opensearch: "http://127.0.0.1:1";
+
+    a_wrong_host_for_redis: "redis://no-such-host.invalid";
+    a_wrong_host_for_postgres: "postgres://me@no-such-host.invalid/rag";
+    a_wrong_host_for_mongo: "mongodb://no-such-host.invalid";
+    a_wrong_host_for_opensearch: "http://no-such-host.invalid";
+
+    tls_where_redis_has_none: with_scheme("redis", "rediss", "");
+    tls_where_mongo_has_none: with_scheme("mongo", "mongodb", "/?tls=true");
+    tls_where_opensearch_has_none: with_scheme("opensearch", "https", "");
+    no_tls_where_redis_wants_it: with_scheme("redis_tls", "redis", "");
+    no_tls_where_mongo_wants_it: with_scheme("mongo_tls", "mongodb", "");
+    no_tls_where_opensearch_wants_it: with_scheme("opensearch_tls", "http", "");
+
+    an_unknown_authority_of_redis: service("redis_tls");
+    an_unknown_authority_of_postgres: changed("postgres", |url| url.set_query(Some("sslmode=verify-full")));
+    an_unknown_authority_of_mongo: changed("mongo_tls", |url| url.set_query(Some("authSource=admin&tls=true")));
+
+    another_server_behind_the_port_of_redis: with_scheme("postgres", "redis", "");
+    another_server_behind_the_port_of_postgres: with_scheme("opensearch", "postgres", "/rag?user=me");
+    another_server_behind_the_port_of_opensearch: with_scheme("redis", "http", "");
+
+    a_database_that_postgres_does_not_have: changed("postgres", |url| url.set_path("no_such_database"));
+    a_database_that_redis_does_not_have: changed("redis", |url| url.set_path("99"));
+    a_database_of_redis_that_is_no_number: changed("redis", |url| url.set_path("space1"));
+    an_address_of_postgres_without_a_database: "postgres://me@localhost";
+    postgres_without_any_setting: "postgres";
+}
+
+#[test]
+fn a_server_that_does_not_answer_as_source_is_code_4() {
+    let scene = Scene::new();
+    scene
+        .run("--source redis://127.0.0.1:1 --target ./new --yes --retries 0")
+        .expect(4);
+    assert!(!scene.path("new").exists());
+}
+
+#[test]
+fn two_workspaces_that_meet_in_one_index_are_refused() {
+    let scene = Scene::new();
+    let place = Place::new("opensearch");
+    let names = ["A-B", "a_b"].map(|name| place.workspace(name).replace('-', "."));
+    let line = format!(
+        "--source ./rag_storage --target {} --yes --output human",
+        place.address
+    );
+    let run = scene.run(&format!(
+        "{line} --workspace-map space1={} --workspace-map space2={}",
+        names[0], names[1]
+    ));
+    let mut settings = scene.settings();
+    settings.add_filter(&place.prefix, "");
+    settings.bind(|| insta::assert_snapshot!(crate::scene::told(&run)));
+    assert_eq!(run.code, 10);
+    assert!(state::of(&place).is_empty());
+}
+
+#[test]
+fn one_place_by_two_names_is_refused() {
+    for kind in ["redis", "postgres", "mongo", "opensearch"] {
+        let place = Place::new(kind);
+        let mut other = Url::parse(&place.address).unwrap();
+        other.set_host(Some("localhost")).unwrap();
+        let scene = Scene::new();
+        let workspace = place.workspace("w");
+        let line = format!(
+            "--source {} --target {other} --workspace {workspace} --yes",
+            place.address
+        );
+        scene.run(&line).expect(10);
+        assert!(state::of(&place).is_empty(), "{kind}");
+    }
+}
+
+#[test]
+fn tls_works_where_the_authority_is_named() {
+    let authority = variable("TEST_CA_CERT");
+    let settings = [
+        ("redis", service("redis_tls"), "ca_cert"),
+        (
+            "mongo",
+            changed("mongo_tls", |url| url.set_query(Some("authSource=admin"))),
+            "tls_ca_file",
+        ),
+        ("opensearch", service("opensearch_tls"), "ca_cert"),
+        (
+            "postgres",
+            changed("postgres", |url| url.set_query(Some("sslmode=verify-full"))),
+            "ssl_root_cert",
+        ),
+    ];
+    for (kind, uri, field) in settings {
+        let scene = Scene::new();
+        let job = format!(
+            "source: ./rag_storage\ntarget: {{ kind: {kind}, uri: \"{uri}\", {field}: \"{authority}\" }}\n\
+             dry_run: true\n"
+        );
+        scene.file("job.yaml", &job);
+        let run = scene.run("--job job.yaml").expect(0);
+        assert_eq!(run.stderr, "", "{kind}: no word of an unchecked certificate");
+    }
+}

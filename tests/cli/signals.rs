@@ -1,0 +1,75 @@
+//! A run that is told to stop.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Command, Stdio},
+};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    scene::{CACHE, Scene, value},
+    support::{records::key, tool::Run},
+};
+
+/// More than a pipe holds events of, so that the run cannot end before somebody reads on.
+const RECORDS: u64 = 3_000;
+
+#[test]
+fn code_130_for_ctrl_c() {
+    let (scene, run) = stopped_by("INT");
+    snapshot_end!(scene, run);
+}
+
+#[test]
+fn code_143_for_a_service_manager() {
+    let (scene, run) = stopped_by("TERM");
+    snapshot_end!(scene, run);
+}
+
+/// Stops a run after its first batch, and checks what must hold of a run that was stopped.
+fn stopped_by(signal: &str) -> (Scene, Run) {
+    let scene = Scene::new();
+    let entries: Map<String, Value> = (0..RECORDS).map(|n| (key("extract", n), value("x"))).collect();
+    scene.cache("many", &entries.into());
+    let line = "--source ./many --target ./new --yes --batch-size 1 --concurrency 1";
+    let mut child = scene
+        .tool(line)
+        .into_command()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut stdout = String::new();
+    while !stdout.contains("\"event\":\"batch\"") {
+        assert_ne!(lines.read_line(&mut stdout).unwrap(), 0, "{stdout}");
+    }
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    lines.read_to_string(&mut stdout).unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    let code = child.wait().unwrap().code().expect("it ends by itself");
+    let run = Run {
+        code,
+        stdout,
+        stderr,
+        events: Vec::new(),
+    }
+    .checked();
+
+    // What was written stays, and LightRAG's file is whole.
+    let written = run.total("written");
+    assert!((1..RECORDS).contains(&written), "{written} written");
+    assert_eq!(run.total("selected"), RECORDS);
+    assert_eq!(run.total("not_attempted"), RECORDS - written);
+    let kept = scene.read(&format!("new/{CACHE}"));
+    assert_eq!(kept.as_object().unwrap().len() as u64, written);
+    let left = std::fs::read_dir(scene.path("new")).unwrap().count();
+    assert_eq!(left, 1, "no temporary file");
+    (scene, run)
+}

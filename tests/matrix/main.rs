@@ -1,0 +1,66 @@
+//! Every source × target, judged by LightRAG: what it reads at the source, it reads at the target.
+//!
+//! A test is named `source::to::target`. A new storage is a line and a column in the square below.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "a test may panic, and what tests share is public to them alone"
+)]
+
+mod every_kind;
+mod pair;
+#[path = "../support/mod.rs"]
+mod support;
+
+macro_rules! matrix {
+    ($($source:ident => $($target:ident)*;)*) => {
+        $(
+            mod $source {
+                mod to {
+                    $(
+                        #[test]
+                        fn $target() {
+                            crate::pair::moves(stringify!($source), stringify!($target));
+                        }
+                    )*
+                }
+
+                #[test]
+                fn a_dry_run_makes_nothing() {
+                    crate::every_kind::a_dry_run_makes_nothing(stringify!($source));
+                }
+
+                #[test]
+                fn all_workspaces_are_all_that_the_source_has() {
+                    crate::every_kind::all_workspaces_are_all_that_the_source_has(stringify!($source));
+                }
+            }
+        )*
+    };
+}
+
+matrix! {
+    json       => json redis postgres mongo opensearch;
+    redis      => json redis postgres mongo opensearch;
+    postgres   => json redis postgres mongo opensearch;
+    mongo      => json redis postgres mongo opensearch;
+    opensearch => json redis postgres mongo opensearch;
+}
+
+macro_rules! with_databases {
+    ($($kind:ident)*) => {
+        mod the_empty_workspace_comes_back {
+            $(
+                #[test]
+                fn $kind() {
+                    crate::every_kind::the_empty_workspace_comes_back(stringify!($kind));
+                }
+            )*
+        }
+    };
+}
+
+// Where a test can have a place of its own, on which the empty workspace is nobody else's.
+with_databases!(json postgres mongo);
