@@ -382,6 +382,10 @@ fn heard(error: &DriverError) -> Heard {
 
 /// What an error says, in the server's words where it spoke.
 fn said(error: &DriverError) -> String {
+    // The driver's own time is over at about the same moment as the socket's, and either may be the one to say so.
+    if matches!(&*error.kind, DriverErrorKind::Io(error) if error.kind() == Io::TimedOut) {
+        return "no answer in time".to_owned();
+    }
     match &*error.kind {
         DriverErrorKind::Command(error) => format!("{} (code {})", error.message, error.code),
         DriverErrorKind::Write(WriteFailure::WriteConcernError(error)) => {
