@@ -537,7 +537,7 @@ start_opensearch() {
   local home="$RUN/opensearch"
   find_java
   # The one node listens on the base port and one.
-  launch opensearch "$JAVA" -Xms1g -Xmx1g --add-modules=jdk.incubator.vector --enable-native-access=ALL-UNNAMED \
+  launch opensearch "$JAVA" -Xms2g -Xmx2g --add-modules=jdk.incubator.vector --enable-native-access=ALL-UNNAMED \
     -cp "$(opensearch_folder)/lib/*" org.codelibs.opensearch.runner.OpenSearchRunner -basePath "$home/base" -numOfNode 1 \
     -baseHttpPort "$((OPENSEARCH_PORT - 1))" -clusterName "migrate-llm-cache-$OPENSEARCH_PORT"
 }

@@ -7,6 +7,7 @@
     reason = "a test may panic, and what tests share is public to them alone"
 )]
 
+mod killed_server;
 mod property;
 #[path = "../support/mod.rs"]
 mod support;
