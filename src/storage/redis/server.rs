@@ -619,7 +619,7 @@ fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{num::NonZeroUsize, time::Duration};
 
     use tokio::{
@@ -635,12 +635,12 @@ mod tests {
         storage::ConnectOptions,
     };
 
-    const GREETING: &str = "$10\r\nrun_id:abc\r\n";
-    const GREETING_OF_ANOTHER: &str = "$10\r\nrun_id:def\r\n";
+    pub(in super::super) const GREETING: &str = "$10\r\nrun_id:abc\r\n";
+    pub(in super::super) const GREETING_OF_ANOTHER: &str = "$10\r\nrun_id:def\r\n";
 
     /// A server that gives each connection its answers. After the last one it closes the connection: at the next request,
     /// or at once where the answer is not whole. To an empty answer it never comes.
-    async fn server(connections: &[&[&str]]) -> Server {
+    pub(in super::super) async fn server(connections: &[&[&str]]) -> Server {
         let owned = |answers: &&[&str]| answers.iter().map(|answer| (*answer).to_owned()).collect();
         let connections: Vec<Vec<String>> = connections.iter().map(owned).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

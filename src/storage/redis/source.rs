@@ -653,3 +653,41 @@ impl Source for RedisSource {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::server::tests::{GREETING, GREETING_OF_ANOTHER, server},
+        *,
+    };
+
+    const A_THEN_5: &str = "*2\r\n$1\r\n5\r\n*1\r\n$1\r\na\r\n";
+    const B_THEN_0: &str = "*2\r\n$1\r\n0\r\n*1\r\n$1\r\nb\r\n";
+
+    async fn keys(answers: &[&[&str]]) -> Vec<Vec<u8>> {
+        let server = server(answers).await;
+        let mut scan = Scan::new("*".to_owned());
+        let mut found = Vec::new();
+        loop {
+            match scan.next(&server).await {
+                Ok(Some(keys)) => found.extend(keys),
+                Ok(None) => return found,
+                Err(error) => assert!(error.is_temporary(), "{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scan_goes_on_at_its_cursor_in_the_same_life_of_the_server() {
+        let found = keys(&[&[GREETING, A_THEN_5], &[GREETING, B_THEN_0]]).await;
+        assert_eq!(found, [b"a", b"b"]);
+    }
+
+    #[tokio::test]
+    async fn a_scan_begins_anew_in_the_next_life_of_the_server() {
+        // What the new server says to the old cursor does not count.
+        let next = [GREETING_OF_ANOTHER, B_THEN_0, A_THEN_5, B_THEN_0];
+        let found = keys(&[&[GREETING, A_THEN_5], &next]).await;
+        assert_eq!(found, [b"a", b"a", b"b"]);
+    }
+}
