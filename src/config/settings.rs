@@ -729,9 +729,13 @@ fn read_settings(
         }
         let Some(field) = backend.fields().iter().find(|field| field.name == name) else {
             let known = || {
-                ["kind", "uri"]
-                    .into_iter()
-                    .chain(backend.fields().iter().map(|f| f.name))
+                ["kind", "uri"].into_iter().chain(
+                    backend
+                        .fields()
+                        .iter()
+                        .map(|f| f.name)
+                        .filter(|name| *name != "uri"),
+                )
             };
             let hint = nearest(name, known())
                 .map(|near| format!("; did you mean `{near}`?"))
