@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Mutex,
+    time::Duration,
 };
 
 use serde_json::{Map, Value, json};
@@ -16,6 +17,10 @@ pub struct Oracle {
     questions: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
+
+/// How often, and how long apart, a busy OpenSearch is asked again.
+pub(super) const BUSY_TRIES: u32 = 20;
+pub(super) const BUSY_WAIT: Duration = Duration::from_millis(500);
 
 static ORACLE: Mutex<Option<Oracle>> = Mutex::new(None);
 
@@ -55,7 +60,16 @@ fn ask(place: &Place, workspace: &str, op: &str, rest: &[(&str, Value)]) -> Valu
         question[*name] = value.clone();
     }
     let mut oracle = ORACLE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let answer = oracle.get_or_insert_with(Oracle::start).ask(&question);
+    let oracle = oracle.get_or_insert_with(Oracle::start);
+    let mut answer = oracle.ask(&question);
+    // An OpenSearch whose memory is full for a moment says so; LightRAG does not try again, and writing twice is harmless.
+    for _ in 0..BUSY_TRIES {
+        if !answer["error"].to_string().contains("circuit_breaking_exception") {
+            break;
+        }
+        std::thread::sleep(BUSY_WAIT);
+        answer = oracle.ask(&question);
+    }
     assert_eq!(
         answer["ok"],
         json!(true),

@@ -14,7 +14,10 @@ use opensearch::{
 };
 use serde_json::Value;
 
-use super::place::{Place, service};
+use super::{
+    oracle::{BUSY_TRIES, BUSY_WAIT},
+    place::{Place, service},
+};
 
 /// Everything at a place, by name: folders, files, tables, indexes, collections, keys and documents. What a name stands for
 /// changes with every write, also with one that writes the same again.
@@ -304,12 +307,20 @@ async fn ask_opensearch(place: &Place, method: Method, path: &str, body: Option<
         .build()
         .unwrap();
     let body = body.map(|body| body.to_string());
-    let response = OpenSearch::new(transport)
-        .send(method, path, HeaderMap::new(), None::<&()>, body, None)
-        .await
-        .expect("OpenSearch answers");
-    let answer = response.error_for_status_code().expect("OpenSearch obeys");
-    answer.json().await.expect("JSON")
+    let client = OpenSearch::new(transport);
+    let mut tries = 0;
+    loop {
+        let response = client
+            .send(method, path, HeaderMap::new(), None::<&()>, body.clone(), None)
+            .await
+            .expect("OpenSearch answers");
+        if response.status_code().as_u16() != 429 || tries == BUSY_TRIES {
+            let answer = response.error_for_status_code().expect("OpenSearch obeys");
+            return answer.json().await.expect("JSON");
+        }
+        tries += 1;
+        tokio::time::sleep(BUSY_WAIT).await;
+    }
 }
 
 async fn opensearch_indexes(place: &Place) -> BTreeMap<String, String> {
