@@ -160,7 +160,7 @@ impl Run<'_> {
         self.reporter.emit(Event::Warning(WarningEvent { message }));
     }
 
-    /// Connects. A server that is not there is not waited for; one that is busy is.
+    /// Connects. A server that is not there, or hangs up on the first word, is not waited for; one that is busy is.
     async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<dyn Storage>> {
         let options = ConnectOptions {
             timeout: self.settings.timeout,
@@ -170,7 +170,9 @@ impl Run<'_> {
         };
         let connected = self.ask(endpoint.values.side(), "connecting", async || {
             match endpoint.connect(&options).await {
-                Err(error) if error.kind() == ErrorKind::Unreachable => Ok(Err(error)),
+                Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::ConnectionLost) => {
+                    Ok(Err(error))
+                }
                 result => result.map(Ok),
             }
         });
