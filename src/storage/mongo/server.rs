@@ -26,8 +26,6 @@ use crate::{
 pub(super) struct Limits {
     /// Bytes of a document.
     pub(super) document: usize,
-    /// Bytes of a message.
-    pub(super) message: usize,
     /// Operations in a write command.
     pub(super) operations: usize,
 }
@@ -40,7 +38,6 @@ impl Limits {
         };
         Self {
             document: limit("maxBsonObjectSize", 16 << 20),
-            message: limit("maxMessageSizeBytes", 48_000_000),
             operations: limit("maxWriteBatchSize", 100_000),
         }
     }
@@ -494,12 +491,11 @@ mod tests {
 
     #[test]
     fn a_server_that_says_little_has_the_limits_of_them_all() {
-        let limits = Limits::of(&doc! { "maxBsonObjectSize": 1000_i64, "maxMessageSizeBytes": 0 });
+        let limits = Limits::of(&doc! { "maxBsonObjectSize": 1000_i64, "maxWriteBatchSize": 0 });
         assert_eq!(
             limits,
             Limits {
                 document: 1000,
-                message: 48_000_000,
                 operations: 100_000
             }
         );

@@ -22,7 +22,7 @@ use super::{
     server::{Server, by_bytes},
 };
 use crate::{
-    error::Result,
+    error::{Error, ErrorKind, Result},
     record::{CacheKey, CacheType, Selection},
     storage::{Count, Cursor, Entry, PageBuilder, PageLimit, PageStream, Progress, Source},
 };
@@ -57,7 +57,7 @@ impl MongoSource {
         }
     }
 
-    pub(super) fn failed(&self, action: &str, error: DriverError) -> crate::error::Error {
+    pub(super) fn failed(&self, action: &str, error: DriverError) -> Error {
         let action = format!("{action} the collection {} of", self.collection.name());
         self.server.failed(&action, error)
     }
@@ -238,9 +238,18 @@ impl Source for MongoSource {
         let selection = selection.clone();
         // One page is on its way while the next is read.
         let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
+        let failed = sender.clone();
+        let reading = tokio::spawn(async move {
             if let Err(error) = self.send_pages(&selection, limit, from, &sender).await {
                 let _ = sender.send(Err(error)).await;
+            }
+        });
+        // A panic must not look like the end of the pages.
+        tokio::spawn(async move {
+            if let Err(error) = reading.await {
+                let error =
+                    Error::new(ErrorKind::Internal, "reading a MongoDB collection panicked").caused_by(error);
+                let _ = failed.send(Err(error)).await;
             }
         });
         stream::unfold(receiver, |mut receiver| async {

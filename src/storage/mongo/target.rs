@@ -362,8 +362,6 @@ impl Target for MongoTarget {
         Ok(outcomes)
     }
 
-    /// Nothing is left to do: a write is answered when it is as durable as the address asks, by default on the disks of a
-    /// majority.
     fn preview(&self, record: &Record) -> Outcome {
         match layout::encode(record, self.on_invalid, self.server.limits.document) {
             Ok(Encoded { changes, .. }) => Outcome::Written(changes),
@@ -371,6 +369,8 @@ impl Target for MongoTarget {
         }
     }
 
+    /// Nothing is left to do: a write is answered when it is as durable as the address asks, by default on the disks of a
+    /// majority.
     async fn flush(&self) -> Result<()> {
         Ok(())
     }
