@@ -652,6 +652,22 @@ fn read_place(text: &str) -> Result<Place> {
         let settings = backend.place(text)?;
         return Ok(Place { backend, settings });
     }
+    // A mistyped address is no path: it may hold a password, and paths are printed.
+    if let Some((scheme, _)) = text.split_once(':')
+        && let Some(backend) = storage::backends().iter().find(|backend| {
+            backend
+                .schemes()
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(scheme))
+        })
+    {
+        let message = format!("an address of {} begins with {scheme}://", backend.title());
+        return Err(Error::config(message).with_remedy(format!("write {scheme}://user:password@host")));
+    }
+    if text.contains('@') && !std::path::Path::new(text).exists() {
+        return Err(Error::config("this looks like an address without a scheme")
+            .with_remedy("write scheme://user:password@host, or the name of a file that is there"));
+    }
     // What is neither a name nor an address is a path, if it looks like one.
     let looks_like_path = text.contains(['/', '\\', '.', '~']) || std::path::Path::new(text).exists();
     let files = storage::backends()
@@ -768,5 +784,19 @@ fn setting_text(value: &serde_yaml::Value) -> Option<String> {
             texts.map(|texts| texts.join(","))
         }
         other => job::scalar_text(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_address_is_no_path_that_would_be_printed() {
+        let error = Endpoint::named(Side::Target, "mongodb:/me:hunter2@host").unwrap_err();
+        assert!(error.message().contains("begins with mongodb://"), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"));
+        let error = Endpoint::named(Side::Target, "me:hunter2@host/rag").unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"));
     }
 }
