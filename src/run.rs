@@ -300,7 +300,7 @@ impl Run<'_> {
         });
         let target = opening.await?;
         let count = self.count(Side::Source, &pair.from, &*source).await?;
-        let before = self.count(Side::Target, &pair.to, &*target).await?;
+        let before = self.count(Side::Target, &pair.to, &*target.reader()).await?;
         let mut report = WorkspaceReport {
             from: pair.from.clone(),
             to: pair.to.clone(),
@@ -327,12 +327,7 @@ impl Run<'_> {
         })
     }
 
-    async fn count<S: Source + ?Sized>(
-        &self,
-        side: Side,
-        workspace: &Workspace,
-        storage: &S,
-    ) -> Result<Count> {
+    async fn count(&self, side: Side, workspace: &Workspace, storage: &dyn Source) -> Result<Count> {
         let started = Instant::now();
         let told = AtomicU64::new(0);
         let progress = |scanned: u64| {

@@ -90,10 +90,11 @@ impl Comparison<'_> {
             return Ok(());
         }
         let keys: Vec<CacheKey> = given.iter().map(|record| record.key().clone()).collect();
+        let target = self.target.reader();
         let purpose = self.purpose(Side::Target, "reading records of the target");
         let kept = self
             .retrier
-            .run(purpose, async || self.target.get_many(&keys).await)
+            .run(purpose, async || target.get_many(&keys).await)
             .await?;
         for (given, kept) in given.iter().zip(kept) {
             let fields = match self.verdict(given, kept) {
@@ -158,7 +159,7 @@ impl Comparison<'_> {
     /// Counts the records of the target that the source does not have.
     async fn count_beyond(&self) -> Result<u64> {
         let mut beyond = 0;
-        let target = Arc::clone(self.target) as Arc<dyn Source>;
+        let target = self.target.reader();
         let mut pages = target.scan(self.selection, self.limit(), None);
         while let Some(page) = self.next_page(Side::Target, &mut pages).await? {
             if page.entries.is_empty() {

@@ -140,11 +140,10 @@ impl Request<'_> {
         let keys: Vec<CacheKey> = which.iter().map(|at| records[*at].key().clone()).collect();
         let purpose = self.purpose("reading records of the target");
         let retrier = &self.writer.retrier;
+        let target = self.writer.target.reader();
         let mut tries = retrier.tries(purpose);
         loop {
-            let result = retrier
-                .once(purpose.what, self.writer.target.get_many(&keys))
-                .await;
+            let result = retrier.once(purpose.what, target.get_many(&keys)).await;
             if let Some(kept) = tries.settle(result).await? {
                 return Ok(kept);
             }

@@ -135,7 +135,10 @@ pub trait Source: Send + Sync {
 
 /// One workspace's cache, to write.
 #[async_trait]
-pub trait Target: Source {
+pub trait Target: Send + Sync {
+    /// The same cache, to read.
+    fn reader(&self) -> Arc<dyn Source>;
+
     /// Makes what is missing: table, index, folder. Called once, before the first write.
     async fn prepare(&self) -> Result<()>;
 

@@ -132,15 +132,16 @@ pub async fn a_workspace_that_is_not_there_is_empty_and_stays_so(place: Place) {
     let named = Workspace::new(workspace.as_str()).unwrap();
     for _ in 0..2 {
         let target = storage.target(&named).await.unwrap();
-        let count = target.count(&Selection::default(), &|_| ()).await.unwrap();
+        let reader = target.reader();
+        let count = reader.count(&Selection::default(), &|_| ()).await.unwrap();
         assert_eq!((count.total(), count.exact), (0, true));
-        let pages: Vec<_> = Arc::clone(&target)
+        let pages: Vec<_> = Arc::clone(&reader)
             .scan(&Selection::default(), pages_of(10), None)
             .collect()
             .await;
         assert!(pages.into_iter().all(|page| page.unwrap().entries.is_empty()));
         assert_eq!(
-            target
+            reader
                 .get_many(&[CacheKey::from("default:extract:1")])
                 .await
                 .unwrap(),

@@ -72,18 +72,29 @@ impl Tool {
     pub fn run(mut self) -> Run {
         let run = Run::of(self.command.output().expect("the program starts"));
         for secret in &self.secrets {
-            assert!(
-                !run.stdout.contains(secret),
-                "a password is on standard output: {}",
-                run.stdout
-            );
-            assert!(
-                !run.stderr.contains(secret),
-                "a password is on standard error: {}",
-                run.stderr
-            );
+            for text in [&run.stdout, &run.stderr]
+                .into_iter()
+                .chain(&self.written_files())
+            {
+                assert!(
+                    !text.contains(secret.as_str()),
+                    "a password is in what was put out: {text}"
+                );
+            }
         }
         run.checked()
+    }
+
+    /// What stands in the files that the arguments name to be written.
+    fn written_files(&self) -> Vec<String> {
+        let arguments: Vec<_> = self.command.get_args().collect();
+        let named = arguments
+            .windows(2)
+            .filter(|pair| pair[0] == "--report" || pair[0] == "--checkpoint" || pair[0] == "--rejects");
+        let folder = self.command.get_current_dir().unwrap_or(Path::new("/"));
+        named
+            .filter_map(|pair| std::fs::read_to_string(folder.join(pair[1])).ok())
+            .collect()
     }
 }
 

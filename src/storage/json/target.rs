@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{CacheKey, KeyDigest, KeySet, Record, Selection},
-    storage::{Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode},
+    record::{CacheKey, KeyDigest, KeySet, Record},
+    storage::{Outcome, Source, Target, WriteMode},
 };
 
 /// The cache file of a workspace, to read and write.
@@ -56,22 +56,11 @@ impl JsonTarget {
 }
 
 #[async_trait]
-impl Source for JsonTarget {
-    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
-        self.source.count(selection, progress).await
-    }
-
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        Arc::clone(&self.source).scan(selection, limit, from)
-    }
-
-    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
-        self.source.get_many(keys).await
-    }
-}
-
-#[async_trait]
 impl Target for JsonTarget {
+    fn reader(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
     async fn prepare(&self) -> Result<()> {
         let path = self.source.path().clone();
         self.with_draft(move |draft| {
@@ -86,7 +75,7 @@ impl Target for JsonTarget {
             WriteMode::Upsert => vec![false; batch.len()],
             WriteMode::Create => {
                 let keys: Vec<CacheKey> = batch.iter().map(|record| record.key().clone()).collect();
-                let found = self.get_many(&keys).await?;
+                let found = self.source.get_many(&keys).await?;
                 found.iter().map(Option::is_some).collect()
             }
         };

@@ -22,10 +22,8 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{CacheKey, OnInvalid, Record, RejectKind, Selection},
-    storage::{
-        Changes, Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode,
-    },
+    record::{CacheKey, OnInvalid, Record, RejectKind},
+    storage::{Changes, Outcome, Source, Target, WriteMode},
 };
 
 /// DuplicateKey.
@@ -297,22 +295,11 @@ struct Pending {
 }
 
 #[async_trait]
-impl Source for MongoTarget {
-    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
-        self.source.count(selection, progress).await
-    }
-
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        Arc::clone(&self.source).scan(selection, limit, from)
-    }
-
-    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
-        self.source.get_many(keys).await
-    }
-}
-
-#[async_trait]
 impl Target for MongoTarget {
+    fn reader(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
     /// Makes the collection where there is none, as LightRAG does.
     async fn prepare(&self) -> Result<()> {
         let name = self.collection.name();

@@ -25,10 +25,8 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{CacheKey, Record, RejectKind, Selection},
-    storage::{
-        Changes, Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode,
-    },
+    record::{CacheKey, Record, RejectKind},
+    storage::{Changes, Outcome, Source, Target, WriteMode},
 };
 
 /// How large a bulk request should be, in bytes. Larger ones are no faster.
@@ -552,22 +550,11 @@ fn rejected(cause: &Cause) -> Outcome {
 }
 
 #[async_trait]
-impl Source for OpenSearchTarget {
-    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
-        self.source.count(selection, progress).await
-    }
-
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        Arc::clone(&self.source).scan(selection, limit, from)
-    }
-
-    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
-        self.source.get_many(keys).await
-    }
-}
-
-#[async_trait]
 impl Target for OpenSearchTarget {
+    fn reader(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
     async fn prepare(&self) -> Result<()> {
         if self.client().field(self.index(), MIRRORED_ID).await?.is_none() {
             self.make_index().await?;

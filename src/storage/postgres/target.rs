@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{CacheKey, OnInvalid, Record, Selection},
-    storage::{Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode},
+    record::{OnInvalid, Record},
+    storage::{Outcome, Source, Target, WriteMode},
 };
 
 /// The most rows of a statement: more are no faster.
@@ -44,22 +44,11 @@ impl PgTarget {
 }
 
 #[async_trait]
-impl Source for PgTarget {
-    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
-        self.source.count(selection, progress).await
-    }
-
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        Arc::clone(&self.source).scan(selection, limit, from)
-    }
-
-    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
-        self.source.get_many(keys).await
-    }
-}
-
-#[async_trait]
 impl Target for PgTarget {
+    fn reader(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
     async fn prepare(&self) -> Result<()> {
         let server = self.server();
         let mut client = server.client().await?;
@@ -487,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_statement_ends_by_rows_or_bytes() {
-        let record = |value: String| Record::new(CacheKey::from("k"), value.into()).unwrap();
+        let record = |value: String| Record::new("k".into(), value.into()).unwrap();
         let small = record("{}".to_owned());
         let large = record(format!("{{\"return\": \"{}\"}}", "x".repeat(STATEMENT_BYTES)));
         let mut rows = Rows::default();

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{CacheKey, Record, RejectKind, Selection},
-    storage::{Count, Cursor, Entry, Outcome, PageLimit, PageStream, Progress, Source, Target, WriteMode},
+    record::{CacheKey, Record, RejectKind},
+    storage::{Outcome, Source, Target, WriteMode},
 };
 
 /// What is sent at once, in bytes of keys and values. More is no faster and costs memory.
@@ -224,22 +224,11 @@ fn pieces<'a>(records: &[&'a Record]) -> Vec<Vec<&'a Record>> {
 }
 
 #[async_trait]
-impl Source for RedisTarget {
-    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
-        self.source.count(selection, progress).await
-    }
-
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        Arc::clone(&self.source).scan(selection, limit, from)
-    }
-
-    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
-        self.source.get_many(keys).await
-    }
-}
-
-#[async_trait]
 impl Target for RedisTarget {
+    fn reader(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
     /// Checks only: a key needs nothing made before it.
     async fn prepare(&self) -> Result<()> {
         let info = self.server().info().await?;
