@@ -1,7 +1,7 @@
 //! One run, from settings to its end: connect, check, count, tell the plan, move, verify.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -379,8 +379,11 @@ impl Run<'_> {
             return Err(error);
         }
         let mut files = self.open_files(prepared).inspect_err(|error| self.enter(error))?;
+        let mut told = BTreeSet::new();
         for pair in prepared.iter().filter(|pair| pair.has_records()) {
-            if let Some(caution) = pair.target.caution() {
+            if let Some(caution) = pair.target.caution()
+                && told.insert(caution.clone())
+            {
                 self.warn(caution);
             }
             let preparing = self.ask(Side::Target, "preparing the target", async || {

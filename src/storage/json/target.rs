@@ -98,13 +98,10 @@ impl Target for JsonTarget {
     }
 
     fn caution(&self) -> Option<String> {
-        let path = self.source.path();
-        path.exists().then(|| {
-            format!(
-                "a running LightRAG holds {} in memory and writes it back: stop it before, and start it after the \
-                 migration",
-                path.display()
-            )
+        self.source.path().exists().then(|| {
+            "a running LightRAG holds its JSON files in memory and writes them back: stop it before, and start it after \
+             the migration"
+                .to_owned()
         })
     }
 
