@@ -111,8 +111,12 @@ impl<'a> Account<'a> {
         self.job.ledger.entries().errors.fatal(None, error, 0);
     }
 
-    /// The target could not keep what it had taken: nothing counts as written.
-    pub(super) fn revoke(&mut self, error: &Error) {
+    /// Closes the account of a target that could not keep what it had taken: nothing counts as written, and there is no
+    /// place from which a later run could go on.
+    ///
+    /// # Errors
+    /// None in fact: no checkpoint is written.
+    pub(super) fn revoke(mut self, error: &Error) -> Result<()> {
         let lost = self.totals.written;
         for totals in self.by_type.values_mut().chain([&mut self.totals]) {
             totals.written = 0;
@@ -120,7 +124,8 @@ impl<'a> Account<'a> {
             totals.bytes = 0;
         }
         self.job.ledger.entries().errors.fatal(None, error, lost);
-        self.publish();
+        self.is_ahead_of_checkpoint = false;
+        self.close(false)
     }
 
     /// Writes a checkpoint, if the last one is old enough: what it says is durable, then the file is replaced.

@@ -189,7 +189,7 @@ pub async fn run(job: Move<'_>) -> Result<Option<StopReason>> {
             }
         }
         Err(error) => {
-            account.revoke(&error);
+            account.revoke(&error)?;
             failure.get_or_insert(error);
         }
     }

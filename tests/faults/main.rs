@@ -16,6 +16,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use serde_json::{Value, json};
 use support::{
+    oracle,
     place::Place,
     proxy::{Fault, Proxy, Way, server_of},
     records::key,
@@ -220,6 +221,26 @@ fn a_run_that_is_killed_is_finished_by_the_next(from: &'static str, to: &'static
         let lines = std::fs::read_to_string(&rejects).unwrap().lines().count() as u64;
         assert_eq!(lines, rejected, "lines in the rejects file");
         verify(&source, &to.address, (&from_workspace, &to_workspace));
+        if seed + 1 == seeds {
+            lightrag_reads_all(&to, &to_workspace);
+        }
+    }
+}
+
+/// LightRAG itself finds every record.
+fn lightrag_reads_all(place: &Place, workspace: &str) {
+    let keys: Vec<String> = (0..RECORDS)
+        .map(|n| key(["extract", "summary", "analysis"][(n % 3) as usize], n))
+        .collect();
+    for (n, record) in oracle::read(place, workspace, &keys).into_iter().enumerate() {
+        let record = record.unwrap_or_else(|| panic!("LightRAG does not find {}", keys[n]));
+        assert!(
+            record["return"]
+                .as_str()
+                .unwrap()
+                .starts_with(&format!("{n} answer"))
+        );
+        assert_eq!(record["create_time"], 1_700_000_000 + n);
     }
 }
 
