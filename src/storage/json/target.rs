@@ -146,6 +146,7 @@ impl Draft {
     fn begin(path: &Path) -> Result<Self> {
         let folder = folder_of(path);
         std::fs::create_dir_all(folder).map_err(|error| Error::io("make the folder", folder, error))?;
+        check_space(path, folder)?;
         let mut prefix = path.file_name().unwrap_or_default().to_owned();
         prefix.push(".tmp.migrate-");
         let sibling = tempfile::Builder::new()
@@ -252,6 +253,26 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+/// The new file holds at least what the old one does, beside it: a disk without room for that is known beforehand.
+fn check_space(path: &Path, folder: &Path) -> Result<()> {
+    let Ok(old) = path.metadata() else {
+        return Ok(());
+    };
+    let disk = rustix::fs::statvfs(folder)
+        .map_err(|error| Error::io("look at the disk of", folder, error.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= old.len() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has {} left, and the new file beside the old one needs more than {}",
+        folder.display(),
+        bytesize::ByteSize(free),
+        bytesize::ByteSize(old.len())
+    );
+    Err(Error::new(ErrorKind::Refused, message).with_remedy("free space, or name a folder on another disk"))
 }
 
 fn folder_of(path: &Path) -> &Path {
