@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::support::{
     oracle,
     place::Place,
-    records::{key, known_meaning, shapes, unknown_fields},
+    records::{KNOWN, key, known_meaning, shapes, unknown_fields},
     state::{self, State},
     tool::{Run, Tool},
 };
@@ -171,18 +171,9 @@ fn holds_any_field(kind: &str) -> bool {
 /// The fields that LightRAG does not know.
 fn unknown(value: &Map<String, Value>) -> BTreeMap<&String, &Value> {
     let ours = unknown_fields();
-    let known = [
-        "return",
-        "original_prompt",
-        "cache_type",
-        "chunk_id",
-        "queryparam",
-        "create_time",
-        "update_time",
-    ];
     value
         .iter()
-        .filter(|(name, _)| ours.get(name).is_some() && !known.contains(&name.as_str()))
+        .filter(|(name, _)| ours.get(name).is_some() && !KNOWN.contains(&name.as_str()))
         .collect()
 }
 

@@ -140,17 +140,19 @@ pub fn meaning(record: &Record) -> BTreeMap<String, Value> {
     meaning
 }
 
+/// The fields that LightRAG knows.
+pub const KNOWN: [&str; 7] = [
+    "return",
+    "original_prompt",
+    "cache_type",
+    "chunk_id",
+    "queryparam",
+    "create_time",
+    "update_time",
+];
+
 /// The same of what LightRAG's `get_by_id` gave, of the fields that LightRAG knows.
 pub fn known_meaning(value: &Map<String, Value>) -> BTreeMap<&'static str, Value> {
-    const KNOWN: [&str; 7] = [
-        "return",
-        "original_prompt",
-        "cache_type",
-        "chunk_id",
-        "queryparam",
-        "create_time",
-        "update_time",
-    ];
     KNOWN
         .into_iter()
         .filter_map(|name| Some((name, value.get(name)?.clone())))
