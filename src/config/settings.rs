@@ -215,7 +215,6 @@ pub struct Settings {
 }
 
 const DEFAULT_BATCH_RECORDS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
-const DEFAULT_BATCH_BYTES: NonZeroUsize = NonZeroUsize::new(8 << 20).unwrap();
 const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_RETRIES: usize = 5;
@@ -297,7 +296,7 @@ impl Settings {
                     "a size above 0 such as 8MiB",
                     |text| NonZeroUsize::new(usize::try_from(ByteSize::from_str(text).ok()?.as_u64()).ok()?),
                 )?
-                .unwrap_or(DEFAULT_BATCH_BYTES),
+                .unwrap_or_else(|| target.backend.batch_bytes()),
             },
             concurrency: number(
                 args.concurrency.as_ref(),

@@ -30,6 +30,16 @@ impl<'a> ObjectWriter<'a> {
         Self { out, empty: true }
     }
 
+    /// Begins with the fields of an object that is there as text, which must be a whole one.
+    pub fn resume(out: &'a mut Vec<u8>, object: &[u8]) -> Self {
+        let open = object.strip_suffix(b"}").unwrap_or(object).trim_ascii_end();
+        out.extend_from_slice(open);
+        Self {
+            out,
+            empty: open == b"{",
+        }
+    }
+
     /// Adds a field whose value is JSON text already.
     pub fn raw(&mut self, name: &str, json: &[u8]) {
         self.name(name);

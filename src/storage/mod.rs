@@ -71,6 +71,10 @@ pub trait Backend: Send + Sync {
     /// The variable that names the workspace for this kind alone.
     fn workspace_variable(&self) -> Option<&'static str>;
 
+    /// The bytes of a batch from which on larger ones are written no faster, and only cost memory: what a batch is cut by
+    /// where nobody says otherwise. Measured.
+    fn batch_bytes(&self) -> NonZeroUsize;
+
     /// Every setting, as the job file, the environment and `config.ini` know it.
     fn fields(&self) -> &'static [Field];
 

@@ -14,12 +14,14 @@ use std::{
     sync::Arc,
 };
 
-use super::splitter::{SplitError, Splitter};
+use bytes::Bytes;
 use serde::de::IgnoredAny;
 
+use super::splitter::{SplitError, Splitter};
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{CacheKey, Fields, unescape},
+    record::{CacheKey, Fields, Invalid, Record, RejectKind, unescape},
+    storage::Entry,
 };
 
 /// The type that LightRAG gives to an old entry that names none.
@@ -316,27 +318,43 @@ impl EntryReader {
         Ok(value)
     }
 
-    /// The same, of a value that must be JSON. Where it is not, a quote or a bracket is missing, and what follows cannot
-    /// be told from what belongs to it: then the file is damaged, and not this record alone. (What is no UTF-8 is one
-    /// record's matter: quotes and brackets are found without.)
+    /// Takes the entry that was just found, as what it is. Its value must be JSON: where it is not, a quote or a bracket
+    /// is missing, and what follows cannot be told from what belongs to it. Then the file is damaged, and not this record
+    /// alone. (What is no UTF-8 is one record's matter: quotes and brackets are found without.)
     ///
     /// # Errors
     /// As [`EntryReader::take`].
-    pub(super) fn take_checked(&mut self, found: &mut Found) -> Result<&[u8]> {
-        let file = Arc::clone(&self.file);
-        let last_key = self.last_key.clone();
+    pub(super) fn take_entry(&mut self, mut found: Found) -> Result<Entry> {
         let start = self.splitter.position();
-        let value = self.take(found)?;
+        let value = Bytes::copy_from_slice(self.take(&mut found)?);
+        if found.unreadable_key {
+            self.check_is_json(start, &found.key, &value)?;
+            return Ok(Entry::Invalid(Invalid {
+                key: found.key,
+                kind: RejectKind::InvalidKey,
+                reason: "the key is no text: it holds half of a surrogate pair, or is no UTF-8".to_owned(),
+                raw: value,
+            }));
+        }
+        let entry = Record::new(found.key, value).into();
+        if let Entry::Invalid(invalid) = &entry
+            && invalid.kind == RejectKind::InvalidJson
+        {
+            self.check_is_json(start, &invalid.key, &invalid.raw)?;
+        }
+        Ok(entry)
+    }
+
+    fn check_is_json(&self, start: u64, key: &CacheKey, value: &[u8]) -> Result<()> {
         match serde_json::from_slice::<IgnoredAny>(value) {
             Err(error) if simdutf8::basic::from_utf8(value).is_ok() => {
-                let offset = start + offset_of(value, error.line(), error.column());
                 let syntax = SplitError::Syntax {
-                    offset,
+                    offset: start + offset_of(value, error.line(), error.column()),
                     what: "the value of this entry is no JSON",
                 };
-                Err(damaged(&file, (Some(&found.key), last_key.as_ref()), syntax))
+                Err(damaged(&self.file, (Some(key), self.last_key.as_ref()), syntax))
             }
-            _ => Ok(value),
+            _ => Ok(()),
         }
     }
 

@@ -18,6 +18,7 @@ mod survey;
 mod target;
 
 use std::{
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -62,6 +63,10 @@ impl Backend for Json {
 
     fn workspace_variable(&self) -> Option<&'static str> {
         None
+    }
+
+    fn batch_bytes(&self) -> NonZeroUsize {
+        const { NonZeroUsize::new(1 << 20).unwrap() }
     }
 
     fn fields(&self) -> &'static [Field] {

@@ -3,7 +3,6 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::sync::{OnceCell, mpsc};
 
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{CacheKey, Invalid, Record, RejectKind, Selection},
+    record::{CacheKey, Selection},
     storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source},
 };
 
@@ -233,39 +232,27 @@ fn read_entry(
     survey: &Survey,
     page: &mut PageBuilder,
 ) -> Result<bool> {
-    let Some(mut found) = reader.next()? else {
+    let Some(found) = reader.next()? else {
         return Ok(false);
     };
-    let is_selected = |key: &CacheKey| selection.of_key(key.as_str()).is_some();
-    let value = reader.take_checked(&mut found)?;
-    if !is_selected(&found.key) || survey.is_superseded(found.key.as_str(), found.position.offset) {
+    let offset = found.position.offset;
+    let entry = reader.take_entry(found)?;
+    let key = entry.key().as_str();
+    if selection.of_key(key).is_none() || survey.is_superseded(key, offset) {
         page.pass_over();
-        return Ok(true);
+    } else {
+        page.push(entry);
     }
-    let value = Bytes::copy_from_slice(value);
-    page.push(entry(found.key, found.unreadable_key, value));
     Ok(true)
-}
-
-fn entry(key: CacheKey, unreadable_key: bool, value: Bytes) -> Entry {
-    if unreadable_key {
-        return Entry::Invalid(Invalid {
-            key,
-            kind: RejectKind::InvalidKey,
-            reason: "the key is no text: it holds half of a surrogate pair, or is no UTF-8".to_owned(),
-            raw: value,
-        });
-    }
-    Record::new(key, value).into()
 }
 
 fn get(file: &Arc<CacheFile>, index: &Index, key: &CacheKey) -> Result<Option<Entry>> {
     for position in index.candidates(key) {
         let mut reader = EntryReader::new(file, Some(position))?;
-        if let Some(mut found) = reader.next()? {
-            let value = Bytes::copy_from_slice(reader.take(&mut found)?);
-            if found.key == *key {
-                return Ok(Some(entry(found.key, found.unreadable_key, value)));
+        if let Some(found) = reader.next()? {
+            let entry = reader.take_entry(found)?;
+            if entry.key() == key {
+                return Ok(Some(entry));
             }
         }
     }

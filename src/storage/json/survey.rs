@@ -91,13 +91,17 @@ fn for_each_key(file: &Arc<CacheFile>, salvage: bool, mut each: impl FnMut(&str,
         let Some(mut found) = reader.next()? else {
             return Ok(false);
         };
-        // The value of an old entry is where its type stands. To salvage, only what is whole may count.
+        let offset = found.position.offset;
+        // To salvage, only what is whole may count.
         if salvage {
-            reader.take_checked(&mut found)?;
-        } else if found.is_nested() {
+            each(reader.take_entry(found)?.key().as_str(), offset);
+            return Ok(true);
+        }
+        // The value of an old entry is where its type stands.
+        if found.is_nested() {
             reader.take(&mut found)?;
         }
-        each(found.key.as_str(), found.position.offset);
+        each(found.key.as_str(), offset);
         Ok(true)
     };
     loop {

@@ -11,7 +11,7 @@ mod server;
 mod source;
 mod target;
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -54,6 +54,10 @@ impl Backend for Mongo {
 
     fn workspace_variable(&self) -> Option<&'static str> {
         Some("MONGODB_WORKSPACE")
+    }
+
+    fn batch_bytes(&self) -> NonZeroUsize {
+        const { NonZeroUsize::new(2 << 20).unwrap() }
     }
 
     fn fields(&self) -> &'static [Field] {

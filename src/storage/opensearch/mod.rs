@@ -13,7 +13,7 @@ mod mapping;
 mod source;
 mod target;
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -55,6 +55,10 @@ impl Backend for OpenSearch {
 
     fn workspace_variable(&self) -> Option<&'static str> {
         Some("OPENSEARCH_WORKSPACE")
+    }
+
+    fn batch_bytes(&self) -> NonZeroUsize {
+        const { NonZeroUsize::new(4 << 20).unwrap() }
     }
 
     fn fields(&self) -> &'static [Field] {

@@ -13,7 +13,7 @@ mod schema;
 mod source;
 mod target;
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -62,6 +62,10 @@ impl Backend for Postgres {
 
     fn workspace_variable(&self) -> Option<&'static str> {
         Some("POSTGRES_WORKSPACE")
+    }
+
+    fn batch_bytes(&self) -> NonZeroUsize {
+        const { NonZeroUsize::new(2 << 20).unwrap() }
     }
 
     fn fields(&self) -> &'static [Field] {

@@ -11,7 +11,7 @@ mod server;
 mod source;
 mod target;
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -55,6 +55,10 @@ impl Backend for Redis {
 
     fn workspace_variable(&self) -> Option<&'static str> {
         Some("REDIS_WORKSPACE")
+    }
+
+    fn batch_bytes(&self) -> NonZeroUsize {
+        target::PIECE_BYTES
     }
 
     fn fields(&self) -> &'static [Field] {

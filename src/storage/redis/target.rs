@@ -1,13 +1,16 @@
 //! Writing to Redis.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
-use redis::{Pipeline, Value, cmd, pipe};
+use redis::{Cmd, Pipeline, Value, cmd, pipe};
 
 use super::{
     layout::{DEFAULT_MAX_BYTES, check_size},
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// What is sent at once, in bytes of keys and values. More is no faster and costs memory.
-const PIECE_BYTES: usize = 1 << 20;
+pub(super) const PIECE_BYTES: NonZeroUsize = NonZeroUsize::new(512 << 10).unwrap();
 
 /// How many pieces of one batch are on their way at the same time.
 const PIECES_IN_FLIGHT: usize = 2;
@@ -194,13 +197,16 @@ impl RedisTarget {
 
     /// A `SET` for each record: it replaces whatever the key held, its time to live included.
     fn commands(&self, records: &[&Record], mode: WriteMode) -> Pipeline {
-        let mut commands = pipe();
+        let mut commands = Pipeline::with_capacity(records.len());
         for record in records {
             let key = self.source.namespace().key(record.key());
-            commands.cmd("SET").arg(key).arg(&*record.with_own_id());
+            let value = record.with_own_id();
+            let mut command = Cmd::with_capacity(4, "SETNX".len() + key.len() + value.len());
+            command.arg("SET").arg(key).arg(&*value);
             if mode == WriteMode::Create {
-                commands.arg("NX");
+                command.arg("NX");
             }
+            commands.add_command(command);
         }
         commands
     }
@@ -209,9 +215,9 @@ impl RedisTarget {
 /// Cuts records into pieces of some bytes. A piece may go beyond them by one record.
 fn pieces<'a>(records: &[&'a Record]) -> Vec<Vec<&'a Record>> {
     let mut pieces: Vec<Vec<&Record>> = Vec::new();
-    let mut bytes = PIECE_BYTES;
+    let mut bytes = PIECE_BYTES.get();
     for record in records {
-        if bytes >= PIECE_BYTES {
+        if bytes >= PIECE_BYTES.get() {
             pieces.push(Vec::new());
             bytes = 0;
         }
@@ -330,7 +336,7 @@ mod tests {
 
     #[test]
     fn pieces_are_cut_by_bytes_and_keep_the_order() {
-        let half = format!(r#"{{"return": "{}"}}"#, "x".repeat(PIECE_BYTES / 2));
+        let half = format!(r#"{{"return": "{}"}}"#, "x".repeat(PIECE_BYTES.get() / 2));
         let records: Vec<Record> = (0..5)
             .map(|n| {
                 let key = CacheKey::new(format!("default:extract:{n}"));
