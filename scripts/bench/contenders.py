@@ -6,25 +6,37 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from measure import Command, Measured, RunFailed
-from places import KINDS, TABLE, Json, Place, Postgres, Redis
+from places import TABLE, Json, Mongo, Place, Postgres, Redis
+from plan import KINDS
 from ready import WORKSPACE, Ready
 
-OURS = "ours"
-LIGHTRAG = "LightRAG"
+class Role(StrEnum):
+    """What a contender is measured for."""
+
+    OURS = "ours"
+    VARIANT = "variant"  # ours, with another flag or over what is there already
+    LIGHTRAG = "lightrag"
+    LOADER = "loader"  # the target's own way in
+    READER = "reader"  # the source's own way out
+
+
+AGAIN = "again"
 
 
 @dataclass(frozen=True)
 class Contender:
     """One way to do a job, or a side of it.
 
-    `name` is what samples and goals call it. `fresh` says that the target is emptied first. `writes` says that the target
+    `fresh` says that the target is emptied first. `writes` says that the target
     must hold every selected record afterwards. `check` looks at what the run printed.
     """
 
+    role: Role
     name: str
     command: Command
     fresh: bool = True
@@ -51,16 +63,48 @@ class Job:
         return {"WORKSPACE": WORKSPACE, **self.source.env, **self.target.env}
 
 
-def ours(job: Job, binary: Path, name: str = OURS, flags: Sequence[str] = (), fresh: bool = True) -> Contender:
+def ours(job: Job, binary: Path, flags: Sequence[str] = ()) -> Contender:
     argv = [str(binary), "--source", job.source.kind, "--target", job.target.kind, "--yes", "--output", "jsonl", *flags]
 
     def check(measured: Measured) -> None:
         report = json.loads(measured.output.splitlines()[-1])
         written = report["totals"]["written"]
         if report["status"] != "ok" or written != job.ready.facts.selected:
-            raise RunFailed(f"{name} reported {report['status']} and {written} written")
+            raise RunFailed(f"the report says {report['status']} and {written} written")
 
-    return Contender(name, Command(argv, job.env), fresh=fresh, check=check)
+    return Contender(Role.OURS, "this tool", Command(argv, job.env), check=check)
+
+
+def again(job: Job, binary: Path) -> Contender:
+    """Over what is there already: everything is read, compared by the target or merged, and nothing changes."""
+    return replace(ours(job, binary), role=Role.VARIANT, name=AGAIN, fresh=False)
+
+
+def with_safeties(job: Job, binary: Path) -> list[Contender]:
+    """The same job with the safeties that a user can ask for, to see what they cost."""
+    checkpoint = Path("bench.ckpt")  # in the folder where the runs are
+
+    def flagged(*flags: str) -> Contender:
+        plain = ours(job, binary, flags)
+        return replace(plain, role=Role.VARIANT, name=" ".join(flag for flag in flags if flag != str(checkpoint)))
+
+    return [
+        flagged("--checkpoint", str(checkpoint)),
+        flagged("--verify", "sample"),
+        flagged("--verify", "full"),
+    ]
+
+
+def start_up(binary: Path, job: Job) -> Contender:
+    """Nothing but starting: a dry run of an empty JSON cache."""
+    argv = [str(binary), "--source", str(job.source.env["WORKING_DIR"]), "--target", "./empty", "--dry-run"]
+    return Contender(Role.OURS, "this tool", Command(argv, {"WORKSPACE": WORKSPACE}), fresh=False, writes=False)
+
+
+def lightrag_start_up(python: Path) -> Contender:
+    """LightRAG's tool until its first question, at which Enter ends it."""
+    command = Command([str(python), "-m", "lightrag.tools.migrate_llm_cache"], {}, "\n")
+    return Contender(Role.LIGHTRAG, "LightRAG", command, fresh=False, writes=False)
 
 
 def lightrag(job: Job, python: Path) -> Contender:
@@ -73,37 +117,39 @@ def lightrag(job: Job, python: Path) -> Contender:
         if "SUCCESS: All records migrated" not in measured.output:
             raise RunFailed(f"LightRAG's tool did not migrate:\n{measured.output[-3000:]}")
 
-    return Contender(LIGHTRAG, command, check=check)
+    return Contender(Role.LIGHTRAG, "LightRAG", command, check=check)
 
 
-def own_way(name: str, *arguments: str, writes: bool, prepare: Callable[[], None] | None = None) -> Contender:
+def own_way(role: Role, name: str, *arguments: str, prepare: Callable[[], None] | None = None) -> Contender:
     argv = [sys.executable, str(Path(__file__).with_name("own_ways.py")), *arguments]
-    return Contender(name, Command(argv, has_own_clock=True), writes, writes, prepare)
+    loads = role is Role.LOADER
+    return Contender(role, name, Command(argv, has_own_clock=True), fresh=loads, writes=loads, prepare=prepare)
 
 
 def loader(job: Job) -> Contender:
     """The fastest way into the target that comes with it, fed with what is ready."""
-    target = job.target
+    target, made, role = job.target, job.ready, Role.LOADER
     match target:
         case Redis():
-            command = Command([*target.cli, "--pipe"], target.cli_env, job.ready.redis_commands)
-            return Contender("redis-cli --pipe", command, check=no_errors)
+            command = Command([*target.cli, "--pipe"], target.cli_env, made.redis_commands)
+            return Contender(role, "redis-cli --pipe", command, check=no_errors)
         case Postgres():
-            copy = target.psql(f"\\copy {TABLE} FROM '{job.ready.postgres_rows}'")
-            return Contender("\\copy", Command(copy, target.psql_env))
+            copy = target.psql(f"\\copy {TABLE} FROM '{made.postgres_rows}'")
+            return Contender(role, "\\copy", Command(copy, target.psql_env))
         case Json():
             # Exactly as many bytes as the file that is to be written.
-            argv = ["dd", f"if={job.ready.cache_file}", f"of={target.file}", "bs=1M", "conv=fsync"]
-            argv += ["iflag=count_bytes", f"count={job.ready.facts.selected_bytes}"]
-            return Contender("dd", Command(argv), writes=False, prepare=lambda: target.file.parent.mkdir(parents=True))
-    if target.kind == "mongo":
-        return own_way("insert_many", "insert-many", str(job.ready.facts.records), writes=True)
-    return own_way("_bulk", "bulk", str(job.ready.opensearch_bulk), writes=True, prepare=target.prepare)
+            argv = ["dd", f"if={made.cache_file}", f"of={target.file}", "bs=1M", "conv=fsync"]
+            argv += ["iflag=count_bytes", f"count={made.facts.selected_bytes}"]
+            return Contender(role, "dd", Command(argv), writes=False, prepare=lambda: target.file.parent.mkdir(parents=True))
+        case Mongo():
+            return own_way(role, "insert_many", "insert-many", str(made.facts.records))
+        case _:
+            return own_way(role, "_bulk", "bulk", str(made.opensearch_bulk), prepare=target.prepare)
 
 
 def reader(job: Job) -> Contender | None:
     """The fastest way out of the source that comes with it; a JSON file has none."""
-    source = job.source
+    source, role = job.source, Role.READER
     match source:
         case Redis():
             # Keys from SCAN, 100 to an MGET; --pipe reads the answers and throws them away.
@@ -111,16 +157,18 @@ def reader(job: Job) -> Contender | None:
             pipe = f"""{cli} --scan --pattern '{WORKSPACE}_*' |
                 awk '{{ printf "%s %s", NR % 100 == 1 ? "\\r\\nMGET" : "", $0 }} END {{ print "\\r" }}' |
                 {cli} --pipe"""
-            return Contender("SCAN | MGET", Command(["sh", "-c", pipe], source.cli_env), False, False, check=no_errors)
+            command = Command(["sh", "-c", pipe], source.cli_env)
+            return Contender(role, "SCAN, MGET", command, fresh=False, writes=False, check=no_errors)
         case Postgres():
             copy = source.psql(f"COPY {TABLE} TO STDOUT (FORMAT binary)")
             command = Command(["sh", "-c", 'exec "$@" >/dev/null', "sh", *copy], source.psql_env)
-            return Contender("COPY TO STDOUT", command, False, False)
+            return Contender(role, "COPY TO", command, fresh=False, writes=False)
         case Json():
             return None
-    if source.kind == "mongo":
-        return own_way("find", "find", writes=False)
-    return own_way("PIT search", "search", writes=False)
+        case Mongo():
+            return own_way(role, "find", "find")
+        case _:
+            return own_way(role, "search", "search")
 
 
 def no_errors(measured: Measured) -> None:

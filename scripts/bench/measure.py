@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """What to run. `shell` is for pipes; `clock` for programs that time themselves, and print the seconds last."""
+    """What to run. `stdin` is text or a file. A program that `has_own_clock` times itself and prints the seconds last."""
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -61,16 +63,19 @@ def run(command: Command, folder: Path) -> Measured:
             stderr=subprocess.STDOUT,
             env={**os.environ, **command.env},
             cwd=folder,
+            start_new_session=True,
         )
+        # Not `wait(timeout)`, which looks only every 50 ms whether the process has ended.
+        watchdog = threading.Timer(TIMEOUT, os.killpg, (process.pid, signal.SIGKILL))
+        watchdog.start()
         try:
-            if isinstance(command.stdin, Path):
-                process.wait(TIMEOUT)
-            else:
-                process.communicate(command.stdin.encode(), TIMEOUT)
+            process.communicate(None if isinstance(command.stdin, Path) else command.stdin.encode())
         except BaseException:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
+        finally:
+            watchdog.cancel()
         seconds = time.perf_counter() - begin
         output.seek(0)
         text = output.read().decode(errors="replace")

@@ -22,7 +22,6 @@ import redis
 
 from ready import FILE, NAMESPACE, WORKSPACE
 
-KINDS = ("json", "redis", "postgres", "mongo", "opensearch")  # in the order of LightRAG's menu
 TABLE = "lightrag_llm_cache"
 COLLECTION = INDEX = f"{WORKSPACE}_{NAMESPACE}"
 MONGO_DATABASE = "migrate_llm_cache_bench"
@@ -78,6 +77,11 @@ class Json(Place):
     @property
     def env(self) -> Mapping[str, str]:
         return {"WORKING_DIR": str(self.working_dir)}
+
+    def fingerprint(self) -> tuple[int, ...]:
+        """Another one if the file was written or replaced."""
+        stat = self.file.stat()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
     def claim(self) -> None:
         pass
@@ -199,13 +203,18 @@ class Mongo(Place):
 
     def empty(self) -> None:
         self.collection.drop()
+        self.settle()
 
     def count(self) -> int:
         return self.collection.count_documents({})
 
+    def settle(self) -> None:
+        self.client.admin.command("fsync")  # a checkpoint, which would else come once a minute
+
     def version(self) -> str:
         about = self.client.server_info()
-        return f"MongoDB {about['version']}"
+        stand_in = about.get("secantusVersion")
+        return f"SecantusDB {stand_in} in place of MongoDB" if stand_in else f"MongoDB {about['version']}"
 
 
 class OpenSearch(Place):

@@ -86,6 +86,14 @@ def make(home: Path, size: int, loaders: bool) -> Ready:
     return Ready(folder, Facts(**json.loads(facts.read_text(encoding="utf-8"))))
 
 
+def empty(folder: Path) -> Ready:
+    """A cache without records."""
+    made = Ready(folder, Facts(0, 0, 2, 0))
+    made.cache_file.parent.mkdir(parents=True, exist_ok=True)
+    made.cache_file.write_text("{}", encoding="utf-8")
+    return made
+
+
 def write(folder: Path, size: int, loaders: bool) -> Facts:
     """Everything in one pass, record by record, so that memory does not grow with the size."""
     selected = selected_bytes = 0
