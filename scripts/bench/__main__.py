@@ -1,0 +1,98 @@
+"""The benchmark: see scripts/bench.sh, which starts the servers and this."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import plan
+import plot
+import table
+from goals import Results
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = Path(__file__).resolve().parent  # where the results and the plot of the README are
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench.sh",
+        description="Measures this project's tool beside LightRAG's and beside the servers' own loaders, in one run.",
+    )
+    add = parser.add_argument
+    add("--records", type=sizes, metavar="N,…", help="sizes of the cache (20000,100000,1000000)")
+    add("--pairs", type=pairs, metavar="A-B,…", help="only these pairs, such as json-redis,redis-json, at every size")
+    add("--runs", type=int, metavar="N", help=f"rounds of each pair ({plan.RUNS})")
+    add("--quick", action="store_true", help="2,000 records, one round, the pairs that the goals name")
+    add("--binary", type=Path, metavar="FILE", help="the program to measure (a release build of this tree)")
+    add("--without-lightrag", action="store_true", help="leave LightRAG's tool out, which takes longest")
+    add("--keep", action="store_true", help="keep the data of more than 100,000 records (6 GB a million)")
+    add("--output", type=Path, metavar="FILE", help="every sample, as JSON (target/bench/results.json)")
+    add("--from", dest="from_", type=Path, metavar="FILE", help="measure nothing: print the tables of such a file")
+    add("--update-readme", action="store_true", help="put the tables into README.md, samples and plot into scripts/bench/")
+    chosen = parser.parse_args()
+    chosen.records = chosen.records or ((2_000,) if chosen.quick else plan.SIZES)
+    chosen.runs = chosen.runs or (1 if chosen.quick else plan.RUNS)
+    if chosen.quick:
+        chosen.pairs = chosen.pairs or plan.NAMED
+    return chosen
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    return tuple(sorted({int(size) for size in text.split(",")}))
+
+
+def pairs(text: str) -> tuple[str, ...]:
+    chosen = tuple(text.split(","))
+    for pair in chosen:
+        if pair not in plan.EVERY_PAIR:
+            raise argparse.ArgumentTypeError(f"{pair} is no pair; one is called json-redis")
+    return chosen
+
+
+def measure(chosen: argparse.Namespace, output: Path) -> None:
+    # Only here: the tables need none of the clients.
+    from about import about
+    from measure import RunFailed
+    from places import servers
+    from session import Session
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    binary = (chosen.binary or ROOT / "target" / "release" / "migrate-llm-cache").absolute()
+    lightrag = None if chosen.without_lightrag else Path(os.environ["BENCH_LIGHTRAG_PYTHON"])
+    told = about(ROOT, binary, chosen.binary is not None, servers().values())
+    try:
+        with Session(cache / "migrate-llm-cache" / "bench", binary, lightrag, output, told) as session:
+            session.start_up(chosen.runs)
+            for size in chosen.records:
+                session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, chosen.keep)
+    except RunFailed as failed:
+        sys.exit(f"bench: {failed}")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    chosen = arguments()
+    output = (chosen.from_ or chosen.output or ROOT / "target" / "bench" / "results.json").absolute()
+    if not chosen.from_:
+        measure(chosen, output)
+    told = json.loads(output.read_text(encoding="utf-8"))
+    results = Results(told["samples"])
+    tables = table.render(told, results)
+    print(tables)
+    output.with_suffix(".svg").write_text(plot.render(results), encoding="utf-8")
+    if chosen.update_readme:
+        table.update(ROOT / "README.md", tables)
+        for file in (output, output.with_suffix(".svg")):
+            kept = KEPT / f"results{file.suffix}"
+            if file != kept:
+                shutil.copyfile(file, kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What the goals are, and what the samples say about each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from plan import GROWTH
+
+# Of the time of the target's own loader.
+BESIDE_LOADER = {"json-redis": 1.1, "json-postgres": 0.7, "json-mongo": 1.1, "json-opensearch": 1.1}
+RERUN_BESIDE_LOADER = {"json-postgres": 0.25}
+# Of the slower of the two sides alone, for every pair with one of these targets and a server as the source.
+BESIDE_SLOWER_SIDE = {"redis": 1.25, "json": 1.25}
+# LightRAG's time is at least so many times ours.
+FASTER_THAN_LIGHTRAG = {"redis": 5.0, "json": 5.0}
+FASTER_THAN_LIGHTRAG_ELSEWHERE = 2.5
+MEMORY = 64_000_000  # bytes
+MEMORY_LIGHT = 24_000_000  # between JSON and Redis
+LIGHT_PAIRS = ("json-redis", "redis-json")
+KEY_MEMORY = 24  # bytes beyond that for each record, where keys must be remembered
+GROWTH_LIMIT = 1.1  # a cache ten times as large takes at most eleven times as long
+START_UP = 0.020  # seconds
+
+START_UP_PAIR = "start-up"  # what samples of starting call their pair
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All samples of one contender: seconds, and bytes of memory at most."""
+
+    role: str
+    name: str
+    median: float
+    low: float
+    high: float
+    cpu: float | None
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A number beside its goal; `goal` is None where there is none."""
+
+    value: float
+    goal: float | None
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+
+class Results:
+    """The samples of a session, by pair and size."""
+
+    def __init__(self, samples: Iterable[dict[str, Any]]) -> None:
+        grouped: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+        for sample in samples:
+            grouped.setdefault((sample["pair"], sample["records"], sample["name"]), []).append(sample)
+        self.timings = {key: timing(some) for key, some in grouped.items()}
+
+    def sizes(self) -> list[int]:
+        return sorted({size for pair, size, _ in self.timings if pair != START_UP_PAIR})
+
+    def pairs(self, size: int) -> list[str]:
+        return list(dict.fromkeys(pair for pair, records, _ in self.timings if records == size and pair != START_UP_PAIR))
+
+    def by_role(self, pair: str, size: int, role: str) -> Timing | None:
+        found = (one for (of, records, _), one in self.timings.items() if (of, records) == (pair, size) and one.role == role)
+        return next(found, None)
+
+    def named(self, pair: str, size: int, name: str) -> Timing | None:
+        return self.timings.get((pair, size, name))
+
+    def variants(self, pair: str, size: int) -> list[Timing]:
+        return [one for (of, records, _), one in self.timings.items() if (of, records, one.role) == (pair, size, "variant")]
+
+    def slower_side(self, pair: str, size: int) -> Timing | None:
+        sides = [self.by_role(pair, size, role) for role in ("loader", "reader")]
+        return max((side for side in sides if side), key=lambda side: side.median, default=None)
+
+    def beside_servers(self, pair: str, size: int) -> Judged | None:
+        ours, side = self.by_role(pair, size, "ours"), self.slower_side(pair, size)
+        if not ours or not side:
+            return None
+        source, target = pair.split("-")
+        goal = BESIDE_LOADER.get(pair) if source == "json" else BESIDE_SLOWER_SIDE.get(target)
+        return Judged(ours.median / side.median, goal)
+
+    def rerun_beside_loader(self, pair: str, size: int) -> Judged | None:
+        again, side = self.named(pair, size, "again"), self.by_role(pair, size, "loader")
+        if not again or not side or pair not in RERUN_BESIDE_LOADER:
+            return None
+        return Judged(again.median / side.median, RERUN_BESIDE_LOADER[pair])
+
+    def beside_lightrag(self, pair: str, size: int) -> Judged | None:
+        ours, other = self.by_role(pair, size, "ours"), self.by_role(pair, size, "lightrag")
+        if not ours or not other:
+            return None
+        goal = FASTER_THAN_LIGHTRAG.get(pair.split("-")[1], FASTER_THAN_LIGHTRAG_ELSEWHERE)
+        return Judged(other.median / ours.median, goal, at_least=True)
+
+    def memory(self, pair: str, size: int, merged: bool = False) -> Judged | None:
+        """The peak of our runs; `merged` those into a JSON file that is there, whose keys must be remembered."""
+        run = self.named(pair, size, "again") if merged else self.by_role(pair, size, "ours")
+        if not run or run.memory is None:
+            return None
+        limit = MEMORY_LIGHT if pair in LIGHT_PAIRS else MEMORY
+        if merged or pair.startswith("redis-"):
+            limit += KEY_MEMORY * size
+        return Judged(run.memory, limit)
+
+    def growth(self, pair: str, sizes: Sequence[int]) -> Judged | None:
+        """How many times as long the second size takes."""
+        small, large = (self.by_role(pair, size, "ours") for size in sizes)
+        if not small or not large:
+            return None
+        goal = GROWTH_LIMIT * sizes[1] / sizes[0] if pair in GROWTH else None
+        return Judged(large.median / small.median, goal)
+
+    def start_up(self) -> Judged | None:
+        ours = self.by_role(START_UP_PAIR, 0, "ours")
+        return Judged(ours.median, START_UP) if ours else None
+
+
+def timing(samples: Sequence[dict[str, Any]]) -> Timing:
+    seconds = [sample["seconds"] for sample in samples]
+    cpu = [sample["user"] + sample["system"] for sample in samples if sample["user"] is not None]
+    memory = [sample["max_rss"] for sample in samples if sample["max_rss"] is not None]
+    first = samples[0]
+    return Timing(
+        first["role"],
+        first["name"],
+        median(seconds),
+        min(seconds),
+        max(seconds),
+        median(cpu) if cpu else None,
+        max(memory) if memory else None,
+    )

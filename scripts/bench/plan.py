@@ -1,0 +1,33 @@
+"""What is measured at which size."""
+
+from __future__ import annotations
+
+KINDS = ("json", "redis", "postgres", "mongo", "opensearch")  # in the order of LightRAG's menu
+
+SIZES = (20_000, 100_000, 1_000_000)
+RUNS = 3
+START_UP_RUNS = 50
+EVERY_PAIR_UP_TO = 20_000  # records; beyond that a round of all pairs takes too long
+OTHERS_UP_TO = 100_000  # records; beyond that this project's tool is measured alone
+
+EVERY_PAIR = tuple(f"{source}-{target}" for source in KINDS for target in KINDS if source != target)
+# From JSON, to Redis, to JSON: what the goals name.
+NAMED = tuple(pair for pair in EVERY_PAIR if pair.startswith("json-") or pair.endswith(("-redis", "-json")))
+GROWTH = ("json-redis", "redis-json", "postgres-redis")
+# Targets where a run over what is there already is another job: the server compares, or a file is merged with.
+AGAIN_INTO = ("postgres", "json")
+# Pairs that are run with each safety that can be asked for, too.
+SAFETIES = ("json-redis", "json-postgres")
+
+BYTES_PER_RECORD = 6_300
+
+
+def pairs(size: int) -> tuple[str, ...]:
+    if size <= EVERY_PAIR_UP_TO:
+        return EVERY_PAIR
+    return NAMED if size <= OTHERS_UP_TO else GROWTH
+
+
+def disk_needed(size: int, with_others: bool) -> int:
+    """Bytes: the cache, what the loaders need, and a server's copy or two files at the target, the old and the new."""
+    return size * BYTES_PER_RECORD * (7 if with_others else 4)

@@ -1,0 +1,201 @@
+"""One session of the benchmark: fills sources, runs everyone in turn, keeps every sample."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import contenders
+import plan
+import ready
+from contenders import Contender, Job
+from goals import START_UP_PAIR
+from measure import Measured, RunFailed, run, settle, warm
+from places import Json, Place, servers
+
+EVERY_TYPE = ("--types", "extract,summary,analysis,query,keywords")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A run that was measured: seconds, and bytes; None where a program's own clock leaves its preparations out."""
+
+    pair: str
+    records: int
+    role: str
+    name: str
+    round: int
+    seconds: float
+    user: float | None
+    system: float | None
+    max_rss: int | None
+    load: float
+
+
+class Session:
+    """Where everything is, and what was measured so far."""
+
+    def __init__(self, home: Path, binary: Path, lightrag: Path | None, output: Path, about: dict[str, Any]) -> None:
+        self.home = home
+        self.binary = binary
+        self.lightrag = lightrag
+        self.output = output
+        self.about = about
+        self.places = servers()
+        self.samples: list[Sample] = []
+        self.folder = home / "cwd"  # where a run is: LightRAG leaves a log there, we a checkpoint
+        for place in self.places.values():
+            place.claim()
+
+    def __enter__(self) -> Session:
+        """Every server gets what LightRAG makes when it is first started there: tables, most of all."""
+        self._clean()
+        tiny = ready.make(self.home / "tiny", 10, loaders=False)
+        for place in self.places.values():
+            job = Job(Json(tiny.working_dir), place, tiny)
+            self._run(job, contenders.ours(job, self.binary))
+            if self.lightrag:
+                self._run(job, contenders.lightrag(job, self.lightrag))
+            place.empty()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clean()
+
+    def _clean(self) -> None:
+        """Leaves the servers as they were found."""
+        for place in self.places.values():
+            place.empty()
+        for name in ("cwd", "output", "tiny"):
+            shutil.rmtree(self.home / name, ignore_errors=True)
+
+    def start_up(self, rounds: int) -> None:
+        """Many runs of ours, which are short, and a few of LightRAG's."""
+        empty = ready.empty(self.home / "tiny" / "empty")
+        job = Job(Json(empty.working_dir), Json(self.home / "output"), empty)
+        for number in range(plan.START_UP_RUNS):
+            self._sample(START_UP_PAIR, job, contenders.start_up(self.binary, job), number)
+            if self.lightrag and number < rounds:
+                self._sample(START_UP_PAIR, job, contenders.lightrag_start_up(self.lightrag), number)
+
+    def size(self, size: int, pairs: Sequence[str], rounds: int, keep: bool) -> None:
+        """All pairs at a size. Pairs with the same source come together, so that it is filled once."""
+        with_others = size <= plan.OTHERS_UP_TO
+        needed = plan.disk_needed(size, with_others)
+        if (free := shutil.disk_usage(self.home).free) < needed:
+            raise RunFailed(f"{size:,} records need {needed / 1e9:.0f} GB of disk; {self.home} has {free / 1e9:.0f} free")
+        say(f"making {size:,} records")
+        made = ready.make(self.home, size, loaders=with_others)
+        source: Place = Json(made.working_dir)
+        for pair in sorted(pairs, key=plan.EVERY_PAIR.index):
+            from_, to = pair.split("-")
+            if from_ != source.kind:
+                self._leave(source)
+                source = self._fill(from_, made)
+            job = Job(source, Json(self.home / "output") if to == "json" else self.places[to], made)
+            self._pair(job, self._contenders(job, with_others), rounds)
+        self._leave(source)
+        if not with_others and not keep:
+            shutil.rmtree(made.folder)
+
+    def _leave(self, source: Place) -> None:
+        if not isinstance(source, Json):
+            source.empty()
+
+    def _fill(self, kind: str, made: ready.Ready) -> Place:
+        """A source with all records of a size, those of queries too."""
+        place = self.places[kind]
+        say(f"filling {kind} with {made.facts.records:,} records")
+        place.empty()
+        job = Job(Json(made.working_dir), place, made)
+        run(contenders.ours(job, self.binary, EVERY_TYPE).command, self.folder)
+        if (found := place.count()) != made.facts.records:
+            raise RunFailed(f"{kind} holds {found} records, not {made.facts.records}")
+        place.settle()
+        return place
+
+    def _contenders(self, job: Job, with_others: bool) -> list[list[Contender]]:
+        """Groups, of which each begins from an empty target and is run as it stands."""
+        mine = [contenders.ours(job, self.binary)]
+        if job.target.kind in plan.AGAIN_INTO:
+            mine.append(contenders.again(job, self.binary))
+        groups = [mine]
+        if with_others:
+            if self.lightrag:
+                groups.append([contenders.lightrag(job, self.lightrag)])
+            groups += [[one] for one in (contenders.loader(job), contenders.reader(job)) if one]
+            if job.pair in plan.SAFETIES:
+                groups += [[one] for one in contenders.with_safeties(job, self.binary)]
+        return groups
+
+    def _pair(self, job: Job, groups: Sequence[Sequence[Contender]], rounds: int) -> None:
+        """Runs the groups in turn, each round beginning with another one, so that none is always first."""
+        for number in range(rounds):
+            first = number % len(groups)
+            for group in [*groups[first:], *groups[:first]]:
+                for contender in group:
+                    self._sample(job.pair, job, contender, number)
+        job.target.empty()
+
+    def _sample(self, pair: str, job: Job, contender: Contender, number: int) -> None:
+        measured = self._run(job, contender)
+        sample = Sample(
+            pair,
+            job.ready.facts.records,
+            contender.role,
+            contender.name,
+            number,
+            measured.seconds,
+            measured.user,
+            measured.system,
+            measured.max_rss,
+            measured.load,
+        )
+        self.samples.append(sample)
+        memory = f"{sample.max_rss / 1e6:8.1f} MB" if sample.max_rss else ""
+        say(f"  {pair:19} {sample.records:>9,} {sample.name:16} {sample.seconds:9.3f} s {memory}")
+        self._write()
+
+    def _run(self, job: Job, contender: Contender) -> Measured:
+        """One run, from a known state, and a look at whether it did its work."""
+        where = f"{job.pair}, {job.ready.facts.records:,} records, {contender.name}"
+        if contender.fresh:
+            job.target.empty()
+        if contender.prepare:
+            contender.prepare()
+        before = None
+        if isinstance(job.source, Json):
+            warm(job.source.file)
+            before = job.source.fingerprint()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        settle()
+        try:
+            measured = run(contender.command, self.folder)
+            if contender.check:
+                contender.check(measured)
+        except RunFailed as failed:
+            raise RunFailed(f"{where}: {failed}") from failed
+        if contender.writes and (found := job.target.count()) != job.ready.facts.selected:
+            raise RunFailed(f"{where}: {found} records arrived of {job.ready.facts.selected}")
+        if before and job.source.fingerprint() != before:
+            raise RunFailed(f"{where}: the source was changed")
+        return measured
+
+    def _write(self) -> None:
+        """Every sample, after each: a session that ends early has not measured for nothing."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        content = {**self.about, "samples": [asdict(sample) for sample in self.samples]}
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        beside = self.output.with_suffix(".new")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(self.output)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,185 @@
+"""The tables of the README, from the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from goals import START_UP_PAIR, Judged, Results, Timing
+
+BEGIN = "<!-- benchmark: made by scripts/bench.sh --update-readme -->"
+END = "<!-- /benchmark -->"
+
+LABELS = {"json": "JSON", "redis": "Redis", "postgres": "PostgreSQL", "mongo": "MongoDB", "opensearch": "OpenSearch"}
+
+NOT_MEASURED = (
+    "a network between the hosts; TLS; the real `mongod`, which is in no package registry (SecantusDB speaks its protocol "
+    "over the same storage engine); Redis with persistence, and storages of several nodes; other machines than this one; "
+    "the processor time of the servers."
+)
+
+
+def render(about: dict[str, Any], results: Results) -> str:
+    """All of it, as Markdown."""
+    parts = [*(pairs_table(results, size) for size in reversed(results.sizes()) if has_others(results, size))]
+    parts += [growth_table(results), safeties_table(results), start_up(results), circumstances(about)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def update(readme: Path, text: str) -> None:
+    """Puts the tables between their markers."""
+    whole = readme.read_text(encoding="utf-8")
+    if whole.count(BEGIN) != 1 or whole.count(END) != 1:
+        raise SystemExit(f"{readme} has no place for the tables, from {BEGIN} to {END}")
+    before, _, rest = whole.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def has_others(results: Results, size: int) -> bool:
+    return any(results.slower_side(pair, size) for pair in results.pairs(size))
+
+
+def pairs_table(results: Results, size: int) -> str:
+    rows = []
+    for pair in results.pairs(size):
+        side = results.slower_side(pair, size)
+        rows.append(
+            (
+                arrow(pair),
+                seconds(results.by_role(pair, size, "ours")),
+                seconds(results.by_role(pair, size, "lightrag")),
+                times(results.beside_lightrag(pair, size)),
+                f"{seconds(side)} `{side.name}`" if side else "",
+                ratio(results.beside_servers(pair, size)),
+                megabytes(results.memory(pair, size)),
+                megabytes_of(results.by_role(pair, size, "lightrag")),
+            )
+        )
+        if rerun := results.rerun_beside_loader(pair, size):
+            again = results.named(pair, size, "again")
+            rows.append((f"{arrow(pair)}, again", seconds(again), "", "", "the same", ratio(rerun), megabytes_of(again), ""))
+    head = (
+        f"{size:,} records",
+        "this tool",
+        "LightRAG's tool",
+        "faster by",
+        "the servers' own way",
+        "ratio",
+        "memory",
+        "LightRAG's",
+    )
+    return table(head, rows)
+
+
+def growth_table(results: Results) -> str:
+    sizes = results.sizes()
+    rows = []
+    for pair in results.pairs(sizes[-1]) if len(sizes) > 1 else ():
+        timings = [results.by_role(pair, size, "ours") for size in sizes]
+        grown = results.growth(pair, sizes[-2:])
+        memory = [megabytes(results.memory(pair, size)) for size in sizes]
+        rows.append((arrow(pair), *(seconds(one) for one in timings), times_as_long(grown), *memory))
+        merged = [results.memory(pair, size, merged=True) for size in sizes]
+        if pair.endswith("-json") and any(merged):
+            times_again = [seconds(results.named(pair, size, "again")) for size in sizes]
+            rows.append((f"{arrow(pair)}, again", *times_again, "", *map(megabytes, merged)))
+    if not rows:
+        return ""
+    counts = [f"{size:,}" for size in sizes]
+    head = ("as the cache grows", *counts, f"{counts[-1]} / {counts[-2]}", *(f"memory, {count}" for count in counts))
+    return table(head, rows)
+
+
+def safeties_table(results: Results) -> str:
+    rows = []
+    for size in results.sizes():
+        for pair in results.pairs(size):
+            plain = results.by_role(pair, size, "ours")
+            for one in results.variants(pair, size):
+                if plain and one.name.startswith("--"):
+                    cost = f"+{max(0.0, one.median / plain.median - 1):.0%}"
+                    rows.append((f"{arrow(pair)}, {size:,}", f"`{one.name}`", seconds(plain), seconds(one), cost))
+    return table(("what safety costs", "", "without", "with", ""), rows) if rows else ""
+
+
+def start_up(results: Results) -> str:
+    judged = results.start_up()
+    ours = results.by_role(START_UP_PAIR, 0, "ours")
+    if judged is None or ours is None:
+        return ""
+    text = (
+        f"Start-up (`--dry-run` of an empty JSON cache): {ours.median * 1000:.1f} ms ({ours.low * 1000:.1f} to "
+        f"{ours.high * 1000:.1f}), goal {judged.goal * 1000:.0f} ms {mark(judged)}"
+    )
+    other = results.by_role(START_UP_PAIR, 0, "lightrag")
+    if other:
+        text += f"; LightRAG's tool takes {other.median:.2f} s to its first question, which is in its times above"
+    return text + "."
+
+
+def circumstances(about: dict[str, Any]) -> str:
+    return (
+        "Times are the median of the rounds, with the lowest and the highest; in each round everyone ran once, in turn, from "
+        "an emptied target and with the files in the page cache, and a run counted only where every record was found at the "
+        "target. *The servers' own way* is the slower of two: the target's own loader, fed with ready data, and the source's "
+        "own reader, whose output is thrown away. *Memory* is the peak of the process. ✓ and ✗ say whether the goal beside it "
+        "is met.\n\n"
+        f"{about['date']}, commit {about['commit']}, {about['tool']}; {'; '.join(about['servers'])}; {about['lightrag']}; "
+        f"all on one machine: {about['cores']} cores ({about['processor']}), {about['memory'] / 1e9:.0f} GB, "
+        f"{about['kernel']}.\n\n"
+        f"Not measured: {NOT_MEASURED}"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def arrow(pair: str) -> str:
+    source, target = pair.split("-")
+    return f"{LABELS[source]} → {LABELS[target]}"
+
+
+def seconds(timing: Timing | None) -> str:
+    if timing is None:
+        return ""
+    return f"{figure(timing.median)} s ({figure(timing.low)}–{figure(timing.high)})"
+
+
+def figure(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def mark(judged: Judged) -> str:
+    return {True: "✓", False: "✗", None: ""}[judged.met]
+
+
+def ratio(judged: Judged | None) -> str:
+    if judged is None:
+        return ""
+    goal = "" if judged.goal is None else f" (≤ {judged.goal:g}) {mark(judged)}"
+    return f"{judged.value:.2f}{goal}"
+
+
+def times(judged: Judged | None) -> str:
+    return "" if judged is None else f"{judged.value:.1f} × (≥ {judged.goal:g}) {mark(judged)}"
+
+
+def times_as_long(judged: Judged | None) -> str:
+    if judged is None:
+        return ""
+    goal = "" if judged.goal is None else f" (≤ {judged.goal:g}) {mark(judged)}"
+    return f"{judged.value:.1f} ×{goal}"
+
+
+def megabytes(judged: Judged | None) -> str:
+    if judged is None or judged.goal is None:
+        return ""
+    return f"{judged.value / 1e6:.0f} MB (≤ {judged.goal / 1e6:.0f}) {mark(judged)}"
+
+
+def megabytes_of(timing: Timing | None) -> str:
+    return f"{timing.memory / 1e6:,.0f} MB" if timing and timing.memory else ""
