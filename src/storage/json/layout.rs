@@ -75,6 +75,24 @@ impl CacheFile {
         ))
     }
 
+    /// A place behind a byte that looks like the beginning of an entry in a file that LightRAG wrote, with its indentation
+    /// of two. It may be none: in another file the same characters may stand anywhere but in a text.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn likely_entry(&self, offset: u64) -> Result<Option<Position>> {
+        const BETWEEN_ENTRIES: &[u8] = b"\n  },\n  \"";
+        let mut piece = vec![0; 1 << 18];
+        let read = self.file.read_at(&mut piece, offset);
+        let read = read.map_err(|error| Error::io("read", &self.path, error))?;
+        let found = memchr::memmem::find(&piece[..read], BETWEEN_ENTRIES);
+        Ok(found.map(|found| Position {
+            offset: offset + (found + BETWEEN_ENTRIES.len() - 1) as u64,
+            mode: None,
+            first: true,
+        }))
+    }
+
     /// Line and column, from 1, of a byte; the column counts bytes.
     fn line_and_column(&self, offset: u64) -> std::io::Result<(u64, u64)> {
         let mut piece = vec![0; 1 << 16];

@@ -1,14 +1,18 @@
 //! A first look over a file: how many records of each type, and which keys stand more than once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
 };
 
-use super::layout::{CacheFile, EntryReader};
+use super::layout::{CacheFile, EntryReader, Position};
 use crate::{
-    error::{ErrorKind, Result},
-    record::{CacheType, KeyDigest},
+    error::{Error, ErrorKind, Result},
+    record::{CacheKey, CacheType, KeyDigest},
     storage::Progress,
 };
 
@@ -25,31 +29,48 @@ pub(super) struct Survey {
 /// How many entries go by between two words of progress.
 const PROGRESS_EVERY: u64 = 1 << 14;
 
+/// Smaller pieces of a file are not worth a thread of their own.
+const PART_BYTES: u64 = 4 << 20;
+
+/// More threads than this wait for the memory, not for each other's work.
+const MOST_PARTS: usize = 4;
+
 impl Survey {
     /// Looks over a file; with `salvage`, over what stands before its damage.
     ///
     /// # Errors
     /// The file cannot be read or is damaged.
     pub(super) fn of(file: &Arc<CacheFile>, salvage: bool, progress: Progress<'_>) -> Result<Self> {
-        let mut seen = Filter::for_file_of(file.metadata()?.len());
-        let mut by_type = BTreeMap::new();
-        let mut last_places = HashMap::new();
-        let mut scanned = 0;
-        for_each_key(file, salvage, |key, offset| {
-            scanned += 1;
-            if scanned % PROGRESS_EVERY == 0 {
-                progress(scanned);
-            }
-            if let Some(cache_type) = CacheType::of_key(key) {
-                *by_type.entry(cache_type).or_default() += 1;
-            }
-            let digest = KeyDigest::of(key);
-            if seen.insert(digest) {
-                last_places.insert(digest, offset);
-            }
-        })?;
-        let mut survey = Self { by_type, last_places };
-        survey.settle(file, salvage)?;
+        let size = file.metadata()?.len();
+        let look = || Look {
+            file,
+            salvage,
+            seen: Mutex::new(Seen {
+                filter: Filter::for_file_of(size),
+                repeated: HashSet::new(),
+            }),
+            scanned: AtomicU64::new(0),
+            progress,
+        };
+        let mut whole = look();
+        // Where the damage of a file begins is found by reading what stands before it.
+        let starts = if salvage {
+            Vec::new()
+        } else {
+            part_starts(file, size)?
+        };
+        let mut by_type = whole.in_parts(&starts)?;
+        if by_type.is_none() {
+            // What looked like the beginning of an entry was none.
+            whole = look();
+            by_type = whole.in_parts(&[])?;
+        }
+        let mut survey = Self {
+            by_type: by_type.unwrap_or_default(),
+            last_places: HashMap::new(),
+        };
+        let seen = whole.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        survey.settle(file, salvage, &seen.repeated)?;
         Ok(survey)
     }
 
@@ -64,53 +85,151 @@ impl Survey {
     }
 
     /// The filter knows keys that stand once and look as if they stood twice. A second look tells them apart.
-    fn settle(&mut self, file: &Arc<CacheFile>, salvage: bool) -> Result<()> {
-        if self.last_places.is_empty() {
+    fn settle(&mut self, file: &Arc<CacheFile>, salvage: bool, repeated: &HashSet<KeyDigest>) -> Result<()> {
+        if repeated.is_empty() {
             return Ok(());
         }
-        let mut superseded: HashMap<KeyDigest, u64> = HashMap::new();
-        let mut by_type = std::mem::take(&mut self.by_type);
-        for_each_key(file, salvage, |key, offset| {
-            if self.is_superseded(key, offset) {
-                *superseded.entry(KeyDigest::of(key)).or_default() += 1;
-                if let Some(counted) = CacheType::of_key(key).and_then(|t| by_type.get_mut(&t)) {
-                    *counted -= 1;
-                }
+        let mut places: HashMap<KeyDigest, (u64, u64)> = HashMap::new();
+        let mut reader = EntryReader::new(file, None)?;
+        while let Some((key, position)) = next_key(&mut reader, salvage)? {
+            let digest = KeyDigest::of(key.as_str());
+            if !repeated.contains(&digest) {
+                continue;
             }
-        })?;
-        self.by_type = by_type;
-        self.last_places
-            .retain(|digest, _| superseded.contains_key(digest));
+            let (times, last) = places.entry(digest).or_default();
+            *times += 1;
+            *last = position.offset;
+            if *times > 1
+                && let Some(counted) = CacheType::of_key(key.as_str()).and_then(|t| self.by_type.get_mut(&t))
+            {
+                *counted -= 1;
+            }
+        }
+        let twice = places.into_iter().filter(|(_, (times, _))| *times > 1);
+        self.last_places = twice.map(|(digest, (_, last))| (digest, last)).collect();
         Ok(())
     }
 }
 
-fn for_each_key(file: &Arc<CacheFile>, salvage: bool, mut each: impl FnMut(&str, u64)) -> Result<()> {
-    let mut reader = EntryReader::new(file, None)?;
-    let mut next = || -> Result<bool> {
+/// Places that look like the beginnings of entries, so that each part between them has about the same size.
+fn part_starts(file: &CacheFile, size: u64) -> Result<Vec<Position>> {
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MOST_PARTS) as u64;
+    let parts = threads.min(size / PART_BYTES).max(1);
+    let mut starts: Vec<Position> = Vec::new();
+    for part in 1..parts {
+        let start = file.likely_entry(size / parts * part)?;
+        starts.extend(start.filter(|start| starts.last().is_none_or(|last| last.offset < start.offset)));
+    }
+    Ok(starts)
+}
+
+/// One look over a file, by several threads.
+struct Look<'a> {
+    file: &'a Arc<CacheFile>,
+    salvage: bool,
+    seen: Mutex<Seen>,
+    scanned: AtomicU64,
+    progress: Progress<'a>,
+}
+
+/// The keys that were seen.
+struct Seen {
+    filter: Filter,
+    /// Those that the filter believes to have seen before.
+    repeated: HashSet<KeyDigest>,
+}
+
+/// Records of each type.
+type Counts = BTreeMap<CacheType, u64>;
+
+impl Look<'_> {
+    /// Looks over the parts of the file that begin at these places and at its beginning. `None` where one of them is not
+    /// the beginning of an entry, which whoever reads the part before it finds out: it must arrive there.
+    fn in_parts(&self, starts: &[Position]) -> Result<Option<Counts>> {
+        let parts = thread::scope(|scope| {
+            let ends = starts.iter().map(Some).chain([None]);
+            let begins = [None].into_iter().chain(starts.iter().map(Some));
+            let parts: Vec<_> = begins
+                .zip(ends)
+                .map(|(begin, end)| scope.spawn(move || self.part(begin.cloned(), end)))
+                .collect();
+            let joined = parts.into_iter().map(|part| part.join());
+            joined.collect::<Vec<_>>()
+        });
+        let mut all = Counts::new();
+        for part in parts {
+            let part = part.map_err(|_| Error::new(ErrorKind::Internal, "a look over the file panicked"))?;
+            // An error counts only behind parts that ended where the next one began.
+            let Some(counts) = part? else {
+                return Ok(None);
+            };
+            for (cache_type, records) in counts {
+                *all.entry(cache_type).or_default() += records;
+            }
+        }
+        Ok(Some(all))
+    }
+
+    fn part(&self, begin: Option<Position>, end: Option<&Position>) -> Result<Option<Counts>> {
+        let mut counts = Counts::new();
+        let mut digests = Vec::with_capacity(DIGESTS);
+        let mut reader = EntryReader::new(self.file, begin)?;
+        while let Some((key, position)) = next_key(&mut reader, self.salvage)? {
+            if let Some(end) = end.filter(|end| end.offset <= position.offset) {
+                self.see(&mut digests);
+                return Ok((*end == position).then_some(counts));
+            }
+            if let Some(cache_type) = CacheType::of_key(key.as_str()) {
+                *counts.entry(cache_type).or_default() += 1;
+            }
+            digests.push(KeyDigest::of(key.as_str()));
+            if digests.len() == DIGESTS {
+                self.see(&mut digests);
+            }
+        }
+        self.see(&mut digests);
+        Ok(end.is_none().then_some(counts))
+    }
+
+    fn see(&self, digests: &mut Vec<KeyDigest>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen { filter, repeated } = &mut *seen;
+        repeated.extend(digests.iter().filter(|digest| filter.insert(**digest)));
+        drop(seen);
+        let more = digests.len() as u64;
+        let before = self.scanned.fetch_add(more, Ordering::Relaxed);
+        if before / PROGRESS_EVERY < (before + more) / PROGRESS_EVERY {
+            (self.progress)(before + more);
+        }
+        digests.clear();
+    }
+}
+
+/// How many digests are kept until they are looked for together.
+const DIGESTS: usize = 1024;
+
+/// The next key and where its entry begins; `None` at the end, or to salvage, where the damage begins.
+fn next_key(reader: &mut EntryReader, salvage: bool) -> Result<Option<(CacheKey, Position)>> {
+    let mut next = || {
         let Some(mut found) = reader.next()? else {
-            return Ok(false);
+            return Ok(None);
         };
-        let offset = found.position.offset;
+        let position = found.position.clone();
         // To salvage, only what is whole may count.
         if salvage {
-            each(reader.take_entry(found)?.key().as_str(), offset);
-            return Ok(true);
+            return Ok(Some((reader.take_entry(found)?.key().clone(), position)));
         }
         // The value of an old entry is where its type stands.
         if found.is_nested() {
             reader.take(&mut found)?;
         }
-        each(found.key.as_str(), offset);
-        Ok(true)
+        Ok(Some((found.key, position)))
     };
-    loop {
-        match next() {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(error) if salvage && error.kind() == ErrorKind::Damaged => return Ok(()),
-            Err(error) => return Err(error),
-        }
+    match next() {
+        Err(error) if salvage && Error::kind(&error) == ErrorKind::Damaged => Ok(None),
+        other => other,
     }
 }
 
@@ -121,8 +240,9 @@ struct Filter {
 }
 
 impl Filter {
-    /// Bits that a key sets.
-    const PROBES: u32 = 4;
+    /// Bits that a key sets. With 33 bits or more for each key of an entry of 5 KiB, one key in two million looks as if it
+    /// had been there, and only one of them costs a second look over the file.
+    const PROBES: u64 = 12;
 
     fn for_file_of(bytes: u64) -> Self {
         let bits = usize::try_from(bytes / 256)
@@ -135,16 +255,17 @@ impl Filter {
 
     /// Adds a key; whether it may have been there before.
     fn insert(&mut self, key: KeyDigest) -> bool {
-        let mut bits = key.bits();
-        let mask = self.words.len() - 1;
+        // Two halves of the digest make as many probes as wanted (Kirsch and Mitzenmacher, 2006).
+        let (mut probe, step) = (key.bits() as u64, (key.bits() >> 64) as u64 | 1);
+        // The number of words is a power of two.
+        let mask = self.words.len() as u64 - 1;
         let mut there = true;
         for _ in 0..Self::PROBES {
-            // 32 bits of the digest for each probe; the number of words is a power of two.
-            let probe = (bits as u32) as usize;
-            let word = &mut self.words[(probe >> 6) & mask];
-            there &= *word & (1 << (probe & 63)) != 0;
-            *word |= 1 << (probe & 63);
-            bits >>= 32;
+            let word = &mut self.words[(probe >> 6 & mask) as usize];
+            let bit = 1 << (probe & 63);
+            there &= *word & bit != 0;
+            *word |= bit;
+            probe = probe.wrapping_add(step);
         }
         there
     }
@@ -173,6 +294,50 @@ mod tests {
         assert!(survey.is_superseded("default:extract:a", 1));
         assert!(!survey.is_superseded("default:extract:a", text.rfind("\"default").unwrap() as u64));
         assert!(!survey.is_superseded("default:summary:b", 1));
+    }
+
+    /// As LightRAG writes it, so large that it is looked over in parts.
+    fn large_file(entries: usize, repeat: &str) -> String {
+        let mut text = String::from("{");
+        for n in 0..entries {
+            let prompt = "x".repeat(1024);
+            let _ = write!(
+                text,
+                "\n  \"default:extract:{n}\": {{\n    \"original_prompt\": \"{prompt}\"\n  }},"
+            );
+        }
+        let _ = write!(text, "\n  {repeat}: {{\n    \"return\": \"\"\n  }}\n}}");
+        text
+    }
+
+    fn parts(text: &str) -> usize {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let file = CacheFile::open(file.path()).unwrap().unwrap();
+        part_starts(&file, text.len() as u64).unwrap().len()
+    }
+
+    #[test]
+    fn a_large_file_is_looked_over_in_parts_and_a_key_that_stands_in_two_of_them_counts_once() {
+        let text = large_file(20_000, "\"default:extract:7\"");
+        let threads = thread::available_parallelism().unwrap().get();
+        assert_eq!(parts(&text), threads.min(MOST_PARTS) - 1);
+        let survey = survey(&text);
+        assert_eq!(survey.by_type, BTreeMap::from([(CacheType::Extract, 20_000)]));
+        assert_eq!(survey.last_places.len(), 1);
+        assert!(survey.is_superseded("default:extract:7", text.find(":7\"").unwrap() as u64));
+        assert!(!survey.is_superseded("default:extract:7", text.rfind("\"default").unwrap() as u64));
+    }
+
+    #[test]
+    fn what_only_looks_like_an_entry_is_not_taken_for_one() {
+        // An old file: what stands at the depth of today's entries are modes.
+        let old = large_file(20_000, "\"last\"").replace("default:extract:", "");
+        let old = format!("{{\"default\": {old}\n}}");
+        assert_eq!(
+            survey(&old).by_type,
+            BTreeMap::from([(CacheType::Extract, 20_001)])
+        );
     }
 
     #[test]
