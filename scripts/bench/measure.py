@@ -86,16 +86,25 @@ def run(command: Command, folder: Path) -> Measured:
     return Measured(seconds, float(user), float(system), int(max_rss) * 1024, text)
 
 
-def settle(patience: float) -> float:
-    """Waits until what earlier runs left behind is done: files that are written, servers that merge and vacuum.
+class Patience:
+    """Waits, before a run, until what came before it is done: files that are written, servers that merge and vacuum.
 
-    It waits `patience` seconds at most for idle processors, and gives the share of their time in which they were idle last.
+    There is so much of it in all: on a machine where others work all day, too, the benchmark comes to an end.
     """
-    os.sync()
-    deadline = time.monotonic() + patience
-    while (share := idle_share()) < IDLE and time.monotonic() < deadline:
-        pass
-    return share
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def settle(self) -> float:
+        """The share of the processors' time that was idle last."""
+        os.sync()
+        begin = time.monotonic()
+        share = idle_share()
+        while share < IDLE and self.left > 0:
+            share = idle_share()
+            self.left -= time.monotonic() - begin
+            begin = time.monotonic()
+        return share
 
 
 def idle_share() -> float:

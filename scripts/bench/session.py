@@ -14,7 +14,7 @@ import contenders
 import plan
 import ready
 from contenders import Contender, Job
-from measure import IDLE, Measured, RunFailed, run, settle, warm
+from measure import IDLE, Measured, Patience, RunFailed, run, warm
 from places import Json, Place, servers
 from samples import START_UP, Sample
 
@@ -25,7 +25,7 @@ class Session:
     """Where everything is, and what was measured so far."""
 
     def __init__(
-        self, home: Path, binary: Path, lightrag: Path | None, patience: float, output: Path, about: dict[str, Any]
+        self, home: Path, binary: Path, lightrag: Path | None, patience: Patience, output: Path, about: dict[str, Any]
     ) -> None:
         self.home = home
         self.binary = binary
@@ -78,6 +78,7 @@ class Session:
             raise RunFailed(f"{size:,} records need {needed / 1e9:.0f} GB of disk; {self.home} has {free / 1e9:.0f} free")
         say(f"making {size:,} records")
         made = ready.make(self.home, size, loaders=with_others)
+        self.about["caches"].append(asdict(made.facts))
         source: Place = Json(made.working_dir)
         for pair in sorted(pairs, key=plan.EVERY_PAIR.index):
             from_, to = pair.split("-")
@@ -163,7 +164,7 @@ class Session:
         before = source and source.fingerprint()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        idle = settle(self.patience)
+        idle = self.patience.settle()
         try:
             measured = run(contender.command, self.folder)
             if contender.check:

@@ -100,7 +100,7 @@ def safeties_table(results: Results) -> str:
             plain = results.by_role(pair, size, Role.OURS)
             for one in results.variants(pair, size):
                 if plain and one.name.startswith("--"):
-                    cost = f"+{max(0.0, one.median / plain.median - 1):.0%}"
+                    cost = f"{one.median / plain.median - 1:+.0%}"
                     rows.append((f"{arrow(pair)}, {size:,}", f"`{one.name}`", seconds(plain), seconds(one), cost))
     return table(("what safety costs", "", "without", "with", ""), rows) if rows else ""
 
@@ -124,7 +124,12 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
     busy = ""
     if results.busy:
         busy = f" {results.busy} of {results.runs} runs began while something else kept the machine busy."
+    caches = ", ".join(
+        f"{cache['bytes'] / 1e6:,.0f} MB of JSON for {cache['records']:,} records, {cache['selected']:,} of them selected"
+        for cache in about["caches"]
+    )
     return (
+        f"The cache is made from a seed: {caches}. "
         "Times are the median of the rounds, with the lowest and the highest; in each round everyone ran once, in turn, from "
         "an emptied target and with the files in the page cache, and a run counted only where every record was found at the "
         "target. *The servers' own way* is the slower of two: the target's own loader, fed with ready data, and the source's "
