@@ -31,6 +31,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="2,000 records, one round, the pairs that the goals name")
     add("--binary", type=Path, metavar="FILE", help="the program to measure (a release build of this tree)")
     add("--without-lightrag", action="store_true", help="leave LightRAG's tool out, which takes longest")
+    add("--patience", type=float, default=900.0, metavar="S", help="seconds to wait in all for an idle machine (900)")
     add("--keep", action="store_true", help="keep the data of more than 100,000 records (6 GB a million)")
     add("--output", type=Path, metavar="FILE", help="every sample, as JSON (target/bench/results.json)")
     add("--from", dest="from_", type=Path, metavar="FILE", help="measure nothing: print the tables of such a file")
@@ -58,7 +59,7 @@ def pairs(text: str) -> tuple[str, ...]:
 def measure(chosen: argparse.Namespace, output: Path) -> None:
     # Only here: the tables need none of the clients.
     from about import about
-    from measure import RunFailed
+    from measure import Patience, RunFailed
     from places import servers
     from session import Session
 
@@ -67,7 +68,8 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
     lightrag = None if chosen.without_lightrag else Path(os.environ["BENCH_LIGHTRAG_PYTHON"])
     told = about(ROOT, binary, chosen.binary is not None, servers().values())
     try:
-        with Session(cache / "migrate-llm-cache" / "bench", binary, lightrag, output, told) as session:
+        home = cache / "migrate-llm-cache" / "bench"
+        with Session(home, binary, lightrag, Patience(chosen.patience), output, told) as session:
             session.start_up(chosen.runs)
             for size in chosen.records:
                 session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, chosen.keep)

@@ -25,6 +25,7 @@ def about(root: Path, binary: Path, was_given: bool, places: Iterable[Place]) ->
         "processor": from_proc("/proc/cpuinfo", "model name"),
         "memory": int(from_proc("/proc/meminfo", "MemTotal").split()[0]) * 1024,
         "kernel": f"{platform.system()} {platform.release()}",
+        "caches": [],
     }
 
 

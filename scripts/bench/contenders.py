@@ -7,25 +7,13 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 
 from measure import Command, Measured, RunFailed
 from places import TABLE, Json, Mongo, Place, Postgres, Redis
 from plan import KINDS
-from ready import WORKSPACE, Ready
-
-class Role(StrEnum):
-    """What a contender is measured for."""
-
-    OURS = "ours"
-    VARIANT = "variant"  # ours, with another flag or over what is there already
-    LIGHTRAG = "lightrag"
-    LOADER = "loader"  # the target's own way in
-    READER = "reader"  # the source's own way out
-
-
-AGAIN = "again"
+from ready import COLUMNS, WORKSPACE, Ready
+from samples import AGAIN, Role
 
 
 @dataclass(frozen=True)
@@ -134,7 +122,7 @@ def loader(job: Job) -> Contender:
             command = Command([*target.cli, "--pipe"], target.cli_env, made.redis_commands)
             return Contender(role, "redis-cli --pipe", command, check=no_errors)
         case Postgres():
-            copy = target.psql(f"\\copy {TABLE} FROM '{made.postgres_rows}'")
+            copy = target.psql(f"\\copy {TABLE} ({', '.join(COLUMNS)}) FROM '{made.postgres_rows}'")
             return Contender(role, "\\copy", Command(copy, target.psql_env))
         case Json():
             # Exactly as many bytes as the file that is to be written.

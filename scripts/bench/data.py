@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -41,7 +41,7 @@ INSTRUCTIONS = (
     "`entity_type` and `entity_description`, on one line, the fields separated by `<|#|>`:\n"
     "   entity<|#|>entity_name<|#|>entity_type<|#|>entity_description\n2. Identify direct relationships between the "
     "entities; split those of three or more into pairs. A line for each:\n   relation<|#|>source<|#|>target<|#|>keywords"
-    "<|#|>description\n3. Write names as in the text, \"quoted\" ones without the quotes; no pronouns such as `this "
+    '<|#|>description\n3. Write names as in the text, "quoted" ones without the quotes; no pronouns such as `this '
     "article`.\n4. End with `<|COMPLETE|>`.\n\n---Input Text---\n```\n"
 )
 
@@ -52,9 +52,7 @@ class Writer:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.sentences = {language: self._sentences(language) for language in LANGUAGES}
-        self.mean = {
-            language: sum(map(len, some)) / len(some) for language, some in self.sentences.items()
-        }
+        self.mean = {language: sum(map(len, some)) / len(some) for language, some in self.sentences.items()}
         self.names = {language: self._names(language) for language in LANGUAGES}
 
     def language(self) -> str:
@@ -124,7 +122,9 @@ def is_selected(record: Record) -> bool:
     return record["cache_type"] in SELECTED
 
 
-def record(writer: Writer, number: int, mode: str, cache_type: str, answer: str, prompt: str, **fields: Any) -> tuple[str, Record]:
+def record(
+    writer: Writer, number: int, mode: str, cache_type: str, answer: str, prompt: str, **fields: Any
+) -> tuple[str, Record]:
     """A key and its record, with the fields in LightRAG's order."""
     key = f"{mode}:{cache_type}:{writer.rng.getrandbits(128):032x}"
     created = START + number * 7
@@ -150,7 +150,7 @@ def extract(writer: Writer, number: int) -> tuple[str, Record]:
     lines = [f"entity<|#|>{name}<|#|>Concept<|#|>{writer.text(language, 170, 0.5)}" for name in named]
     lines += [
         f"relation<|#|>{one}<|#|>{other}<|#|>history, work<|#|>{writer.text(language, 120, 0.4)}"
-        for one, other in zip(named, named[1:])
+        for one, other in pairwise(named)
     ]
     median = 12_000 if writer.rng.randrange(200) == 0 else 2650
     prompt = f"{INSTRUCTIONS}{writer.text(language, median, 0.35)}\n```\n\n---Output---\n"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from measure import IDLE
 from plan import GROWTH
+from samples import AGAIN, START_UP, Role
 
 # Of the time of the target's own loader.
 BESIDE_LOADER = {"json-redis": 1.1, "json-postgres": 0.7, "json-mongo": 1.1, "json-opensearch": 1.1}
@@ -22,16 +24,14 @@ MEMORY_LIGHT = 24_000_000  # between JSON and Redis
 LIGHT_PAIRS = ("json-redis", "redis-json")
 KEY_MEMORY = 24  # bytes beyond that for each record, where keys must be remembered
 GROWTH_LIMIT = 1.1  # a cache ten times as large takes at most eleven times as long
-START_UP = 0.020  # seconds
-
-START_UP_PAIR = "start-up"  # what samples of starting call their pair
+START_UP_LIMIT = 0.020  # seconds
 
 
 @dataclass(frozen=True)
 class Timing:
     """All samples of one contender: seconds, and bytes of memory at most."""
 
-    role: str
+    role: Role
     name: str
     median: float
     low: float
@@ -58,19 +58,21 @@ class Judged:
 class Results:
     """The samples of a session, by pair and size."""
 
-    def __init__(self, samples: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, samples: Sequence[dict[str, Any]]) -> None:
+        self.runs = len(samples)
+        self.busy = sum(sample["idle"] < IDLE for sample in samples)
         grouped: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
         for sample in samples:
             grouped.setdefault((sample["pair"], sample["records"], sample["name"]), []).append(sample)
         self.timings = {key: timing(some) for key, some in grouped.items()}
 
     def sizes(self) -> list[int]:
-        return sorted({size for pair, size, _ in self.timings if pair != START_UP_PAIR})
+        return sorted({size for pair, size, _ in self.timings if pair != START_UP})
 
     def pairs(self, size: int) -> list[str]:
-        return list(dict.fromkeys(pair for pair, records, _ in self.timings if records == size and pair != START_UP_PAIR))
+        return list(dict.fromkeys(pair for pair, records, _ in self.timings if records == size and pair != START_UP))
 
-    def by_role(self, pair: str, size: int, role: str) -> Timing | None:
+    def by_role(self, pair: str, size: int, role: Role) -> Timing | None:
         found = (one for (of, records, _), one in self.timings.items() if (of, records) == (pair, size) and one.role == role)
         return next(found, None)
 
@@ -78,14 +80,14 @@ class Results:
         return self.timings.get((pair, size, name))
 
     def variants(self, pair: str, size: int) -> list[Timing]:
-        return [one for (of, records, _), one in self.timings.items() if (of, records, one.role) == (pair, size, "variant")]
+        return [one for (of, records, _), one in self.timings.items() if (of, records, one.role) == (pair, size, Role.VARIANT)]
 
     def slower_side(self, pair: str, size: int) -> Timing | None:
-        sides = [self.by_role(pair, size, role) for role in ("loader", "reader")]
+        sides = [self.by_role(pair, size, role) for role in (Role.LOADER, Role.READER)]
         return max((side for side in sides if side), key=lambda side: side.median, default=None)
 
     def beside_servers(self, pair: str, size: int) -> Judged | None:
-        ours, side = self.by_role(pair, size, "ours"), self.slower_side(pair, size)
+        ours, side = self.by_role(pair, size, Role.OURS), self.slower_side(pair, size)
         if not ours or not side:
             return None
         source, target = pair.split("-")
@@ -93,13 +95,13 @@ class Results:
         return Judged(ours.median / side.median, goal)
 
     def rerun_beside_loader(self, pair: str, size: int) -> Judged | None:
-        again, side = self.named(pair, size, "again"), self.by_role(pair, size, "loader")
+        again, side = self.named(pair, size, AGAIN), self.by_role(pair, size, Role.LOADER)
         if not again or not side or pair not in RERUN_BESIDE_LOADER:
             return None
         return Judged(again.median / side.median, RERUN_BESIDE_LOADER[pair])
 
     def beside_lightrag(self, pair: str, size: int) -> Judged | None:
-        ours, other = self.by_role(pair, size, "ours"), self.by_role(pair, size, "lightrag")
+        ours, other = self.by_role(pair, size, Role.OURS), self.by_role(pair, size, Role.LIGHTRAG)
         if not ours or not other:
             return None
         goal = FASTER_THAN_LIGHTRAG.get(pair.split("-")[1], FASTER_THAN_LIGHTRAG_ELSEWHERE)
@@ -107,7 +109,7 @@ class Results:
 
     def memory(self, pair: str, size: int, merged: bool = False) -> Judged | None:
         """The peak of our runs; `merged` those into a JSON file that is there, whose keys must be remembered."""
-        run = self.named(pair, size, "again") if merged else self.by_role(pair, size, "ours")
+        run = self.named(pair, size, AGAIN) if merged else self.by_role(pair, size, Role.OURS)
         if not run or run.memory is None:
             return None
         limit = MEMORY_LIGHT if pair in LIGHT_PAIRS else MEMORY
@@ -117,15 +119,15 @@ class Results:
 
     def growth(self, pair: str, sizes: Sequence[int]) -> Judged | None:
         """How many times as long the second size takes."""
-        small, large = (self.by_role(pair, size, "ours") for size in sizes)
+        small, large = (self.by_role(pair, size, Role.OURS) for size in sizes)
         if not small or not large:
             return None
         goal = GROWTH_LIMIT * sizes[1] / sizes[0] if pair in GROWTH else None
         return Judged(large.median / small.median, goal)
 
     def start_up(self) -> Judged | None:
-        ours = self.by_role(START_UP_PAIR, 0, "ours")
-        return Judged(ours.median, START_UP) if ours else None
+        ours = self.by_role(START_UP, 0, Role.OURS)
+        return Judged(ours.median, START_UP_LIMIT) if ours else None
 
 
 def timing(samples: Sequence[dict[str, Any]]) -> Timing:
@@ -134,7 +136,7 @@ def timing(samples: Sequence[dict[str, Any]]) -> Timing:
     memory = [sample["max_rss"] for sample in samples if sample["max_rss"] is not None]
     first = samples[0]
     return Timing(
-        first["role"],
+        Role(first["role"]),
         first["name"],
         median(seconds),
         min(seconds),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 TIME = "/usr/bin/time"
 TIMEOUT = 3600  # seconds; a run that takes longer has failed
+IDLE = 0.9  # a machine that does nothing else leaves its processors idle for this share of the time
 
 
 class RunFailed(Exception):
@@ -41,7 +42,6 @@ class Measured:
     user: float | None
     system: float | None
     max_rss: int | None  # bytes
-    load: float  # the machine's one-minute load average as the run began: what else was going on
     output: str
 
 
@@ -50,7 +50,6 @@ def run(command: Command, folder: Path) -> Measured:
 
     GNU time stands between, because a process's peak memory counts from the fork: of this Python, it would be ours.
     """
-    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch, open(Path(scratch) / "output", "w+b") as output:
         usage = Path(scratch) / "usage"
         argv = [TIME, "--format=%U %S %M", f"--output={usage}", *command.argv]
@@ -83,13 +82,43 @@ def run(command: Command, folder: Path) -> Measured:
             raise RunFailed(f"{' '.join(command.argv)[:300]} ended with {process.returncode}:\n{text[-3000:]}")
         user, system, max_rss = usage.read_text().split()[-3:]
     if command.has_own_clock:
-        return Measured(float(text.split()[-1]), None, None, None, load, text)
-    return Measured(seconds, float(user), float(system), int(max_rss) * 1024, load, text)
+        return Measured(float(text.split()[-1]), None, None, None, text)
+    return Measured(seconds, float(user), float(system), int(max_rss) * 1024, text)
 
 
-def settle() -> None:
-    """What earlier runs left to be written is written, before the next one begins."""
-    os.sync()
+class Patience:
+    """Waits, before a run, until what came before it is done: files that are written, servers that merge and vacuum.
+
+    There is so much of it in all: on a machine where others work all day, too, the benchmark comes to an end.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def settle(self) -> float:
+        """The share of the processors' time that was idle last."""
+        os.sync()
+        begin = time.monotonic()
+        share = idle_share()
+        while share < IDLE and self.left > 0:
+            share = idle_share()
+            self.left -= time.monotonic() - begin
+            begin = time.monotonic()
+        return share
+
+
+def idle_share() -> float:
+    """Of all processors, over a quarter of a second."""
+    before = processor_time()
+    time.sleep(0.25)
+    idle, total = (now - then for now, then in zip(processor_time(), before, strict=True))
+    return idle / total if total else 1.0
+
+
+def processor_time() -> tuple[int, int]:
+    """Idle and in all, since boot, in clock ticks: the fields of `cpu` in /proc/stat, the fourth and fifth being idle."""
+    fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    return fields[3] + fields[4], sum(fields)
 
 
 def warm(file: Path) -> None:

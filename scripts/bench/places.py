@@ -251,7 +251,7 @@ class OpenSearch(Place):
     def count(self) -> int:
         try:
             self.request("POST", f"/{INDEX}/_refresh")
-            return self.request("GET", f"/{INDEX}/_count")["count"]
+            return int(self.request("GET", f"/{INDEX}/_count")["count"])
         except HTTPError as error:
             if error.code == 404:
                 return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from goals import Results, Timing
+from samples import Role
 from table import arrow
 
 WIDTH = 860
@@ -31,19 +32,17 @@ def render(results: Results) -> str:
     if size is None:
         return ""
     pairs = shown(results, size)
-    parts = [text(16, 24, f"Moving {size:,} records: seconds, shorter is better", "title"), *legend()]
+    parts = [text(16, 24, f"Moving {size:,} records: seconds, each pair on a scale of its own", "title"), *legend()]
     for number, pair in enumerate(pairs):
         parts += group(results, pair, size, TOP + number * GROUP)
     height = TOP + len(pairs) * GROUP
     body = "\n".join(f"  {part}" for part in parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">\n'
-        f"<style>{STYLE}</style>\n{body}\n</svg>\n"
-    )
+    extent = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {extent} role="img">\n<style>{STYLE}</style>\n{body}\n</svg>\n'
 
 
 def shown(results: Results, size: int) -> list[str]:
-    return [pair for pair in results.pairs(size) if results.by_role(pair, size, "lightrag")]
+    return [pair for pair in results.pairs(size) if results.by_role(pair, size, Role.LIGHTRAG)]
 
 
 def legend() -> list[str]:
@@ -57,9 +56,9 @@ def legend() -> list[str]:
 
 def group(results: Results, pair: str, size: int, top: int) -> list[str]:
     bars = (
-        ("ours", results.by_role(pair, size, "ours")),
+        ("ours", results.by_role(pair, size, Role.OURS)),
         ("server", results.slower_side(pair, size)),
-        ("lightrag", results.by_role(pair, size, "lightrag")),
+        ("lightrag", results.by_role(pair, size, Role.LIGHTRAG)),
     )
     longest = max(timing.median for _, timing in bars if timing)
     parts = [text(16, top + 2 * BAR + GAP, arrow(pair))]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Iterable
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from json.encoder import encode_basestring
@@ -20,6 +20,7 @@ import data
 WORKSPACE = "bench"
 NAMESPACE = "llm_response_cache"
 FILE = f"kv_store_{NAMESPACE}.json"
+COMMANDS, ROWS, BULK = "commands.resp", "rows.copy", "bulk.ndjson"
 
 
 @dataclass(frozen=True)
@@ -49,27 +50,15 @@ class Ready:
 
     @property
     def redis_commands(self) -> Path:
-        return commands_file(self.folder)
+        return self.folder / COMMANDS
 
     @property
     def postgres_rows(self) -> Path:
-        return rows_file(self.folder)
+        return self.folder / ROWS
 
     @property
     def opensearch_bulk(self) -> Path:
-        return bulk_file(self.folder)
-
-
-def commands_file(folder: Path) -> Path:
-    return folder / "commands.resp"
-
-
-def rows_file(folder: Path) -> Path:
-    return folder / "rows.copy"
-
-
-def bulk_file(folder: Path) -> Path:
-    return folder / "bulk.ndjson"
+        return self.folder / BULK
 
 
 def make(home: Path, size: int, loaders: bool) -> Ready:
@@ -99,8 +88,9 @@ def write(folder: Path, size: int, loaders: bool) -> Facts:
     selected = selected_bytes = 0
     cache = folder / "rag_storage" / WORKSPACE / FILE
     cache.parent.mkdir(parents=True)
-    sinks = [open(path(folder), "wb") for path in (commands_file, rows_file, bulk_file)] if loaders else []
-    with open(cache, "wb", buffering=1 << 20) as out:
+    with ExitStack() as files:
+        out = files.enter_context(open(cache, "wb", buffering=1 << 20))
+        sinks = [files.enter_context(open(folder / name, "wb")) for name in LOADERS if loaders]
         for number, (key, record) in enumerate(data.records(size)):
             value = json_value(record)
             if number < 100 and value != json.dumps({"": record}, indent=2, ensure_ascii=False)[8:-2]:
@@ -111,21 +101,17 @@ def write(folder: Path, size: int, loaders: bool) -> Facts:
                 continue
             selected += 1
             selected_bytes += len(entry)
-            if loaders:
-                commands, rows, bulk = sinks
-                commands.write(redis_command(key, value))
-                rows.write(postgres_row(key, record))
-                bulk.write(opensearch_action(key, record))
+            for sink, line in zip(sinks, LOADERS.values(), strict=False):
+                sink.write(line(key, record))
         out.write(b"\n}")
         total = out.tell()
-    for sink in sinks:
-        sink.close()
     return Facts(size, selected, total, selected_bytes)
 
 
 def json_value(record: data.Record) -> str:
     """As `json.dump(…, indent=2, ensure_ascii=False)` writes a value one level deep, several times as fast."""
-    return "{\n" + ",\n".join(f"    {encode_basestring(name)}: {json_field(value)}" for name, value in record.items()) + "\n  }"
+    fields = (f"    {encode_basestring(name)}: {json_field(value)}" for name, value in record.items())
+    return "{\n" + ",\n".join(fields) + "\n  }"
 
 
 def json_field(value: object) -> str:
@@ -136,9 +122,9 @@ def json_field(value: object) -> str:
     return json.dumps(value)
 
 
-def redis_command(key: str, value: str) -> bytes:
+def redis_command(key: str, record: data.Record) -> bytes:
     """The SET that this tool sends: the key in LightRAG's layout, the record as it stood in the file."""
-    words = (b"SET", f"{WORKSPACE}_{NAMESPACE}:{key}".encode(), value.encode())
+    words = (b"SET", f"{WORKSPACE}_{NAMESPACE}:{key}".encode(), json_value(record).encode())
     return b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
@@ -177,3 +163,11 @@ def opensearch_action(key: str, record: data.Record) -> bytes:
     action = {"index": {"_id": key}}
     document = {name: value for name, value in record.items() if name != "_id"} | {"__mirrored_id": key}
     return f"{json.dumps(action)}\n{json.dumps(document, ensure_ascii=False)}\n".encode()
+
+
+# What the loaders need, and how a record stands in it.
+LOADERS: dict[str, Callable[[str, data.Record], bytes]] = {
+    COMMANDS: redis_command,
+    ROWS: postgres_row,
+    BULK: opensearch_action,
+}

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,23 @@ import contenders
 import plan
 import ready
 from contenders import Contender, Job
-from goals import START_UP_PAIR
-from measure import Measured, RunFailed, run, settle, warm
+from measure import IDLE, Measured, Patience, RunFailed, run, warm
 from places import Json, Place, servers
+from samples import START_UP, Sample
 
 EVERY_TYPE = ("--types", "extract,summary,analysis,query,keywords")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A run that was measured: seconds, and bytes; None where a program's own clock leaves its preparations out."""
-
-    pair: str
-    records: int
-    role: str
-    name: str
-    round: int
-    seconds: float
-    user: float | None
-    system: float | None
-    max_rss: int | None
-    load: float
 
 
 class Session:
     """Where everything is, and what was measured so far."""
 
-    def __init__(self, home: Path, binary: Path, lightrag: Path | None, output: Path, about: dict[str, Any]) -> None:
+    def __init__(
+        self, home: Path, binary: Path, lightrag: Path | None, patience: Patience, output: Path, about: dict[str, Any]
+    ) -> None:
         self.home = home
         self.binary = binary
         self.lightrag = lightrag
+        self.patience = patience
         self.output = output
         self.about = about
         self.places = servers()
@@ -79,9 +66,9 @@ class Session:
         empty = ready.empty(self.home / "tiny" / "empty")
         job = Job(Json(empty.working_dir), Json(self.home / "output"), empty)
         for number in range(plan.START_UP_RUNS):
-            self._sample(START_UP_PAIR, job, contenders.start_up(self.binary, job), number)
+            self._sample(START_UP, job, contenders.start_up(self.binary, job), number)
             if self.lightrag and number < rounds:
-                self._sample(START_UP_PAIR, job, contenders.lightrag_start_up(self.lightrag), number)
+                self._sample(START_UP, job, contenders.lightrag_start_up(self.lightrag), number)
 
     def size(self, size: int, pairs: Sequence[str], rounds: int, keep: bool) -> None:
         """All pairs at a size. Pairs with the same source come together, so that it is filled once."""
@@ -91,6 +78,7 @@ class Session:
             raise RunFailed(f"{size:,} records need {needed / 1e9:.0f} GB of disk; {self.home} has {free / 1e9:.0f} free")
         say(f"making {size:,} records")
         made = ready.make(self.home, size, loaders=with_others)
+        self.about["caches"].append(asdict(made.facts))
         source: Place = Json(made.working_dir)
         for pair in sorted(pairs, key=plan.EVERY_PAIR.index):
             from_, to = pair.split("-")
@@ -113,6 +101,7 @@ class Session:
         say(f"filling {kind} with {made.facts.records:,} records")
         place.empty()
         job = Job(Json(made.working_dir), place, made)
+        self.folder.mkdir(parents=True, exist_ok=True)
         run(contenders.ours(job, self.binary, EVERY_TYPE).command, self.folder)
         if (found := place.count()) != made.facts.records:
             raise RunFailed(f"{kind} holds {found} records, not {made.facts.records}")
@@ -143,7 +132,7 @@ class Session:
         job.target.empty()
 
     def _sample(self, pair: str, job: Job, contender: Contender, number: int) -> None:
-        measured = self._run(job, contender)
+        measured, idle = self._run(job, contender)
         sample = Sample(
             pair,
             job.ready.facts.records,
@@ -154,27 +143,28 @@ class Session:
             measured.user,
             measured.system,
             measured.max_rss,
-            measured.load,
+            idle,
         )
         self.samples.append(sample)
-        memory = f"{sample.max_rss / 1e6:8.1f} MB" if sample.max_rss else ""
-        say(f"  {pair:19} {sample.records:>9,} {sample.name:16} {sample.seconds:9.3f} s {memory}")
+        memory = f"{sample.max_rss / 1e6:8.1f} MB" if sample.max_rss else " " * 11
+        busy = "" if idle >= IDLE else f"  (the machine was {1 - idle:.0%} busy)"
+        say(f"  {pair:19} {sample.records:>9,} {sample.name:16} {sample.seconds:9.3f} s {memory}{busy}")
         self._write()
 
-    def _run(self, job: Job, contender: Contender) -> Measured:
-        """One run, from a known state, and a look at whether it did its work."""
+    def _run(self, job: Job, contender: Contender) -> tuple[Measured, float]:
+        """One run, from a known state, and a look at whether it did its work; and how idle the machine was before."""
         where = f"{job.pair}, {job.ready.facts.records:,} records, {contender.name}"
         if contender.fresh:
             job.target.empty()
         if contender.prepare:
             contender.prepare()
-        before = None
-        if isinstance(job.source, Json):
-            warm(job.source.file)
-            before = job.source.fingerprint()
+        source = job.source if isinstance(job.source, Json) else None
+        if source:
+            warm(source.file)
+        before = source and source.fingerprint()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        settle()
+        idle = self.patience.settle()
         try:
             measured = run(contender.command, self.folder)
             if contender.check:
@@ -183,9 +173,9 @@ class Session:
             raise RunFailed(f"{where}: {failed}") from failed
         if contender.writes and (found := job.target.count()) != job.ready.facts.selected:
             raise RunFailed(f"{where}: {found} records arrived of {job.ready.facts.selected}")
-        if before and job.source.fingerprint() != before:
+        if source and source.fingerprint() != before:
             raise RunFailed(f"{where}: the source was changed")
-        return measured
+        return measured, idle
 
     def _write(self) -> None:
         """Every sample, after each: a session that ends early has not measured for nothing."""

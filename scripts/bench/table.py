@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from goals import START_UP_PAIR, Judged, Results, Timing
+from goals import Judged, Results, Timing
+from samples import AGAIN, START_UP, Role
 
 BEGIN = "<!-- benchmark: made by scripts/bench.sh --update-readme -->"
 END = "<!-- /benchmark -->"
@@ -23,7 +24,7 @@ NOT_MEASURED = (
 def render(about: dict[str, Any], results: Results) -> str:
     """All of it, as Markdown."""
     parts = [*(pairs_table(results, size) for size in reversed(results.sizes()) if has_others(results, size))]
-    parts += [growth_table(results), safeties_table(results), start_up(results), circumstances(about)]
+    parts += [growth_table(results), safeties_table(results), start_up(results), circumstances(about, results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -48,17 +49,17 @@ def pairs_table(results: Results, size: int) -> str:
         rows.append(
             (
                 arrow(pair),
-                seconds(results.by_role(pair, size, "ours")),
-                seconds(results.by_role(pair, size, "lightrag")),
+                seconds(results.by_role(pair, size, Role.OURS)),
+                seconds(results.by_role(pair, size, Role.LIGHTRAG)),
                 times(results.beside_lightrag(pair, size)),
                 f"{seconds(side)} `{side.name}`" if side else "",
                 ratio(results.beside_servers(pair, size)),
                 megabytes(results.memory(pair, size)),
-                megabytes_of(results.by_role(pair, size, "lightrag")),
+                megabytes_of(results.by_role(pair, size, Role.LIGHTRAG)),
             )
         )
         if rerun := results.rerun_beside_loader(pair, size):
-            again = results.named(pair, size, "again")
+            again = results.named(pair, size, AGAIN)
             rows.append((f"{arrow(pair)}, again", seconds(again), "", "", "the same", ratio(rerun), megabytes_of(again), ""))
     head = (
         f"{size:,} records",
@@ -77,13 +78,13 @@ def growth_table(results: Results) -> str:
     sizes = results.sizes()
     rows = []
     for pair in results.pairs(sizes[-1]) if len(sizes) > 1 else ():
-        timings = [results.by_role(pair, size, "ours") for size in sizes]
+        timings = [results.by_role(pair, size, Role.OURS) for size in sizes]
         grown = results.growth(pair, sizes[-2:])
         memory = [megabytes(results.memory(pair, size)) for size in sizes]
         rows.append((arrow(pair), *(seconds(one) for one in timings), times_as_long(grown), *memory))
         merged = [results.memory(pair, size, merged=True) for size in sizes]
         if pair.endswith("-json") and any(merged):
-            times_again = [seconds(results.named(pair, size, "again")) for size in sizes]
+            times_again = [seconds(results.named(pair, size, AGAIN)) for size in sizes]
             rows.append((f"{arrow(pair)}, again", *times_again, "", *map(megabytes, merged)))
     if not rows:
         return ""
@@ -96,36 +97,44 @@ def safeties_table(results: Results) -> str:
     rows = []
     for size in results.sizes():
         for pair in results.pairs(size):
-            plain = results.by_role(pair, size, "ours")
+            plain = results.by_role(pair, size, Role.OURS)
             for one in results.variants(pair, size):
                 if plain and one.name.startswith("--"):
-                    cost = f"+{max(0.0, one.median / plain.median - 1):.0%}"
+                    cost = f"{one.median / plain.median - 1:+.0%}"
                     rows.append((f"{arrow(pair)}, {size:,}", f"`{one.name}`", seconds(plain), seconds(one), cost))
     return table(("what safety costs", "", "without", "with", ""), rows) if rows else ""
 
 
 def start_up(results: Results) -> str:
     judged = results.start_up()
-    ours = results.by_role(START_UP_PAIR, 0, "ours")
-    if judged is None or ours is None:
+    ours = results.by_role(START_UP, 0, Role.OURS)
+    if judged is None or judged.goal is None or ours is None:
         return ""
     text = (
         f"Start-up (`--dry-run` of an empty JSON cache): {ours.median * 1000:.1f} ms ({ours.low * 1000:.1f} to "
         f"{ours.high * 1000:.1f}), goal {judged.goal * 1000:.0f} ms {mark(judged)}"
     )
-    other = results.by_role(START_UP_PAIR, 0, "lightrag")
+    other = results.by_role(START_UP, 0, Role.LIGHTRAG)
     if other:
         text += f"; LightRAG's tool takes {other.median:.2f} s to its first question, which is in its times above"
     return text + "."
 
 
-def circumstances(about: dict[str, Any]) -> str:
+def circumstances(about: dict[str, Any], results: Results) -> str:
+    busy = ""
+    if results.busy:
+        busy = f" {results.busy} of {results.runs} runs began while something else kept the machine busy."
+    caches = ", ".join(
+        f"{cache['bytes'] / 1e6:,.0f} MB of JSON for {cache['records']:,} records, {cache['selected']:,} of them selected"
+        for cache in about["caches"]
+    )
     return (
+        f"The cache is made from a seed: {caches}. "
         "Times are the median of the rounds, with the lowest and the highest; in each round everyone ran once, in turn, from "
         "an emptied target and with the files in the page cache, and a run counted only where every record was found at the "
         "target. *The servers' own way* is the slower of two: the target's own loader, fed with ready data, and the source's "
         "own reader, whose output is thrown away. *Memory* is the peak of the process. ✓ and ✗ say whether the goal beside it "
-        "is met.\n\n"
+        f"is met.{busy}\n\n"
         f"{about['date']}, commit {about['commit']}, {about['tool']}; {'; '.join(about['servers'])}; {about['lightrag']}; "
         f"all on one machine: {about['cores']} cores ({about['processor']}), {about['memory'] / 1e9:.0f} GB, "
         f"{about['kernel']}.\n\n"
