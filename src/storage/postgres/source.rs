@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Row, types::ToSql};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     connection::{Phase, Server},
@@ -33,7 +34,7 @@ pub(super) fn stored_name(workspace: &Workspace) -> &str {
 const MOST_ROWS: usize = 1000;
 
 /// The least and the most bytes that one request asks for; a row may go beyond.
-const CHUNK_BYTES: std::ops::RangeInclusive<usize> = (64 << 10)..=(4 << 20);
+const CHUNK_BYTES: std::ops::RangeInclusive<usize> = (1 << 20)..=(4 << 20);
 
 /// A workspace's rows, to read.
 pub(super) struct PgSource {
@@ -129,11 +130,10 @@ impl Source for PgSource {
             start: from,
             position: None,
             rows: Vec::new().into_iter(),
+            ahead: None,
             page: PageBuilder::new(limit),
             chunk: Chunk::new(limit),
         };
-        // Nothing is read ahead of the page that is asked for, so that a failed request is made again when it is asked
-        // for again, and not before.
         stream::unfold(scan, |mut scan| async {
             let page = scan.next_page().await.transpose()?;
             Some((page, scan))
@@ -194,6 +194,9 @@ struct Scan {
     /// The last row in a page.
     position: Option<Position>,
     rows: std::vec::IntoIter<Row>,
+    /// The rows behind these, under way while these become records. A failed request is made again when it is asked for
+    /// again, and not before.
+    ahead: Option<AbortOnDropHandle<Result<Vec<Row>>>>,
     page: PageBuilder,
     chunk: Chunk,
 }
@@ -218,17 +221,37 @@ impl Scan {
                     return Ok(Some(self.take_page()));
                 }
             }
-            let position = self.position.as_ref();
-            let rows = self
-                .source
-                .read_chunk(&schema, &self.selection, position, &self.chunk);
-            let rows = rows.await?;
-            if rows.is_empty() {
+            let rows = match &mut self.ahead {
+                Some(ahead) => ahead.await,
+                None => self.read_ahead(&schema, self.position.clone()).await,
+            };
+            self.ahead = None;
+            let rows = rows.map_err(|error| {
+                Error::new(ErrorKind::Internal, "reading from PostgreSQL panicked").caused_by(error)
+            })??;
+            let Some(last) = rows.last() else {
                 return Ok((!is_empty).then(|| self.take_page()));
-            }
+            };
+            let last = Position::of(last)
+                .map_err(|error| self.source.server.failed(Phase::Reading, "read records", error))?;
             self.chunk.adapt(&rows);
+            self.ahead = Some(self.read_ahead(&schema, Some(last)));
             self.rows = rows.into_iter();
         }
+    }
+
+    fn read_ahead(
+        &self,
+        schema: &Arc<Schema>,
+        after: Option<Position>,
+    ) -> AbortOnDropHandle<Result<Vec<Row>>> {
+        let (source, schema) = (Arc::clone(&self.source), Arc::clone(schema));
+        let (selection, chunk) = (self.selection.clone(), self.chunk);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            source
+                .read_chunk(&schema, &selection, after.as_ref(), &chunk)
+                .await
+        }))
     }
 
     fn take_page(&mut self) -> Page {
@@ -299,6 +322,7 @@ impl PgSource {
 }
 
 /// How much the next request asks for.
+#[derive(Clone, Copy)]
 struct Chunk {
     rows: usize,
     bytes: usize,
@@ -324,7 +348,7 @@ impl Chunk {
 }
 
 /// The last row of a page.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Position {
     id: String,
     /// In an old table, where a row's mode is part of its name.
