@@ -11,11 +11,13 @@ use std::{
 use futures::FutureExt;
 
 use crate::{
+    checkpoint::Checkpoint,
     config::{Args, Environment, JobFile, Mode, OutputFormat, OutputSettings, Parsed, Settings, parse_args},
     error::{Error, ErrorKind, Result},
     exit::ExitCode,
     logging,
-    report::{Ending, Event, Format, Ledger, Reporter, RunStarted, TOOL, VERSION},
+    rejects::RejectsFile,
+    report::{Ending, Event, Format, Ledger, Reporter, RunStarted, TOOL, VERSION, metrics},
     run::Run,
     shutdown::{Shutdown, StopReason},
 };
@@ -37,7 +39,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let no_job = JobFile::default();
     let job = read.as_ref().map_or(&no_job, |(_, job)| job);
     let mode = Mode::resolve(&args, job);
-    let output = OutputSettings::resolve(&args, job);
+    let mut output = OutputSettings::resolve(&args, job);
+    let files = output.check_files();
     let shutdown = Shutdown::default();
     let ledger = Ledger::new(mode);
     let reporter = Arc::new(Reporter::new(
@@ -54,8 +57,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }));
     let settings = logging::init(output.log_level.as_deref(), output.quiet)
         .and(read)
-        .and_then(|(environment, job)| Settings::resolve(&args, &job, &environment));
-    let ending = match settings {
+        .and_then(|(environment, job)| Settings::resolve(&args, &job, &environment))
+        .and_then(|settings| files.and_then(|()| check_files(&settings)).map(|()| settings));
+    let mut ending = match settings {
         Err(error) => {
             ledger.entries().errors.fatal(None, &error, 0);
             tell(&reporter, &error);
@@ -63,6 +67,15 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
         Ok(settings) => execute(&settings, &reporter, &ledger, &shutdown),
     };
+    if let Some(path) = &output.metrics
+        && let Err(error) = metrics::write(path, &ledger.report(&ending))
+    {
+        ledger.entries().errors.fatal(None, &error, 0);
+        tell(&reporter, &error);
+        if matches!(ending, Ending::Done) {
+            ending = Ending::of(&error);
+        }
+    }
     let report = ledger.report(&ending);
     let exit_code = report.exit_code;
     match reporter.finish(Box::new(report)) {
@@ -85,6 +98,12 @@ fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
         None => JobFile::default(),
     };
     Ok((environment, job))
+}
+
+/// What a run keeps for later ones can be written: told before the first request, not after the last one.
+fn check_files(settings: &Settings) -> Result<()> {
+    settings.rejects.as_deref().map_or(Ok(()), RejectsFile::check)?;
+    settings.checkpoint.as_deref().map_or(Ok(()), Checkpoint::check)
 }
 
 fn format(output: &OutputSettings) -> Format {

@@ -184,6 +184,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "What comes out")]
     pub report: Option<PathBuf>,
 
+    /// File for metrics of the run (Prometheus's text format), replaced atomically
+    #[arg(long, value_name = "FILE", help_heading = "What comes out")]
+    pub metrics: Option<PathBuf>,
+
     /// Log to standard error: off, error, warn, info, debug, trace, or a filter as in RUST_LOG [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "What comes out")]
     pub log_level: Option<String>,
@@ -261,6 +265,7 @@ impl Args {
                     args.output = value().and_then(|value| OutputFormat::from_str(&value, true).ok());
                 }
                 "--report" => args.report = value().map(PathBuf::from),
+                "--metrics" => args.metrics = value().map(PathBuf::from),
                 "--quiet" | "-q" => args.quiet = true,
                 "--dry-run" => args.dry_run = true,
                 "--verify-only" => args.verify_only = true,

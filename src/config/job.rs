@@ -66,6 +66,8 @@ pub struct JobFile {
     pub output: Option<OutputFormat>,
     /// File for the report.
     pub report: Option<PathBuf>,
+    /// File for the metrics.
+    pub metrics: Option<PathBuf>,
     /// Log filter.
     pub log_level: Option<String>,
     /// Print nothing but errors.

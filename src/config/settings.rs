@@ -13,6 +13,7 @@ use super::{
     Args, Environment, Field, JobFile, Origin, OutputFormat, Secret, Value, Values, env, job, nearest,
 };
 use crate::{
+    atomic_file,
     error::{Error, Result, Side},
     record::{CacheType, OnInvalid, Selection},
     storage::{self, Backend, ConnectOptions, Storage, Workspace},
@@ -163,6 +164,8 @@ pub struct OutputSettings {
     pub format: OutputFormat,
     /// File for the final report.
     pub report: Option<PathBuf>,
+    /// File for the metrics.
+    pub metrics: Option<PathBuf>,
     /// Log filter, in `RUST_LOG`'s words.
     pub log_level: Option<String>,
     /// Whether standard error holds errors alone.
@@ -220,11 +223,29 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_RETRIES: usize = 5;
 
 impl OutputSettings {
+    /// Forgets a file that cannot be written, so that it is told now, and not once more at the end of the run.
+    ///
+    /// # Errors
+    /// Such a file.
+    pub fn check_files(&mut self) -> Result<()> {
+        let checked =
+            [("--report", &mut self.report), ("--metrics", &mut self.metrics)].map(|(flag, file)| {
+                let checked = file.as_deref().map_or(Ok(()), atomic_file::check);
+                checked.map_err(|error| {
+                    let path = file.take().unwrap_or_default();
+                    Error::config(format!("{flag}: cannot write {}: {error}", path.display()))
+                        .with_remedy("name a file in a folder that is there and can be written")
+                })
+            });
+        checked.into_iter().collect()
+    }
+
     /// From flags and job file.
     pub fn resolve(args: &Args, job: &JobFile) -> Self {
         Self {
             format: args.output.or(job.output).unwrap_or_default(),
             report: args.report.clone().or_else(|| job.report.clone()),
+            metrics: args.metrics.clone().or_else(|| job.metrics.clone()),
             log_level: args.log_level.clone().or_else(|| job.log_level.clone()),
             quiet: args.quiet || said(job.quiet),
         }

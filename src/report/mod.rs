@@ -3,6 +3,7 @@
 mod event;
 mod human;
 mod ledger;
+pub mod metrics;
 mod model;
 mod reporter;
 

@@ -8,10 +8,10 @@ use migrate_llm_cache::{
     report::event_schema,
     storage::{Backend, backends},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    scene::{CACHE, SAMPLE, Scene},
+    scene::{CACHE, SAMPLE, Scene, value},
     support::place::copy_folder,
 };
 
@@ -28,6 +28,7 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
         ("exit codes", exit_codes()),
         ("events", events()),
         ("rejects", rejects()),
+        ("metrics", metrics()),
     ] {
         made = with_section(&made, name, &table);
     }
@@ -414,6 +415,46 @@ fn rejects() -> String {
             code(kind["const"].as_str().unwrap()),
             cell(kind["description"].as_str().unwrap().trim_end_matches('.'))
         );
+    }
+    text
+}
+
+/// Name, labels and help of every metric, from the file of a run that has them all.
+fn metrics() -> String {
+    let scene = Scene::new();
+    scene.cache(
+        "odd",
+        &json!({"default:extract:1": value("x"), "default:extract:2": 7}),
+    );
+    scene
+        .run("--source ./odd --target ./new --yes --verify full --metrics m.prom")
+        .expect(3);
+    let file = std::fs::read_to_string(scene.path("m.prom")).unwrap();
+    let mut text = String::from("| metric | its labels beside `migration` | |\n|---|---|---|\n");
+    let mut help = "";
+    let mut told = "";
+    for line in file.lines() {
+        if let Some((_, rest)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {
+            help = rest;
+        } else if let Some((name, labels)) = line.split_once('{')
+            && name != told
+        {
+            told = name;
+            // Every value is followed by the next name.
+            let labels: Vec<String> = labels
+                .split("=\"")
+                .filter_map(|part| part.rsplit([',', '{']).next())
+                .filter(|name| *name != "migration" && !name.contains('"'))
+                .map(code)
+                .collect();
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} |",
+                code(name),
+                labels.join(" "),
+                cell(help.trim_end_matches('.'))
+            );
+        }
     }
     text
 }

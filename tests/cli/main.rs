@@ -16,6 +16,7 @@ mod documents;
 mod exit_codes;
 mod job_file;
 mod json_files;
+mod metrics;
 mod mistakes;
 mod output;
 mod precedence;

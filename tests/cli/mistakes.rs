@@ -41,7 +41,12 @@ mistakes! {
     a_workspace_twice:
         "--source ./rag_storage --target ./new --workspace-map space1=a --workspace-map space1=b --yes";
     an_unknown_log_level: "--source ./rag_storage --target ./new --log-level loud=x=y";
-    a_report_in_a_folder_that_is_not_there: "--source ./none --target ./new --report ./no/report.json";
+    a_report_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --report ./no/report.json";
+    metrics_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --metrics ./no/cache.prom";
+    rejects_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --rejects ./no/rejects.jsonl";
+    a_checkpoint_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --checkpoint ./no/ckpt";
+    a_report_that_is_a_folder: "--source ./rag_storage --target ./new --yes --report ./rag_storage";
+    a_report_that_is_a_device: "--source ./rag_storage --target ./new --yes --report /dev/null";
     a_job_file_that_is_not_there: "--job nightly.yaml";
 }
 
