@@ -15,7 +15,7 @@ use crate::{
     config::{Args, Environment, JobFile, Mode, OutputFormat, OutputSettings, Parsed, Settings, parse_args},
     error::{Error, ErrorKind, Result},
     exit::ExitCode,
-    logging,
+    logging::{self, LogFormat},
     rejects::RejectsFile,
     report::{Ending, Event, Format, Ledger, Reporter, RunStarted, TOOL, VERSION, metrics},
     run::Run,
@@ -46,6 +46,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let reporter = Arc::new(Reporter::new(
         format(&output),
         output.quiet,
+        output.log_format,
         output.report.clone(),
         shutdown.clone(),
     ));
@@ -55,7 +56,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         pid: std::process::id(),
         mode,
     }));
-    let settings = logging::init(output.log_level.as_deref(), output.quiet)
+    let logging = logging::init(output.log_format, output.log_level.as_deref(), output.quiet);
+    tracing::info!(run_id = %reporter.run_id(), version = VERSION, ?mode, "run started");
+    let settings = logging
         .and(read)
         .and_then(|(environment, job)| Settings::resolve(&args, &job, &environment))
         .and_then(|settings| files.and_then(|()| check_files(&settings)).map(|()| settings));
@@ -65,7 +68,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             tell(&reporter, &error);
             Ending::of(&error)
         }
-        Ok(settings) => execute(&settings, &reporter, &ledger, &shutdown),
+        Ok(settings) => execute(&settings, output.log_format, &reporter, &ledger, &shutdown),
     };
     if let Some(path) = &output.metrics
         && let Err(error) = metrics::write(path, &ledger.report(&ending))
@@ -77,6 +80,18 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     }
     let report = ledger.report(&ending);
+    let totals = &report.totals;
+    tracing::info!(
+        run_id = %reporter.run_id(),
+        status = ?report.status,
+        exit_code = report.exit_code,
+        duration_ms = report.duration_ms,
+        written = totals.written,
+        skipped = totals.skipped,
+        rejected = totals.rejected,
+        not_attempted = totals.not_attempted,
+        "run ended"
+    );
     let exit_code = report.exit_code;
     match reporter.finish(Box::new(report)) {
         Ok(()) => code_of(&ending, exit_code),
@@ -139,11 +154,20 @@ fn tell(reporter: &Reporter, error: &Error) {
 }
 
 /// Runs what the settings say, and turns a panic into an ending.
-fn execute(settings: &Settings, reporter: &Arc<Reporter>, ledger: &Ledger, shutdown: &Shutdown) -> Ending {
-    std::panic::set_hook(Box::new(|panic| {
+fn execute(
+    settings: &Settings,
+    log_format: LogFormat,
+    reporter: &Arc<Reporter>,
+    ledger: &Ledger,
+    shutdown: &Shutdown,
+) -> Ending {
+    std::panic::set_hook(Box::new(move |panic| {
         // The payload may repeat data; the place is enough to find it.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let _ = writeln!(std::io::stderr(), "error: internal error at {place}");
+        match log_format {
+            LogFormat::Text => drop(writeln!(std::io::stderr(), "error: internal error at {place}")),
+            LogFormat::Json => tracing::error!(place, "internal error"),
+        }
     }));
     // One implementation of cryptography for all five storages. A second installation is refused, and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::settings::{OnConflict, VerifyLevel};
 use crate::{
     error::{Error, ErrorKind, Result},
+    logging::LogFormat,
     record::OnInvalid,
 };
 
@@ -192,6 +193,10 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", help_heading = "What comes out")]
     pub log_level: Option<String>,
 
+    /// How to write the log; json puts errors into it too [default: text]
+    #[arg(long, value_name = "FORMAT", help_heading = "What comes out")]
+    pub log_format: Option<LogFormat>,
+
     /// Print nothing on standard error but errors
     #[arg(long, short, help_heading = "What comes out")]
     pub quiet: bool,
@@ -266,6 +271,9 @@ impl Args {
                 }
                 "--report" => args.report = value().map(PathBuf::from),
                 "--metrics" => args.metrics = value().map(PathBuf::from),
+                "--log-format" => {
+                    args.log_format = value().and_then(|value| LogFormat::from_str(&value, true).ok());
+                }
                 "--quiet" | "-q" => args.quiet = true,
                 "--dry-run" => args.dry_run = true,
                 "--verify-only" => args.verify_only = true,

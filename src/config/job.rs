@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    logging::LogFormat,
     record::OnInvalid,
 };
 
@@ -70,6 +71,8 @@ pub struct JobFile {
     pub metrics: Option<PathBuf>,
     /// Log filter.
     pub log_level: Option<String>,
+    /// How to write the log.
+    pub log_format: Option<LogFormat>,
     /// Print nothing but errors.
     pub quiet: Option<Scalar<bool>>,
     /// Where the file is, and its text, for errors.

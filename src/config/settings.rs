@@ -15,6 +15,7 @@ use super::{
 use crate::{
     atomic_file,
     error::{Error, Result, Side},
+    logging::LogFormat,
     record::{CacheType, OnInvalid, Selection},
     storage::{self, Backend, ConnectOptions, Storage, Workspace},
 };
@@ -168,6 +169,8 @@ pub struct OutputSettings {
     pub metrics: Option<PathBuf>,
     /// Log filter, in `RUST_LOG`'s words.
     pub log_level: Option<String>,
+    /// How logs are written.
+    pub log_format: LogFormat,
     /// Whether standard error holds errors alone.
     pub quiet: bool,
 }
@@ -247,6 +250,7 @@ impl OutputSettings {
             report: args.report.clone().or_else(|| job.report.clone()),
             metrics: args.metrics.clone().or_else(|| job.metrics.clone()),
             log_level: args.log_level.clone().or_else(|| job.log_level.clone()),
+            log_format: args.log_format.or(job.log_format).unwrap_or_default(),
             quiet: args.quiet || said(job.quiet),
         }
     }

@@ -13,6 +13,7 @@ use super::{Envelope, Event, SCHEMA_VERSION, human};
 use crate::{
     atomic_file,
     error::{Error, ErrorKind, Result},
+    logging::LogFormat,
     shutdown::{Shutdown, StopReason},
 };
 
@@ -33,6 +34,7 @@ pub struct Reporter {
     run_id: Uuid,
     format: Format,
     quiet: bool,
+    log_format: LogFormat,
     report_file: Option<PathBuf>,
     shutdown: Shutdown,
     state: Mutex<State>,
@@ -46,11 +48,18 @@ struct State {
 
 impl Reporter {
     /// Begins a run. When standard output is closed by its reader, `shutdown` is asked to stop the run.
-    pub fn new(format: Format, quiet: bool, report_file: Option<PathBuf>, shutdown: Shutdown) -> Self {
+    pub fn new(
+        format: Format,
+        quiet: bool,
+        log_format: LogFormat,
+        report_file: Option<PathBuf>,
+        shutdown: Shutdown,
+    ) -> Self {
         Self {
             run_id: Uuid::now_v7(),
             format,
             quiet,
+            log_format,
             report_file,
             shutdown,
             state: Mutex::new(State {
@@ -90,15 +99,31 @@ impl Reporter {
         self.state().reported
     }
 
-    /// Says a sentence to a person, unless only errors are wanted.
+    /// The run: a UUID, version 7.
+    pub fn run_id(&self) -> Uuid {
+        self.run_id
+    }
+
+    /// Says a sentence to a person, unless only errors are wanted. Logs in JSON leave no room for words beside them.
     pub fn say(&self, text: &str) {
-        if !self.quiet {
+        if self.log_format == LogFormat::Json {
+            tracing::warn!("{text}");
+        } else if !self.quiet {
             write_stderr(text);
         }
     }
 
     /// Tells a person of an error and what to do about it.
     pub fn say_error(&self, error: &Error) {
+        if self.log_format == LogFormat::Json {
+            tracing::error!(
+                kind = error.kind().as_str(),
+                exit_code = error.exit_code().code(),
+                remedy = error.remedy(),
+                "{error}"
+            );
+            return;
+        }
         write_stderr(&format!("error: {error}"));
         if let Some(remedy) = error.remedy() {
             write_stderr(&format!("  what to do: {remedy}"));

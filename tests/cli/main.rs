@@ -16,6 +16,7 @@ mod documents;
 mod exit_codes;
 mod job_file;
 mod json_files;
+mod logs;
 mod metrics;
 mod mistakes;
 mod output;

@@ -40,7 +40,8 @@ mistakes! {
         "--source ./rag_storage --target ./new --workspace-map space1=a --workspace-map space2=a --yes";
     a_workspace_twice:
         "--source ./rag_storage --target ./new --workspace-map space1=a --workspace-map space1=b --yes";
-    an_unknown_log_level: "--source ./rag_storage --target ./new --log-level loud=x=y";
+    an_unknown_log_level: "--source ./rag_storage --target ./new --log-level warnn";
+    a_log_filter_that_cannot_be_read: "--source ./rag_storage --target ./new --log-level loud=x=y";
     a_report_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --report ./no/report.json";
     metrics_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --metrics ./no/cache.prom";
     rejects_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --rejects ./no/rejects.jsonl";
