@@ -55,6 +55,9 @@ python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name
 headline "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 
+headline "operation: metrics, man page, completions, recipes, examples"
+ci/operation.sh
+
 headline "servers"
 if ! scripts/services.sh status >/dev/null 2>&1; then stop_servers=1; fi
 scripts/services.sh up

@@ -2,19 +2,20 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Parser, ValueEnum, error::ErrorKind as ClapErrorKind};
+use clap::{Parser, ValueEnum, ValueHint, error::ErrorKind as ClapErrorKind};
 use serde::Deserialize;
 
-use super::settings::{OnConflict, VerifyLevel};
+use super::{
+    generate::{self, Generate},
+    settings::{OnConflict, VerifyLevel},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     logging::LogFormat,
     record::OnInvalid,
 };
 
-const EXAMPLES: &str = "\
-Examples:
-  Look first: connect, check and count both sides, write nothing
+pub(super) const EXAMPLES: &str = "  Look first: connect, check and count both sides, write nothing
     migrate-llm-cache --source ./rag_storage --target redis://localhost:6379 \\
       --dry-run
 
@@ -26,15 +27,15 @@ Examples:
     migrate-llm-cache --source json --target postgres --all-workspaces --yes
 
   The same from a job file, for cron and CI
-    migrate-llm-cache --job nightly.yaml --yes --report run.json
+    migrate-llm-cache --job nightly.yaml --yes --report run.json";
 
+pub(super) const STORAGES: &str = "\
 STORAGE is a kind or a place. Kinds: json, redis, postgres, mongo, opensearch,
 or LightRAG's class name; LightRAG's environment then says where it is. Places:
 a working directory or a cache file, redis://, rediss://, postgres://,
-mongodb://, mongodb+srv://, and http:// or https:// for OpenSearch.
+mongodb://, mongodb+srv://, and http:// or https:// for OpenSearch.";
 
-Exit codes:
-    0  done, or nothing to do
+pub(super) const EXIT_CODES: &str = "    0  done, or nothing to do
     1  internal error: a bug
     2  usage or configuration, a missing --yes too
     3  done, but some records were rejected
@@ -59,20 +60,20 @@ Exit codes:
     long_about = "Moves LightRAG's LLM response cache between any two of JSON, Redis, PostgreSQL, MongoDB and \
                   OpenSearch. Never prompts, never changes the source, and writes to the target only with --yes.",
     after_help = "Add --help for examples and exit codes.",
-    after_long_help = EXAMPLES,
+    after_long_help = format!("Examples:\n{EXAMPLES}\n\n{STORAGES}\n\nExit codes:\n{EXIT_CODES}"),
     max_term_width = 110
 )]
 pub struct Args {
     /// Job file (YAML) with any of these settings; flags win over it
-    #[arg(long, value_name = "FILE", help_heading = "What")]
+    #[arg(long, value_name = "FILE", help_heading = "What", value_hint = ValueHint::FilePath)]
     pub job: Option<PathBuf>,
 
     /// Where to read: a kind of storage or a place
-    #[arg(long, value_name = "STORAGE", help_heading = "What")]
+    #[arg(long, value_name = "STORAGE", help_heading = "What", value_hint = ValueHint::AnyPath)]
     pub source: Option<String>,
 
     /// Where to write: a kind of storage or a place
-    #[arg(long, value_name = "STORAGE", help_heading = "What")]
+    #[arg(long, value_name = "STORAGE", help_heading = "What", value_hint = ValueHint::AnyPath)]
     pub target: Option<String>,
 
     /// Workspace on both sides
@@ -158,7 +159,7 @@ pub struct Args {
     pub verify_only: bool,
 
     /// File that keeps how far the run came
-    #[arg(long, value_name = "FILE", help_heading = "How")]
+    #[arg(long, value_name = "FILE", help_heading = "How", value_hint = ValueHint::FilePath)]
     pub checkpoint: Option<PathBuf>,
 
     /// Go on where the run that wrote the checkpoint stopped
@@ -166,7 +167,7 @@ pub struct Args {
     pub resume: bool,
 
     /// File for rejected records (JSON lines), which a later run can take as its --source
-    #[arg(long, value_name = "FILE", help_heading = "How")]
+    #[arg(long, value_name = "FILE", help_heading = "How", value_hint = ValueHint::FilePath)]
     pub rejects: Option<PathBuf>,
 
     /// Move what stands before the damage of a damaged JSON file
@@ -182,11 +183,11 @@ pub struct Args {
     pub output: Option<OutputFormat>,
 
     /// File for the final report (JSON), replaced atomically
-    #[arg(long, value_name = "FILE", help_heading = "What comes out")]
+    #[arg(long, value_name = "FILE", help_heading = "What comes out", value_hint = ValueHint::FilePath)]
     pub report: Option<PathBuf>,
 
     /// File for metrics of the run (Prometheus's text format), replaced atomically
-    #[arg(long, value_name = "FILE", help_heading = "What comes out")]
+    #[arg(long, value_name = "FILE", help_heading = "What comes out", value_hint = ValueHint::FilePath)]
     pub metrics: Option<PathBuf>,
 
     /// Log to standard error: off, error, warn, info, debug, trace, or a filter as in RUST_LOG [default: warn]
@@ -200,6 +201,10 @@ pub struct Args {
     /// Print nothing on standard error but errors
     #[arg(long, short, help_heading = "What comes out")]
     pub quiet: bool,
+
+    /// Print completions for a shell, or the man page, and do nothing else
+    #[arg(long, value_name = "WHAT", help_heading = "What comes out", exclusive = true)]
+    pub generate: Option<Generate>,
 }
 
 /// What stands on standard output.
@@ -220,7 +225,7 @@ pub enum OutputFormat {
 pub enum Parsed {
     /// Flags to act on.
     Args(Box<Args>),
-    /// Text that was asked for: help or version.
+    /// Text that was asked for: help, version, completions, the man page.
     Text(String),
 }
 
@@ -230,6 +235,9 @@ pub enum Parsed {
 /// An unknown flag, a wrong value, flags that exclude each other.
 pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed> {
     match Args::try_parse_from(arguments) {
+        Ok(Args {
+            generate: Some(what), ..
+        }) => Ok(Parsed::Text(generate::text(what))),
         Ok(args) => Ok(Parsed::Args(Box::new(args))),
         Err(error)
             if matches!(

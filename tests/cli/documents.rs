@@ -240,7 +240,7 @@ fn flags() -> String {
 /// The field of the job file that does what a flag does.
 fn job_field(flag: &str) -> String {
     match flag {
-        "job" | "help" | "version" => String::new(),
+        "job" | "generate" | "help" | "version" => String::new(),
         "workspace" => "workspaces: NAME".to_owned(),
         "source-workspace" | "target-workspace" | "workspace-map" => {
             "workspaces: [{ from: A, to: B }]".to_owned()
@@ -476,6 +476,9 @@ fn the_commands_of_the_readme_are_understood() {
             .trim_start_matches("run() { ")
             .split_once("migrate-llm-cache --")?;
         let end = command.find([';', '|', '>', '#']).unwrap_or(command.len());
+        let end = command
+            .find(" 2>")
+            .map_or(end, |redirection| redirection.min(end));
         Some(format!("migrate-llm-cache --{}", &command[..end]))
     });
     let mut number = 0;

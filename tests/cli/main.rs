@@ -14,6 +14,7 @@ mod scene;
 
 mod documents;
 mod exit_codes;
+mod generate;
 mod job_file;
 mod json_files;
 mod logs;
