@@ -120,6 +120,11 @@ impl Run<'_> {
             }
         };
         self.tell_plan(&*source, &*target, &pairs);
+        let cautions: BTreeSet<String> = [source.caution(), target.caution()]
+            .into_iter()
+            .flatten()
+            .collect();
+        cautions.into_iter().for_each(|caution| self.warn(caution));
         self.check_containers(&*source, &*target, &pairs).await?;
         let mut prepared = Vec::with_capacity(pairs.len());
         for pair in pairs {
