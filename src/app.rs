@@ -17,7 +17,7 @@ use crate::{
     exit::ExitCode,
     logging::{self, LogFormat},
     rejects::RejectsFile,
-    report::{Ending, Event, Format, Ledger, Reporter, RunStarted, TOOL, VERSION, metrics},
+    report::{self, Ending, Event, Format, Ledger, Reporter, RunStarted, TOOL, VERSION, metrics},
     run::Run,
     shutdown::{Shutdown, StopReason},
 };
@@ -57,7 +57,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         mode,
     }));
     let logging = logging::init(output.log_format, output.log_level.as_deref(), output.quiet);
-    tracing::info!(run_id = %reporter.run_id(), version = VERSION, ?mode, "run started");
+    tracing::info!(run_id = %reporter.run_id(), version = VERSION, mode = report::word(&mode), "run started");
     let settings = logging
         .and(read)
         .and_then(|(environment, job)| Settings::resolve(&args, &job, &environment))
@@ -83,7 +83,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let totals = &report.totals;
     tracing::info!(
         run_id = %reporter.run_id(),
-        status = ?report.status,
+        status = report::word(&report.status),
         exit_code = report.exit_code,
         duration_ms = report.duration_ms,
         written = totals.written,

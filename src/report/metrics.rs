@@ -12,9 +12,8 @@
 use std::{fmt::Write as _, io::ErrorKind::NotFound, path::Path};
 
 use jiff::Timestamp;
-use serde::Serialize;
 
-use super::{Report, Status, Totals};
+use super::{Report, Status, Totals, word};
 use crate::{
     atomic_file,
     config::Mode,
@@ -311,12 +310,6 @@ const STATUSES: [Status; 6] = [
     Status::Interrupted,
     Status::Differences,
 ];
-
-/// The word that the report has for it.
-fn word(value: &impl Serialize) -> String {
-    let text = serde_json::to_string(value).unwrap_or_default();
-    text.trim_matches('"').to_owned()
-}
 
 /// The value of a label as it stands between quotes.
 fn escaped(value: &str) -> String {

@@ -16,6 +16,7 @@ use crate::{
 };
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/examples");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrate.example.yaml");
 
 #[test]
@@ -469,8 +470,11 @@ fn lower_first(text: &str) -> String {
 
 /// Every command that the README tells to type can be read.
 #[test]
-fn the_commands_of_the_readme_are_understood() {
-    let text = std::fs::read_to_string(README).unwrap();
+fn the_commands_of_the_readme_and_of_the_examples_are_understood() {
+    let mut text = std::fs::read_to_string(README).unwrap();
+    for file in std::fs::read_dir(EXAMPLES).unwrap() {
+        text.push_str(&std::fs::read_to_string(file.unwrap().path()).unwrap());
+    }
     let commands = text.lines().filter_map(|line| {
         let (_, command) = line
             .trim_start_matches("run() { ")
