@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     checkpoint::{Checkpoint, Progress},
-    config::{Endpoint, Mode, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair},
+    config::{Endpoint, Mode, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair, nearest},
     error::{Error, ErrorKind, Result, Side},
     pipeline::{self, Move},
     rejects::RejectsFile,
@@ -154,10 +154,32 @@ impl Run<'_> {
         if !others.is_empty() {
             let names: Vec<String> = others.iter().map(ToString::to_string).collect();
             self.warn(format!(
-                "the source has caches in these workspaces: {}",
-                names.join(", ")
+                "the source has caches in these workspaces: {}{}",
+                names.join(", "),
+                self.meant_workspace(&others)
             ));
         }
+    }
+
+    /// What of these a workspace without records may be a misspelling of.
+    fn meant_workspace(&self, others: &[Workspace]) -> String {
+        let WorkspaceChoice::Pairs(pairs) = &self.settings.workspaces else {
+            return String::new();
+        };
+        let is_there = |name: &str| others.iter().any(|other| other.name() == name);
+        for asked in pairs.iter().map(|pair| pair.from.name()) {
+            if asked.contains(',') && asked.split(',').all(|name| is_there(name.trim())) {
+                return "; name several with --workspace-map A=A --workspace-map B=B".to_owned();
+            }
+            let alike = others
+                .iter()
+                .find(|other| other.name().eq_ignore_ascii_case(asked));
+            let known = others.iter().map(Workspace::name).filter(|name| !name.is_empty());
+            if let Some(near) = alike.map(Workspace::name).or_else(|| nearest(asked, known)) {
+                return format!("; did you mean {near}?");
+            }
+        }
+        String::new()
     }
 
     fn warn(&self, message: String) {

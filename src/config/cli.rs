@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Parser, ValueEnum, ValueHint, error::ErrorKind as ClapErrorKind};
+use clap::{
+    Parser, ValueEnum, ValueHint,
+    error::{ContextKind, ContextValue, ErrorKind as ClapErrorKind},
+};
 use serde::Deserialize;
 
 use super::{
@@ -257,9 +260,40 @@ pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parse
                 .unwrap_or_default();
             let message = message.trim_start_matches("error: ").split_whitespace();
             let message = message.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
-            Err(Error::new(ErrorKind::Usage, message))
+            let unknown = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::String(argument)) if error.kind() == ClapErrorKind::UnknownArgument => {
+                    argument
+                }
+                _ => return Err(Error::new(ErrorKind::Usage, message)),
+            };
+            Err(match meant(unknown) {
+                // Better than what is spelt alike.
+                Some(hint) => Error::new(ErrorKind::Usage, format!("unexpected argument '{unknown}' found"))
+                    .with_remedy(hint),
+                None => Error::new(ErrorKind::Usage, message),
+            })
         }
     }
+}
+
+/// What to say of an argument that is none, but known from other programs.
+fn meant(argument: &str) -> Option<&'static str> {
+    Some(match argument {
+        "--from" | "--src" | "--input" | "-s" => "the side that is read is --source",
+        "--to" | "--dst" | "--dest" | "--destination" | "-t" => "the side that is written is --target",
+        "--overwrite" | "--replace" | "--force" | "--skip" | "--skip-existing" | "-f" => {
+            "what becomes of records that are there already says --on-conflict overwrite, skip, newer or fail"
+        }
+        "--config" | "-c" => "a file with settings is --job",
+        "-y" => "to write without being asked, write --yes in full",
+        "-n" | "--check" => "to look without writing, use --dry-run",
+        "--verbose" | "-v" | "--debug" => "for more words, use --log-level info or debug",
+        argument if !argument.starts_with('-') => {
+            "name both sides with flags: --source ./rag_storage --target redis://localhost:6379; quote a value that \
+             holds spaces"
+        }
+        _ => return None,
+    })
 }
 
 impl Args {

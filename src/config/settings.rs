@@ -688,7 +688,11 @@ fn read_place(text: &str) -> Result<Place> {
         let message = format!("an address of {} begins with {scheme}://", backend.title());
         return Err(Error::config(message).with_remedy(format!("write {scheme}://user:password@host")));
     }
-    if text.contains('@') && !std::path::Path::new(text).exists() {
+    let names_a_port = |text: &str| {
+        text.rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    };
+    if (text.contains('@') || names_a_port(text)) && !std::path::Path::new(text).exists() {
         return Err(Error::config("this looks like an address without a scheme")
             .with_remedy("write scheme://user:password@host, or the name of a file that is there"));
     }
@@ -712,7 +716,7 @@ fn read_place(text: &str) -> Result<Place> {
                 .unwrap_or_default();
             Err(
                 Error::config(format!("`{text}` is no kind of storage{hint}")).with_remedy(format!(
-                    "known: {}; a path is written with a slash: ./{text}",
+                    "known: {}; LIGHTRAG_KV_STORAGE says which one LightRAG uses; a path is written with a slash: ./{text}",
                     storage::names()
                 )),
             )
@@ -746,7 +750,15 @@ fn read_settings(
         })?,
         (None, Some(place)) => place.backend,
         (None, None) => {
-            let what = format!("missing; expected one of {}", storage::names());
+            // One who thinks of `postgres:` with its fields below it.
+            let nested = settings
+                .keys()
+                .filter_map(serde_yaml::Value::as_str)
+                .find(|name| storage::find(name).is_some());
+            let hint = nested
+                .map(|name| format!("; write `kind: {name}` beside its fields"))
+                .unwrap_or_default();
+            let what = format!("missing; expected one of {}{hint}", storage::names());
             return Err(job.error(&path("kind"), &what));
         }
     };
@@ -778,8 +790,7 @@ fn read_settings(
                 )
             };
             let hint = nearest(name, known())
-                .map(|near| format!("; did you mean `{near}`?"))
-                .unwrap_or_default();
+                .map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
             let list = known().collect::<Vec<_>>().join(", ");
             return Err(job.error(
                 &path(name),
