@@ -12,13 +12,13 @@ use std::{
 
 use crate::{
     checkpoint::{Checkpoint, Progress},
-    config::{Endpoint, Mode, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair},
+    config::{Endpoint, Mode, Route, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair},
     error::{Error, ErrorKind, Result, Side},
     pipeline::{self, Move},
     rejects::RejectsFile,
     report::{
-        CountEvent, CountProgressEvent, Event, Ledger, PlanEvent, PlanOptions, Reporter, Verification,
-        VerifyNumbers, WarningEvent, WorkspaceReport,
+        CountEvent, CountProgressEvent, Ending, Event, Ledger, PlanEvent, PlanOptions, Reporter,
+        Verification, VerifyNumbers, WarningEvent, WorkspaceReport,
     },
     retry::{FIRST_WAIT, Purpose, Retrier},
     shutdown::{Shutdown, StopReason},
@@ -42,31 +42,54 @@ pub struct Run<'a> {
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
-    /// Does it all. `Ok(Some(_))` where somebody stopped it.
+    /// Does it all.
     ///
     /// # Errors
     /// What ended it. It is in the ledger.
-    pub async fn execute(&self) -> Result<Option<StopReason>> {
+    pub async fn execute(&self, route: &Route) -> Result<Ending> {
         // Until the first write there is nothing to bring to an end.
         let prepared = tokio::select! {
-            () = self.shutdown.stopped() => return Ok(self.shutdown.reason()),
-            prepared = self.prepare() => prepared.inspect_err(|error| self.enter(error))?,
+            () = self.shutdown.stopped() => return Ok(self.stopped()),
+            prepared = self.prepare_route(route) => prepared?,
         };
+        self.carry_out(&prepared, self.settings.yes).await
+    }
+
+    /// The ending of a run that somebody stopped.
+    pub fn stopped(&self) -> Ending {
+        self.shutdown.reason().map_or(Ending::Done, Ending::Stopped)
+    }
+
+    /// Moves and compares what was prepared; writes only where that was `confirmed`.
+    ///
+    /// # Errors
+    /// What ended it. It is in the ledger.
+    pub async fn carry_out(&self, prepared: &[Prepared], confirmed: bool) -> Result<Ending> {
         match self.settings.mode {
-            Mode::DryRun => return Ok(None),
+            Mode::DryRun => return Ok(Ending::Done),
             Mode::Verify => {}
+            Mode::Migrate if !confirmed => {
+                let error = Error::new(
+                    ErrorKind::NotConfirmed,
+                    "nothing was written: writing to the target needs --yes",
+                );
+                self.enter(&error);
+                return Err(error);
+            }
             Mode::Migrate => {
-                if let Some(reason) = self.migrate(&prepared).await? {
-                    return Ok(Some(reason));
+                if let Some(reason) = self.migrate(prepared).await? {
+                    return Ok(Ending::Stopped(reason));
                 }
             }
         }
         if self.settings.verify == VerifyLevel::Off {
-            return Ok(None);
+            return Ok(Ending::Done);
         }
         tokio::select! {
-            () = self.shutdown.stopped() => Ok(self.shutdown.reason()),
-            verified = self.verify(&prepared) => verified.inspect_err(|error| self.enter(error)).map(|()| None),
+            () = self.shutdown.stopped() => Ok(self.stopped()),
+            verified = self.verify(prepared) => {
+                verified.inspect_err(|error| self.enter(error)).map(|()| Ending::Done)
+            }
         }
     }
 
@@ -96,44 +119,94 @@ impl Run<'_> {
         self.retrier().run(purpose, request).await
     }
 
-    /// Connects, checks, tells the plan and counts.
-    async fn prepare(&self) -> Result<Vec<Prepared>> {
-        let settings = self.settings;
-        let (source, target) =
-            tokio::try_join!(self.connect(&settings.source), self.connect(&settings.target))?;
-        {
-            let mut entries = self.ledger.entries();
-            entries.source = Some(source.location());
-            entries.target = Some(target.location());
-        }
-        let pairs = match &settings.workspaces {
-            WorkspaceChoice::Pairs(pairs) => pairs.clone(),
-            WorkspaceChoice::All => {
-                let workspaces = self.ask(Side::Source, "listing workspaces", async || {
-                    source.workspaces().await
-                });
-                let same = |workspace: Workspace| WorkspacePair {
-                    from: workspace.clone(),
-                    to: workspace,
-                };
-                workspaces.await?.into_iter().map(same).collect()
-            }
-        };
-        self.tell_plan(&*source, &*target, &pairs);
-        self.check_containers(&*source, &*target, &pairs).await?;
+    async fn prepare_route(&self, route: &Route) -> Result<Vec<Prepared>> {
+        let connected = tokio::try_join!(
+            self.connect_source(&route.source),
+            self.connect_target(&route.target)
+        );
+        let (source, target) = connected.inspect_err(|error| self.enter(error))?;
+        self.prepare(source, target, &route.workspaces).await
+    }
+
+    /// Connects to the source.
+    ///
+    /// # Errors
+    /// Wrong settings, an unreachable server, a refused login. They are not in the ledger: somebody may choose anew.
+    pub async fn connect_source(&self, endpoint: &Endpoint) -> Result<Connected<dyn Source>> {
+        let storage = self.connect(endpoint).await?;
+        self.ledger.entries().source = Some(storage.location());
+        Ok(Connected::new(storage))
+    }
+
+    /// Connects to the target.
+    ///
+    /// # Errors
+    /// As [`Run::connect_source`].
+    pub async fn connect_target(&self, endpoint: &Endpoint) -> Result<Connected<dyn Target>> {
+        let storage = self.connect(endpoint).await?;
+        self.ledger.entries().target = Some(storage.location());
+        Ok(Connected::new(storage))
+    }
+
+    /// Checks, tells the plan and counts what was not counted yet.
+    ///
+    /// # Errors
+    /// What ended the run. It is in the ledger.
+    pub async fn prepare(
+        &self,
+        source: Connected<dyn Source>,
+        target: Connected<dyn Target>,
+        workspaces: &WorkspaceChoice,
+    ) -> Result<Vec<Prepared>> {
+        let prepared = self.check_and_count(source, target, workspaces).await;
+        prepared.inspect_err(|error| self.enter(error))
+    }
+
+    async fn check_and_count(
+        &self,
+        mut source: Connected<dyn Source>,
+        mut target: Connected<dyn Target>,
+        workspaces: &WorkspaceChoice,
+    ) -> Result<Vec<Prepared>> {
+        let pairs = self.pairs(&*source.storage, workspaces).await?;
+        self.tell_plan(&*source.storage, &*target.storage, &pairs);
+        self.check_containers(&*source.storage, &*target.storage, &pairs)
+            .await?;
         let mut prepared = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            prepared.push(self.prepare_pair(&*source, &target, pair).await?);
+            prepared.push(self.prepare_pair(&mut source, &mut target, pair).await?);
         }
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
-        if total == 0 && settings.fail_on_empty {
+        if total == 0 && self.settings.fail_on_empty {
             return Err(Error::new(ErrorKind::Empty, "the source has nothing to migrate")
                 .with_remedy("check source, workspace and types, or leave out --fail-on-empty"));
         }
-        if total == 0 && settings.workspaces != WorkspaceChoice::All {
-            self.hint_at_other_workspaces(&*source).await;
+        if total == 0 && *workspaces != WorkspaceChoice::All {
+            self.hint_at_other_workspaces(&*source.storage).await;
         }
         Ok(prepared)
+    }
+
+    /// The pairs of workspaces that a choice stands for.
+    ///
+    /// # Errors
+    /// The source failed.
+    pub async fn pairs(
+        &self,
+        source: &dyn Storage,
+        workspaces: &WorkspaceChoice,
+    ) -> Result<Vec<WorkspacePair>> {
+        if let WorkspaceChoice::Pairs(pairs) = workspaces {
+            return Ok(pairs.clone());
+        }
+        let listing = self.ask(Side::Source, "listing workspaces", async || {
+            source.workspaces().await
+        });
+        let same = |workspace: Workspace| WorkspacePair {
+            from: workspace.clone(),
+            to: workspace,
+        };
+        Ok(listing.await?.into_iter().map(same).collect())
     }
 
     /// A misspelt workspace is one without records; a list of those that are there helps to see it.
@@ -285,22 +358,62 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Opens a workspace of the source and counts it, unless that was done already.
+    ///
+    /// # Errors
+    /// The source failed.
+    pub async fn count_source<'s>(
+        &self,
+        source: &'s mut Connected<dyn Source>,
+        workspace: &Workspace,
+    ) -> Result<&'s Counted<dyn Source>> {
+        if !source.counted.contains_key(workspace) {
+            let storage = &source.storage;
+            let opening = self.ask(Side::Source, "opening the source", async || {
+                storage.source(workspace).await
+            });
+            let opened = opening.await?;
+            let count = self.count(Side::Source, workspace, &*opened).await?;
+            source
+                .counted
+                .insert(workspace.clone(), Counted { opened, count });
+        }
+        Ok(&source.counted[workspace])
+    }
+
+    /// Opens a workspace of the target and counts it, unless that was done already.
+    ///
+    /// # Errors
+    /// The target failed.
+    pub async fn count_target<'t>(
+        &self,
+        target: &'t mut Connected<dyn Target>,
+        workspace: &Workspace,
+    ) -> Result<&'t Counted<dyn Target>> {
+        if !target.counted.contains_key(workspace) {
+            let storage = &target.storage;
+            let opening = self.ask(Side::Target, "opening the target", async || {
+                storage.target(workspace).await
+            });
+            let opened = opening.await?;
+            let count = self.count(Side::Target, workspace, &*opened.reader()).await?;
+            target
+                .counted
+                .insert(workspace.clone(), Counted { opened, count });
+        }
+        Ok(&target.counted[workspace])
+    }
+
     async fn prepare_pair(
         &self,
-        source: &dyn Storage,
-        target_storage: &Arc<dyn Storage>,
+        source: &mut Connected<dyn Source>,
+        target: &mut Connected<dyn Target>,
         pair: WorkspacePair,
     ) -> Result<Prepared> {
-        let opening = self.ask(Side::Source, "opening the source", async || {
-            source.source(&pair.from).await
-        });
-        let source = opening.await?;
-        let opening = self.ask(Side::Target, "opening the target", async || {
-            target_storage.target(&pair.to).await
-        });
-        let target = opening.await?;
-        let count = self.count(Side::Source, &pair.from, &*source).await?;
-        let before = self.count(Side::Target, &pair.to, &*target.reader()).await?;
+        let counted = self.count_source(source, &pair.from).await?;
+        let (source, count) = (Arc::clone(&counted.opened), counted.count.clone());
+        let counted = self.count_target(target, &pair.to).await?;
+        let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
         let mut report = WorkspaceReport {
             from: pair.from.clone(),
             to: pair.to.clone(),
@@ -321,16 +434,19 @@ impl Run<'_> {
         Ok(Prepared {
             pair,
             source,
-            target,
-            target_storage: Arc::clone(target_storage),
+            target: opened,
+            target_storage: Arc::clone(&target.storage),
             count,
+            before,
         })
     }
 
     async fn count(&self, side: Side, workspace: &Workspace, storage: &dyn Source) -> Result<Count> {
         let started = Instant::now();
         let told = AtomicU64::new(0);
+        self.reporter.counting(side, workspace, 0);
         let progress = |scanned: u64| {
+            self.reporter.counting(side, workspace, scanned);
             let tick = started.elapsed().as_millis() / PROGRESS_EVERY.as_millis();
             let tick = u64::try_from(tick).unwrap_or(u64::MAX);
             if told.swap(tick, Ordering::Relaxed) < tick {
@@ -370,14 +486,6 @@ impl Run<'_> {
     /// Moves every workspace. The targets of all are prepared before the first one is written to, since preparing is
     /// also the last check.
     async fn migrate(&self, prepared: &[Prepared]) -> Result<Option<StopReason>> {
-        if !self.settings.yes {
-            let error = Error::new(
-                ErrorKind::NotConfirmed,
-                "nothing was written: writing to the target needs --yes",
-            );
-            self.enter(&error);
-            return Err(error);
-        }
         let mut files = self.open_files(prepared).inspect_err(|error| self.enter(error))?;
         let mut told = BTreeSet::new();
         for pair in prepared.iter().filter(|pair| pair.has_records()) {
@@ -540,18 +648,43 @@ struct Files {
     progress: Progress,
 }
 
+/// A side that is connected to, and those of its workspaces that were opened and counted.
+pub struct Connected<T: ?Sized> {
+    /// The storage.
+    pub storage: Arc<dyn Storage>,
+    counted: BTreeMap<Workspace, Counted<T>>,
+}
+
+impl<T: ?Sized> Connected<T> {
+    fn new(storage: Arc<dyn Storage>) -> Self {
+        let counted = BTreeMap::new();
+        Self { storage, counted }
+    }
+}
+
+/// A workspace that was opened and counted.
+pub struct Counted<T: ?Sized> {
+    opened: Arc<T>,
+    /// Its selected records.
+    pub count: Count,
+}
+
 /// A workspace that is ready to be moved.
-struct Prepared {
-    pair: WorkspacePair,
+pub struct Prepared {
+    /// The workspace, and where it goes.
+    pub pair: WorkspacePair,
+    /// The selected records of the source.
+    pub count: Count,
+    /// Those that the target has already.
+    pub before: Count,
     source: Arc<dyn Source>,
     target: Arc<dyn Target>,
     target_storage: Arc<dyn Storage>,
-    count: Count,
 }
 
 impl Prepared {
     /// Whether there may be something to move.
-    fn has_records(&self) -> bool {
+    pub fn has_records(&self) -> bool {
         self.count.total() > 0 || !self.count.exact
     }
 }

@@ -298,6 +298,30 @@ pub struct Report {
     pub next: String,
 }
 
+impl Report {
+    /// What of a run that came to its end was left behind, in a sentence; `None` where nothing was.
+    pub fn left_behind(&self) -> Option<String> {
+        if self.status != Status::Partial {
+            return None;
+        }
+        if self.totals.rejected == 0 {
+            return Some("what stands behind the damage of the source was not moved".to_owned());
+        }
+        let kinds: Vec<String> = self
+            .errors
+            .by_kind
+            .iter()
+            .map(|(kind, number)| format!("{kind} {number}"))
+            .collect();
+        Some(format!(
+            "{} of {} records were rejected ({})",
+            self.totals.rejected,
+            self.totals.selected,
+            kinds.join(", ")
+        ))
+    }
+}
+
 /// A part of a whole in percent, two decimals, cut so that only all of it is 100; 100 where there is no whole.
 pub fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
