@@ -20,7 +20,7 @@ use crate::{
     interactive, logging,
     report::{Ending, Event, Ledger, Output, Palette, Reporter, RunStarted, TOOL, VERSION, Voice},
     run::Run,
-    shutdown::{Shutdown, StopReason},
+    shutdown::Shutdown,
 };
 
 /// Runs the program.
@@ -206,10 +206,8 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> Ending {
     });
     let ending = match outcome {
         Ok(Ok(ending)) => {
-            if let Ending::Stopped(reason) = &ending
-                && *reason != StopReason::OutputClosed
-            {
-                reporter.say(&format!("stopped: {}", reason.as_str()));
+            if let Ending::Stopped(reason) = ending {
+                reporter.say_stopped(reason);
             }
             ending
         }

@@ -276,7 +276,8 @@ impl Guide<'_> {
         if self.prompt.yes("Continue? (y/n)").await? {
             return Ok(true);
         }
-        let error = Error::new(ErrorKind::NotConfirmed, "nothing was written: the answer was no");
+        let error = Error::new(ErrorKind::NotConfirmed, "nothing was written: the answer was no")
+            .with_remedy("run it again and answer y, or choose another --on-conflict");
         Err(Way::Failed(self.entered(error)))
     }
 

@@ -35,15 +35,14 @@ impl Words {
         for field in backend.fields() {
             let name = field.variable.unwrap_or(field.name);
             match values.get(field.name).map(|value| &value.origin) {
+                Some(Origin::Default) if field.variable.is_none() => {}
                 Some(Origin::Default) => {
                     defaults.push(default_of(name, field.default.unwrap_or_default()));
                 }
                 Some(origin) => {
                     let mark = self.palette.good("✓");
-                    let line = cut(
-                        &format!("{name}: {}", place(origin)),
-                        self.width.saturating_sub(2),
-                    );
+                    let line = format!("{name} ({})", whence(origin));
+                    let line = cut(&line, self.width.saturating_sub(2));
                     let _ = write!(text, "\n{mark} {line}");
                 }
                 None if missing.contains(&field.name) => {
@@ -72,7 +71,7 @@ impl Words {
             endpoint.backend.class_name()
         );
         if let Some((workspace, origin)) = workspace {
-            let line = format!("- Workspace: {workspace} ({})", place(origin));
+            let line = format!("- Workspace: {workspace} ({})", origin);
             let _ = write!(text, "\n{}", cut(&line, self.width));
         }
         text
@@ -139,12 +138,15 @@ impl Words {
                 .iec()
         );
         if there > 0 {
-            let warning = format!("Warning: the target has {} records already.", grouped(there));
+            let warning = format!(
+                "Warning: the target has {} records already. {}",
+                grouped(there),
+                what_becomes_of_them(settings.on_conflict)
+            );
             let _ = write!(
                 text,
-                "\n{} {}",
-                self.palette.caution(&warning),
-                wrap(what_becomes_of_them(settings.on_conflict), self.width, "").replacen(' ', " ", 1)
+                "\n{}",
+                self.palette.caution(&wrap(&warning, self.width, ""))
             );
         }
         text
@@ -177,10 +179,11 @@ fn in_words(count: &Count) -> String {
     format!("{about}{}{types}", grouped(count.total()))
 }
 
-/// Where a value came from, in the words of the guide.
-fn place(origin: &Origin) -> String {
+/// Where a setting came from whose name is told beside it.
+fn whence(origin: &Origin) -> String {
     match origin {
-        Origin::Variable(name) => format!("{name} in the environment"),
+        Origin::Variable(_) => "environment".to_owned(),
+        Origin::DotEnv(file, _) => file.display().to_string(),
         other => other.to_string(),
     }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     Envelope, Event, SCHEMA_VERSION,
     human::{Human, Stderr, Voice},
-    style::Palette,
+    style::{Palette, terminal_width, wrap},
 };
 use crate::{
     atomic_file,
@@ -118,6 +118,13 @@ impl Reporter {
         self.stderr.clone()
     }
 
+    /// Says why a run stopped, where no report in words does.
+    pub fn say_stopped(&self, reason: StopReason) {
+        if self.output.voice == Voice::Brief && reason != StopReason::OutputClosed {
+            self.stderr.line(&format!("stopped: {}", reason.as_str()));
+        }
+    }
+
     /// Says a sentence to a person, unless only errors are wanted.
     pub fn say(&self, text: &str) {
         if self.output.voice != Voice::Quiet {
@@ -133,9 +140,22 @@ impl Reporter {
     fn say_bad(&self, what: &str, remedy: Option<&str>) {
         self.state().human.pause();
         let error = self.output.palette.bad("error:");
-        self.stderr.line(&format!("{error} {what}"));
+        self.stderr.line(
+            &self
+                .fitted(&format!("error: {what}"), "")
+                .replacen("error:", &error, 1),
+        );
         if let Some(remedy) = remedy {
-            self.stderr.line(&format!("  what to do: {remedy}"));
+            let remedy = self.fitted(&format!("what to do: {remedy}"), "  ");
+            self.stderr.line(&format!("  {remedy}"));
+        }
+    }
+
+    /// At a terminal, lines that fit into it; elsewhere whoever reads decides on breaks.
+    fn fitted(&self, text: &str, indent: &str) -> String {
+        match self.output.voice {
+            Voice::Bars { .. } => wrap(text, terminal_width(), indent),
+            _ => text.to_owned(),
         }
     }
 

@@ -157,8 +157,8 @@ impl Bars {
             let before = batch.done.saturating_sub(batch.records);
             let bar = ProgressBar::new(batch.total)
                 .with_style(moving_style())
-                .with_position(before);
-            bar.set_prefix(self.heading(&batch.workspace));
+                .with_position(before)
+                .with_prefix(self.heading(&batch.workspace));
             self.show(activity, bar);
         }
         if batch.status == BatchStatus::Failed {
@@ -176,9 +176,6 @@ impl Bars {
             let _ = write!(message, ", {cache_type}");
         }
         bar.set_message(message);
-        if batch.done == batch.total && self.workspaces.len() <= MOST_TOLD_APART {
-            bar.tick();
-        }
     }
 
     /// Which workspace is being moved, the how manieth of how many.
@@ -208,6 +205,7 @@ impl Bars {
         }
     }
 
+    /// Puts a bar where the one before was. Until then nothing of it may be drawn, or that would stay.
     fn show(&mut self, activity: Activity, bar: ProgressBar) {
         self.clear();
         let bar = match self.stderr.bars() {

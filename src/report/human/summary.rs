@@ -20,10 +20,15 @@ const UNBOUNDED: usize = usize::MAX;
 /// The report. A `width` bounds its lines; without one they are as long as what they say.
 pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> String {
     let width = width.unwrap_or(UNBOUNDED);
-    let mut text = format!("\n{}", palette.strong(title(report)));
-    statistics(&mut text, report);
-    errors(&mut text, report, width);
-    let _ = write!(text, "\n{}", verdict(report, palette));
+    let mut text = String::new();
+    if let Some(title) = title(report) {
+        let _ = write!(text, "\n{}", palette.strong(title));
+        statistics(&mut text, report);
+        errors(&mut text, report, width);
+    }
+    if let Some(verdict) = verdict(report, palette) {
+        let _ = write!(text, "\n{verdict}");
+    }
     // What ended a run otherwise was told with its remedy when it happened.
     if !matches!(
         report.status,
@@ -34,55 +39,58 @@ pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> S
     text
 }
 
-fn title(report: &Report) -> &'static str {
+/// The heading; none over a run that did nothing.
+fn title(report: &Report) -> Option<&'static str> {
+    let did_nothing = report.totals.selected == 0 || report.status == Status::Refused;
     match (report.status, report.mode) {
-        (Status::Refused, _) => "Nothing was done",
-        (_, Mode::DryRun) => "Dry run - Final Report",
-        (_, Mode::Verify) => "Verification - Final Report",
-        (Status::Ok | Status::Partial | Status::Differences, Mode::Migrate) => {
-            "Migration Complete - Final Report"
+        (_, Mode::DryRun) => Some("Dry Run - Final Report"),
+        (_, Mode::Verify) => Some("Verification - Final Report"),
+        (_, Mode::Migrate) if did_nothing => None,
+        (Status::Failed | Status::Interrupted, Mode::Migrate) => {
+            Some("Migration Not Complete - Final Report")
         }
-        (Status::Failed | Status::Interrupted, Mode::Migrate) => "Migration Not Complete - Final Report",
+        (_, Mode::Migrate) => Some("Migration Complete - Final Report"),
     }
 }
 
 fn statistics(text: &mut String, report: &Report) {
     let totals = &report.totals;
-    let mut row = |name: &str, value: String| {
+    let row = |text: &mut String, name: &str, value: String| {
         let _ = write!(text, "\n  {name:<24}{value:>12}");
     };
     match report.mode {
-        Mode::DryRun if report.status == Status::Ok => row("To move:", grouped(totals.selected)),
+        Mode::DryRun if report.status == Status::Ok => row(text, "To move:", grouped(totals.selected)),
         Mode::Migrate if totals.selected > 0 && report.status != Status::Refused => {
             let batches = &report.batches;
-            row("Total source records:", grouped(totals.selected));
-            row("Total batches:", grouped(batches.total));
-            row("Successful batches:", grouped(batches.ok));
+            row(text, "Total source records:", grouped(totals.selected));
+            row(text, "Total batches:", grouped(batches.total));
+            row(text, "Successful batches:", grouped(batches.ok));
             if batches.partial > 0 {
-                row("Batches with rejects:", grouped(batches.partial));
+                row(text, "Batches with rejects:", grouped(batches.partial));
             }
-            row("Failed batches:", grouped(batches.failed));
-            row("Successfully migrated:", grouped(totals.written));
+            row(text, "Failed batches:", grouped(batches.failed));
+            row(text, "Successfully migrated:", grouped(totals.written));
             for (name, number) in [
                 ("Skipped, there already:", totals.skipped),
                 ("Changed to be held:", totals.sanitized),
                 ("Not attempted:", totals.not_attempted),
             ] {
                 if number > 0 {
-                    row(name, grouped(number));
+                    row(text, name, grouped(number));
                 }
             }
-            row("Failed to migrate:", grouped(totals.rejected));
-            row("Success rate:", format!("{:.2}%", report.success_rate));
+            row(text, "Failed to migrate:", grouped(totals.rejected));
+            row(text, "Success rate:", format!("{:.2}%", report.success_rate));
             let duration = Duration::from_millis(report.duration_ms);
             let bytes = |number| ByteSize(number).display().iec().to_string();
-            row("Duration:", duration_text(duration));
-            row("Written:", bytes(totals.bytes));
+            row(text, "Duration:", duration_text(duration));
+            row(text, "Written:", bytes(totals.bytes));
             row(
+                text,
                 "Per second:",
                 format!("{} records", grouped(report.records_per_second as u64)),
             );
-            row("", bytes(report.bytes_per_second));
+            row(text, "", bytes(report.bytes_per_second));
         }
         _ => {}
     }
@@ -128,20 +136,21 @@ fn errors(text: &mut String, report: &Report, width: usize) {
     text.push('\n');
 }
 
-fn verdict(report: &Report, palette: Palette) -> String {
+/// How it ended, in a line; none where the sentence about what to do next says it.
+fn verdict(report: &Report, palette: Palette) -> Option<String> {
     let totals = &report.totals;
-    match (report.status, report.mode) {
+    Some(match (report.status, report.mode) {
         (Status::Ok, Mode::DryRun) => palette.good("✓ Nothing was written"),
-        (Status::Ok, Mode::Verify) => palette.good("✓ SUCCESS: Source and target agree"),
-        (Status::Ok, Mode::Migrate) if totals.selected == 0 => "Nothing was to be done".to_owned(),
-        (Status::Ok, Mode::Migrate) => palette.good("✓ SUCCESS: All records migrated successfully!"),
+        (Status::Ok, Mode::Migrate) if totals.selected > 0 => {
+            palette.good("✓ SUCCESS: All records migrated successfully!")
+        }
+        (Status::Ok, _) | (Status::Interrupted, _) => return None,
         (Status::Partial, _) if totals.rejected == 0 => {
             palette.caution("WARNING: What is whole of a damaged source was migrated")
         }
         (Status::Partial, _) => palette.caution("WARNING: Migration completed with errors!"),
         (Status::Failed, _) => palette.bad("✗ FAILED"),
-        (Status::Refused, _) => palette.bad("✗ Not begun"),
-        (Status::Interrupted, _) => palette.caution("Stopped"),
+        (Status::Refused, _) => palette.bad("✗ Not begun: nothing was written"),
         (Status::Differences, _) => palette.bad("✗ Differences found"),
-    }
+    })
 }
