@@ -14,7 +14,7 @@ use crate::{
     error::Side,
     report::{
         BatchEvent, BatchStatus, CountEvent, Event, Palette, PlanEvent,
-        style::{cut, grouped},
+        style::{cut, grouped, wrap},
     },
     storage::Workspace,
 };
@@ -23,6 +23,10 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// Up to so many workspaces, each has lines of its own.
 const MOST_TOLD_APART: usize = 6;
+/// Columns for the sign that turns and for the time, beside a text.
+const SPINNER: usize = 10;
+/// Columns for a key in a sentence.
+const KEY: usize = 52;
 /// Columns for the name of a workspace beside a bar.
 const NAME: usize = 20;
 
@@ -75,7 +79,8 @@ impl Bars {
             Event::Batch(batch) => self.batch(batch),
             Event::Retry(retry) => self.caution(&phrases::retry(retry)),
             Event::Reject(reject) => {
-                if let Some(text) = self.rejects.next(reject) {
+                let key = cut(&reject.key, KEY);
+                if let Some(text) = self.rejects.next(&key, &reject.reason) {
                     self.caution(&text);
                 }
             }
@@ -150,32 +155,38 @@ impl Bars {
     }
 
     fn batch(&mut self, batch: &BatchEvent) {
-        let activity = Activity::Moving(batch.workspace.clone());
-        if self.bar.as_ref().is_none_or(|(current, _)| *current != activity) {
-            self.bytes = 0;
-            // What an earlier run did counts as done, and not for the rate.
-            let before = batch.done.saturating_sub(batch.records);
-            let bar = ProgressBar::new(batch.total)
-                .with_style(moving_style())
-                .with_position(before)
-                .with_prefix(self.heading(&batch.workspace));
-            self.show(activity, bar);
-        }
         if batch.status == BatchStatus::Failed {
-            let text = cut(&phrases::batch(batch), self.width);
+            let text = wrap(&phrases::batch(batch), self.width, "  ");
             self.stderr.line(&self.palette.bad(&text));
         }
+        let activity = Activity::Moving(batch.workspace.clone());
+        let is_new = self.bar.as_ref().is_none_or(|(current, _)| *current != activity);
+        if is_new {
+            self.bytes = 0;
+        }
         self.bytes += batch.bytes;
-        let Some((_, bar)) = &self.bar else { return };
-        bar.set_length(batch.total);
-        bar.set_position(batch.done);
         let mut message = ByteSize(self.bytes).display().iec().to_string();
         if batch.done == batch.total {
             message.push_str(", making it durable");
         } else if let Some(cache_type) = batch.cache_type {
             let _ = write!(message, ", {cache_type}");
         }
-        bar.set_message(message);
+        if is_new {
+            // What an earlier run did counts as done, and not for the rate.
+            let before = batch.done.saturating_sub(batch.records);
+            let bar = ProgressBar::new(batch.total)
+                .with_style(moving_style())
+                .with_position(before)
+                .with_prefix(self.heading(&batch.workspace))
+                .with_message(message);
+            self.show(activity, bar);
+        } else if let Some((_, bar)) = &self.bar {
+            bar.set_length(batch.total);
+            bar.set_message(message);
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_position(batch.done);
+        }
     }
 
     /// Which workspace is being moved, the how manieth of how many.
@@ -192,13 +203,12 @@ impl Bars {
 
     /// Shows that something goes on whose end is not known.
     fn spin(&mut self, activity: Activity, text: String) {
-        // One column for the sign that turns, one beside it.
-        let text = cut(&text, self.width.saturating_sub(8));
+        let text = cut(&text, self.width.saturating_sub(SPINNER));
         match &self.bar {
             Some((current, bar)) if *current == activity => bar.set_message(text),
             _ => {
                 let bar = ProgressBar::new_spinner()
-                    .with_style(style("{spinner} {msg} {elapsed}"))
+                    .with_style(style("{spinner} {msg}, {elapsed}"))
                     .with_message(text);
                 self.show(activity, bar);
             }
@@ -212,6 +222,8 @@ impl Bars {
             Some(bars) => bars.add(bar),
             None => bar,
         };
+        // At once, since the first tick comes later.
+        bar.tick();
         bar.enable_steady_tick(TICK);
         self.bar = Some((activity, bar));
     }

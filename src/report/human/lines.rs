@@ -67,7 +67,10 @@ impl Lines {
             Event::Verify(verify) => {
                 (self.progress.is_due() || verify.complete).then(|| phrases::verify(verify))
             }
-            Event::Reject(reject) => self.rejects.next(reject).map(|text| self.palette.caution(&text)),
+            Event::Reject(reject) => self
+                .rejects
+                .next(&reject.key, &reject.reason)
+                .map(|text| self.palette.caution(&text)),
             Event::Warning(warning) => Some(self.palette.caution(&format!("Warning: {}", warning.message))),
             Event::Report(report) => Some(summary::text(report, self.palette, None)),
         }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use crate::{
     error::Side,
     report::{
-        BatchEvent, BatchStatus, CountEvent, CountProgressEvent, PlanEvent, RejectEvent, RetryEvent,
-        VerifyEvent, style::grouped,
+        BatchEvent, BatchStatus, CountEvent, CountProgressEvent, PlanEvent, RetryEvent, VerifyEvent,
+        style::grouped,
     },
 };
 
@@ -91,24 +91,19 @@ pub(super) fn retry(retry: &RetryEvent) -> String {
     )
 }
 
-/// What cannot be moved.
-pub(super) fn reject(reject: &RejectEvent) -> String {
-    format!("Rejected {}: {}", reject.key, reject.reason)
-}
-
 /// What a comparison found so far.
 pub(super) fn verify(verify: &VerifyEvent) -> String {
     let numbers = &verify.numbers;
     let state = if verify.complete { "Verified" } else { "Verifying" };
     let mut text = format!(
-        "{state} workspace {}: {} compared, {} missing, {} different",
+        "{state} {}: {} compared, {} missing, {} different",
         verify.workspace,
         grouped(numbers.compared),
         grouped(numbers.missing),
         grouped(numbers.different)
     );
     if let Some(beyond) = numbers.beyond {
-        let _ = write!(text, ", {} more at the target", grouped(beyond));
+        let _ = write!(text, ", {} beyond", grouped(beyond));
     }
     text
 }
@@ -122,10 +117,10 @@ pub(super) struct Rejects(u64);
 
 impl Rejects {
     /// What to say of another one, if anything.
-    pub(super) fn next(&mut self, event: &RejectEvent) -> Option<String> {
+    pub(super) fn next(&mut self, key: &str, reason: &str) -> Option<String> {
         self.0 += 1;
         match self.0 {
-            ..=MOST_REJECTS => Some(reject(event)),
+            ..=MOST_REJECTS => Some(format!("Rejected {key}: {reason}")),
             number if number == MOST_REJECTS + 1 => {
                 Some("More records are rejected; they are counted, and kept by --rejects".to_owned())
             }

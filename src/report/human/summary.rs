@@ -85,12 +85,12 @@ fn statistics(text: &mut String, report: &Report) {
             let bytes = |number| ByteSize(number).display().iec().to_string();
             row(text, "Duration:", duration_text(duration));
             row(text, "Written:", bytes(totals.bytes));
-            row(
+            let _ = write!(
                 text,
-                "Per second:",
-                format!("{} records", grouped(report.records_per_second as u64)),
+                "  ({} records/s, {}/s)",
+                grouped(report.records_per_second as u64),
+                bytes(report.bytes_per_second)
             );
-            row(text, "", bytes(report.bytes_per_second));
         }
         _ => {}
     }
