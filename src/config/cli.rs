@@ -201,7 +201,7 @@ pub struct Args {
     #[arg(long, short, help_heading = "What comes out")]
     pub quiet: bool,
 
-    /// Colours; auto is at a terminal, unless NO_COLOR is set
+    /// When to use colours [default: auto]
     #[arg(long, value_name = "WHEN", help_heading = "What comes out")]
     pub color: Option<Color>,
 }

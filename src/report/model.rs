@@ -299,13 +299,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// What of a run that came to its end was left behind, in a sentence; `None` where nothing was.
-    pub fn left_behind(&self) -> Option<String> {
+    /// What of a run that came to its end was left behind, and what to do about it; `None` where nothing was.
+    pub fn left_behind(&self) -> Option<(String, &'static str)> {
         if self.status != Status::Partial {
             return None;
         }
         if self.totals.rejected == 0 {
-            return Some("what stands behind the damage of the source was not moved".to_owned());
+            let what = "what stands behind the damage of the source was not moved".to_owned();
+            return Some((what, "look at the warnings in the report"));
         }
         let kinds: Vec<String> = self
             .errors
@@ -313,11 +314,15 @@ impl Report {
             .iter()
             .map(|(kind, number)| format!("{kind} {number}"))
             .collect();
-        Some(format!(
+        let what = format!(
             "{} of {} records were rejected ({})",
             self.totals.rejected,
             self.totals.selected,
             kinds.join(", ")
+        );
+        Some((
+            what,
+            "look at errors.first in the report, or keep the records with --rejects",
         ))
     }
 }

@@ -82,10 +82,10 @@ impl Reporter {
             return Ok(());
         }
         if matches!(self.output.voice, Voice::Quiet | Voice::Brief)
-            && let Some(left) = report.left_behind()
+            && let Some((what, remedy)) = report.left_behind()
         {
             // Whoever hears of errors alone must hear why the exit code is not 0.
-            self.say_bad(&left, Some(&report.next));
+            self.say_bad(&what, Some(remedy));
         }
         let event = Event::Report(report);
         let line = self.emit_numbered(&event);

@@ -111,10 +111,8 @@ impl Screen {
         for piece in bytes.chunks(16) {
             parser.process(piece);
             let screen = parser.screen();
-            let rows = screen
-                .rows(0, COLUMNS)
-                .zip(0..)
-                .filter(|(_, row)| screen.row_wrapped(*row));
+            let rows = screen.rows(0, COLUMNS).zip(0..);
+            let rows = rows.filter(|(text, row)| screen.row_wrapped(*row) && is_full(text));
             wrapped.extend(rows.map(|(text, _)| text));
         }
         wrapped.dedup();
@@ -162,4 +160,10 @@ impl Screen {
         assert_eq!(self.code, code, "{}", self.text());
         self
     }
+}
+
+/// Whether a text fills its line. The line of a bar does, with its percentage at the end, and no more than that.
+fn is_full(text: &str) -> bool {
+    let text = text.trim_end();
+    text.chars().count() == usize::from(COLUMNS) && !text.ends_with('%')
 }

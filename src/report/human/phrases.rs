@@ -109,7 +109,7 @@ pub(super) fn verify(verify: &VerifyEvent) -> String {
 }
 
 /// How many rejected records are told as they come; the report counts all of them.
-const MOST_REJECTS: u64 = 10;
+const MOST_REJECTS: u64 = 5;
 
 /// Which of many rejected records are told.
 #[derive(Debug, Default)]

@@ -118,19 +118,22 @@ fn errors(text: &mut String, report: &Report, width: usize) {
     let shown = errors.first.len().min(MOST_ERRORS);
     let _ = write!(text, "\nFirst {shown} errors:");
     for (at, sample) in errors.first.iter().take(MOST_ERRORS).enumerate() {
-        let mut head = format!("  {}. ", at + 1);
-        if let Some(batch) = sample.batch {
-            let _ = write!(head, "Batch {batch}, ");
-        }
-        let _ = write!(head, "{}, {} record(s)", sample.kind, grouped(sample.records));
-        if let Some(key) = sample.keys.first() {
-            let _ = write!(head, ": {key}");
-        }
+        let key = sample.keys.first().map_or("", String::as_str);
+        let more = match sample.records.saturating_sub(1) {
+            0 => String::new(),
+            more => format!(" and {} more", grouped(more)),
+        };
+        let key = cut(key, width.saturating_sub(5 + more.len()));
+        let batch = sample
+            .batch
+            .map(|batch| format!("batch {batch}, "))
+            .unwrap_or_default();
+        let what = format!("{batch}{}: {}", sample.kind, sample.message);
         let _ = write!(
             text,
-            "\n{}\n     {}",
-            cut(&head, width),
-            cut(&sample.message, width.saturating_sub(5))
+            "\n  {}. {key}{more}\n     {}",
+            at + 1,
+            cut(&what, width.saturating_sub(5))
         );
     }
     text.push('\n');
