@@ -156,7 +156,7 @@ impl Bars {
 
     fn batch(&mut self, batch: &BatchEvent) {
         if batch.status == BatchStatus::Failed {
-            let text = wrap(&phrases::batch(batch), self.width, "  ");
+            let text = self.fitted(&phrases::batch(batch));
             self.stderr.line(&self.palette.bad(&text));
         }
         let activity = Activity::Moving(batch.workspace.clone());
@@ -229,11 +229,19 @@ impl Bars {
     }
 
     fn caution(&self, text: &str) {
-        self.stderr.line(&self.palette.caution(&cut(text, self.width)));
+        self.stderr.line(&self.palette.caution(&self.fitted(text)));
     }
 
     fn line(&self, text: &str) {
-        self.stderr.line(&cut(text, self.width));
+        self.stderr.line(&self.fitted(text));
+    }
+
+    /// A sentence in lines of the terminal's width. A name that is wider is cut: the events have it whole.
+    fn fitted(&self, text: &str) -> String {
+        const INDENT: &str = "  ";
+        let room = self.width.saturating_sub(INDENT.len());
+        let words: Vec<String> = text.split_whitespace().map(|word| cut(word, room)).collect();
+        wrap(&words.join(" "), self.width, INDENT)
     }
 }
 

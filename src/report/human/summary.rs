@@ -157,3 +157,146 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
         (Status::Differences, _) => palette.bad("✗ Differences found"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        error::{Error, ErrorKind, Side},
+        report::{BatchTotals, Ending, Ledger, Totals, WorkspaceReport},
+        shutdown::StopReason,
+        storage::Workspace,
+    };
+
+    const WIDTH: usize = 80;
+
+    /// What a run that ended so is told to have done.
+    fn told(mode: Mode, totals: Totals, ending: &Ending, fill: impl FnOnce(&Ledger)) -> String {
+        let ledger = Ledger::new(mode);
+        ledger.entries().workspaces.push(WorkspaceReport {
+            from: Workspace::default(),
+            to: Workspace::default(),
+            source_records: Some(totals.selected),
+            target_records_before: Some(0),
+            totals,
+            by_cache_type: Default::default(),
+        });
+        fill(&ledger);
+        let report = Report {
+            duration_ms: 9_120,
+            records_per_second: 957.1,
+            bytes_per_second: 5_617_825,
+            ..ledger.report(ending)
+        };
+        let text = text(&report, Palette::new(false), Some(WIDTH));
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        text
+    }
+
+    fn totals(written: u64, rejected: u64, not_attempted: u64) -> Totals {
+        Totals {
+            selected: written + rejected + not_attempted,
+            written,
+            rejected,
+            not_attempted,
+            bytes: 51_234_567,
+            ..Totals::default()
+        }
+    }
+
+    #[test]
+    fn a_whole_migration_is_told_as_the_guide_tells_it() {
+        let text = told(Mode::Migrate, totals(8_734, 0, 0), &Ending::Done, |ledger| {
+            ledger.entries().batches = BatchTotals {
+                total: 9,
+                ok: 9,
+                ..BatchTotals::default()
+            };
+        });
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn rejected_records_are_told_by_kind_and_by_example() {
+        let text = told(Mode::Migrate, totals(7_728, 1_006, 0), &Ending::Done, |ledger| {
+            let mut entries = ledger.entries();
+            entries.batches = BatchTotals {
+                total: 9,
+                ok: 7,
+                partial: 2,
+                ..BatchTotals::default()
+            };
+            for number in 0..1_000 {
+                entries.errors.reject(
+                    Some(2),
+                    "value_too_large",
+                    "16 MiB is the most",
+                    &format!("default:extract:{number}"),
+                );
+            }
+            let key = format!("default:summary:{}", "k".repeat(200));
+            for number in 0..6 {
+                entries.errors.reject(
+                    Some(3),
+                    "invalid_field",
+                    &format!("field {number} {}", "x".repeat(90)),
+                    &key,
+                );
+            }
+        });
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn what_ended_a_run_is_told_once() {
+        let error = Error::new(ErrorKind::ConnectionLost, "the server hung up").on(Side::Target);
+        let text = told(
+            Mode::Migrate,
+            totals(5_000, 0, 3_734),
+            &Ending::of(&error),
+            |ledger| {
+                ledger.entries().errors.fatal(Some(6), &error, 1_000);
+            },
+        );
+        assert!(!text.contains("hung up") && text.ends_with("✗ FAILED"), "{text}");
+        assert!(text.contains("Not attempted:                 3,734"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_says_what_stays_and_how_to_go_on() {
+        let ending = Ending::Stopped(StopReason::Interrupted);
+        let text = told(Mode::Migrate, totals(5_000, 0, 3_734), &ending, |ledger| {
+            ledger.entries().checkpoint = Some("c".to_owned());
+        });
+        assert!(
+            text.starts_with("\nMigration Not Complete - Final Report"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("What was written stays. To finish, add --resume."),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_run_that_did_nothing_has_no_statistics() {
+        for (mode, ending) in [(Mode::Migrate, Ending::Done), (Mode::Migrate, Ending::Left)] {
+            let text = told(mode, totals(0, 0, 0), &ending, |_| ());
+            assert!(!text.contains("Final Report") && !text.contains(':'), "{text}");
+        }
+        let refused = Ending::of(&Error::new(ErrorKind::NotConfirmed, "no"));
+        let text = told(Mode::Migrate, totals(0, 0, 10), &refused, |_| ());
+        assert_eq!(text, "\n✗ Not begun: nothing was written");
+        let counted = told(Mode::DryRun, totals(0, 0, 10), &Ending::Done, |_| ());
+        assert!(
+            counted.contains("To move:                          10"),
+            "{counted}"
+        );
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!(duration_text(Duration::from_millis(9_120)), "9.1 s");
+        assert_eq!(duration_text(Duration::from_millis(3_723_500)), "1h 2m 3s");
+    }
+}
