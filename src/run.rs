@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     checkpoint::{Checkpoint, Progress},
-    config::{Endpoint, Mode, Route, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair},
+    config::{BatchLimit, Endpoint, Mode, Route, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair},
     error::{Error, ErrorKind, Result, Side},
     pipeline::{self, Move},
     rejects::RejectsFile,
@@ -22,7 +22,7 @@ use crate::{
     },
     retry::{FIRST_WAIT, Purpose, Retrier},
     shutdown::{Shutdown, StopReason},
-    storage::{ConnectOptions, Container, Count, Source, Storage, Target, Workspace},
+    storage::{Backend, ConnectOptions, Container, Count, Source, Storage, Target, Workspace},
     verify::Comparison,
 };
 
@@ -135,7 +135,7 @@ impl Run<'_> {
     pub async fn connect_source(&self, endpoint: &Endpoint) -> Result<Connected<dyn Source>> {
         let storage = self.connect(endpoint).await?;
         self.ledger.entries().source = Some(storage.location());
-        Ok(Connected::new(storage))
+        Ok(Connected::new(endpoint.backend, storage))
     }
 
     /// Connects to the target.
@@ -145,7 +145,7 @@ impl Run<'_> {
     pub async fn connect_target(&self, endpoint: &Endpoint) -> Result<Connected<dyn Target>> {
         let storage = self.connect(endpoint).await?;
         self.ledger.entries().target = Some(storage.location());
-        Ok(Connected::new(storage))
+        Ok(Connected::new(endpoint.backend, storage))
     }
 
     /// Checks, tells the plan and counts what was not counted yet.
@@ -169,7 +169,7 @@ impl Run<'_> {
         workspaces: &WorkspaceChoice,
     ) -> Result<Vec<Prepared>> {
         let pairs = self.pairs(&*source.storage, workspaces).await?;
-        self.tell_plan(&*source.storage, &*target.storage, &pairs);
+        self.tell_plan(&*source.storage, &target, &pairs);
         self.check_containers(&*source.storage, &*target.storage, &pairs)
             .await?;
         let mut prepared = Vec::with_capacity(pairs.len());
@@ -252,20 +252,21 @@ impl Run<'_> {
         connected.await?.map_err(|error| error.on(endpoint.values.side()))
     }
 
-    fn tell_plan(&self, source: &dyn Storage, target: &dyn Storage, pairs: &[WorkspacePair]) {
+    fn tell_plan(&self, source: &dyn Storage, target: &Connected<dyn Target>, pairs: &[WorkspacePair]) {
         let settings = self.settings;
+        let batch = settings.batch_for(target.backend);
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         self.reporter.emit(Event::Plan(PlanEvent {
             source: source.location(),
-            target: target.location(),
+            target: target.storage.location(),
             workspaces: pairs.to_vec(),
             types: settings.selection.clone(),
             options: PlanOptions {
                 on_conflict: settings.on_conflict,
                 on_invalid: settings.on_invalid,
-                batch_records: settings.batch.records.get() as u64,
-                batch_bytes: settings.batch.bytes.get() as u64,
+                batch_records: batch.records.get() as u64,
+                batch_bytes: batch.bytes.get() as u64,
                 concurrency: settings.concurrency.get() as u64,
                 retries: settings.retries as u64,
                 timeout_ms: milliseconds(settings.timeout),
@@ -438,6 +439,7 @@ impl Run<'_> {
             target_storage: Arc::clone(&target.storage),
             count,
             before,
+            batch: self.settings.batch_for(target.backend),
         })
     }
 
@@ -520,7 +522,7 @@ impl Run<'_> {
                 target: Arc::clone(&pair.target),
                 selection: &self.settings.selection,
                 expected: &pair.count,
-                batch: self.settings.batch,
+                batch: pair.batch,
                 concurrency: self.settings.concurrency,
                 on_conflict: self.settings.on_conflict,
                 max_errors: self.settings.max_errors,
@@ -620,7 +622,7 @@ impl Run<'_> {
                 expected: pair.count.total(),
                 level: self.settings.verify,
                 on_conflict: self.settings.on_conflict,
-                batch: self.settings.batch,
+                batch: pair.batch,
                 retrier: &self.retrier(),
                 reporter: self.reporter,
             };
@@ -650,15 +652,19 @@ struct Files {
 
 /// A side that is connected to, and those of its workspaces that were opened and counted.
 pub struct Connected<T: ?Sized> {
+    backend: &'static dyn Backend,
     /// The storage.
     pub storage: Arc<dyn Storage>,
     counted: BTreeMap<Workspace, Counted<T>>,
 }
 
 impl<T: ?Sized> Connected<T> {
-    fn new(storage: Arc<dyn Storage>) -> Self {
-        let counted = BTreeMap::new();
-        Self { storage, counted }
+    fn new(backend: &'static dyn Backend, storage: Arc<dyn Storage>) -> Self {
+        Self {
+            backend,
+            storage,
+            counted: BTreeMap::new(),
+        }
     }
 }
 
@@ -677,6 +683,8 @@ pub struct Prepared {
     pub count: Count,
     /// Those that the target has already.
     pub before: Count,
+    /// How large a batch of it is.
+    pub batch: BatchLimit,
     source: Arc<dyn Source>,
     target: Arc<dyn Target>,
     target_storage: Arc<dyn Storage>,

@@ -229,8 +229,10 @@ pub struct Settings {
     pub on_conflict: OnConflict,
     /// What to do with records that the target could hold if a character went.
     pub on_invalid: OnInvalid,
-    /// How large a batch is.
-    pub batch: BatchLimit,
+    /// Records in a batch.
+    pub batch_records: NonZeroUsize,
+    /// Bytes in a batch; `None` for what the target takes fastest.
+    pub batch_bytes: Option<NonZeroUsize>,
     /// How many batches are written at the same time.
     pub concurrency: NonZeroUsize,
     /// How long each request may take.
@@ -321,25 +323,22 @@ impl Settings {
                 .or(job.on_conflict)
                 .unwrap_or(OnConflict::Overwrite),
             on_invalid: args.on_invalid.or(job.on_invalid).unwrap_or_default(),
-            batch: BatchLimit {
-                records: number(
-                    args.batch_size.as_ref(),
-                    "--batch-size",
-                    batch.and_then(|batch| batch.records.as_ref()),
-                    "batch.records",
-                )?
-                .unwrap_or(DEFAULT_BATCH_RECORDS),
-                bytes: parse_setting(
-                    args.batch_bytes.as_deref(),
-                    "--batch-bytes",
-                    batch.and_then(|batch| batch.bytes.as_ref()),
-                    "batch.bytes",
-                    job,
-                    "a size above 0 such as 8MiB",
-                    |text| NonZeroUsize::new(usize::try_from(ByteSize::from_str(text).ok()?.as_u64()).ok()?),
-                )?
-                .unwrap_or_else(|| target.backend.batch_bytes()),
-            },
+            batch_records: number(
+                args.batch_size.as_ref(),
+                "--batch-size",
+                batch.and_then(|batch| batch.records.as_ref()),
+                "batch.records",
+            )?
+            .unwrap_or(DEFAULT_BATCH_RECORDS),
+            batch_bytes: parse_setting(
+                args.batch_bytes.as_deref(),
+                "--batch-bytes",
+                batch.and_then(|batch| batch.bytes.as_ref()),
+                "batch.bytes",
+                job,
+                "a size above 0 such as 8MiB",
+                |text| NonZeroUsize::new(usize::try_from(ByteSize::from_str(text).ok()?.as_u64()).ok()?),
+            )?,
             concurrency: number(
                 args.concurrency.as_ref(),
                 "--concurrency",
@@ -400,6 +399,16 @@ impl Settings {
             yes: args.yes || said(job.yes),
             fail_on_empty: args.fail_on_empty || said(job.fail_on_empty),
         })
+    }
+}
+
+impl Settings {
+    /// How large a batch is for a target.
+    pub fn batch_for(&self, target: &dyn Backend) -> BatchLimit {
+        BatchLimit {
+            records: self.batch_records,
+            bytes: self.batch_bytes.unwrap_or_else(|| target.batch_bytes()),
+        }
     }
 }
 

@@ -272,7 +272,11 @@ impl Guide<'_> {
             let entries = self.run.ledger.entries();
             (entries.source.clone(), entries.target.clone())
         };
-        self.say(&self.words.confirmation(source, target, prepared, settings));
+        self.say(
+            &self
+                .words
+                .confirmation(source, target, prepared, settings.on_conflict),
+        );
         if self.prompt.yes("Continue? (y/n)").await? {
             return Ok(true);
         }

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use bytesize::ByteSize;
+
 use crate::{
-    config::{Endpoint, OnConflict, Origin, Settings, redact_url},
+    config::{Endpoint, OnConflict, Origin, redact_url},
     error::Side,
     report::style::{Palette, cut, grouped, terminal_width, wrap},
     run::Prepared,
@@ -95,7 +97,7 @@ impl Words {
         source: Option<Location>,
         target: Option<Location>,
         prepared: &[Prepared],
-        settings: &Settings,
+        on_conflict: OnConflict,
     ) -> String {
         let rule = "=".repeat(50);
         let heading = self.palette.strong("Migration confirmation");
@@ -129,19 +131,19 @@ impl Words {
                 grouped(there)
             );
         }
-        let _ = write!(
-            text,
-            "\nBatch size: {} records, at most {}",
-            grouped(settings.batch.records.get() as u64),
-            bytesize::ByteSize(settings.batch.bytes.get() as u64)
-                .display()
-                .iec()
-        );
+        if let Some(batch) = prepared.first().map(|pair| pair.batch) {
+            let _ = write!(
+                text,
+                "\nBatch size: {} records, at most {}",
+                grouped(batch.records.get() as u64),
+                ByteSize(batch.bytes.get() as u64).display().iec()
+            );
+        }
         if there > 0 {
             let warning = format!(
                 "Warning: the target has {} records already. {}",
                 grouped(there),
-                what_becomes_of_them(settings.on_conflict)
+                what_becomes_of_them(on_conflict)
             );
             let _ = write!(
                 text,
