@@ -181,9 +181,7 @@ impl Run<'_> {
             return Err(Error::new(ErrorKind::Empty, "the source has nothing to migrate")
                 .with_remedy("check source, workspace and types, or leave out --fail-on-empty"));
         }
-        if total == 0 && *workspaces != WorkspaceChoice::All {
-            self.hint_at_other_workspaces(&*source.storage).await;
-        }
+        self.hint_if_empty(&mut source, workspaces).await;
         Ok(prepared)
     }
 
@@ -209,11 +207,17 @@ impl Run<'_> {
         Ok(listing.await?.into_iter().map(same).collect())
     }
 
-    /// A misspelt workspace is one without records; a list of those that are there helps to see it.
-    async fn hint_at_other_workspaces(&self, source: &dyn Storage) {
+    /// A misspelt workspace is one without records; a list of those that are there helps to see it. Told once.
+    pub async fn hint_if_empty(&self, source: &mut Connected<dyn Source>, workspaces: &WorkspaceChoice) {
+        let has_records = source.counted.values().any(|counted| counted.count.total() > 0);
+        if has_records || *workspaces == WorkspaceChoice::All || source.is_told_empty {
+            return;
+        }
+        source.is_told_empty = true;
+        let storage = &source.storage;
         let Ok(others) = self
             .ask(Side::Source, "listing workspaces", async || {
-                source.workspaces().await
+                storage.workspaces().await
             })
             .await
         else {
@@ -656,6 +660,7 @@ pub struct Connected<T: ?Sized> {
     /// The storage.
     pub storage: Arc<dyn Storage>,
     counted: BTreeMap<Workspace, Counted<T>>,
+    is_told_empty: bool,
 }
 
 impl<T: ?Sized> Connected<T> {
@@ -664,6 +669,7 @@ impl<T: ?Sized> Connected<T> {
             backend,
             storage,
             counted: BTreeMap::new(),
+            is_told_empty: false,
         }
     }
 }

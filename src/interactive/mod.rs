@@ -195,6 +195,7 @@ impl Guide<'_> {
                 let counted = self.run.count_source(&mut connected, &from).await?;
                 self.say(&self.words.counted(&from, &counted.count));
             }
+            self.run.hint_if_empty(&mut connected, &workspaces).await;
             Ok(connected)
         };
         let looked = self.unless_stopped(looked).await?;

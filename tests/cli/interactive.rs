@@ -283,3 +283,22 @@ fn standard_output_is_data_alone() {
     assert_eq!(events.last().unwrap()["event"], "report");
     assert_eq!(events[0]["event"], "run_started");
 }
+
+#[test]
+fn an_empty_source_is_told_before_a_target_is_chosen_and_nothing_is_asked_then() {
+    let scene = Scene::new();
+    let line = "--interactive --source ./rag_storage --workspace spce1";
+    let mut terminal = Terminal::start(scene.tool(line).env("WORKING_DIR", "./new"), "");
+    terminal
+        .wait_for("caches in these workspaces: (empty), space1, space2")
+        .wait_for(TARGET);
+    let screen = terminal
+        .enter("a")
+        .wait_for("(1-5)")
+        .enter("1")
+        .wait_for("Place")
+        .enter("")
+        .end()
+        .expect(0);
+    told(&screen, "There was nothing to migrate");
+}
