@@ -38,6 +38,9 @@ pub struct Run<'a> {
     pub shutdown: &'a Shutdown,
 }
 
+/// How much longer than a request may take a storage may need to say that connecting took too long.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How often a long count says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -245,13 +248,22 @@ impl Run<'_> {
             on_invalid: self.settings.on_invalid,
             salvage: self.settings.salvage,
         };
-        let connected = self.ask(endpoint.values.side(), "connecting", async || {
-            match endpoint.connect(&options).await {
-                Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::ConnectionLost) => {
-                    Ok(Err(error))
-                }
-                result => result.map(Ok),
+        // The storages keep to the time themselves, and know better what it means that it is over.
+        let lenient = Retrier {
+            timeout: self.settings.timeout.saturating_add(GRACE),
+            ..self.retrier()
+        };
+        let purpose = Purpose {
+            what: "connecting",
+            side: endpoint.values.side(),
+            workspace: None,
+            batch: None,
+        };
+        let connected = lenient.run(purpose, async || match endpoint.connect(&options).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::ConnectionLost) => {
+                Ok(Err(error))
             }
+            result => result.map(Ok),
         });
         connected.await?.map_err(|error| error.on(endpoint.values.side()))
     }
