@@ -2,16 +2,19 @@
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    report::Stderr,
+};
 
 /// The variable that filters logs where `--log-level` does not.
 pub const RUST_LOG: &str = "RUST_LOG";
 
-/// Sets logs up, once a process.
+/// Sets logs up, once a process. They share `stderr` with what else is said there.
 ///
 /// # Errors
 /// A filter that cannot be read.
-pub fn init(level: Option<&str>, quiet: bool) -> Result<()> {
+pub fn init(level: Option<&str>, quiet: bool, stderr: Stderr) -> Result<()> {
     // What this library finds wrong with a certificate is told as the error that it brings.
     let default = if quiet {
         "error,rustls_platform_verifier=off"
@@ -34,7 +37,7 @@ pub fn init(level: Option<&str>, quiet: bool) -> Result<()> {
     // A process that logs already (a test) keeps its way of logging.
     let _ = fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(stderr)
         .with_ansi(false)
         .try_init();
     Ok(())

@@ -161,7 +161,7 @@ impl Tries<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Format;
+    use crate::report::{Output, Palette, Voice};
 
     fn retrier(retries: usize) -> Retrier {
         let shutdown = Shutdown::default();
@@ -170,9 +170,12 @@ mod tests {
             timeout: Duration::from_millis(20),
             first_wait: Duration::from_millis(1),
             reporter: Arc::new(Reporter::new(
-                Format::Human { quiet: true },
-                true,
-                None,
+                Output {
+                    lines: false,
+                    voice: Voice::Quiet,
+                    palette: Palette::new(false),
+                    report: None,
+                },
                 shutdown.clone(),
             )),
             shutdown,

@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use anstream::{AutoStream, ColorChoice, stream::RawStream};
 use clap::{Parser, ValueEnum, error::ErrorKind as ClapErrorKind};
 use serde::Deserialize;
 
@@ -27,6 +28,9 @@ Examples:
   The same from a job file, for cron and CI
     migrate-llm-cache --job nightly.yaml --yes --report run.json
 
+  Be asked for source, target and a yes
+    migrate-llm-cache --interactive
+
 STORAGE is a kind or a place. Kinds: json, redis, postgres, mongo, opensearch,
 or LightRAG's class name; LightRAG's environment then says where it is. Places:
 a working directory or a cache file, redis://, rediss://, postgres://,
@@ -50,13 +54,14 @@ Exit codes:
   143  terminated (SIGTERM)";
 
 /// The flags. What is not given is `None`: defaults are the business of the settings.
-#[derive(Debug, Default, Parser)]
+#[derive(Clone, Debug, Default, Parser)]
 #[command(
     name = "migrate-llm-cache",
     version,
     about = "Moves LightRAG's LLM response cache between JSON, Redis, PostgreSQL, MongoDB and OpenSearch",
     long_about = "Moves LightRAG's LLM response cache between any two of JSON, Redis, PostgreSQL, MongoDB and \
-                  OpenSearch. Never prompts, never changes the source, and writes to the target only with --yes.",
+                  OpenSearch. Never changes the source, asks nothing without --interactive, and writes to the target \
+                  only with --yes.",
     after_help = "Add --help for examples and exit codes.",
     after_long_help = EXAMPLES,
     max_term_width = 110
@@ -111,6 +116,10 @@ pub struct Args {
     /// Write to the target without being asked
     #[arg(long, help_heading = "How")]
     pub yes: bool,
+
+    /// Ask at the terminal for source, target and a yes, where flags and job file leave them open
+    #[arg(long, help_heading = "How")]
+    pub interactive: bool,
 
     /// What to do where the target has a record of the same key [default: overwrite]
     #[arg(long, value_name = "POLICY", help_heading = "How")]
@@ -191,6 +200,34 @@ pub struct Args {
     /// Print nothing on standard error but errors
     #[arg(long, short, help_heading = "What comes out")]
     pub quiet: bool,
+
+    /// When to use colours [default: auto]
+    #[arg(long, value_name = "WHEN", help_heading = "What comes out")]
+    pub color: Option<Color>,
+}
+
+/// When colours are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Color {
+    /// At a terminal, unless `NO_COLOR` is set; anywhere with `CLICOLOR_FORCE`.
+    #[default]
+    Auto,
+    /// Anywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+impl Color {
+    /// What is put out to a stream: never [`ColorChoice::Auto`].
+    pub fn choice(self, stream: &impl RawStream) -> ColorChoice {
+        match self {
+            Self::Auto => AutoStream::choice(stream),
+            Self::Always => ColorChoice::AlwaysAnsi,
+            Self::Never => ColorChoice::Never,
+        }
+    }
 }
 
 /// What stands on standard output.
@@ -211,7 +248,7 @@ pub enum OutputFormat {
 pub enum Parsed {
     /// Flags to act on.
     Args(Box<Args>),
-    /// Text that was asked for: help or version.
+    /// Text that was asked for, with its colours: help or version.
     Text(String),
 }
 
@@ -228,7 +265,7 @@ pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parse
                 ClapErrorKind::DisplayHelp | ClapErrorKind::DisplayVersion
             ) =>
         {
-            Ok(Parsed::Text(error.render().to_string()))
+            Ok(Parsed::Text(error.render().ansi().to_string()))
         }
         Err(error) => {
             let text = error.render().to_string();
@@ -261,6 +298,7 @@ impl Args {
                     args.output = value().and_then(|value| OutputFormat::from_str(&value, true).ok());
                 }
                 "--report" => args.report = value().map(PathBuf::from),
+                "--color" => args.color = value().and_then(|value| Color::from_str(&value, true).ok()),
                 "--quiet" | "-q" => args.quiet = true,
                 "--dry-run" => args.dry_run = true,
                 "--verify-only" => args.verify_only = true,

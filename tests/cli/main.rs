@@ -14,6 +14,7 @@ mod scene;
 
 mod documents;
 mod exit_codes;
+mod interactive;
 mod job_file;
 mod json_files;
 mod mistakes;
@@ -23,3 +24,4 @@ mod servers;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod terminal;
