@@ -8,26 +8,34 @@ use std::{
     sync::Arc,
 };
 
+use anstream::{AutoStream, ColorChoice};
 use futures::FutureExt;
 
 use crate::{
     checkpoint::Checkpoint,
-    config::{Args, Environment, JobFile, Mode, OutputFormat, OutputSettings, Parsed, Settings, parse_args},
+    config::{
+        Args, Environment, JobFile, Mode, OutputFormat, OutputSettings, Parsed, Route, Settings, parse_args,
+    },
     error::{Error, ErrorKind, Result},
     exit::ExitCode,
-    logging::{self, LogFormat},
+    interactive, logging,
     rejects::RejectsFile,
-    report::{self, Ending, Event, Format, Ledger, Reporter, RunStarted, TOOL, VERSION, metrics},
+    report::{
+        self, Ending, Event, Ledger, Output, Palette, Reporter, RunStarted, TOOL, VERSION, Voice, metrics,
+    },
     run::Run,
-    shutdown::{Shutdown, StopReason},
+    shutdown::Shutdown,
 };
 
 /// Runs the program.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let (args, read) = match parse_args(arguments.clone()) {
         Ok(Parsed::Text(text)) => {
+            let color = Args::output_only(&arguments).color.unwrap_or_default();
+            let stdout = std::io::stdout();
+            let choice = color.choice(&stdout);
             // Who asked for help and went away does not need it any more.
-            let _ = write!(std::io::stdout(), "{text}");
+            let _ = write!(AutoStream::new(stdout, choice), "{text}");
             return ExitCode::Done;
         }
         Ok(Parsed::Args(args)) => {
@@ -36,39 +44,44 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
         Err(error) => (Args::output_only(&arguments), Err(error)),
     };
-    let no_job = JobFile::default();
-    let job = read.as_ref().map_or(&no_job, |(_, job)| job);
-    let mode = Mode::resolve(&args, job);
-    let mut output = OutputSettings::resolve(&args, job);
+    let (environment, job, unreadable) = match read {
+        Ok((environment, job)) => (environment, job, None),
+        Err(error) => (Environment::default(), JobFile::default(), Some(error)),
+    };
+    let mode = Mode::resolve(&args, &job);
+    let mut output = OutputSettings::resolve(&args, &job);
     let files = output.check_files();
     let shutdown = Shutdown::default();
     let ledger = Ledger::new(mode);
-    let reporter = Arc::new(Reporter::new(
-        format(&output),
-        output.quiet,
-        output.log_format,
-        output.report.clone(),
-        shutdown.clone(),
-    ));
+    let reporter = Arc::new(Reporter::new(told(&output), shutdown.clone()));
     reporter.emit(Event::RunStarted(RunStarted {
         tool: TOOL.to_owned(),
         version: VERSION.to_owned(),
         pid: std::process::id(),
         mode,
     }));
-    let logging = logging::init(output.log_format, output.log_level.as_deref(), output.quiet);
+    let level = output.log_level.as_deref();
+    let logging = logging::init(output.log_format, level, output.quiet, reporter.stderr());
     tracing::info!(run_id = %reporter.run_id(), version = VERSION, mode = report::word(&mode), "run started");
-    let settings = logging
-        .and(read)
-        .and_then(|(environment, job)| Settings::resolve(&args, &job, &environment))
-        .and_then(|settings| files.and_then(|()| check_files(&settings)).map(|()| settings));
-    let mut ending = match settings {
+    let task = logging
+        .and_then(|()| unreadable.map_or(Ok(()), Err))
+        .and_then(|()| Task::resolve(&args, &job, &environment, output.interactive))
+        .and_then(|task| files.and_then(|()| check_files(&task.0)).map(|()| task));
+    let mut ending = match task {
         Err(error) => {
             ledger.entries().errors.fatal(None, &error, 0);
             tell(&reporter, &error);
             Ending::of(&error)
         }
-        Ok(settings) => execute(&settings, output.log_format, &reporter, &ledger, &shutdown),
+        Ok((settings, task)) => {
+            let run = Run {
+                settings: &settings,
+                reporter: &reporter,
+                ledger: &ledger,
+                shutdown: &shutdown,
+            };
+            execute(&run, task)
+        }
     };
     if let Some(path) = &output.metrics
         && let Err(error) = metrics::write(path, &ledger.report(&ending))
@@ -121,16 +134,57 @@ fn check_files(settings: &Settings) -> Result<()> {
     settings.checkpoint.as_deref().map_or(Ok(()), Checkpoint::check)
 }
 
-fn format(output: &OutputSettings) -> Format {
+/// How a run learns from where to where it goes.
+enum Task<'a> {
+    /// Flags, job file and environment say it.
+    Told(Route),
+    /// A person is asked for what they leave open.
+    Guided(&'a Args, &'a JobFile),
+}
+
+impl<'a> Task<'a> {
+    fn resolve(
+        args: &'a Args,
+        job: &'a JobFile,
+        environment: &Environment,
+        interactive: bool,
+    ) -> Result<(Settings, Self)> {
+        let task = if interactive {
+            interactive::require_terminal()?;
+            Self::Guided(args, job)
+        } else {
+            Self::Told(Route::resolve(args, job, environment)?)
+        };
+        Ok((Settings::resolve(args, job)?, task))
+    }
+}
+
+/// What is told where. A person who is asked is also told, whatever stands on standard output.
+fn told(output: &OutputSettings) -> Output {
     let human = match output.format {
         OutputFormat::Human => true,
         OutputFormat::Jsonl => false,
         OutputFormat::Auto => std::io::stdout().is_terminal(),
     };
-    if human {
-        Format::Human { quiet: output.quiet }
-    } else {
-        Format::Jsonl
+    let stderr = std::io::stderr();
+    Output {
+        lines: !human,
+        voice: match output {
+            OutputSettings { quiet: true, .. } => Voice::Quiet,
+            OutputSettings {
+                interactive: guided, ..
+            } if human || *guided => {
+                if stderr.is_terminal() {
+                    Voice::Bars { guided: *guided }
+                } else {
+                    Voice::Lines
+                }
+            }
+            _ => Voice::Brief,
+        },
+        palette: Palette::new(output.color.choice(&stderr) != ColorChoice::Never),
+        log: output.log_format,
+        report: output.report.clone(),
     }
 }
 
@@ -139,6 +193,7 @@ fn code_of(ending: &Ending, number: u8) -> ExitCode {
     match ending {
         Ending::Done if number == ExitCode::Rejected.code() => ExitCode::Rejected,
         Ending::Done => ExitCode::Done,
+        Ending::Left => ExitCode::Done,
         Ending::Stopped(reason) => reason.exit_code(),
         Ending::Failed { exit_code, .. } => *exit_code,
     }
@@ -153,21 +208,14 @@ fn tell(reporter: &Reporter, error: &Error) {
     }
 }
 
-/// Runs what the settings say, and turns a panic into an ending.
-fn execute(
-    settings: &Settings,
-    log_format: LogFormat,
-    reporter: &Arc<Reporter>,
-    ledger: &Ledger,
-    shutdown: &Shutdown,
-) -> Ending {
+/// Runs a task, and turns a panic into an ending.
+fn execute(run: &Run<'_>, task: Task<'_>) -> Ending {
+    let (reporter, ledger, shutdown) = (run.reporter, run.ledger, run.shutdown);
+    let teller = Arc::clone(reporter);
     std::panic::set_hook(Box::new(move |panic| {
         // The payload may repeat data; the place is enough to find it.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        match log_format {
-            LogFormat::Text => drop(writeln!(std::io::stderr(), "error: internal error at {place}")),
-            LogFormat::Json => tracing::error!(place, "internal error"),
-        }
+        teller.say_panic(&place);
     }));
     // One implementation of cryptography for all five storages. A second installation is refused, and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -180,26 +228,25 @@ fn execute(
             return Ending::of(&error);
         }
     };
-    let run = Run {
-        settings,
-        reporter,
-        ledger,
-        shutdown,
-    };
     let outcome = runtime.block_on(async {
         shutdown.listen();
-        if let Some(limit) = settings.max_duration {
+        if let Some(limit) = run.settings.max_duration {
             shutdown.stop_after(limit);
         }
-        AssertUnwindSafe(run.execute()).catch_unwind().await
+        let executed = async {
+            match task {
+                Task::Told(route) => run.execute(&route).await,
+                Task::Guided(args, job) => interactive::guide(run, args, job).await,
+            }
+        };
+        AssertUnwindSafe(executed).catch_unwind().await
     });
     let ending = match outcome {
-        Ok(Ok(None)) => Ending::Done,
-        Ok(Ok(Some(reason))) => {
-            if reason != StopReason::OutputClosed {
-                reporter.say(&format!("stopped: {}", reason.as_str()));
+        Ok(Ok(ending)) => {
+            if let Ending::Stopped(reason) = ending {
+                reporter.say_stopped(reason);
             }
-            Ending::Stopped(reason)
+            ending
         }
         Ok(Err(error)) => {
             tell(reporter, &error);

@@ -2,6 +2,7 @@
 //!
 //! # The house
 //! * [`app`]: the program around a run; every path out ends there.
+//! * [`interactive`]: asks a person for what flags and job file leave open.
 //! * [`config`]: flags, job file and environment become settings.
 //! * [`run`]: one run: connect, check, count, tell the plan, move.
 //! * [`pipeline`]: the one straight way of a record: source → batch → target → durable → account.
@@ -24,6 +25,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod exit;
+pub mod interactive;
 pub mod logging;
 pub mod pipeline;
 pub mod record;

@@ -7,6 +7,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 use crate::{
     config::nearest,
     error::{Error, Result},
+    report::Stderr,
 };
 
 /// The variable that filters logs where `--log-level` does not.
@@ -26,11 +27,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sets logs up, once a process. They are set up by default words where the filter cannot be read.
+/// Sets logs up, once a process. They share `stderr` with what else is said there. Where the filter cannot be read,
+/// there is a default one, so that the error about it can be logged.
 ///
 /// # Errors
 /// A filter that cannot be read.
-pub fn init(format: LogFormat, level: Option<&str>, quiet: bool) -> Result<()> {
+pub fn init(format: LogFormat, level: Option<&str>, quiet: bool, stderr: Stderr) -> Result<()> {
     let default = if quiet { "error" } else { "warn" };
     let from_environment = std::env::var(RUST_LOG)
         .ok()
@@ -45,10 +47,7 @@ pub fn init(format: LogFormat, level: Option<&str>, quiet: bool) -> Result<()> {
         Ok(filter) => (filter, Ok(())),
         Err(error) => (EnvFilter::new(default), Err(error)),
     };
-    let logs = fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false);
+    let logs = fmt().with_env_filter(filter).with_writer(stderr).with_ansi(false);
     // A process that logs already (a test) keeps its way of logging.
     let _ = match format {
         LogFormat::Text => logs.try_init(),

@@ -169,7 +169,10 @@ impl Tries<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{logging::LogFormat, report::Format};
+    use crate::{
+        logging::LogFormat,
+        report::{Output, Palette, Voice},
+    };
 
     fn retrier(retries: usize) -> Retrier {
         let shutdown = Shutdown::default();
@@ -178,10 +181,13 @@ mod tests {
             timeout: Duration::from_millis(20),
             first_wait: Duration::from_millis(1),
             reporter: Arc::new(Reporter::new(
-                Format::Human { quiet: true },
-                true,
-                LogFormat::Text,
-                None,
+                Output {
+                    lines: false,
+                    voice: Voice::Quiet,
+                    palette: Palette::new(false),
+                    log: LogFormat::Text,
+                    report: None,
+                },
                 shutdown.clone(),
             )),
             shutdown,

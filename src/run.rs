@@ -12,17 +12,19 @@ use std::{
 
 use crate::{
     checkpoint::{Checkpoint, Progress},
-    config::{Endpoint, Mode, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair, nearest},
+    config::{
+        BatchLimit, Endpoint, Mode, Route, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair, nearest,
+    },
     error::{Error, ErrorKind, Result, Side},
     pipeline::{self, Move},
     rejects::RejectsFile,
     report::{
-        CountEvent, CountProgressEvent, Event, Ledger, PlanEvent, PlanOptions, Reporter, Verification,
-        VerifyNumbers, WarningEvent, WorkspaceReport,
+        CountEvent, CountProgressEvent, Ending, Event, Ledger, PlanEvent, PlanOptions, Reporter,
+        Verification, VerifyNumbers, WarningEvent, WorkspaceReport,
     },
     retry::{FIRST_WAIT, Purpose, Retrier},
     shutdown::{Shutdown, StopReason},
-    storage::{ConnectOptions, Container, Count, Source, Storage, Target, Workspace},
+    storage::{Backend, ConnectOptions, Container, Count, Source, Storage, Target, Workspace},
     verify::Comparison,
 };
 
@@ -38,35 +40,61 @@ pub struct Run<'a> {
     pub shutdown: &'a Shutdown,
 }
 
+/// How much longer than a request may take a storage may need to say that connecting took too long.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How often a long count says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
-    /// Does it all. `Ok(Some(_))` where somebody stopped it.
+    /// Does it all.
     ///
     /// # Errors
     /// What ended it. It is in the ledger.
-    pub async fn execute(&self) -> Result<Option<StopReason>> {
+    pub async fn execute(&self, route: &Route) -> Result<Ending> {
         // Until the first write there is nothing to bring to an end.
         let prepared = tokio::select! {
-            () = self.shutdown.stopped() => return Ok(self.shutdown.reason()),
-            prepared = self.prepare() => prepared.inspect_err(|error| self.enter(error))?,
+            () = self.shutdown.stopped() => return Ok(self.stopped()),
+            prepared = self.prepare_route(route) => prepared?,
         };
+        self.carry_out(&prepared, self.settings.yes).await
+    }
+
+    /// The ending of a run that somebody stopped.
+    pub fn stopped(&self) -> Ending {
+        self.shutdown.reason().map_or(Ending::Done, Ending::Stopped)
+    }
+
+    /// Moves and compares what was prepared; writes only where that was `confirmed`.
+    ///
+    /// # Errors
+    /// What ended it. It is in the ledger.
+    pub async fn carry_out(&self, prepared: &[Prepared], confirmed: bool) -> Result<Ending> {
         match self.settings.mode {
-            Mode::DryRun => return Ok(None),
+            Mode::DryRun => return Ok(Ending::Done),
             Mode::Verify => {}
+            Mode::Migrate if !confirmed => {
+                let error = Error::new(
+                    ErrorKind::NotConfirmed,
+                    "nothing was written: writing to the target needs --yes",
+                );
+                self.enter(&error);
+                return Err(error);
+            }
             Mode::Migrate => {
-                if let Some(reason) = self.migrate(&prepared).await? {
-                    return Ok(Some(reason));
+                if let Some(reason) = self.migrate(prepared).await? {
+                    return Ok(Ending::Stopped(reason));
                 }
             }
         }
         if self.settings.verify == VerifyLevel::Off {
-            return Ok(None);
+            return Ok(Ending::Done);
         }
         tokio::select! {
-            () = self.shutdown.stopped() => Ok(self.shutdown.reason()),
-            verified = self.verify(&prepared) => verified.inspect_err(|error| self.enter(error)).map(|()| None),
+            () = self.shutdown.stopped() => Ok(self.stopped()),
+            verified = self.verify(prepared) => {
+                verified.inspect_err(|error| self.enter(error)).map(|()| Ending::Done)
+            }
         }
     }
 
@@ -96,56 +124,108 @@ impl Run<'_> {
         self.retrier().run(purpose, request).await
     }
 
-    /// Connects, checks, tells the plan and counts.
-    async fn prepare(&self) -> Result<Vec<Prepared>> {
-        let settings = self.settings;
-        let (source, target) =
-            tokio::try_join!(self.connect(&settings.source), self.connect(&settings.target))?;
-        {
-            let mut entries = self.ledger.entries();
-            entries.source = Some(source.location());
-            entries.target = Some(target.location());
-        }
-        let pairs = match &settings.workspaces {
-            WorkspaceChoice::Pairs(pairs) => pairs.clone(),
-            WorkspaceChoice::All => {
-                let workspaces = self.ask(Side::Source, "listing workspaces", async || {
-                    source.workspaces().await
-                });
-                let same = |workspace: Workspace| WorkspacePair {
-                    from: workspace.clone(),
-                    to: workspace,
-                };
-                workspaces.await?.into_iter().map(same).collect()
-            }
-        };
-        self.tell_plan(&*source, &*target, &pairs);
-        let cautions: BTreeSet<String> = [source.caution(), target.caution()]
-            .into_iter()
-            .flatten()
-            .collect();
+    async fn prepare_route(&self, route: &Route) -> Result<Vec<Prepared>> {
+        let connected = tokio::try_join!(
+            self.connect_source(&route.source),
+            self.connect_target(&route.target)
+        );
+        let (source, target) = connected.inspect_err(|error| self.enter(error))?;
+        self.prepare(source, target, &route.workspaces).await
+    }
+
+    /// Connects to the source.
+    ///
+    /// # Errors
+    /// Wrong settings, an unreachable server, a refused login. They are not in the ledger: somebody may choose anew.
+    pub async fn connect_source(&self, endpoint: &Endpoint) -> Result<Connected<dyn Source>> {
+        let storage = self.connect(endpoint).await?;
+        self.ledger.entries().source = Some(storage.location());
+        Ok(Connected::new(endpoint.backend, storage))
+    }
+
+    /// Connects to the target.
+    ///
+    /// # Errors
+    /// As [`Run::connect_source`].
+    pub async fn connect_target(&self, endpoint: &Endpoint) -> Result<Connected<dyn Target>> {
+        let storage = self.connect(endpoint).await?;
+        self.ledger.entries().target = Some(storage.location());
+        Ok(Connected::new(endpoint.backend, storage))
+    }
+
+    /// Checks, tells the plan and counts what was not counted yet.
+    ///
+    /// # Errors
+    /// What ended the run. It is in the ledger.
+    pub async fn prepare(
+        &self,
+        source: Connected<dyn Source>,
+        target: Connected<dyn Target>,
+        workspaces: &WorkspaceChoice,
+    ) -> Result<Vec<Prepared>> {
+        let prepared = self.check_and_count(source, target, workspaces).await;
+        prepared.inspect_err(|error| self.enter(error))
+    }
+
+    async fn check_and_count(
+        &self,
+        mut source: Connected<dyn Source>,
+        mut target: Connected<dyn Target>,
+        workspaces: &WorkspaceChoice,
+    ) -> Result<Vec<Prepared>> {
+        let pairs = self.pairs(&*source.storage, workspaces).await?;
+        self.tell_plan(&*source.storage, &target, &pairs);
+        let cautions = [source.storage.caution(), target.storage.caution()];
+        let cautions: BTreeSet<String> = cautions.into_iter().flatten().collect();
         cautions.into_iter().for_each(|caution| self.warn(caution));
-        self.check_containers(&*source, &*target, &pairs).await?;
+        self.check_containers(&*source.storage, &*target.storage, &pairs)
+            .await?;
         let mut prepared = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            prepared.push(self.prepare_pair(&*source, &target, pair).await?);
+            prepared.push(self.prepare_pair(&mut source, &mut target, pair).await?);
         }
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
-        if total == 0 && settings.fail_on_empty {
+        if total == 0 && self.settings.fail_on_empty {
             return Err(Error::new(ErrorKind::Empty, "the source has nothing to migrate")
                 .with_remedy("check source, workspace and types, or leave out --fail-on-empty"));
         }
-        if total == 0 && settings.workspaces != WorkspaceChoice::All {
-            self.hint_at_other_workspaces(&*source).await;
-        }
+        self.hint_if_empty(&mut source, workspaces).await;
         Ok(prepared)
     }
 
-    /// A misspelt workspace is one without records; a list of those that are there helps to see it.
-    async fn hint_at_other_workspaces(&self, source: &dyn Storage) {
+    /// The pairs of workspaces that a choice stands for.
+    ///
+    /// # Errors
+    /// The source failed.
+    pub async fn pairs(
+        &self,
+        source: &dyn Storage,
+        workspaces: &WorkspaceChoice,
+    ) -> Result<Vec<WorkspacePair>> {
+        if let WorkspaceChoice::Pairs(pairs) = workspaces {
+            return Ok(pairs.clone());
+        }
+        let listing = self.ask(Side::Source, "listing workspaces", async || {
+            source.workspaces().await
+        });
+        let same = |workspace: Workspace| WorkspacePair {
+            from: workspace.clone(),
+            to: workspace,
+        };
+        Ok(listing.await?.into_iter().map(same).collect())
+    }
+
+    /// A misspelt workspace is one without records; a list of those that are there helps to see it. Told once.
+    pub async fn hint_if_empty(&self, source: &mut Connected<dyn Source>, workspaces: &WorkspaceChoice) {
+        let has_records = source.counted.values().any(|counted| counted.count.total() > 0);
+        if has_records || *workspaces == WorkspaceChoice::All || source.is_told_empty {
+            return;
+        }
+        source.is_told_empty = true;
+        let storage = &source.storage;
         let Ok(others) = self
             .ask(Side::Source, "listing workspaces", async || {
-                source.workspaces().await
+                storage.workspaces().await
             })
             .await
         else {
@@ -156,30 +236,9 @@ impl Run<'_> {
             self.warn(format!(
                 "the source has caches in these workspaces: {}{}",
                 names.join(", "),
-                self.meant_workspace(&others)
+                meant_workspace(workspaces, &others)
             ));
         }
-    }
-
-    /// What of these a workspace without records may be a misspelling of.
-    fn meant_workspace(&self, others: &[Workspace]) -> String {
-        let WorkspaceChoice::Pairs(pairs) = &self.settings.workspaces else {
-            return String::new();
-        };
-        let is_there = |name: &str| others.iter().any(|other| other.name() == name);
-        for asked in pairs.iter().map(|pair| pair.from.name()) {
-            if asked.contains(',') && asked.split(',').all(|name| is_there(name.trim())) {
-                return "; name several with --workspace-map A=A --workspace-map B=B".to_owned();
-            }
-            let alike = others
-                .iter()
-                .find(|other| other.name().eq_ignore_ascii_case(asked));
-            let known = others.iter().map(Workspace::name).filter(|name| !name.is_empty());
-            if let Some(near) = alike.map(Workspace::name).or_else(|| nearest(asked, known)) {
-                return format!("; did you mean {near}?");
-            }
-        }
-        String::new()
     }
 
     fn warn(&self, message: String) {
@@ -195,31 +254,41 @@ impl Run<'_> {
             on_invalid: self.settings.on_invalid,
             salvage: self.settings.salvage,
         };
-        let connected = self.ask(endpoint.values.side(), "connecting", async || {
-            match endpoint.connect(&options).await {
-                Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::ConnectionLost) => {
-                    Ok(Err(error))
-                }
-                result => result.map(Ok),
+        // The storages keep to the time themselves, and know better what it means that it is over.
+        let lenient = Retrier {
+            timeout: self.settings.timeout.saturating_add(GRACE),
+            ..self.retrier()
+        };
+        let purpose = Purpose {
+            what: "connecting",
+            side: endpoint.values.side(),
+            workspace: None,
+            batch: None,
+        };
+        let connected = lenient.run(purpose, async || match endpoint.connect(&options).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::ConnectionLost) => {
+                Ok(Err(error))
             }
+            result => result.map(Ok),
         });
         connected.await?.map_err(|error| error.on(endpoint.values.side()))
     }
 
-    fn tell_plan(&self, source: &dyn Storage, target: &dyn Storage, pairs: &[WorkspacePair]) {
+    fn tell_plan(&self, source: &dyn Storage, target: &Connected<dyn Target>, pairs: &[WorkspacePair]) {
         let settings = self.settings;
+        let batch = settings.batch_for(target.backend);
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         self.reporter.emit(Event::Plan(PlanEvent {
             source: source.location(),
-            target: target.location(),
+            target: target.storage.location(),
             workspaces: pairs.to_vec(),
             types: settings.selection.clone(),
             options: PlanOptions {
                 on_conflict: settings.on_conflict,
                 on_invalid: settings.on_invalid,
-                batch_records: settings.batch.records.get() as u64,
-                batch_bytes: settings.batch.bytes.get() as u64,
+                batch_records: batch.records.get() as u64,
+                batch_bytes: batch.bytes.get() as u64,
                 concurrency: settings.concurrency.get() as u64,
                 retries: settings.retries as u64,
                 timeout_ms: milliseconds(settings.timeout),
@@ -312,22 +381,62 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Opens a workspace of the source and counts it, unless that was done already.
+    ///
+    /// # Errors
+    /// The source failed.
+    pub async fn count_source<'s>(
+        &self,
+        source: &'s mut Connected<dyn Source>,
+        workspace: &Workspace,
+    ) -> Result<&'s Counted<dyn Source>> {
+        if !source.counted.contains_key(workspace) {
+            let storage = &source.storage;
+            let opening = self.ask(Side::Source, "opening the source", async || {
+                storage.source(workspace).await
+            });
+            let opened = opening.await?;
+            let count = self.count(Side::Source, workspace, &*opened).await?;
+            source
+                .counted
+                .insert(workspace.clone(), Counted { opened, count });
+        }
+        Ok(&source.counted[workspace])
+    }
+
+    /// Opens a workspace of the target and counts it, unless that was done already.
+    ///
+    /// # Errors
+    /// The target failed.
+    pub async fn count_target<'t>(
+        &self,
+        target: &'t mut Connected<dyn Target>,
+        workspace: &Workspace,
+    ) -> Result<&'t Counted<dyn Target>> {
+        if !target.counted.contains_key(workspace) {
+            let storage = &target.storage;
+            let opening = self.ask(Side::Target, "opening the target", async || {
+                storage.target(workspace).await
+            });
+            let opened = opening.await?;
+            let count = self.count(Side::Target, workspace, &*opened.reader()).await?;
+            target
+                .counted
+                .insert(workspace.clone(), Counted { opened, count });
+        }
+        Ok(&target.counted[workspace])
+    }
+
     async fn prepare_pair(
         &self,
-        source: &dyn Storage,
-        target_storage: &Arc<dyn Storage>,
+        source: &mut Connected<dyn Source>,
+        target: &mut Connected<dyn Target>,
         pair: WorkspacePair,
     ) -> Result<Prepared> {
-        let opening = self.ask(Side::Source, "opening the source", async || {
-            source.source(&pair.from).await
-        });
-        let source = opening.await?;
-        let opening = self.ask(Side::Target, "opening the target", async || {
-            target_storage.target(&pair.to).await
-        });
-        let target = opening.await?;
-        let count = self.count(Side::Source, &pair.from, &*source).await?;
-        let before = self.count(Side::Target, &pair.to, &*target.reader()).await?;
+        let counted = self.count_source(source, &pair.from).await?;
+        let (source, count) = (Arc::clone(&counted.opened), counted.count.clone());
+        let counted = self.count_target(target, &pair.to).await?;
+        let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
         let mut report = WorkspaceReport {
             from: pair.from.clone(),
             to: pair.to.clone(),
@@ -348,16 +457,20 @@ impl Run<'_> {
         Ok(Prepared {
             pair,
             source,
-            target,
-            target_storage: Arc::clone(target_storage),
+            target: opened,
+            target_storage: Arc::clone(&target.storage),
             count,
+            before,
+            batch: self.settings.batch_for(target.backend),
         })
     }
 
     async fn count(&self, side: Side, workspace: &Workspace, storage: &dyn Source) -> Result<Count> {
         let started = Instant::now();
         let told = AtomicU64::new(0);
+        self.reporter.counting(side, workspace, 0);
         let progress = |scanned: u64| {
+            self.reporter.counting(side, workspace, scanned);
             let tick = started.elapsed().as_millis() / PROGRESS_EVERY.as_millis();
             let tick = u64::try_from(tick).unwrap_or(u64::MAX);
             if told.swap(tick, Ordering::Relaxed) < tick {
@@ -397,14 +510,6 @@ impl Run<'_> {
     /// Moves every workspace. The targets of all are prepared before the first one is written to, since preparing is
     /// also the last check.
     async fn migrate(&self, prepared: &[Prepared]) -> Result<Option<StopReason>> {
-        if !self.settings.yes {
-            let error = Error::new(
-                ErrorKind::NotConfirmed,
-                "nothing was written: writing to the target needs --yes",
-            );
-            self.enter(&error);
-            return Err(error);
-        }
         let mut files = self.open_files(prepared).inspect_err(|error| self.enter(error))?;
         let mut told = BTreeSet::new();
         for pair in prepared.iter().filter(|pair| pair.has_records()) {
@@ -439,7 +544,7 @@ impl Run<'_> {
                 target: Arc::clone(&pair.target),
                 selection: &self.settings.selection,
                 expected: &pair.count,
-                batch: self.settings.batch,
+                batch: pair.batch,
                 concurrency: self.settings.concurrency,
                 on_conflict: self.settings.on_conflict,
                 max_errors: self.settings.max_errors,
@@ -539,7 +644,7 @@ impl Run<'_> {
                 expected: pair.count.total(),
                 level: self.settings.verify,
                 on_conflict: self.settings.on_conflict,
-                batch: self.settings.batch,
+                batch: pair.batch,
                 retrier: &self.retrier(),
                 reporter: self.reporter,
             };
@@ -567,18 +672,72 @@ struct Files {
     progress: Progress,
 }
 
+/// A side that is connected to, and those of its workspaces that were opened and counted.
+pub struct Connected<T: ?Sized> {
+    backend: &'static dyn Backend,
+    /// The storage.
+    pub storage: Arc<dyn Storage>,
+    counted: BTreeMap<Workspace, Counted<T>>,
+    is_told_empty: bool,
+}
+
+impl<T: ?Sized> Connected<T> {
+    fn new(backend: &'static dyn Backend, storage: Arc<dyn Storage>) -> Self {
+        Self {
+            backend,
+            storage,
+            counted: BTreeMap::new(),
+            is_told_empty: false,
+        }
+    }
+}
+
+/// A workspace that was opened and counted.
+pub struct Counted<T: ?Sized> {
+    opened: Arc<T>,
+    /// Its selected records.
+    pub count: Count,
+}
+
 /// A workspace that is ready to be moved.
-struct Prepared {
-    pair: WorkspacePair,
+pub struct Prepared {
+    /// The workspace, and where it goes.
+    pub pair: WorkspacePair,
+    /// The selected records of the source.
+    pub count: Count,
+    /// Those that the target has already.
+    pub before: Count,
+    /// How large a batch of it is.
+    pub batch: BatchLimit,
     source: Arc<dyn Source>,
     target: Arc<dyn Target>,
     target_storage: Arc<dyn Storage>,
-    count: Count,
 }
 
 impl Prepared {
     /// Whether there may be something to move.
-    fn has_records(&self) -> bool {
+    pub fn has_records(&self) -> bool {
         self.count.total() > 0 || !self.count.exact
     }
+}
+
+/// What of the workspaces that are there one without records may be a misspelling of.
+fn meant_workspace(choice: &WorkspaceChoice, others: &[Workspace]) -> String {
+    let WorkspaceChoice::Pairs(pairs) = choice else {
+        return String::new();
+    };
+    let is_there = |name: &str| others.iter().any(|other| other.name() == name);
+    for asked in pairs.iter().map(|pair| pair.from.name()) {
+        if asked.contains(',') && asked.split(',').all(|name| is_there(name.trim())) {
+            return "; name several with --workspace-map A=A --workspace-map B=B".to_owned();
+        }
+        let alike = others
+            .iter()
+            .find(|other| other.name().eq_ignore_ascii_case(asked));
+        let known = others.iter().map(Workspace::name).filter(|name| !name.is_empty());
+        if let Some(near) = alike.map(Workspace::name).or_else(|| nearest(asked, known)) {
+            return format!("; did you mean {near}?");
+        }
+    }
+    String::new()
 }

@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use anstream::{AutoStream, ColorChoice, stream::RawStream};
 use clap::{
     Parser, ValueEnum, ValueHint,
     error::{ContextKind, ContextValue, ErrorKind as ClapErrorKind},
@@ -30,7 +31,10 @@ pub(super) const EXAMPLES: &str = "  Look first: connect, check and count both s
     migrate-llm-cache --source json --target postgres --all-workspaces --yes
 
   The same from a job file, for cron and CI
-    migrate-llm-cache --job nightly.yaml --yes --report run.json";
+    migrate-llm-cache --job nightly.yaml --yes --report run.json
+
+  Be asked for source, target and a yes
+    migrate-llm-cache --interactive";
 
 pub(super) const STORAGES: &str = "\
 STORAGE is a kind or a place. Kinds: json, redis, postgres, mongo, opensearch,
@@ -55,13 +59,14 @@ pub(super) const EXIT_CODES: &str = "    0  done, or nothing to do
   143  terminated (SIGTERM)";
 
 /// The flags. What is not given is `None`: defaults are the business of the settings.
-#[derive(Debug, Default, Parser)]
+#[derive(Clone, Debug, Default, Parser)]
 #[command(
     name = "migrate-llm-cache",
     version,
     about = "Moves LightRAG's LLM response cache between JSON, Redis, PostgreSQL, MongoDB and OpenSearch",
     long_about = "Moves LightRAG's LLM response cache between any two of JSON, Redis, PostgreSQL, MongoDB and \
-                  OpenSearch. Never prompts, never changes the source, and writes to the target only with --yes.",
+                  OpenSearch. Never changes the source, asks nothing without --interactive, and writes to the target \
+                  only with --yes.",
     after_help = "Add --help for examples and exit codes.",
     after_long_help = format!("Examples:\n{EXAMPLES}\n\n{STORAGES}\n\nExit codes:\n{EXIT_CODES}"),
     max_term_width = 110
@@ -117,6 +122,10 @@ pub struct Args {
     #[arg(long, help_heading = "How")]
     pub yes: bool,
 
+    /// Ask at the terminal for source, target and a yes, where flags and job file leave them open
+    #[arg(long, help_heading = "How")]
+    pub interactive: bool,
+
     /// What to do where the target has a record of the same key [default: overwrite]
     #[arg(long, value_name = "POLICY", help_heading = "How")]
     pub on_conflict: Option<OnConflict>,
@@ -129,7 +138,7 @@ pub struct Args {
     #[arg(long, value_name = "N", help_heading = "How")]
     pub batch_size: Option<String>,
 
-    /// Bytes in a batch [default: what the target takes fastest, 512KiB to 4MiB]
+    /// Bytes in a batch [default: what the target takes fastest, 512KiB to 3MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub batch_bytes: Option<String>,
 
@@ -205,9 +214,37 @@ pub struct Args {
     #[arg(long, short, help_heading = "What comes out")]
     pub quiet: bool,
 
+    /// When to use colours [default: auto]
+    #[arg(long, value_name = "WHEN", help_heading = "What comes out")]
+    pub color: Option<Color>,
+
     /// Print completions for a shell, or the man page, and do nothing else
     #[arg(long, value_name = "WHAT", help_heading = "What comes out", exclusive = true)]
     pub generate: Option<Generate>,
+}
+
+/// When colours are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Color {
+    /// At a terminal, unless `NO_COLOR` is set; anywhere with `CLICOLOR_FORCE`.
+    #[default]
+    Auto,
+    /// Anywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+impl Color {
+    /// What is put out to a stream: never [`ColorChoice::Auto`].
+    pub fn choice(self, stream: &impl RawStream) -> ColorChoice {
+        match self {
+            Self::Auto => AutoStream::choice(stream),
+            Self::Always => ColorChoice::AlwaysAnsi,
+            Self::Never => ColorChoice::Never,
+        }
+    }
 }
 
 /// What stands on standard output.
@@ -228,7 +265,7 @@ pub enum OutputFormat {
 pub enum Parsed {
     /// Flags to act on.
     Args(Box<Args>),
-    /// Text that was asked for: help, version, completions, the man page.
+    /// Text that was asked for, with its colours: help, version, completions, the man page.
     Text(String),
 }
 
@@ -248,7 +285,7 @@ pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parse
                 ClapErrorKind::DisplayHelp | ClapErrorKind::DisplayVersion
             ) =>
         {
-            Ok(Parsed::Text(error.render().to_string()))
+            Ok(Parsed::Text(error.render().ansi().to_string()))
         }
         Err(error) => {
             let text = error.render().to_string();
@@ -316,6 +353,7 @@ impl Args {
                 "--log-format" => {
                     args.log_format = value().and_then(|value| LogFormat::from_str(&value, true).ok());
                 }
+                "--color" => args.color = value().and_then(|value| Color::from_str(&value, true).ok()),
                 "--quiet" | "-q" => args.quiet = true,
                 "--dry-run" => args.dry_run = true,
                 "--verify-only" => args.verify_only = true,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_yaml::{Mapping, Value as Yaml};
 
 use super::{
-    OutputFormat, Secret,
+    Color, OutputFormat, Secret,
     env::Environment,
     nearest,
     settings::{OnConflict, VerifyLevel},
@@ -33,6 +33,8 @@ pub struct JobFile {
     pub dry_run: Option<Scalar<bool>>,
     /// Write without being asked.
     pub yes: Option<Scalar<bool>>,
+    /// Ask at the terminal for what is left open.
+    pub interactive: Option<Scalar<bool>>,
     /// What to do with keys that are there.
     pub on_conflict: Option<OnConflict>,
     /// What to do with records that the target could hold if a character went.
@@ -75,6 +77,8 @@ pub struct JobFile {
     pub log_format: Option<LogFormat>,
     /// Print nothing but errors.
     pub quiet: Option<Scalar<bool>>,
+    /// When colours are used.
+    pub color: Option<Color>,
     /// Where the file is, and its text, for errors.
     #[serde(skip)]
     origin: JobText,

@@ -12,13 +12,13 @@ mod secret;
 mod settings;
 mod values;
 
-pub use cli::{Args, OutputFormat, Parsed, parse_args};
+pub use cli::{Args, Color, OutputFormat, Parsed, parse_args};
 pub use env::Environment;
 pub use job::JobFile;
 pub use secret::{Secret, redact_url};
 pub use settings::{
-    BatchLimit, Endpoint, MaxErrors, Mode, OnConflict, OutputSettings, Settings, VerifyLevel,
-    WorkspaceChoice, WorkspacePair,
+    BatchLimit, Endpoint, MaxErrors, Mode, OnConflict, OutputSettings, Route, Settings, VerifyLevel,
+    WorkspaceChoice, WorkspacePair, configured_workspace,
 };
 pub use values::{Field, Origin, Value, Values};
 

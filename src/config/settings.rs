@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_yaml::Mapping;
 
 use super::{
-    Args, Environment, Field, JobFile, Origin, OutputFormat, Secret, Value, Values, env, job, nearest,
+    Args, Color, Environment, Field, JobFile, Origin, OutputFormat, Secret, Value, Values, env, job, nearest,
 };
 use crate::{
     atomic_file,
@@ -137,7 +137,41 @@ impl Endpoint {
     /// # Errors
     /// The text names no storage, or not enough of it.
     pub fn named(side: Side, text: &str) -> Result<Self> {
-        resolve_endpoint(side, Some(text), &JobFile::default(), &Environment::default())
+        let args = match side {
+            Side::Source => Args {
+                source: Some(text.to_owned()),
+                ..Args::default()
+            },
+            Side::Target => Args {
+                target: Some(text.to_owned()),
+                ..Args::default()
+            },
+        };
+        Self::resolve(side, &args, &JobFile::default(), &Environment::default())
+    }
+
+    /// Decides which storage a side is, and its settings.
+    ///
+    /// # Errors
+    /// A side that nobody names, or a setting that is missing or cannot be read.
+    pub fn resolve(side: Side, args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
+        let endpoint = Self::draft(side, args, job, environment)?;
+        require(&endpoint)?;
+        Ok(endpoint)
+    }
+
+    /// Whether a flag or the job file names the storage of a side.
+    pub fn is_named(side: Side, args: &Args, job: &JobFile) -> bool {
+        match side {
+            Side::Source => args.source.is_some() || job.source.is_some(),
+            Side::Target => args.target.is_some() || job.target.is_some(),
+        }
+    }
+
+    /// The settings without which nothing works and that nobody gave.
+    pub fn missing(&self) -> impl Iterator<Item = &'static Field> {
+        let fields = self.backend.fields().iter();
+        fields.filter(|field| field.required && self.values.get(field.name).is_none())
     }
 
     /// Connects to the storage.
@@ -173,27 +207,38 @@ pub struct OutputSettings {
     pub log_format: LogFormat,
     /// Whether standard error holds errors alone.
     pub quiet: bool,
+    /// Whether colours are used.
+    pub color: Color,
+    /// Whether a person is asked for what flags and job file leave open.
+    pub interactive: bool,
 }
 
-/// Everything that a run needs to know.
+/// From where to where a run goes.
 #[derive(Debug)]
-pub struct Settings {
-    /// What it does.
-    pub mode: Mode,
+pub struct Route {
     /// Where it reads.
     pub source: Endpoint,
     /// Where it writes.
     pub target: Endpoint,
     /// Which workspaces.
     pub workspaces: WorkspaceChoice,
+}
+
+/// What a run does on its way, whichever it is.
+#[derive(Debug)]
+pub struct Settings {
+    /// What it does.
+    pub mode: Mode,
     /// Which cache types.
     pub selection: Selection,
     /// What to do with keys that are there.
     pub on_conflict: OnConflict,
     /// What to do with records that the target could hold if a character went.
     pub on_invalid: OnInvalid,
-    /// How large a batch is.
-    pub batch: BatchLimit,
+    /// Records in a batch.
+    pub batch_records: NonZeroUsize,
+    /// Bytes in a batch; `None` for what the target takes fastest.
+    pub batch_bytes: Option<NonZeroUsize>,
     /// How many batches are written at the same time.
     pub concurrency: NonZeroUsize,
     /// How long each request may take.
@@ -252,6 +297,8 @@ impl OutputSettings {
             log_level: args.log_level.clone().or_else(|| job.log_level.clone()),
             log_format: args.log_format.or(job.log_format).unwrap_or_default(),
             quiet: args.quiet || said(job.quiet),
+            color: args.color.or(job.color).unwrap_or_default(),
+            interactive: args.interactive || said(job.interactive),
         }
     }
 }
@@ -279,9 +326,7 @@ impl Settings {
     ///
     /// # Errors
     /// A setting that is missing or wrong. The message says which, where it came from and what was expected.
-    pub fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
-        let source = resolve_endpoint(Side::Source, args.source.as_deref(), job, environment)?;
-        let target = resolve_endpoint(Side::Target, args.target.as_deref(), job, environment)?;
+    pub fn resolve(args: &Args, job: &JobFile) -> Result<Self> {
         let batch = job.batch.as_ref();
         let number = |flag: Option<&String>, name, job_text: Option<&job::Text>, path| {
             positive(
@@ -297,32 +342,28 @@ impl Settings {
         let checkpoint = args.checkpoint.clone().or_else(|| job.checkpoint.clone());
         Ok(Self {
             mode,
-            workspaces: resolve_workspaces(args, job, environment, &source, &target)?,
             selection: resolve_selection(args, job)?,
             on_conflict: args
                 .on_conflict
                 .or(job.on_conflict)
                 .unwrap_or(OnConflict::Overwrite),
             on_invalid: args.on_invalid.or(job.on_invalid).unwrap_or_default(),
-            batch: BatchLimit {
-                records: number(
-                    args.batch_size.as_ref(),
-                    "--batch-size",
-                    batch.and_then(|batch| batch.records.as_ref()),
-                    "batch.records",
-                )?
-                .unwrap_or(DEFAULT_BATCH_RECORDS),
-                bytes: parse_setting(
-                    args.batch_bytes.as_deref(),
-                    "--batch-bytes",
-                    batch.and_then(|batch| batch.bytes.as_ref()),
-                    "batch.bytes",
-                    job,
-                    "a size above 0 such as 8MiB",
-                    |text| NonZeroUsize::new(usize::try_from(ByteSize::from_str(text).ok()?.as_u64()).ok()?),
-                )?
-                .unwrap_or_else(|| target.backend.batch_bytes()),
-            },
+            batch_records: number(
+                args.batch_size.as_ref(),
+                "--batch-size",
+                batch.and_then(|batch| batch.records.as_ref()),
+                "batch.records",
+            )?
+            .unwrap_or(DEFAULT_BATCH_RECORDS),
+            batch_bytes: parse_setting(
+                args.batch_bytes.as_deref(),
+                "--batch-bytes",
+                batch.and_then(|batch| batch.bytes.as_ref()),
+                "batch.bytes",
+                job,
+                "a size above 0 such as 8MiB",
+                |text| NonZeroUsize::new(usize::try_from(ByteSize::from_str(text).ok()?.as_u64()).ok()?),
+            )?,
             concurrency: number(
                 args.concurrency.as_ref(),
                 "--concurrency",
@@ -382,8 +423,33 @@ impl Settings {
             salvage: args.salvage || said(job.salvage),
             yes: args.yes || said(job.yes),
             fail_on_empty: args.fail_on_empty || said(job.fail_on_empty),
+        })
+    }
+}
+
+impl Settings {
+    /// How large a batch is for a target.
+    pub fn batch_for(&self, target: &dyn Backend) -> BatchLimit {
+        BatchLimit {
+            records: self.batch_records,
+            bytes: self.batch_bytes.unwrap_or_else(|| target.batch_bytes()),
+        }
+    }
+}
+
+impl Route {
+    /// Decides from where to where.
+    ///
+    /// # Errors
+    /// A side or a setting that is missing or wrong. The message says which, where it came from and what was expected.
+    pub fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
+        let source = Endpoint::resolve(Side::Source, args, job, environment)?;
+        let target = Endpoint::resolve(Side::Target, args, job, environment)?;
+        let workspaces = WorkspaceChoice::resolve(args, job, environment, source.backend, target.backend)?;
+        Ok(Self {
             source,
             target,
+            workspaces,
         })
     }
 }
@@ -460,70 +526,90 @@ fn resolve_selection(args: &Args, job: &JobFile) -> Result<Selection> {
     }
 }
 
-fn resolve_workspaces(
-    args: &Args,
-    job: &JobFile,
-    environment: &Environment,
-    source: &Endpoint,
-    target: &Endpoint,
-) -> Result<WorkspaceChoice> {
-    let pair = |from: &str, to: &str| {
-        Ok(WorkspacePair {
-            from: Workspace::new(from)?,
-            to: Workspace::new(to)?,
-        })
-    };
-    if args.all_workspaces {
-        return Ok(WorkspaceChoice::All);
-    }
-    if let Some(name) = &args.workspace {
-        let pair = pair(name, name).map_err(|error| prefixed("--workspace", error))?;
-        return Ok(WorkspaceChoice::Pairs(vec![pair]));
-    }
-    if !args.workspace_map.is_empty() {
-        let pairs = args.workspace_map.iter().map(|text| {
-            let (from, to) = text
-                .split_once('=')
-                .ok_or_else(|| Error::config(format!("--workspace-map: expected FROM=TO, found `{text}`")))?;
-            pair(from, to).map_err(|error| prefixed("--workspace-map", error))
-        });
-        return Ok(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?));
-    }
-    let flags_name_one_side = args.source_workspace.is_some() || args.target_workspace.is_some();
-    if !flags_name_one_side {
-        match &job.workspaces {
-            Some(job::WorkspacesSpec::All) => return Ok(WorkspaceChoice::All),
-            Some(job::WorkspacesSpec::Pairs(pairs)) => {
-                let pairs = pairs.iter().enumerate().map(|(at, (from, to))| {
-                    pair(from, to).map_err(|error| job.error(&format!("workspaces[{at}]"), error.message()))
-                });
-                return Ok(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?));
-            }
-            None => {}
+impl WorkspaceChoice {
+    /// Decides which workspaces. What is read does not depend on the target.
+    ///
+    /// # Errors
+    /// A name that no workspace can have, or a pair that is none.
+    pub fn resolve(
+        args: &Args,
+        job: &JobFile,
+        environment: &Environment,
+        source: &dyn Backend,
+        target: &dyn Backend,
+    ) -> Result<Self> {
+        let pair = |from: &str, to: &str| {
+            Ok(WorkspacePair {
+                from: Workspace::new(from)?,
+                to: Workspace::new(to)?,
+            })
+        };
+        if args.all_workspaces {
+            return Ok(WorkspaceChoice::All);
         }
+        if let Some(name) = &args.workspace {
+            let pair = pair(name, name).map_err(|error| prefixed("--workspace", error))?;
+            return Ok(WorkspaceChoice::Pairs(vec![pair]));
+        }
+        if !args.workspace_map.is_empty() {
+            let pairs = args.workspace_map.iter().map(|text| {
+                let (from, to) = text.split_once('=').ok_or_else(|| {
+                    Error::config(format!("--workspace-map: expected FROM=TO, found `{text}`"))
+                })?;
+                pair(from, to).map_err(|error| prefixed("--workspace-map", error))
+            });
+            return Ok(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?));
+        }
+        if args.source_workspace.is_none() && args.target_workspace.is_none() {
+            match &job.workspaces {
+                Some(job::WorkspacesSpec::All) => return Ok(WorkspaceChoice::All),
+                Some(job::WorkspacesSpec::Pairs(pairs)) => {
+                    let pairs = pairs.iter().enumerate().map(|(at, (from, to))| {
+                        pair(from, to)
+                            .map_err(|error| job.error(&format!("workspaces[{at}]"), error.message()))
+                    });
+                    return Ok(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?));
+                }
+                None => {}
+            }
+        }
+        let workspace = |flag: &Option<String>, flag_name: &str, backend| match flag {
+            Some(name) => Workspace::new(name).map_err(|error| prefixed(flag_name, error)),
+            None => configured_workspace(backend, environment).map(|(workspace, _)| workspace),
+        };
+        Ok(WorkspaceChoice::Pairs(vec![WorkspacePair {
+            from: workspace(&args.source_workspace, "--source-workspace", source)?,
+            to: workspace(&args.target_workspace, "--target-workspace", target)?,
+        }]))
     }
-    let workspace = |flag: &Option<String>, flag_name: &str, backend| match flag {
-        Some(name) => Workspace::new(name).map_err(|error| prefixed(flag_name, error)),
-        None => configured_workspace(backend, environment),
-    };
-    Ok(WorkspaceChoice::Pairs(vec![WorkspacePair {
-        from: workspace(&args.source_workspace, "--source-workspace", source.backend)?,
-        to: workspace(&args.target_workspace, "--target-workspace", target.backend)?,
-    }]))
+
+    /// Whether flags or the job file name workspaces.
+    pub fn is_named(args: &Args, job: &JobFile) -> bool {
+        args.all_workspaces
+            || args.workspace.is_some()
+            || !args.workspace_map.is_empty()
+            || args.source_workspace.is_some()
+            || args.target_workspace.is_some()
+            || job.workspaces.is_some()
+    }
 }
 
-/// The workspace that LightRAG would use for this storage: its own variable, `config.ini`, `WORKSPACE`, or none.
-fn configured_workspace(backend: &dyn Backend, environment: &Environment) -> Result<Workspace> {
+/// The workspace that LightRAG would use for this storage, and who says so: its own variable, `WORKSPACE`, `config.ini`,
+/// or nobody.
+///
+/// # Errors
+/// A name that no workspace can have.
+pub fn configured_workspace(backend: &dyn Backend, environment: &Environment) -> Result<(Workspace, Origin)> {
     let own = backend
         .workspace_variable()
         .and_then(|name| environment.variable(name));
     let ini = || environment.ini(backend.ini_section()?, "workspace");
     let value = own.or_else(|| environment.variable(env::WORKSPACE)).or_else(ini);
     value.map_or_else(
-        || Ok(Workspace::default()),
-        |value| {
-            let workspace = Workspace::new(value.text.expose().trim());
-            workspace.map_err(|error| prefixed(&value.origin.to_string(), error))
+        || Ok((Workspace::default(), Origin::Default)),
+        |Value { text, origin }| match Workspace::new(text.expose().trim()) {
+            Ok(workspace) => Ok((workspace, origin)),
+            Err(error) => Err(prefixed(&origin.to_string(), error)),
         },
     )
 }
@@ -534,70 +620,69 @@ struct Place {
     settings: Vec<(&'static str, Secret)>,
 }
 
-fn resolve_endpoint(
-    side: Side,
-    flag: Option<&str>,
-    job: &JobFile,
-    environment: &Environment,
-) -> Result<Endpoint> {
-    let flag_name: &'static str = match side {
-        Side::Source => "--source",
-        Side::Target => "--target",
-    };
-    let flag = flag
-        .map(|text| read_place(text).map_err(|error| prefixed(flag_name, error)))
-        .transpose()?;
-    let spec = match side {
-        Side::Source => &job.source,
-        Side::Target => &job.target,
-    };
-    let job_origin = |path: String| Origin::Job {
-        file: job.file().to_owned(),
-        line: job.line(&path),
-        path,
-    };
-    let job_place = match spec {
-        None => None,
-        Some(job::StorageSpec::Text(text)) => {
-            let path = side.to_string();
-            let place = read_place(text.expose()).map_err(|error| job.error(&path, error.message()))?;
-            Some((place.backend, at_origin(place.settings, &job_origin(path))))
-        }
-        Some(job::StorageSpec::Settings(settings)) => Some(read_settings(side, settings, job, &job_origin)?),
-    };
-    let backend = match (&flag, &job_place) {
-        (Some(place), _) => place.backend,
-        (None, Some((backend, _))) => *backend,
-        (None, None) => {
-            return Err(Error::config(format!("no {side} is named")).with_remedy(format!(
-                "give {flag_name} or `{side}:` in a job file: a kind ({}) or a place",
-                storage::names()
-            )));
-        }
-    };
+impl Endpoint {
+    /// What is said of a side, which may not be all that is needed.
+    ///
+    /// # Errors
+    /// A side that nobody names, or a place or a setting that cannot be read.
+    pub fn draft(side: Side, args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
+        let (flag_name, flag, spec) = match side {
+            Side::Source => ("--source", &args.source, &job.source),
+            Side::Target => ("--target", &args.target, &job.target),
+        };
+        let flag = flag
+            .as_deref()
+            .map(|text| read_place(text).map_err(|error| prefixed(flag_name, error)))
+            .transpose()?;
+        let job_origin = |path: String| Origin::Job {
+            file: job.file().to_owned(),
+            line: job.line(&path),
+            path,
+        };
+        let job_place = match spec {
+            None => None,
+            Some(job::StorageSpec::Text(text)) => {
+                let path = side.to_string();
+                let place = read_place(text.expose()).map_err(|error| job.error(&path, error.message()))?;
+                Some((place.backend, at_origin(place.settings, &job_origin(path))))
+            }
+            Some(job::StorageSpec::Settings(settings)) => {
+                Some(read_settings(side, settings, job, &job_origin)?)
+            }
+        };
+        let backend = match (&flag, &job_place) {
+            (Some(place), _) => place.backend,
+            (None, Some((backend, _))) => *backend,
+            (None, None) => {
+                return Err(Error::config(format!("no {side} is named")).with_remedy(format!(
+                    "give {flag_name} or `{side}:` in a job file: a kind ({}) or a place",
+                    storage::names()
+                )));
+            }
+        };
 
-    // From the weakest to the strongest: each layer replaces what the one before said.
-    let mut values = Values::new(side);
-    for field in backend.fields() {
-        if let Some(value) = configured(field, backend, environment) {
-            values.set(field.name, value);
+        // From the weakest to the strongest: each layer replaces what the one before said.
+        let mut values = Values::new(side);
+        for field in backend.fields() {
+            if let Some(value) = configured(field, backend, environment) {
+                values.set(field.name, value);
+            }
         }
+        if let Some((job_backend, settings)) = job_place
+            && job_backend.kind() == backend.kind()
+        {
+            settings
+                .into_iter()
+                .for_each(|(name, value)| values.set(name, value));
+        }
+        if let Some(place) = flag {
+            let settings = at_origin(place.settings, &Origin::Flag(flag_name));
+            settings
+                .into_iter()
+                .for_each(|(name, value)| values.set(name, value));
+        }
+        Ok(Self { backend, values })
     }
-    if let Some((job_backend, settings)) = job_place
-        && job_backend.kind() == backend.kind()
-    {
-        settings
-            .into_iter()
-            .for_each(|(name, value)| values.set(name, value));
-    }
-    if let Some(place) = flag {
-        let settings = at_origin(place.settings, &Origin::Flag(flag_name));
-        settings
-            .into_iter()
-            .for_each(|(name, value)| values.set(name, value));
-    }
-    require(backend, &values)?;
-    Ok(Endpoint { backend, values })
 }
 
 fn at_origin(settings: Vec<(&'static str, Secret)>, origin: &Origin) -> Vec<(&'static str, Value)> {
@@ -630,13 +715,9 @@ fn configured(field: &Field, backend: &dyn Backend, environment: &Environment) -
 }
 
 /// Complains about every required setting that nobody gave, in one error.
-fn require(backend: &dyn Backend, values: &Values) -> Result<()> {
-    let side = values.side();
-    let missing: Vec<&Field> = backend
-        .fields()
-        .iter()
-        .filter(|field| field.required && values.get(field.name).is_none())
-        .collect();
+fn require(endpoint: &Endpoint) -> Result<()> {
+    let (side, backend) = (endpoint.values.side(), endpoint.backend);
+    let missing: Vec<&Field> = endpoint.missing().collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -19,6 +19,8 @@ use crate::{config::Mode, error::Error, exit::ExitCode, shutdown::StopReason, st
 pub enum Ending {
     /// It did all it was to do.
     Done,
+    /// The person at the terminal left it before there was anything to do.
+    Left,
     /// Somebody stopped it.
     Stopped(StopReason),
     /// Something ended it. The error is in the account already.
@@ -154,7 +156,7 @@ impl Ledger {
     fn status(ending: &Ending, is_partial: bool) -> (Status, ExitCode) {
         match ending {
             Ending::Done if is_partial => (Status::Partial, ExitCode::Rejected),
-            Ending::Done => (Status::Ok, ExitCode::Done),
+            Ending::Done | Ending::Left => (Status::Ok, ExitCode::Done),
             Ending::Stopped(reason) => (Status::Interrupted, reason.exit_code()),
             Ending::Failed { exit_code, .. } => {
                 let status = match exit_code {
@@ -187,6 +189,7 @@ impl Ledger {
                 "There was nothing to migrate; check source, workspace and types if that surprises.".into()
             }
             Ending::Done => "Point LightRAG at the target; the source is as it was.".into(),
+            Ending::Left => "Nothing was chosen, and nothing was done.".into(),
             Ending::Stopped(reason) => {
                 let stays = if totals.written > 0 { " What was written stays." } else { "" };
                 if entries.checkpoint.is_some() {

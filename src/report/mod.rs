@@ -6,18 +6,21 @@ mod ledger;
 pub mod metrics;
 mod model;
 mod reporter;
+pub(crate) mod style;
 
 pub use event::{
     BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Envelope, Event, PlanEvent,
     PlanOptions, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, VerifyEvent, WarningEvent,
     event_schema,
 };
+pub use human::{Stderr, Voice};
 pub use ledger::{Ending, Entries, Ledger};
 pub use model::{
     BatchTotals, Difference, ErrorSample, ErrorTotals, Report, Status, Totals, Verification, VerifyNumbers,
     WorkspaceReport, percent,
 };
-pub use reporter::{Format, Reporter};
+pub use reporter::{Output, Reporter};
+pub use style::Palette;
 
 /// The name under which the program presents itself.
 pub const TOOL: &str = env!("CARGO_PKG_NAME");

@@ -298,6 +298,35 @@ pub struct Report {
     pub next: String,
 }
 
+impl Report {
+    /// What of a run that came to its end was left behind, and what to do about it; `None` where nothing was.
+    pub fn left_behind(&self) -> Option<(String, &'static str)> {
+        if self.status != Status::Partial {
+            return None;
+        }
+        if self.totals.rejected == 0 {
+            let what = "what stands behind the damage of the source was not moved".to_owned();
+            return Some((what, "look at the warnings in the report"));
+        }
+        let kinds: Vec<String> = self
+            .errors
+            .by_kind
+            .iter()
+            .map(|(kind, number)| format!("{kind} {number}"))
+            .collect();
+        let what = format!(
+            "{} of {} records were rejected ({})",
+            self.totals.rejected,
+            self.totals.selected,
+            kinds.join(", ")
+        );
+        Some((
+            what,
+            "look at errors.first in the report, or keep the records with --rejects",
+        ))
+    }
+}
+
 /// A part of a whole in percent, two decimals, cut so that only all of it is 100; 100 where there is no whole.
 pub fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {

@@ -9,63 +9,64 @@ use std::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Envelope, Event, SCHEMA_VERSION, human};
+use super::{
+    Envelope, Event, SCHEMA_VERSION,
+    human::{Human, Stderr, Voice},
+    style::{Palette, terminal_width, wrap},
+};
 use crate::{
     atomic_file,
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, Side},
     logging::LogFormat,
     shutdown::{Shutdown, StopReason},
+    storage::Workspace,
 };
-
-/// How events are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// JSON lines on standard output.
-    Jsonl,
-    /// Words on standard error.
-    Human {
-        /// Errors alone.
-        quiet: bool,
-    },
-}
 
 /// Numbers the events of one run and tells them. Safe to share between tasks; lines never mix.
 pub struct Reporter {
     run_id: Uuid,
-    format: Format,
-    quiet: bool,
-    log_format: LogFormat,
-    report_file: Option<PathBuf>,
+    output: Output,
+    stderr: Stderr,
     shutdown: Shutdown,
     state: Mutex<State>,
+}
+
+/// What is told where.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Whether events stand on standard output, as JSON lines.
+    pub lines: bool,
+    /// What is said on standard error.
+    pub voice: Voice,
+    /// The colours of that.
+    pub palette: Palette,
+    /// How logs are written there. Logs in JSON leave no room for words beside them.
+    pub log: LogFormat,
+    /// The file for the report.
+    pub report: Option<PathBuf>,
 }
 
 struct State {
     next_seq: u64,
     output_open: bool,
     reported: bool,
+    human: Human,
 }
 
 impl Reporter {
     /// Begins a run. When standard output is closed by its reader, `shutdown` is asked to stop the run.
-    pub fn new(
-        format: Format,
-        quiet: bool,
-        log_format: LogFormat,
-        report_file: Option<PathBuf>,
-        shutdown: Shutdown,
-    ) -> Self {
+    pub fn new(output: Output, shutdown: Shutdown) -> Self {
+        let (human, stderr) = Human::new(output.voice, output.palette);
         Self {
             run_id: Uuid::now_v7(),
-            format,
-            quiet,
-            log_format,
-            report_file,
+            output,
+            stderr,
             shutdown,
             state: Mutex::new(State {
                 next_seq: 0,
                 output_open: true,
                 reported: false,
+                human,
             }),
         }
     }
@@ -83,9 +84,15 @@ impl Reporter {
         if std::mem::replace(&mut self.state().reported, true) {
             return Ok(());
         }
+        if matches!(self.output.voice, Voice::Quiet | Voice::Brief)
+            && let Some((what, remedy)) = report.left_behind()
+        {
+            // Whoever hears of errors alone must hear why the exit code is not 0.
+            self.say_bad(&what, Some(remedy));
+        }
         let event = Event::Report(report);
         let line = self.emit_numbered(&event);
-        match &self.report_file {
+        match &self.output.report {
             Some(path) => atomic_file::replace(path, &line).map_err(|error| {
                 let message = format!("--report: cannot write {}: {error}", path.display());
                 Error::new(ErrorKind::Config, message)
@@ -94,39 +101,96 @@ impl Reporter {
         }
     }
 
-    /// Whether the report was told.
-    pub fn is_finished(&self) -> bool {
-        self.state().reported
-    }
-
     /// The run: a UUID, version 7.
     pub fn run_id(&self) -> Uuid {
         self.run_id
     }
 
-    /// Says a sentence to a person, unless only errors are wanted. Logs in JSON leave no room for words beside them.
+    /// Whether the report was told.
+    pub fn is_finished(&self) -> bool {
+        self.state().reported
+    }
+
+    /// Shows a person how far a count is. It is no event, and may be called as often as there is something new.
+    pub fn counting(&self, side: Side, workspace: &Workspace, scanned: u64) {
+        self.state().human.counting(side, workspace, scanned);
+    }
+
+    /// The colours of what is said to a person.
+    pub fn palette(&self) -> Palette {
+        self.output.palette
+    }
+
+    /// Standard error, for whoever else writes to it.
+    pub fn stderr(&self) -> Stderr {
+        self.stderr.clone()
+    }
+
+    /// Says why a run stopped, where no report in words does.
+    pub fn say_stopped(&self, reason: StopReason) {
+        if self.output.voice != Voice::Brief || reason == StopReason::OutputClosed {
+            return;
+        }
+        if self.output.log == LogFormat::Json {
+            tracing::warn!("stopped: {}", reason.as_str());
+        } else {
+            self.stderr.line(&format!("stopped: {}", reason.as_str()));
+        }
+    }
+
+    /// Says a sentence to a person, unless only errors are wanted.
     pub fn say(&self, text: &str) {
-        if self.log_format == LogFormat::Json {
-            tracing::warn!("{text}");
-        } else if !self.quiet {
-            write_stderr(text);
+        if self.output.voice != Voice::Quiet {
+            self.stderr.line(text);
         }
     }
 
     /// Tells a person of an error and what to do about it.
     pub fn say_error(&self, error: &Error) {
-        if self.log_format == LogFormat::Json {
+        if self.output.log == LogFormat::Json {
             tracing::error!(
                 kind = error.kind().as_str(),
                 exit_code = error.exit_code().code(),
                 remedy = error.remedy(),
                 "{error}"
             );
+        } else {
+            self.say_bad(&error.to_string(), error.remedy());
+        }
+    }
+
+    /// Tells a person of a panic, of which no more is known than the place.
+    pub fn say_panic(&self, place: &str) {
+        if self.output.log == LogFormat::Json {
+            tracing::error!(place, "internal error");
+        } else {
+            self.stderr.line(&format!("error: internal error at {place}"));
+        }
+    }
+
+    fn say_bad(&self, what: &str, remedy: Option<&str>) {
+        if self.output.log == LogFormat::Json {
+            tracing::error!(remedy, "{what}");
             return;
         }
-        write_stderr(&format!("error: {error}"));
-        if let Some(remedy) = error.remedy() {
-            write_stderr(&format!("  what to do: {remedy}"));
+        self.state().human.pause();
+        let error = self.output.palette.bad("error:");
+        self.stderr.line(
+            &self
+                .fitted(&format!("error: {what}"), "")
+                .replacen("error:", &error, 1),
+        );
+        if let Some(remedy) = remedy {
+            let remedy = self.fitted(&format!("what to do: {remedy}"), "  ");
+            self.stderr.line(&format!("  {remedy}"));
+        }
+    }
+
+    /// At a terminal, lines that fit into it; elsewhere whoever reads decides on breaks.
+    fn fitted(&self, text: &str, indent: &str) -> String {
+        match self.output.voice {
+            Voice::Bars { .. } => wrap(text, terminal_width(), indent),
+            _ => text.to_owned(),
         }
     }
 
@@ -143,14 +207,10 @@ impl Reporter {
         // Every event is made of texts and numbers, which always have a JSON form.
         let mut line = serde_json::to_vec(&envelope).unwrap_or_default();
         line.push(b'\n');
-        match self.format {
-            Format::Jsonl => self.write_stdout(&mut state, &line),
-            Format::Human { quiet } => {
-                if let Some(text) = human::text(event, quiet) {
-                    write_stderr(&text);
-                }
-            }
+        if self.output.lines {
+            self.write_stdout(&mut state, &line);
         }
+        state.human.tell(event);
         line
     }
 
@@ -175,10 +235,4 @@ impl Reporter {
 /// A moment as events carry it: RFC 3339, UTC, milliseconds.
 pub(crate) fn timestamp(moment: Timestamp) -> String {
     format!("{moment:.3}")
-}
-
-/// A closed standard error is nothing to stop for: there is nobody left to tell.
-fn write_stderr(text: &str) {
-    let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "{text}");
 }

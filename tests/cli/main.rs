@@ -15,6 +15,7 @@ mod scene;
 mod documents;
 mod exit_codes;
 mod generate;
+mod interactive;
 mod job_file;
 mod json_files;
 mod logs;
@@ -26,3 +27,4 @@ mod servers;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod terminal;

@@ -83,7 +83,8 @@ impl Scene {
                 r#""(pid|duration_ms|records_per_second|bytes_per_second)": [\d.]+"#,
                 r#""$1": "[number]""#,
             ),
-            (r"duration {2,}[\dmuns ]+", "duration [duration]"),
+            (r"Duration: +\d.*", "Duration: [duration]"),
+            (r"\([\d,]+ records/s, [^)]+/s\)", "([speed])"),
             (r"127\.0\.0\.1:\d+", "127.0.0.1:[port]"),
             (&regex_escape(env!("CARGO_PKG_VERSION")), "[version]"),
         ] {

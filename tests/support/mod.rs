@@ -12,4 +12,5 @@ pub mod place;
 pub mod proxy;
 pub mod records;
 pub mod state;
+pub mod terminal;
 pub mod tool;

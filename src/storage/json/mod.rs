@@ -66,7 +66,7 @@ impl Backend for Json {
     }
 
     fn batch_bytes(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(1 << 20).unwrap() }
+        const { NonZeroUsize::new(512 << 10).unwrap() }
     }
 
     fn fields(&self) -> &'static [Field] {

@@ -65,7 +65,7 @@ impl Backend for OpenSearch {
     }
 
     fn batch_bytes(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(4 << 20).unwrap() }
+        const { NonZeroUsize::new(3 << 20).unwrap() }
     }
 
     fn fields(&self) -> &'static [Field] {

@@ -36,7 +36,7 @@ const SCAN_COUNT: u32 = 1000;
 const GROUP_KEYS: usize = 128;
 
 /// How many bytes of values are asked for together, unless one alone has more.
-const GROUP_BYTES: u64 = 1 << 20;
+const GROUP_BYTES: u64 = 512 << 10;
 
 /// How many groups are on their way at the same time.
 const GROUPS_IN_FLIGHT: usize = 2;

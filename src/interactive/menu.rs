@@ -1,0 +1,182 @@
+//! The numbered storages that a person chooses from.
+
+use std::fmt::Write as _;
+
+use crate::{
+    config::nearest,
+    error::Side,
+    storage::{self, Backend},
+};
+
+/// The answer that shows the storages that were left out.
+const SHOW_ALL: &str = "a";
+
+/// The storages of a side, numbered from 1.
+#[derive(Clone)]
+pub(super) struct Menu {
+    side: Side,
+    entries: Vec<&'static dyn Backend>,
+    left_out: Option<&'static dyn Backend>,
+}
+
+/// What an answer chooses.
+pub(super) enum Choice {
+    /// Nothing: the person leaves.
+    Leave,
+    /// The storages that were left out, too.
+    ShowAll,
+    /// This one.
+    Storage(&'static dyn Backend),
+}
+
+impl Menu {
+    /// Every storage.
+    pub(super) fn all(side: Side) -> Self {
+        Self {
+            side,
+            entries: storage::backends().to_vec(),
+            left_out: None,
+        }
+    }
+
+    /// The storages for a target, without the one that is the source.
+    pub(super) fn without(source: &'static dyn Backend) -> Self {
+        let mut menu = Self::all(Side::Target);
+        menu.entries.retain(|backend| backend.kind() != source.kind());
+        menu.left_out = Some(source);
+        menu
+    }
+
+    /// The list.
+    pub(super) fn list(&self) -> String {
+        let mut text = match (self.side, self.left_out) {
+            (Side::Source, _) => "Supported KV storage types:".to_owned(),
+            (Side::Target, None) => "Available storage types for the target:".to_owned(),
+            (Side::Target, Some(source)) => format!(
+                "Available storage types for the target (source: {} excluded):",
+                source.class_name()
+            ),
+        };
+        for (at, backend) in self.entries.iter().enumerate() {
+            let _ = write!(
+                text,
+                "\n[{}] {:<20} {}",
+                at + 1,
+                backend.class_name(),
+                backend.title()
+            );
+        }
+        if let Some(source) = self.left_out {
+            let _ = write!(
+                text,
+                "\n[{SHOW_ALL}] {:<20} {} too",
+                "show all",
+                source.class_name()
+            );
+        }
+        text
+    }
+
+    /// The question below the list.
+    pub(super) fn question(&self) -> String {
+        format!(
+            "Select the {} storage type (1-{}) (Enter or 0 to exit):",
+            self.side,
+            self.entries.len()
+        )
+    }
+
+    /// Reads an answer: a number, or a storage's name.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read(&self, answer: &str) -> Result<Choice, String> {
+        let answer = answer.trim();
+        let range = || format!("a number from 0 to {} is expected", self.entries.len());
+        if answer.is_empty() {
+            return Ok(Choice::Leave);
+        }
+        if self.left_out.is_some() && answer.eq_ignore_ascii_case(SHOW_ALL) {
+            return Ok(Choice::ShowAll);
+        }
+        if let Ok(number) = answer.parse::<usize>() {
+            let Some(at) = number.checked_sub(1) else {
+                return Ok(Choice::Leave);
+            };
+            let found = self.entries.get(at).copied();
+            return found
+                .map(Choice::Storage)
+                .ok_or_else(|| format!("there is no [{number}]: {}", range()));
+        }
+        match storage::find(answer) {
+            Some(backend) if self.entries.iter().any(|entry| entry.kind() == backend.kind()) => {
+                Ok(Choice::Storage(backend))
+            }
+            Some(backend) => Err(format!(
+                "{} is the source's type; {SHOW_ALL} shows it",
+                backend.class_name()
+            )),
+            None => {
+                let names = self.entries.iter().flat_map(|b| [b.kind(), b.class_name()]);
+                let hint = nearest(answer, names)
+                    .map(|near| format!("; did you mean {near}?"))
+                    .unwrap_or_default();
+                Err(format!("{}{hint}", range()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(menu: &Menu, answer: &str) -> String {
+        match menu.read(answer) {
+            Ok(Choice::Leave) => "leave".to_owned(),
+            Ok(Choice::ShowAll) => "all".to_owned(),
+            Ok(Choice::Storage(backend)) => backend.kind().to_owned(),
+            Err(what) => format!("error: {what}"),
+        }
+    }
+
+    #[test]
+    fn the_storages_of_the_source_are_numbered_in_the_guides_order() {
+        let menu = Menu::all(Side::Source);
+        let kinds: Vec<String> = (1..=5).map(|n| chosen(&menu, &n.to_string())).collect();
+        assert_eq!(kinds, ["json", "redis", "postgres", "mongo", "opensearch"]);
+        assert_eq!(chosen(&menu, ""), "leave");
+        assert_eq!(chosen(&menu, " 0 "), "leave");
+        assert_eq!(chosen(&menu, "PGKVStorage"), "postgres");
+        assert!(!menu.list().contains("show all"));
+    }
+
+    #[test]
+    fn the_source_is_left_out_of_the_targets_and_the_rest_is_numbered_anew() {
+        let menu = Menu::without(storage::find("redis").unwrap());
+        let kinds: Vec<String> = (1..=4).map(|n| chosen(&menu, &n.to_string())).collect();
+        assert_eq!(kinds, ["json", "postgres", "mongo", "opensearch"]);
+        assert!(menu.question().contains("(1-4)"), "{}", menu.question());
+        assert_eq!(chosen(&menu, "a"), "all");
+        let shown = Menu::all(Side::Target);
+        assert_eq!(chosen(&shown, "2"), "redis");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_told_with_what_was_expected() {
+        let menu = Menu::without(storage::find("json").unwrap());
+        assert_eq!(
+            chosen(&menu, "5"),
+            "error: there is no [5]: a number from 0 to 4 is expected"
+        );
+        assert_eq!(
+            chosen(&menu, "rediss"),
+            "error: a number from 0 to 4 is expected; did you mean redis?"
+        );
+        assert_eq!(
+            chosen(&menu, "json"),
+            "error: JsonKVStorage is the source's type; a shows it"
+        );
+        assert!(chosen(&menu, "-1").starts_with("error: a number"));
+    }
+}

@@ -1,0 +1,318 @@
+//! The guided way to a run: asks a person at the terminal for what flags and job file leave open.
+//!
+//! It answers what flags would say (`args`), lets the settings decide as for any other run, and hands over to the same
+//! [`Run`]; it decides and counts nothing of its own. Its order is that of the guide to LightRAG's tool: the source with
+//! its settings, connection and records, the target likewise, then a yes.
+//!
+//! * `menu`: the numbered storages.
+//! * `prompt`: questions at the terminal.
+//! * `words`: what is told between them.
+
+mod menu;
+mod prompt;
+mod words;
+
+use std::path::Path;
+
+pub use prompt::require_terminal;
+
+use self::{
+    menu::{Choice, Menu},
+    prompt::{Prompt, Stopped},
+    words::Words,
+};
+use crate::{
+    config::{
+        Args, Endpoint, Environment, JobFile, Mode, WorkspaceChoice, WorkspacePair, configured_workspace,
+    },
+    error::{Error, ErrorKind, Result, Side},
+    report::Ending,
+    run::{Connected, Prepared, Run},
+    storage::{Backend, Source, Target, Workspace},
+};
+
+/// Asks, and runs what was answered.
+///
+/// # Errors
+/// What ended it. It is in the ledger.
+pub async fn guide(run: &Run<'_>, args: &Args, job: &JobFile) -> Result<Ending> {
+    let guide = Guide {
+        run,
+        job,
+        args: args.clone(),
+        prompt: Prompt::new(run.shutdown, run.reporter.palette().is_colored()),
+        words: Words::new(run.reporter.palette()),
+    };
+    match guide.follow().await {
+        Ok(ending) => Ok(ending),
+        Err(Way::Out) => Ok(Ending::Left),
+        Err(Way::Stopped) => Ok(run.stopped()),
+        Err(Way::Failed(error)) => Err(error),
+    }
+}
+
+struct Guide<'a> {
+    run: &'a Run<'a>,
+    job: &'a JobFile,
+    /// The flags, with what was answered.
+    args: Args,
+    prompt: Prompt<'a>,
+    words: Words,
+}
+
+/// The ways that end the questions early.
+enum Way {
+    /// The person leaves.
+    Out,
+    /// The run is to stop.
+    Stopped,
+    /// Something cannot be put right by another answer. It is in the ledger.
+    Failed(Error),
+}
+
+impl From<Stopped> for Way {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<Error> for Way {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+type Step<T> = std::result::Result<T, Way>;
+
+/// A side that was chosen, and what is known of it.
+struct Chosen<T: ?Sized> {
+    endpoint: Endpoint,
+    connected: Connected<T>,
+}
+
+impl Guide<'_> {
+    async fn follow(mut self) -> Step<Ending> {
+        let source = self.source().await?;
+        let target = self.target(&source).await?;
+        let workspaces = self.workspaces(source.endpoint.backend, target.endpoint.backend)?;
+        let prepared = self.run.prepare(source.connected, target.connected, &workspaces);
+        let prepared = self.unless_stopped(prepared).await??;
+        let confirmed = self.confirm(&prepared).await?;
+        Ok(self.run.carry_out(&prepared, confirmed).await?)
+    }
+
+    /// Lets a source be chosen until one can be read.
+    async fn source(&mut self) -> Step<Chosen<dyn Source>> {
+        let is_given = Endpoint::is_named(Side::Source, &self.args, self.job);
+        loop {
+            if !is_given {
+                self.args.source = Some(self.choose(Menu::all(Side::Source)).await?.kind().to_owned());
+            }
+            match self.look_at_source().await? {
+                Ok(chosen) => return Ok(chosen),
+                Err(error) => self.again_unless(is_given, error)?,
+            }
+        }
+    }
+
+    /// Lets a target be chosen until one can be connected to.
+    async fn target(&mut self, source: &Chosen<dyn Source>) -> Step<Chosen<dyn Target>> {
+        let is_given = Endpoint::is_named(Side::Target, &self.args, self.job);
+        let source = source.endpoint.backend;
+        let given_workspace = self.args.target_workspace.clone();
+        loop {
+            if !is_given {
+                let chosen = self.choose(Menu::without(source)).await?;
+                self.args.target = Some(chosen.kind().to_owned());
+                self.args.target_workspace = given_workspace.clone();
+                if chosen.kind() == source.kind() {
+                    self.tell_apart(source).await?;
+                }
+            }
+            match self.look_at_target(source).await? {
+                Ok(chosen) => return Ok(chosen),
+                Err(error) => self.again_unless(is_given, error)?,
+            }
+        }
+    }
+
+    /// A storage out of a menu; one that leaves some out shows them when asked to.
+    async fn choose(&self, mut menu: Menu) -> Step<&'static dyn Backend> {
+        loop {
+            self.run.reporter.say(&format!("\n{}", menu.list()));
+            let known = menu.clone();
+            let check = move |answer: &str| known.read(answer).map(drop);
+            let answer = self.prompt.text(menu.question(), check).await?;
+            match menu.read(&answer) {
+                Ok(Choice::Storage(backend)) => return Ok(backend),
+                Ok(Choice::ShowAll) => menu = Menu::all(Side::Target),
+                Ok(Choice::Leave) | Err(_) => return Err(Way::Out),
+            }
+        }
+    }
+
+    /// Where the target is of the source's type, asks what makes it another place.
+    async fn tell_apart(&mut self, source: &'static dyn Backend) -> Step<()> {
+        let check = |answer: &str| match answer.trim() {
+            "" => Ok(()),
+            place => Endpoint::named(Side::Target, place)
+                .map(drop)
+                .map_err(|error| error.message().to_owned()),
+        };
+        let question = "Place of the target, an address or a path (Enter for the same):";
+        let place = self.prompt.text(question.to_owned(), check).await?;
+        if !place.trim().is_empty() {
+            self.args.target = Some(place.trim().to_owned());
+        }
+        if WorkspaceChoice::is_named(&self.args, self.job) {
+            return Ok(());
+        }
+        let (workspace, _) = self.settled(configured_workspace(source, &self.environment()?))?;
+        let question = format!("Workspace of the target (Enter for {workspace}):");
+        let check = |answer: &str| {
+            let workspace = Workspace::new(answer.trim());
+            workspace.map(drop).map_err(|error| error.message().to_owned())
+        };
+        let answer = self.prompt.text(question, check).await?;
+        if !answer.trim().is_empty() {
+            self.args.target_workspace = Some(answer.trim().to_owned());
+        }
+        Ok(())
+    }
+
+    async fn look_at_source(&self) -> Step<Result<Chosen<dyn Source>>> {
+        let endpoint = match self.endpoint(Side::Source)? {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Ok(Err(error)),
+        };
+        // What is read does not depend on the target.
+        let workspaces = self.workspaces(endpoint.backend, endpoint.backend)?;
+        let looked = async {
+            let mut connected = self.run.connect_source(&endpoint).await?;
+            self.say(&self.words.connected(&connected.storage.location()));
+            let pairs = self.run.pairs(&*connected.storage, &workspaces).await?;
+            for WorkspacePair { from, .. } in pairs {
+                let counted = self.run.count_source(&mut connected, &from).await?;
+                self.say(&self.words.counted(&from, &counted.count));
+            }
+            self.run.hint_if_empty(&mut connected, &workspaces).await;
+            Ok(connected)
+        };
+        let looked = self.unless_stopped(looked).await?;
+        Ok(looked.map(|connected| Chosen { endpoint, connected }))
+    }
+
+    async fn look_at_target(&self, source: &'static dyn Backend) -> Step<Result<Chosen<dyn Target>>> {
+        let endpoint = match self.endpoint(Side::Target)? {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Ok(Err(error)),
+        };
+        let workspaces = self.workspaces(source, endpoint.backend)?;
+        let looked = async {
+            let mut connected = self.run.connect_target(&endpoint).await?;
+            self.say(&self.words.connected(&connected.storage.location()));
+            // Which workspaces `all` are is known to the source alone, and told before the confirmation.
+            if let WorkspaceChoice::Pairs(pairs) = &workspaces {
+                for WorkspacePair { to, .. } in pairs {
+                    let counted = self.run.count_target(&mut connected, to).await?;
+                    self.say(&self.words.counted(to, &counted.count));
+                }
+            }
+            Ok(connected)
+        };
+        let looked = self.unless_stopped(looked).await?;
+        Ok(looked.map(|connected| Chosen { endpoint, connected }))
+    }
+
+    /// The settings of a side, told with where each comes from; an error where one is missing.
+    fn endpoint(&self, side: Side) -> Step<Result<Endpoint>> {
+        let environment = self.environment()?;
+        let resolved = Endpoint::draft(side, &self.args, self.job, &environment).and_then(|draft| {
+            self.say(&self.words.settings(&draft));
+            let workspace = if WorkspaceChoice::is_named(&self.args, self.job) {
+                None
+            } else {
+                Some(configured_workspace(draft.backend, &environment)?)
+            };
+            let endpoint = Endpoint::resolve(side, &self.args, self.job, &environment)?;
+            self.say(&self.words.opening(&endpoint, workspace.as_ref()));
+            Ok(endpoint)
+        });
+        Ok(resolved)
+    }
+
+    /// LightRAG's configuration, read anew for each answer: who was told that something is missing puts it there and
+    /// chooses again.
+    fn environment(&self) -> Step<Environment> {
+        self.settled(Environment::read(Path::new(".")))
+    }
+
+    fn workspaces(
+        &self,
+        source: &'static dyn Backend,
+        target: &'static dyn Backend,
+    ) -> Step<WorkspaceChoice> {
+        let environment = self.environment()?;
+        self.settled(WorkspaceChoice::resolve(
+            &self.args,
+            self.job,
+            &environment,
+            source,
+            target,
+        ))
+    }
+
+    /// Whether to write: asked where nobody said so, and where there is something to write.
+    async fn confirm(&self, prepared: &[Prepared]) -> Step<bool> {
+        let settings = self.run.settings;
+        let has_records = prepared.iter().any(Prepared::has_records);
+        if settings.mode != Mode::Migrate || settings.yes || !has_records {
+            return Ok(true);
+        }
+        let (source, target) = {
+            let entries = self.run.ledger.entries();
+            (entries.source.clone(), entries.target.clone())
+        };
+        self.say(
+            &self
+                .words
+                .confirmation(source, target, prepared, settings.on_conflict),
+        );
+        if self.prompt.yes("Continue? (y/n)").await? {
+            return Ok(true);
+        }
+        let error = Error::new(ErrorKind::NotConfirmed, "nothing was written: the answer was no")
+            .with_remedy("run it again and answer y, or choose another --on-conflict");
+        Err(Way::Failed(self.entered(error)))
+    }
+
+    /// Tells what is wrong with an answer; with what was not asked for, no other answer can help.
+    fn again_unless(&self, is_given: bool, error: Error) -> Step<()> {
+        if is_given {
+            return Err(Way::Failed(self.entered(error)));
+        }
+        self.run.reporter.say_error(&error);
+        Ok(())
+    }
+
+    async fn unless_stopped<T>(&self, step: impl Future<Output = T>) -> Step<T> {
+        tokio::select! {
+            () = self.run.shutdown.stopped() => Err(Way::Stopped),
+            done = step => Ok(done),
+        }
+    }
+
+    /// A result of something that no answer can put right.
+    fn settled<T>(&self, result: Result<T>) -> Step<T> {
+        result.map_err(|error| Way::Failed(self.entered(error)))
+    }
+
+    fn entered(&self, error: Error) -> Error {
+        self.run.ledger.entries().errors.fatal(None, &error, 0);
+        error
+    }
+
+    fn say(&self, text: &str) {
+        self.run.reporter.say(text);
+    }
+}

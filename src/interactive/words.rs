@@ -1,0 +1,202 @@
+//! What the guide tells between its questions.
+
+use std::fmt::Write as _;
+
+use bytesize::ByteSize;
+
+use crate::{
+    config::{Endpoint, OnConflict, Origin, redact_url},
+    error::Side,
+    report::style::{Palette, cut, grouped, terminal_width, wrap},
+    run::Prepared,
+    storage::{self, Count, Location, Workspace},
+};
+
+/// How many workspaces a confirmation names.
+const MOST_NAMED: usize = 6;
+
+pub(super) struct Words {
+    palette: Palette,
+    width: usize,
+}
+
+impl Words {
+    pub(super) fn new(palette: Palette) -> Self {
+        Self {
+            palette,
+            width: terminal_width(),
+        }
+    }
+
+    /// The settings of a side: what is set and where, what is missing, what holds by default.
+    pub(super) fn settings(&self, endpoint: &Endpoint) -> String {
+        let Endpoint { backend, values } = endpoint;
+        let mut text = format!("\nChecking the settings of {}...", backend.class_name());
+        let mut defaults = Vec::new();
+        let missing: Vec<&str> = endpoint.missing().map(|field| field.name).collect();
+        for field in backend.fields() {
+            let name = field.variable.unwrap_or(field.name);
+            match values.get(field.name).map(|value| &value.origin) {
+                Some(Origin::Default) if field.variable.is_none() => {}
+                Some(Origin::Default) => {
+                    defaults.push(default_of(name, field.default.unwrap_or_default()));
+                }
+                Some(origin) => {
+                    let mark = self.palette.good("✓");
+                    let line = format!("{name} ({})", whence(origin));
+                    let line = cut(&line, self.width.saturating_sub(2));
+                    let _ = write!(text, "\n{mark} {line}");
+                }
+                None if missing.contains(&field.name) => {
+                    let mark = self.palette.bad("✗");
+                    let _ = write!(text, "\n{mark} {name}: missing ({})", field.help);
+                }
+                None => {}
+            }
+        }
+        if missing.is_empty() {
+            let mark = self.palette.good("✓");
+            let _ = write!(text, "\n{mark} All required settings are there");
+        }
+        if !defaults.is_empty() {
+            let line = format!("- By default: {}", defaults.join(", "));
+            let _ = write!(text, "\n{}", wrap(&line, self.width, "  "));
+        }
+        text
+    }
+
+    /// That a side is being connected to.
+    pub(super) fn opening(&self, endpoint: &Endpoint, workspace: Option<&(Workspace, Origin)>) -> String {
+        let side = endpoint.values.side();
+        let mut text = format!(
+            "\nInitializing the {side} storage...\n- Storage type: {}",
+            endpoint.backend.class_name()
+        );
+        if let Some((workspace, origin)) = workspace {
+            let line = format!("- Workspace: {workspace} ({})", origin);
+            let _ = write!(text, "\n{}", cut(&line, self.width));
+        }
+        text
+    }
+
+    /// That a side was connected to.
+    pub(super) fn connected(&self, location: &Location) -> String {
+        let place = cut(&format!("- Place: {}", location.location), self.width);
+        format!("{place}\n- Connection: {}", self.palette.good("✓ success"))
+    }
+
+    /// What a workspace holds.
+    pub(super) fn counted(&self, workspace: &Workspace, count: &Count) -> String {
+        let line = format!("- Records in workspace {workspace}: {}", in_words(count));
+        cut(&line, self.width)
+    }
+
+    /// What is going to be done, for a last look.
+    pub(super) fn confirmation(
+        &self,
+        source: Option<Location>,
+        target: Option<Location>,
+        prepared: &[Prepared],
+        on_conflict: OnConflict,
+    ) -> String {
+        let rule = "=".repeat(50);
+        let heading = self.palette.strong("Migration confirmation");
+        let mut text = format!("\n{rule}\n{heading}\n{rule}");
+        for (name, location) in [("Source", &source), ("Target", &target)] {
+            if let Some(location) = location {
+                let class = storage::find(&location.kind).map_or("", |backend| backend.class_name());
+                let line = format!("{name}: {class} {}", location.location);
+                let _ = write!(text, "\n{}", cut(&line, self.width));
+            }
+        }
+        for pair in prepared.iter().take(MOST_NAMED) {
+            for (side, workspace, count) in [
+                (Side::Source, &pair.pair.from, &pair.count),
+                (Side::Target, &pair.pair.to, &pair.before),
+            ] {
+                let line = format!("  {side} workspace {workspace}: {}", in_words(count));
+                let _ = write!(text, "\n{}", cut(&line, self.width));
+            }
+        }
+        if prepared.len() > MOST_NAMED {
+            let _ = write!(text, "\n  and {} more workspaces", prepared.len() - MOST_NAMED);
+        }
+        let sum = |of: &dyn Fn(&Prepared) -> u64| prepared.iter().map(of).sum::<u64>();
+        let (moving, there) = (sum(&|pair| pair.count.total()), sum(&|pair| pair.before.total()));
+        if prepared.len() > 1 {
+            let _ = write!(
+                text,
+                "\nIn all: {} records to move, {} at the target",
+                grouped(moving),
+                grouped(there)
+            );
+        }
+        if let Some(batch) = prepared.first().map(|pair| pair.batch) {
+            let _ = write!(
+                text,
+                "\nBatch size: {} records, at most {}",
+                grouped(batch.records.get() as u64),
+                ByteSize(batch.bytes.get() as u64).display().iec()
+            );
+        }
+        if there > 0 {
+            let warning = format!(
+                "Warning: the target has {} records already. {}",
+                grouped(there),
+                what_becomes_of_them(on_conflict)
+            );
+            let _ = write!(
+                text,
+                "\n{}",
+                self.palette.caution(&wrap(&warning, self.width, ""))
+            );
+        }
+        text
+    }
+}
+
+fn what_becomes_of_them(policy: OnConflict) -> &'static str {
+    match policy {
+        OnConflict::Overwrite => "Those with the same keys will be overwritten.",
+        OnConflict::Skip => "Those with the same keys will be left as they are.",
+        OnConflict::Newer => "Those with the same keys will be overwritten where they are older.",
+        OnConflict::Fail => "The run stops at the first one with the same key.",
+    }
+}
+
+/// A count with its types.
+fn in_words(count: &Count) -> String {
+    let about = if count.exact { "" } else { "about " };
+    let types: Vec<String> = count
+        .by_type
+        .iter()
+        .filter(|(_, records)| **records > 0)
+        .map(|(cache_type, records)| format!("{cache_type} {}", grouped(*records)))
+        .collect();
+    let types = if types.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", types.join(", "))
+    };
+    format!("{about}{}{types}", grouped(count.total()))
+}
+
+/// Where a setting came from whose name is told beside it.
+fn whence(origin: &Origin) -> String {
+    match origin {
+        Origin::Variable(_) => "environment".to_owned(),
+        Origin::DotEnv(file, _) => file.display().to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// A setting that nobody gave. Defaults are in the manual, but a password is not shown all the same.
+fn default_of(name: &str, value: &str) -> String {
+    if name.to_ascii_lowercase().contains("password") {
+        format!("{name} ***")
+    } else if value.contains("://") {
+        format!("{name} {}", redact_url(value, &[]))
+    } else {
+        format!("{name} {value}")
+    }
+}

@@ -1,0 +1,78 @@
+//! One line after the other: for logs, mails and whoever reads a pipe.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Stderr,
+    phrases::{self, Rejects},
+    summary,
+};
+use crate::report::{BatchStatus, Event, Palette};
+
+/// How often, at most, it is said how far something is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+pub(in crate::report) struct Lines {
+    stderr: Stderr,
+    palette: Palette,
+    rejects: Rejects,
+    progress: Pace,
+}
+
+/// Lets something pass now and then.
+struct Pace {
+    last: Instant,
+}
+
+impl Pace {
+    fn is_due(&mut self) -> bool {
+        let due = self.last.elapsed() >= PROGRESS_EVERY;
+        if due {
+            self.last = Instant::now();
+        }
+        due
+    }
+}
+
+impl Lines {
+    pub(super) fn new(stderr: Stderr, palette: Palette) -> Self {
+        Self {
+            stderr,
+            palette,
+            rejects: Rejects::default(),
+            progress: Pace { last: Instant::now() },
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: &Event) {
+        if let Some(text) = self.text(event) {
+            self.stderr.line(&text);
+        }
+    }
+
+    fn text(&mut self, event: &Event) -> Option<String> {
+        match event {
+            Event::RunStarted(_) | Event::Checkpoint(_) => None,
+            Event::Plan(plan) => {
+                let rows = phrases::plan(plan).map(|(name, what)| format!("{name}: {what}"));
+                Some(rows.join("\n"))
+            }
+            Event::CountProgress(progress) => self.progress.is_due().then(|| phrases::counting(progress)),
+            Event::Count(count) => Some(phrases::count(count)),
+            Event::Batch(batch) => {
+                let is_notable = batch.status != BatchStatus::Ok || batch.done == batch.total;
+                (self.progress.is_due() || is_notable).then(|| phrases::batch(batch))
+            }
+            Event::Retry(retry) => Some(self.palette.caution(&phrases::retry(retry))),
+            Event::Verify(verify) => {
+                (self.progress.is_due() || verify.complete).then(|| phrases::verify(verify))
+            }
+            Event::Reject(reject) => self
+                .rejects
+                .next(&reject.key, &reject.reason)
+                .map(|text| self.palette.caution(&text)),
+            Event::Warning(warning) => Some(self.palette.caution(&format!("Warning: {}", warning.message))),
+            Event::Report(report) => Some(summary::text(report, self.palette, None)),
+        }
+    }
+}

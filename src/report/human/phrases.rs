@@ -1,0 +1,130 @@
+//! Events as single phrases.
+
+use std::fmt::Write as _;
+
+use crate::{
+    error::Side,
+    report::{
+        BatchEvent, BatchStatus, CountEvent, CountProgressEvent, PlanEvent, RetryEvent, VerifyEvent,
+        style::grouped,
+    },
+};
+
+/// How many workspaces a plan names.
+const MOST_NAMED: usize = 8;
+
+/// The plan, as rows of a name and what stands for it.
+pub(super) fn plan(plan: &PlanEvent) -> [(&'static str, String); 4] {
+    let mut workspaces: Vec<String> = plan
+        .workspaces
+        .iter()
+        .take(MOST_NAMED)
+        .map(|pair| {
+            if pair.from == pair.to {
+                pair.from.to_string()
+            } else {
+                format!("{} -> {}", pair.from, pair.to)
+            }
+        })
+        .collect();
+    if plan.workspaces.len() > MOST_NAMED {
+        workspaces.push(format!("and {} more", plan.workspaces.len() - MOST_NAMED));
+    }
+    let types: Vec<_> = plan.types.types().map(|t| t.as_str()).collect();
+    [
+        ("Source", plan.source.to_string()),
+        ("Target", plan.target.to_string()),
+        ("Workspaces", workspaces.join(", ")),
+        ("Types", types.join(", ")),
+    ]
+}
+
+/// How far a count is.
+pub(super) fn counting(progress: &CountProgressEvent) -> String {
+    format!(
+        "Counting the {} ({}): {} looked at so far",
+        progress.side,
+        progress.workspace,
+        grouped(progress.scanned)
+    )
+}
+
+/// What a count found.
+pub(super) fn count(count: &CountEvent) -> String {
+    let verb = match count.side {
+        Side::Source => "to move",
+        Side::Target => "there already",
+    };
+    let about = if count.exact { "" } else { "about " };
+    format!(
+        "Workspace {}: {about}{} records {verb} ({})",
+        count.workspace,
+        grouped(count.records),
+        count.side
+    )
+}
+
+/// What became of a batch.
+pub(super) fn batch(batch: &BatchEvent) -> String {
+    let mark = match batch.status {
+        BatchStatus::Ok => "ok",
+        BatchStatus::Partial => "some rejected",
+        BatchStatus::Failed => "FAILED",
+    };
+    let cache_type = batch.cache_type.map(|t| format!(" {t}")).unwrap_or_default();
+    format!(
+        "Workspace {}: batch {}/{}: {}/{} ({:.1}%){cache_type} {mark}",
+        batch.workspace,
+        batch.batch,
+        batch.batches,
+        grouped(batch.done),
+        grouped(batch.total),
+        batch.percent
+    )
+}
+
+/// What is tried again.
+pub(super) fn retry(retry: &RetryEvent) -> String {
+    format!(
+        "Trying again in {} ms ({} of {}): {}",
+        retry.wait_ms, retry.attempt, retry.retries, retry.message
+    )
+}
+
+/// What a comparison found so far.
+pub(super) fn verify(verify: &VerifyEvent) -> String {
+    let numbers = &verify.numbers;
+    let state = if verify.complete { "Verified" } else { "Verifying" };
+    let mut text = format!(
+        "{state} {}: {} compared, {} missing, {} different",
+        verify.workspace,
+        grouped(numbers.compared),
+        grouped(numbers.missing),
+        grouped(numbers.different)
+    );
+    if let Some(beyond) = numbers.beyond {
+        let _ = write!(text, ", {} beyond", grouped(beyond));
+    }
+    text
+}
+
+/// How many rejected records are told as they come; the report counts all of them.
+const MOST_REJECTS: u64 = 5;
+
+/// Which of many rejected records are told.
+#[derive(Debug, Default)]
+pub(super) struct Rejects(u64);
+
+impl Rejects {
+    /// What to say of another one, if anything.
+    pub(super) fn next(&mut self, key: &str, reason: &str) -> Option<String> {
+        self.0 += 1;
+        match self.0 {
+            ..=MOST_REJECTS => Some(format!("Rejected {key}: {reason}")),
+            number if number == MOST_REJECTS + 1 => {
+                Some("More records are rejected; they are counted, and kept by --rejects".to_owned())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The guided way, at a terminal of 80 × 24, as somebody goes it who knows the guide to LightRAG's tool.
+
+use rexpect::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    scene::Scene,
+    support::{
+        place::Place,
+        state,
+        terminal::{Screen, Terminal},
+        tool::Tool,
+    },
+};
+
+const SOURCE: &str = "Select the source storage type";
+const TARGET: &str = "Select the target storage type";
+
+/// The program with LightRAG's variables for a place, which is to be the target.
+fn tool(scene: &Scene, line: &str, place: &Place, variable: &str) -> Tool {
+    let tool = scene
+        .tool(line)
+        .env("WORKSPACE", "space1")
+        .env(variable, &place.workspace("w"));
+    place
+        .lightrag_env()
+        .into_iter()
+        .fold(tool, |tool, (name, value)| tool.env(name, &value))
+}
+
+/// The report that `--report report.json` left.
+fn report(scene: &Scene) -> Value {
+    let report = scene.read("report.json");
+    crate::support::tool::check_report(&report);
+    report
+}
+
+fn told(screen: &Screen, text: &str) {
+    assert!(screen.text().contains(text), "no {text:?} in:\n{}", screen.text());
+}
+
+#[test]
+fn the_whole_way_of_the_guide_from_json_to_redis() {
+    let scene = Scene::new();
+    let place = Place::new("redis");
+    let tool = tool(
+        &scene,
+        "--interactive --report report.json",
+        &place,
+        "REDIS_WORKSPACE",
+    );
+    let mut terminal = Terminal::start(tool, "");
+    terminal.wait_for(SOURCE).enter("1").wait_for(TARGET).enter("1");
+    let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
+    let mut settings = scene.settings();
+    settings.add_filter(&place.prefix, "");
+    settings.bind(|| insta::assert_snapshot!(screen.text()));
+    assert_eq!(screen.wrapped, Vec::<String>::new());
+    assert_eq!(report(&scene)["totals"]["written"], 22);
+    assert_eq!(state::of(&place).len(), 22);
+    let password = url::Url::parse(&place.address).unwrap();
+    assert!(!screen.raw().contains(password.password().unwrap()));
+
+    // Once more: what is there is told before it is written over.
+    let tool = self::tool(
+        &scene,
+        "--interactive --on-conflict skip",
+        &place,
+        "REDIS_WORKSPACE",
+    );
+    let mut terminal = Terminal::start(tool, "");
+    terminal
+        .wait_for(SOURCE)
+        .enter("JsonKVStorage")
+        .wait_for(TARGET)
+        .enter("redis");
+    terminal.wait_for("Warning: the target has 22 records already");
+    let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
+    told(&screen, "Skipped, there already:           22");
+}
+
+#[test]
+fn a_wrong_entry_is_asked_again() {
+    let scene = Scene::new();
+    let tool = scene.tool("--interactive");
+    let mut terminal = Terminal::start(tool, "");
+    terminal
+        .wait_for(SOURCE)
+        .enter("9")
+        .wait_for("there is no [9]: a number from 0 to 5 is expected");
+    terminal.enter("\u{7f}jsn").wait_for("did you mean json?");
+    terminal
+        .enter("\u{7f}\u{7f}\u{7f}1")
+        .wait_for(TARGET)
+        .enter("5")
+        .wait_for("there is no [5]");
+    terminal.enter("\u{7f}0").end().expect(0);
+}
+
+#[test]
+fn the_source_is_left_out_of_the_targets_unless_asked_for() {
+    let scene = Scene::new();
+    let mut terminal = Terminal::start(scene.tool("--interactive --source ./rag_storage"), "");
+    terminal
+        .wait_for("[1] RedisKVStorage")
+        .wait_for("[4] OpenSearchKVStorage");
+    terminal.wait_for("[a] show all").wait_for("(1-4)").enter("a");
+    terminal
+        .wait_for("[1] JsonKVStorage")
+        .wait_for("(1-5)")
+        .enter("1");
+    terminal
+        .wait_for("Place of the target")
+        .enter("./new")
+        .wait_for("Workspace of the target")
+        .enter("w");
+    let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
+    told(&screen, "source workspace (empty): 36");
+    assert_eq!(
+        scene
+            .read(&format!("new/w/{}", crate::scene::CACHE))
+            .as_object()
+            .unwrap()
+            .len(),
+        36
+    );
+}
+
+#[test]
+fn enter_and_0_end_it_with_nothing_done() {
+    for (answers, line) in [
+        (&[""][..], "--interactive"),
+        (&["0"], "--interactive"),
+        (&["1", ""], "--interactive"),
+        (&["1", "0"], "--interactive"),
+        (&["0"], "--interactive --target ./new"),
+    ] {
+        let scene = Scene::new();
+        let mut terminal = Terminal::start(scene.tool(&format!("{line} --report report.json")), "");
+        for answer in answers {
+            terminal.wait_for("to exit):").enter(answer);
+        }
+        let screen = terminal.end().expect(0);
+        told(&screen, "Nothing was chosen, and nothing was done.");
+        let report = report(&scene);
+        assert_eq!(
+            (&report["status"], &report["totals"]["read"]),
+            (&"ok".into(), &0.into())
+        );
+    }
+}
+
+#[test]
+fn ctrl_c_and_ctrl_d_end_every_question_with_130() {
+    for key in ["\u{3}", "\u{4}"] {
+        for questions in 0..3 {
+            let scene = Scene::new();
+            let line = "--interactive --workspace w --report report.json";
+            let mut terminal = Terminal::start(scene.tool(line), "");
+            terminal.wait_for(SOURCE);
+            if questions > 0 {
+                terminal.enter("1").wait_for(TARGET);
+            }
+            if questions > 1 {
+                terminal
+                    .enter("a")
+                    .wait_for("(1-5)")
+                    .enter("1")
+                    .wait_for("Place of the target");
+            }
+            let screen = terminal.keys(key).end().expect(130);
+            assert_eq!(report(&scene)["status"], "interrupted", "{}", screen.text());
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_ends_a_question_with_143() {
+    let scene = Scene::new();
+    let mut terminal = Terminal::start(scene.tool("--interactive --report report.json"), "");
+    terminal
+        .wait_for(SOURCE)
+        .signal(Signal::SIGTERM)
+        .end()
+        .expect(143);
+    assert_eq!(report(&scene)["exit_code"], 143);
+}
+
+#[test]
+fn a_no_writes_nothing_and_is_code_2() {
+    let scene = Scene::new();
+    let line = "--interactive --source ./rag_storage --target ./new --report report.json";
+    let mut terminal = Terminal::start(scene.tool(line), "");
+    let screen = terminal
+        .wait_for("Continue?")
+        .enter("")
+        .wait_for("y or n is expected")
+        .enter("n")
+        .end()
+        .expect(2);
+    told(&screen, "nothing was written");
+    assert!(!scene.path("new").exists());
+    assert_eq!(report(&scene)["errors"]["by_kind"]["not_confirmed"], 1);
+}
+
+#[test]
+fn what_is_given_is_not_asked() {
+    for (line, code) in [
+        ("--source ./rag_storage --target ./new --yes", 0),
+        ("--source ./rag_storage --target ./new --dry-run", 0),
+        ("--source ./rag_storage --target ./rag_storage --yes", 10),
+        ("--source ./none --target ./new", 4),
+    ] {
+        let scene = Scene::new();
+        let screen = Terminal::start(scene.tool(&format!("--interactive {line}")), "")
+            .end()
+            .expect(code);
+        assert!(!screen.text().contains('?'), "{}", screen.text());
+    }
+}
+
+#[test]
+fn a_missing_variable_is_told_and_may_be_added_meanwhile() {
+    let scene = Scene::new();
+    let place = Place::new("postgres");
+    let database = url::Url::parse(&place.address).unwrap().path()[1..].to_owned();
+    let line = "--interactive --source ./rag_storage --source-workspace space1";
+    let tool = place
+        .lightrag_env()
+        .into_iter()
+        .filter(|(name, _)| *name != "POSTGRES_DATABASE")
+        .fold(scene.tool(line), |tool, (name, value)| tool.env(name, &value))
+        .env("POSTGRES_WORKSPACE", &place.workspace("w"));
+    let mut terminal = Terminal::start(tool, "");
+    terminal
+        .wait_for(TARGET)
+        .enter("PGKVStorage")
+        .wait_for("POSTGRES_DATABASE: missing");
+    terminal.wait_for("what to do: set POSTGRES_DATABASE in the environment or in .env");
+    terminal.wait_for(TARGET);
+    scene.file(".env", &format!("POSTGRES_DATABASE={database}\n"));
+    terminal.enter("2").wait_for("POSTGRES_DATABASE (./.env)");
+    terminal.wait_for("Continue?").enter("y").end().expect(0);
+    assert_eq!(state::of(&place).len(), 22);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_and_another_may_be_chosen() {
+    let scene = Scene::new();
+    let tool = scene
+        .tool("--interactive --source ./rag_storage --retries 0 --report report.json")
+        .env("REDIS_URI", "redis://127.0.0.1:1");
+    let mut terminal = Terminal::start(tool, "");
+    terminal.wait_for(TARGET).enter("1").wait_for("error: target: ");
+    terminal.wait_for(TARGET).enter("").end().expect(0);
+    assert_eq!(report(&scene)["errors"]["total"], 0);
+}
+
+#[test]
+fn without_a_terminal_it_says_so() {
+    let scene = Scene::new();
+    snapshot!(scene, scene.run("--interactive"));
+    // A terminal for the words alone is not enough, nor one for the answers alone.
+    for redirection in ["</dev/null", "2>/dev/null"] {
+        Terminal::start(scene.tool("--interactive"), redirection)
+            .end()
+            .expect(2);
+    }
+}
+
+#[test]
+fn standard_output_is_data_alone() {
+    let scene = Scene::new();
+    let line = "--interactive --source ./rag_storage --target ./new";
+    let mut terminal = Terminal::start(scene.tool(line), ">events.jsonl");
+    let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
+    told(&screen, "Successfully migrated:");
+    let events = std::fs::read_to_string(scene.path("events.jsonl")).unwrap();
+    let events: Vec<Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(events.last().unwrap()["event"], "report");
+    assert_eq!(events[0]["event"], "run_started");
+}
+
+#[test]
+fn an_empty_source_is_told_before_a_target_is_chosen_and_nothing_is_asked_then() {
+    let scene = Scene::new();
+    let line = "--interactive --source ./rag_storage --workspace spce1";
+    let mut terminal = Terminal::start(scene.tool(line).env("WORKING_DIR", "./new"), "");
+    terminal
+        .wait_for("caches in these workspaces: (empty), space1, space2")
+        .wait_for(TARGET);
+    let screen = terminal
+        .enter("a")
+        .wait_for("(1-5)")
+        .enter("1")
+        .wait_for("Place")
+        .enter("")
+        .end()
+        .expect(0);
+    told(&screen, "There was nothing to migrate");
+}
