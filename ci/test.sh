@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 #
 # Everything that checks this project, on a machine that has no more than the toolchain (Rust, Python 3, a JDK): format,
-# lints, scripts, documentation, then the tests against real servers, which it installs and starts. It ends at the first
-# check that fails, and stops the servers if they were not all up before.
+# lints, scripts, documentation, dependencies, what operators use, then the tests against real servers, which it
+# installs and starts. It ends at the first check that fails, and stops the servers if they were not all up before.
 #
 #   ci/test.sh
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly SCRIPTS=(scripts/*.sh ci/*.sh .ci/run)
+source ci/tools.sh
 
-headline() { printf '\n=== %s\n' "$*"; }
+readonly SCRIPTS=(scripts/*.sh ci/*.sh .ci/run)
 
 # Servers outlive the script that started them, so every way out leads through here.
 stop_servers=""
@@ -28,17 +28,6 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-install_shellcheck() {
-  if command -v shellcheck >/dev/null; then return; fi
-  local sudo=()
-  if ((EUID != 0)); then sudo=(sudo); fi
-  export DEBIAN_FRONTEND=noninteractive
-  if ! { "${sudo[@]}" apt-get -q update && "${sudo[@]}" apt-get -q -y install shellcheck; } </dev/null >/dev/null; then
-    echo "shellcheck is not here and cannot be installed" >&2
-    return 1
-  fi
-}
-
 headline "format"
 cargo fmt --check
 
@@ -46,8 +35,8 @@ headline "lints"
 cargo clippy --all-targets --locked -- -D warnings
 
 headline "shell scripts"
-install_shellcheck
-shellcheck "${SCRIPTS[@]}"
+need shellcheck=shellcheck
+shellcheck -x "${SCRIPTS[@]}"
 
 headline "Python scripts"
 python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name in sys.argv[1:]]' scripts/*.py scripts/bench/*.py
@@ -55,6 +44,12 @@ scripts/bench.sh --from scripts/bench/results.json --check-readme
 
 headline "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+headline "dependencies"
+ci/dependencies.sh
+
+headline "operation"
+ci/operation.sh
 
 headline "servers"
 if ! scripts/services.sh status >/dev/null 2>&1; then stop_servers=1; fi

@@ -12,13 +12,17 @@ use anstream::{AutoStream, ColorChoice};
 use futures::FutureExt;
 
 use crate::{
+    checkpoint::Checkpoint,
     config::{
         Args, Environment, JobFile, Mode, OutputFormat, OutputSettings, Parsed, Route, Settings, parse_args,
     },
     error::{Error, ErrorKind, Result},
     exit::ExitCode,
     interactive, logging,
-    report::{Ending, Event, Ledger, Output, Palette, Reporter, RunStarted, TOOL, VERSION, Voice},
+    rejects::RejectsFile,
+    report::{
+        self, Ending, Event, Ledger, Output, Palette, Reporter, RunStarted, TOOL, VERSION, Voice, metrics,
+    },
     run::Run,
     shutdown::Shutdown,
 };
@@ -45,7 +49,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => (Environment::default(), JobFile::default(), Some(error)),
     };
     let mode = Mode::resolve(&args, &job);
-    let output = OutputSettings::resolve(&args, &job);
+    let mut output = OutputSettings::resolve(&args, &job);
+    let files = output.check_files();
     let shutdown = Shutdown::default();
     let ledger = Ledger::new(mode);
     let reporter = Arc::new(Reporter::new(told(&output), shutdown.clone()));
@@ -55,10 +60,14 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         pid: std::process::id(),
         mode,
     }));
-    let task = logging::init(output.log_level.as_deref(), output.quiet, reporter.stderr())
+    let level = output.log_level.as_deref();
+    let logging = logging::init(output.log_format, level, output.quiet, reporter.stderr());
+    tracing::info!(run_id = %reporter.run_id(), version = VERSION, mode = report::word(&mode), "run started");
+    let task = logging
         .and_then(|()| unreadable.map_or(Ok(()), Err))
-        .and_then(|()| Task::resolve(&args, &job, &environment, output.interactive));
-    let ending = match task {
+        .and_then(|()| Task::resolve(&args, &job, &environment, output.interactive))
+        .and_then(|task| files.and_then(|()| check_files(&task.0)).map(|()| task));
+    let mut ending = match task {
         Err(error) => {
             ledger.entries().errors.fatal(None, &error, 0);
             tell(&reporter, &error);
@@ -74,7 +83,28 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             execute(&run, task)
         }
     };
+    if let Some(path) = &output.metrics
+        && let Err(error) = metrics::write(path, &ledger.report(&ending))
+    {
+        ledger.entries().errors.fatal(None, &error, 0);
+        tell(&reporter, &error);
+        if matches!(ending, Ending::Done) {
+            ending = Ending::of(&error);
+        }
+    }
     let report = ledger.report(&ending);
+    let totals = &report.totals;
+    tracing::info!(
+        run_id = %reporter.run_id(),
+        status = report::word(&report.status),
+        exit_code = report.exit_code,
+        duration_ms = report.duration_ms,
+        written = totals.written,
+        skipped = totals.skipped,
+        rejected = totals.rejected,
+        not_attempted = totals.not_attempted,
+        "run ended"
+    );
     let exit_code = report.exit_code;
     match reporter.finish(Box::new(report)) {
         Ok(()) => code_of(&ending, exit_code),
@@ -96,6 +126,12 @@ fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
         None => JobFile::default(),
     };
     Ok((environment, job))
+}
+
+/// What a run keeps for later ones can be written: told before the first request, not after the last one.
+fn check_files(settings: &Settings) -> Result<()> {
+    settings.rejects.as_deref().map_or(Ok(()), RejectsFile::check)?;
+    settings.checkpoint.as_deref().map_or(Ok(()), Checkpoint::check)
 }
 
 /// How a run learns from where to where it goes.
@@ -147,6 +183,7 @@ fn told(output: &OutputSettings) -> Output {
             _ => Voice::Brief,
         },
         palette: Palette::new(output.color.choice(&stderr) != ColorChoice::Never),
+        log: output.log_format,
         report: output.report.clone(),
     }
 }
@@ -174,11 +211,11 @@ fn tell(reporter: &Reporter, error: &Error) {
 /// Runs a task, and turns a panic into an ending.
 fn execute(run: &Run<'_>, task: Task<'_>) -> Ending {
     let (reporter, ledger, shutdown) = (run.reporter, run.ledger, run.shutdown);
-    let stderr = reporter.stderr();
+    let teller = Arc::clone(reporter);
     std::panic::set_hook(Box::new(move |panic| {
         // The payload may repeat data; the place is enough to find it.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        stderr.line(&format!("error: internal error at {place}"));
+        teller.say_panic(&place);
     }));
     // One implementation of cryptography for all five storages. A second installation is refused, and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -12,20 +12,40 @@ use std::{
 /// # Errors
 /// The folder or the disk does not allow it; the file is then as it was.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut sibling = tempfile::Builder::new()
-        .prefix(".replacing-")
-        // The process's umask takes from this what a new file is not to have.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(without_path)?;
+    let mut sibling = sibling(path)?;
     sibling.write_all(content)?;
     sibling.as_file().sync_all()?;
     sibling.persist(path)?;
-    File::open(folder)?.sync_all()
+    File::open(folder(path))?.sync_all()
+}
+
+/// Whether [`replace`] could do so now: found out in time, before the work whose result the file is to hold.
+///
+/// # Errors
+/// The folder is missing or cannot be written, or there is something under this name that is no file: a folder, or a
+/// device, which the new file would take the place of.
+pub fn check(path: &Path) -> io::Result<()> {
+    match path.metadata() {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if !found.is_file() => Err(io::Error::other("this is no file")),
+        _ => sibling(path).map(drop),
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn sibling(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".replacing-")
+        // The process's umask takes from this what a new file is not to have.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder(path))
+        .map_err(without_path)
 }
 
 /// The name of the sibling, which the error repeats, means nothing to anybody.

@@ -97,6 +97,14 @@ impl Checkpoint {
         Ok((checkpoint, progress))
     }
 
+    /// Whether a checkpoint could be written there now; nothing is made or changed.
+    ///
+    /// # Errors
+    /// The folder is missing or cannot be written, or there is something that is no file.
+    pub fn check(path: &Path) -> Result<()> {
+        atomic_file::check(path).map_err(|error| unwritable(path, &error))
+    }
+
     /// The path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
+    atomic_file,
     error::{Error, ErrorKind, Result},
     record::RejectKind,
     storage::{Entry, Workspace},
@@ -73,6 +74,19 @@ impl RejectsFile {
             file: Mutex::new(file),
             length: AtomicU64::new(length),
         })
+    }
+
+    /// Whether [`Self::open`] could open it now; nothing is made or changed.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn check(path: &Path) -> Result<()> {
+        let checked = if path.exists() {
+            OpenOptions::new().write(true).open(path).map(drop)
+        } else {
+            atomic_file::check(path)
+        };
+        checked.map_err(|error| Self::failed(path, error))
     }
 
     /// The path.

@@ -80,7 +80,8 @@ impl Retrier {
     /// # Errors
     /// Its own, or [`ErrorKind::Timeout`].
     pub async fn once<T>(&self, what: &str, request: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(self.timeout, request)
+        let started = tokio::time::Instant::now();
+        let result = tokio::time::timeout(self.timeout, request)
             .await
             .unwrap_or_else(|_| {
                 let limit = humantime::format_duration(self.timeout);
@@ -88,7 +89,14 @@ impl Retrier {
                     ErrorKind::Timeout,
                     format!("{what} took longer than {limit}"),
                 ))
-            })
+            });
+        tracing::debug!(
+            request = what,
+            duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            error = result.as_ref().err().map(ToString::to_string),
+            "request"
+        );
+        result
     }
 
     fn waits(&self) -> impl Iterator<Item = Duration> + Send + use<> {
@@ -161,7 +169,10 @@ impl Tries<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Output, Palette, Voice};
+    use crate::{
+        logging::LogFormat,
+        report::{Output, Palette, Voice},
+    };
 
     fn retrier(retries: usize) -> Retrier {
         let shutdown = Shutdown::default();
@@ -174,6 +185,7 @@ mod tests {
                     lines: false,
                     voice: Voice::Quiet,
                     palette: Palette::new(false),
+                    log: LogFormat::Text,
                     report: None,
                 },
                 shutdown.clone(),

@@ -12,7 +12,9 @@ use std::{
 
 use crate::{
     checkpoint::{Checkpoint, Progress},
-    config::{BatchLimit, Endpoint, Mode, Route, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair},
+    config::{
+        BatchLimit, Endpoint, Mode, Route, Settings, VerifyLevel, WorkspaceChoice, WorkspacePair, nearest,
+    },
     error::{Error, ErrorKind, Result, Side},
     pipeline::{self, Move},
     rejects::RejectsFile,
@@ -173,6 +175,9 @@ impl Run<'_> {
     ) -> Result<Vec<Prepared>> {
         let pairs = self.pairs(&*source.storage, workspaces).await?;
         self.tell_plan(&*source.storage, &target, &pairs);
+        let cautions = [source.storage.caution(), target.storage.caution()];
+        let cautions: BTreeSet<String> = cautions.into_iter().flatten().collect();
+        cautions.into_iter().for_each(|caution| self.warn(caution));
         self.check_containers(&*source.storage, &*target.storage, &pairs)
             .await?;
         let mut prepared = Vec::with_capacity(pairs.len());
@@ -229,8 +234,9 @@ impl Run<'_> {
         if !others.is_empty() {
             let names: Vec<String> = others.iter().map(ToString::to_string).collect();
             self.warn(format!(
-                "the source has caches in these workspaces: {}",
-                names.join(", ")
+                "the source has caches in these workspaces: {}{}",
+                names.join(", "),
+                meant_workspace(workspaces, &others)
             ));
         }
     }
@@ -713,4 +719,25 @@ impl Prepared {
     pub fn has_records(&self) -> bool {
         self.count.total() > 0 || !self.count.exact
     }
+}
+
+/// What of the workspaces that are there one without records may be a misspelling of.
+fn meant_workspace(choice: &WorkspaceChoice, others: &[Workspace]) -> String {
+    let WorkspaceChoice::Pairs(pairs) = choice else {
+        return String::new();
+    };
+    let is_there = |name: &str| others.iter().any(|other| other.name() == name);
+    for asked in pairs.iter().map(|pair| pair.from.name()) {
+        if asked.contains(',') && asked.split(',').all(|name| is_there(name.trim())) {
+            return "; name several with --workspace-map A=A --workspace-map B=B".to_owned();
+        }
+        let alike = others
+            .iter()
+            .find(|other| other.name().eq_ignore_ascii_case(asked));
+        let known = others.iter().map(Workspace::name).filter(|name| !name.is_empty());
+        if let Some(near) = alike.map(Workspace::name).or_else(|| nearest(asked, known)) {
+            return format!("; did you mean {near}?");
+        }
+    }
+    String::new()
 }

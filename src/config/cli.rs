@@ -3,18 +3,23 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use anstream::{AutoStream, ColorChoice, stream::RawStream};
-use clap::{Parser, ValueEnum, error::ErrorKind as ClapErrorKind};
+use clap::{
+    Parser, ValueEnum, ValueHint,
+    error::{ContextKind, ContextValue, ErrorKind as ClapErrorKind},
+};
 use serde::Deserialize;
 
-use super::settings::{OnConflict, VerifyLevel};
+use super::{
+    generate::{self, Generate},
+    settings::{OnConflict, VerifyLevel},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
+    logging::LogFormat,
     record::OnInvalid,
 };
 
-const EXAMPLES: &str = "\
-Examples:
-  Look first: connect, check and count both sides, write nothing
+pub(super) const EXAMPLES: &str = "  Look first: connect, check and count both sides, write nothing
     migrate-llm-cache --source ./rag_storage --target redis://localhost:6379 \\
       --dry-run
 
@@ -29,15 +34,15 @@ Examples:
     migrate-llm-cache --job nightly.yaml --yes --report run.json
 
   Be asked for source, target and a yes
-    migrate-llm-cache --interactive
+    migrate-llm-cache --interactive";
 
+pub(super) const STORAGES: &str = "\
 STORAGE is a kind or a place. Kinds: json, redis, postgres, mongo, opensearch,
 or LightRAG's class name; LightRAG's environment then says where it is. Places:
 a working directory or a cache file, redis://, rediss://, postgres://,
-mongodb://, mongodb+srv://, and http:// or https:// for OpenSearch.
+mongodb://, mongodb+srv://, and http:// or https:// for OpenSearch.";
 
-Exit codes:
-    0  done, or nothing to do
+pub(super) const EXIT_CODES: &str = "    0  done, or nothing to do
     1  internal error: a bug
     2  usage or configuration, a missing --yes too
     3  done, but some records were rejected
@@ -63,20 +68,20 @@ Exit codes:
                   OpenSearch. Never changes the source, asks nothing without --interactive, and writes to the target \
                   only with --yes.",
     after_help = "Add --help for examples and exit codes.",
-    after_long_help = EXAMPLES,
+    after_long_help = format!("Examples:\n{EXAMPLES}\n\n{STORAGES}\n\nExit codes:\n{EXIT_CODES}"),
     max_term_width = 110
 )]
 pub struct Args {
     /// Job file (YAML) with any of these settings; flags win over it
-    #[arg(long, value_name = "FILE", help_heading = "What")]
+    #[arg(long, value_name = "FILE", help_heading = "What", value_hint = ValueHint::FilePath)]
     pub job: Option<PathBuf>,
 
     /// Where to read: a kind of storage or a place
-    #[arg(long, value_name = "STORAGE", help_heading = "What")]
+    #[arg(long, value_name = "STORAGE", help_heading = "What", value_hint = ValueHint::AnyPath)]
     pub source: Option<String>,
 
     /// Where to write: a kind of storage or a place
-    #[arg(long, value_name = "STORAGE", help_heading = "What")]
+    #[arg(long, value_name = "STORAGE", help_heading = "What", value_hint = ValueHint::AnyPath)]
     pub target: Option<String>,
 
     /// Workspace on both sides
@@ -166,7 +171,7 @@ pub struct Args {
     pub verify_only: bool,
 
     /// File that keeps how far the run came
-    #[arg(long, value_name = "FILE", help_heading = "How")]
+    #[arg(long, value_name = "FILE", help_heading = "How", value_hint = ValueHint::FilePath)]
     pub checkpoint: Option<PathBuf>,
 
     /// Go on where the run that wrote the checkpoint stopped
@@ -174,7 +179,7 @@ pub struct Args {
     pub resume: bool,
 
     /// File for rejected records (JSON lines), which a later run can take as its --source
-    #[arg(long, value_name = "FILE", help_heading = "How")]
+    #[arg(long, value_name = "FILE", help_heading = "How", value_hint = ValueHint::FilePath)]
     pub rejects: Option<PathBuf>,
 
     /// Move what stands before the damage of a damaged JSON file
@@ -190,12 +195,20 @@ pub struct Args {
     pub output: Option<OutputFormat>,
 
     /// File for the final report (JSON), replaced atomically
-    #[arg(long, value_name = "FILE", help_heading = "What comes out")]
+    #[arg(long, value_name = "FILE", help_heading = "What comes out", value_hint = ValueHint::FilePath)]
     pub report: Option<PathBuf>,
+
+    /// File for metrics of the run (Prometheus's text format), replaced atomically
+    #[arg(long, value_name = "FILE", help_heading = "What comes out", value_hint = ValueHint::FilePath)]
+    pub metrics: Option<PathBuf>,
 
     /// Log to standard error: off, error, warn, info, debug, trace, or a filter as in RUST_LOG [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "What comes out")]
     pub log_level: Option<String>,
+
+    /// How to write the log; json puts errors into it too [default: text]
+    #[arg(long, value_name = "FORMAT", help_heading = "What comes out")]
+    pub log_format: Option<LogFormat>,
 
     /// Print nothing on standard error but errors
     #[arg(long, short, help_heading = "What comes out")]
@@ -204,6 +217,10 @@ pub struct Args {
     /// When to use colours [default: auto]
     #[arg(long, value_name = "WHEN", help_heading = "What comes out")]
     pub color: Option<Color>,
+
+    /// Print completions for a shell, or the man page, and do nothing else
+    #[arg(long, value_name = "WHAT", help_heading = "What comes out", exclusive = true)]
+    pub generate: Option<Generate>,
 }
 
 /// When colours are used.
@@ -248,7 +265,7 @@ pub enum OutputFormat {
 pub enum Parsed {
     /// Flags to act on.
     Args(Box<Args>),
-    /// Text that was asked for, with its colours: help or version.
+    /// Text that was asked for, with its colours: help, version, completions, the man page.
     Text(String),
 }
 
@@ -258,6 +275,9 @@ pub enum Parsed {
 /// An unknown flag, a wrong value, flags that exclude each other.
 pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed> {
     match Args::try_parse_from(arguments) {
+        Ok(Args {
+            generate: Some(what), ..
+        }) => Ok(Parsed::Text(generate::text(what))),
         Ok(args) => Ok(Parsed::Args(Box::new(args))),
         Err(error)
             if matches!(
@@ -277,9 +297,40 @@ pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parse
                 .unwrap_or_default();
             let message = message.trim_start_matches("error: ").split_whitespace();
             let message = message.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
-            Err(Error::new(ErrorKind::Usage, message))
+            let unknown = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::String(argument)) if error.kind() == ClapErrorKind::UnknownArgument => {
+                    argument
+                }
+                _ => return Err(Error::new(ErrorKind::Usage, message)),
+            };
+            Err(match meant(unknown) {
+                // Better than what is spelt alike.
+                Some(hint) => Error::new(ErrorKind::Usage, format!("unexpected argument '{unknown}' found"))
+                    .with_remedy(hint),
+                None => Error::new(ErrorKind::Usage, message),
+            })
         }
     }
+}
+
+/// What to say of an argument that is none, but known from other programs.
+fn meant(argument: &str) -> Option<&'static str> {
+    Some(match argument {
+        "--from" | "--src" | "--input" | "-s" => "the side that is read is --source",
+        "--to" | "--dst" | "--dest" | "--destination" | "-t" => "the side that is written is --target",
+        "--overwrite" | "--replace" | "--force" | "--skip" | "--skip-existing" | "-f" => {
+            "what becomes of records that are there already says --on-conflict overwrite, skip, newer or fail"
+        }
+        "--config" | "-c" => "a file with settings is --job",
+        "-y" => "to write without being asked, write --yes in full",
+        "-n" | "--check" => "to look without writing, use --dry-run",
+        "--verbose" | "-v" | "--debug" => "for more words, use --log-level info or debug",
+        argument if !argument.starts_with('-') => {
+            "name both sides with flags: --source ./rag_storage --target redis://localhost:6379; quote a value that \
+             holds spaces"
+        }
+        _ => return None,
+    })
 }
 
 impl Args {
@@ -298,6 +349,10 @@ impl Args {
                     args.output = value().and_then(|value| OutputFormat::from_str(&value, true).ok());
                 }
                 "--report" => args.report = value().map(PathBuf::from),
+                "--metrics" => args.metrics = value().map(PathBuf::from),
+                "--log-format" => {
+                    args.log_format = value().and_then(|value| LogFormat::from_str(&value, true).ok());
+                }
                 "--color" => args.color = value().and_then(|value| Color::from_str(&value, true).ok()),
                 "--quiet" | "-q" => args.quiet = true,
                 "--dry-run" => args.dry_run = true,

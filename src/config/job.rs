@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    logging::LogFormat,
     record::OnInvalid,
 };
 
@@ -68,8 +69,12 @@ pub struct JobFile {
     pub output: Option<OutputFormat>,
     /// File for the report.
     pub report: Option<PathBuf>,
+    /// File for the metrics.
+    pub metrics: Option<PathBuf>,
     /// Log filter.
     pub log_level: Option<String>,
+    /// How to write the log.
+    pub log_format: Option<LogFormat>,
     /// Print nothing but errors.
     pub quiet: Option<Scalar<bool>>,
     /// When colours are used.
@@ -234,9 +239,14 @@ impl JobFile {
                 .location()
                 .map(|at| format!(" line {}", at.line()))
                 .unwrap_or_default();
-            // Of what the parser says only the part before the quoted text is safe to repeat.
+            // What the parser says may repeat a secret, but for the name of a field that stands there twice.
+            let text = error.to_string();
+            if let Some((_, name)) = text.split_once("duplicate entry with key ") {
+                let name = name.trim_matches('"');
+                return Error::config(format!("{}{line}: `{name}` stands there twice", file.display()));
+            }
             Error::config(format!("{}{line}: this is no YAML", file.display()))
-                .with_remedy("check indentation, and quote values that hold `:`, `#`, `{` or `$`")
+                .with_remedy("check indentation (by spaces, not tabs), and quote values that hold `:`, `#`, `{` or `$`")
                 .caused_by(error)
         })?;
         if tree.is_null() {
@@ -274,8 +284,7 @@ fn expectation(message: &str) -> String {
         let unknown = quoted.next().unwrap_or_default();
         let known: Vec<&str> = quoted.collect();
         let hint = nearest(unknown, known.iter().copied())
-            .map(|name| format!("; did you mean `{name}`?"))
-            .unwrap_or_default();
+            .map_or_else(|| ".".to_owned(), |name| format!("; did you mean `{name}`?"));
         let what = if message.starts_with("unknown field") {
             "field"
         } else {

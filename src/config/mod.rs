@@ -6,6 +6,7 @@
 
 mod cli;
 mod env;
+mod generate;
 mod job;
 mod secret;
 mod settings;

@@ -13,7 +13,9 @@ use super::{
     Args, Color, Environment, Field, JobFile, Origin, OutputFormat, Secret, Value, Values, env, job, nearest,
 };
 use crate::{
+    atomic_file,
     error::{Error, Result, Side},
+    logging::LogFormat,
     record::{CacheType, OnInvalid, Selection},
     storage::{self, Backend, ConnectOptions, Storage, Workspace},
 };
@@ -197,8 +199,12 @@ pub struct OutputSettings {
     pub format: OutputFormat,
     /// File for the final report.
     pub report: Option<PathBuf>,
+    /// File for the metrics.
+    pub metrics: Option<PathBuf>,
     /// Log filter, in `RUST_LOG`'s words.
     pub log_level: Option<String>,
+    /// How logs are written.
+    pub log_format: LogFormat,
     /// Whether standard error holds errors alone.
     pub quiet: bool,
     /// Whether colours are used.
@@ -265,12 +271,31 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_RETRIES: usize = 5;
 
 impl OutputSettings {
+    /// Forgets a file that cannot be written, so that it is told now, and not once more at the end of the run.
+    ///
+    /// # Errors
+    /// Such a file.
+    pub fn check_files(&mut self) -> Result<()> {
+        let checked =
+            [("--report", &mut self.report), ("--metrics", &mut self.metrics)].map(|(flag, file)| {
+                let checked = file.as_deref().map_or(Ok(()), atomic_file::check);
+                checked.map_err(|error| {
+                    let path = file.take().unwrap_or_default();
+                    Error::config(format!("{flag}: cannot write {}: {error}", path.display()))
+                        .with_remedy("name a file in a folder that is there and can be written")
+                })
+            });
+        checked.into_iter().collect()
+    }
+
     /// From flags and job file.
     pub fn resolve(args: &Args, job: &JobFile) -> Self {
         Self {
             format: args.output.or(job.output).unwrap_or_default(),
             report: args.report.clone().or_else(|| job.report.clone()),
+            metrics: args.metrics.clone().or_else(|| job.metrics.clone()),
             log_level: args.log_level.clone().or_else(|| job.log_level.clone()),
+            log_format: args.log_format.or(job.log_format).unwrap_or_default(),
             quiet: args.quiet || said(job.quiet),
             color: args.color.or(job.color).unwrap_or_default(),
             interactive: args.interactive || said(job.interactive),
@@ -744,7 +769,11 @@ fn read_place(text: &str) -> Result<Place> {
         let message = format!("an address of {} begins with {scheme}://", backend.title());
         return Err(Error::config(message).with_remedy(format!("write {scheme}://user:password@host")));
     }
-    if text.contains('@') && !std::path::Path::new(text).exists() {
+    let names_a_port = |text: &str| {
+        text.rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    };
+    if (text.contains('@') || names_a_port(text)) && !std::path::Path::new(text).exists() {
         return Err(Error::config("this looks like an address without a scheme")
             .with_remedy("write scheme://user:password@host, or the name of a file that is there"));
     }
@@ -768,7 +797,7 @@ fn read_place(text: &str) -> Result<Place> {
                 .unwrap_or_default();
             Err(
                 Error::config(format!("`{text}` is no kind of storage{hint}")).with_remedy(format!(
-                    "known: {}; a path is written with a slash: ./{text}",
+                    "known: {}; LIGHTRAG_KV_STORAGE says which one LightRAG uses; a path is written with a slash: ./{text}",
                     storage::names()
                 )),
             )
@@ -802,7 +831,15 @@ fn read_settings(
         })?,
         (None, Some(place)) => place.backend,
         (None, None) => {
-            let what = format!("missing; expected one of {}", storage::names());
+            // One who thinks of `postgres:` with its fields below it.
+            let nested = settings
+                .keys()
+                .filter_map(serde_yaml::Value::as_str)
+                .find(|name| storage::find(name).is_some());
+            let hint = nested
+                .map(|name| format!("; write `kind: {name}` beside its fields"))
+                .unwrap_or_default();
+            let what = format!("missing; expected one of {}{hint}", storage::names());
             return Err(job.error(&path("kind"), &what));
         }
     };
@@ -834,8 +871,7 @@ fn read_settings(
                 )
             };
             let hint = nearest(name, known())
-                .map(|near| format!("; did you mean `{near}`?"))
-                .unwrap_or_default();
+                .map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
             let list = known().collect::<Vec<_>>().join(", ");
             return Err(job.error(
                 &path(name),

@@ -70,7 +70,7 @@ impl FromStr for CacheType {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         Self::ALL.into_iter().find(|t| t.as_str() == text).ok_or_else(|| {
-            format!("`{text}` is no cache type; expected some of extract, summary, analysis, query, keywords")
+            format!("`{text}` is no cache type; expected some of extract, summary, analysis, query, keywords, with commas between them")
         })
     }
 }

@@ -3,6 +3,7 @@
 mod event;
 mod human;
 mod ledger;
+pub mod metrics;
 mod model;
 mod reporter;
 pub(crate) mod style;
@@ -26,3 +27,9 @@ pub const TOOL: &str = env!("CARGO_PKG_NAME");
 
 /// Its version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The word that events and reports have for a value.
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    text.trim_matches('"').to_owned()
+}

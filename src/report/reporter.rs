@@ -17,6 +17,7 @@ use super::{
 use crate::{
     atomic_file,
     error::{Error, ErrorKind, Result, Side},
+    logging::LogFormat,
     shutdown::{Shutdown, StopReason},
     storage::Workspace,
 };
@@ -39,6 +40,8 @@ pub struct Output {
     pub voice: Voice,
     /// The colours of that.
     pub palette: Palette,
+    /// How logs are written there. Logs in JSON leave no room for words beside them.
+    pub log: LogFormat,
     /// The file for the report.
     pub report: Option<PathBuf>,
 }
@@ -98,6 +101,11 @@ impl Reporter {
         }
     }
 
+    /// The run: a UUID, version 7.
+    pub fn run_id(&self) -> Uuid {
+        self.run_id
+    }
+
     /// Whether the report was told.
     pub fn is_finished(&self) -> bool {
         self.state().reported
@@ -120,7 +128,12 @@ impl Reporter {
 
     /// Says why a run stopped, where no report in words does.
     pub fn say_stopped(&self, reason: StopReason) {
-        if self.output.voice == Voice::Brief && reason != StopReason::OutputClosed {
+        if self.output.voice != Voice::Brief || reason == StopReason::OutputClosed {
+            return;
+        }
+        if self.output.log == LogFormat::Json {
+            tracing::warn!("stopped: {}", reason.as_str());
+        } else {
             self.stderr.line(&format!("stopped: {}", reason.as_str()));
         }
     }
@@ -134,10 +147,32 @@ impl Reporter {
 
     /// Tells a person of an error and what to do about it.
     pub fn say_error(&self, error: &Error) {
-        self.say_bad(&error.to_string(), error.remedy());
+        if self.output.log == LogFormat::Json {
+            tracing::error!(
+                kind = error.kind().as_str(),
+                exit_code = error.exit_code().code(),
+                remedy = error.remedy(),
+                "{error}"
+            );
+        } else {
+            self.say_bad(&error.to_string(), error.remedy());
+        }
+    }
+
+    /// Tells a person of a panic, of which no more is known than the place.
+    pub fn say_panic(&self, place: &str) {
+        if self.output.log == LogFormat::Json {
+            tracing::error!(place, "internal error");
+        } else {
+            self.stderr.line(&format!("error: internal error at {place}"));
+        }
     }
 
     fn say_bad(&self, what: &str, remedy: Option<&str>) {
+        if self.output.log == LogFormat::Json {
+            tracing::error!(remedy, "{what}");
+            return;
+        }
         self.state().human.pause();
         let error = self.output.palette.bad("error:");
         self.stderr.line(

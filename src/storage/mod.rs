@@ -111,6 +111,11 @@ pub trait Storage: Send + Sync {
     /// Kind and redacted place.
     fn location(&self) -> Location;
 
+    /// What a person should know of the connection, whatever comes of it.
+    fn caution(&self) -> Option<String> {
+        None
+    }
+
     /// The workspaces that have a cache here, sorted.
     async fn workspaces(&self) -> Result<Vec<Workspace>>;
 

@@ -1,6 +1,10 @@
-//! TLS as storages configure it whose drivers take rustls: whom to trust, and who we are.
+//! TLS: whom to trust, and who we are. Every driver here speaks it by rustls; most take its configuration as it is made
+//! here, the others a file with the system's authorities.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -79,31 +83,58 @@ pub(crate) fn client_config(options: &TlsOptions<'_>) -> Result<ClientConfig> {
 }
 
 fn verifier(options: &TlsOptions<'_>, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
-    if options.verification == Verification::None {
-        let provider = Arc::clone(provider);
-        return Ok(Arc::new(Unverified { provider }));
-    }
-    let verifier = match options.root_cert {
-        Some(path) => trusting(path, options.crl, provider)?,
-        None if options.crl.is_some() => {
-            return Err(Error::config(
-                "a revocation list is of no use without the certificate of its authority",
-            ));
-        }
-        None => Arc::new(
-            rustls_platform_verifier::Verifier::new(Arc::clone(provider)).map_err(|error| {
-                Error::new(
-                    ErrorKind::Tls,
-                    format!("this system has no certificate authorities to trust: {error}"),
-                )
-                .with_remedy("install them (Debian: ca-certificates), or name the authority's certificate")
-            })?,
-        ),
+    let authorities = match options.verification {
+        Verification::None => None,
+        Verification::Authority | Verification::Host => Some(authorities(options, provider)?),
     };
-    Ok(match options.verification {
-        Verification::Authority => Arc::new(AnyHost { verifier }),
-        _ => verifier,
+    Ok(match authorities {
+        Some(authorities) if options.verification == Verification::Host => authorities,
+        authorities => Arc::new(Lenient {
+            authorities,
+            provider: Arc::clone(provider),
+        }),
     })
+}
+
+/// A verifier that trusts the authorities that are named, or the system's.
+fn authorities(
+    options: &TlsOptions<'_>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>> {
+    match (options.root_cert, options.crl) {
+        (Some(path), crl) => trusting(path, crl, provider),
+        (None, Some(_)) => Err(Error::config(
+            "a revocation list is of no use without the certificate of its authority",
+        )),
+        (None, None) => {
+            let verifier = rustls_platform_verifier::Verifier::new(Arc::clone(provider));
+            Ok(Arc::new(
+                verifier.map_err(|error| no_authorities().caused_by(error))?,
+            ))
+        }
+    }
+}
+
+fn no_authorities() -> Error {
+    Error::new(
+        ErrorKind::Tls,
+        "this system has no certificate authorities to trust",
+    )
+    .with_remedy("install them (Debian: ca-certificates), or name the authority's certificate")
+}
+
+/// The file with the system's authorities, for a driver that takes no more than a file: the one that `SSL_CERT_FILE`
+/// names, or where the systems have theirs.
+///
+/// # Errors
+/// [`ErrorKind::Tls`] where there is none.
+pub(crate) fn system_authorities() -> Result<PathBuf> {
+    openssl_probe::probe().cert_file.ok_or_else(no_authorities)
+}
+
+/// What a person should know of a connection to whoever answers.
+pub(crate) fn unverified(place: &str, remedy: &str) -> String {
+    format!("{place}: the server's certificate is not checked, so anybody may have answered; {remedy}")
 }
 
 /// A verifier that trusts the authorities in a file, and no certificate that is on the list.
@@ -154,22 +185,34 @@ fn unreadable(path: &Path, what: &str, error: pem::Error) -> Error {
     Error::config(message).caused_by(error)
 }
 
-/// Trusts whoever has the key to the certificate that it shows.
+/// Trusts more than is safe, because that was asked for: whoever has the key to the certificate that it shows, and if
+/// there are authorities, has it from one of them, for whatever host.
 #[derive(Debug)]
-struct Unverified {
+struct Lenient {
+    authorities: Option<Arc<dyn ServerCertVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Unverified {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        let verified = self.authorities.as_ref().map(|authorities| {
+            authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        });
+        match verified {
+            // The name is the last thing that verifiers look at: a certificate with the wrong one has passed all else.
+            None
+            | Some(Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ))) => Ok(ServerCertVerified::assertion()),
+            Some(verified) => verified,
+        }
     }
 
     fn verify_tls12_signature(
@@ -196,58 +239,5 @@ impl ServerCertVerifier for Unverified {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
-    }
-}
-
-/// Trusts what another verifier trusts, for whatever host it was made out to.
-///
-/// The name is the last thing that verifiers look at, so a certificate with the wrong one has passed all else.
-#[derive(Debug)]
-struct AnyHost {
-    verifier: Arc<dyn ServerCertVerifier>,
-}
-
-impl ServerCertVerifier for AnyHost {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified =
-            self.verifier
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match verified {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            verified => verified,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
     }
 }

@@ -8,14 +8,15 @@ use migrate_llm_cache::{
     report::event_schema,
     storage::{Backend, backends},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    scene::{CACHE, SAMPLE, Scene},
+    scene::{CACHE, SAMPLE, Scene, value},
     support::place::copy_folder,
 };
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/examples");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrate.example.yaml");
 
 #[test]
@@ -28,6 +29,7 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
         ("exit codes", exit_codes()),
         ("events", events()),
         ("rejects", rejects()),
+        ("metrics", metrics()),
     ] {
         made = with_section(&made, name, &table);
     }
@@ -239,7 +241,7 @@ fn flags() -> String {
 /// The field of the job file that does what a flag does.
 fn job_field(flag: &str) -> String {
     match flag {
-        "job" | "help" | "version" => String::new(),
+        "job" | "generate" | "help" | "version" => String::new(),
         "workspace" => "workspaces: NAME".to_owned(),
         "source-workspace" | "target-workspace" | "workspace-map" => {
             "workspaces: [{ from: A, to: B }]".to_owned()
@@ -418,6 +420,46 @@ fn rejects() -> String {
     text
 }
 
+/// Name, labels and help of every metric, from the file of a run that has them all.
+fn metrics() -> String {
+    let scene = Scene::new();
+    scene.cache(
+        "odd",
+        &json!({"default:extract:1": value("x"), "default:extract:2": 7}),
+    );
+    scene
+        .run("--source ./odd --target ./new --yes --verify full --metrics m.prom")
+        .expect(3);
+    let file = std::fs::read_to_string(scene.path("m.prom")).unwrap();
+    let mut text = String::from("| metric | its labels beside `migration` | |\n|---|---|---|\n");
+    let mut help = "";
+    let mut told = "";
+    for line in file.lines() {
+        if let Some((_, rest)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {
+            help = rest;
+        } else if let Some((name, labels)) = line.split_once('{')
+            && name != told
+        {
+            told = name;
+            // Every value is followed by the next name.
+            let labels: Vec<String> = labels
+                .split("=\"")
+                .filter_map(|part| part.rsplit([',', '{']).next())
+                .filter(|name| *name != "migration" && !name.contains('"'))
+                .map(code)
+                .collect();
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} |",
+                code(name),
+                labels.join(" "),
+                cell(help.trim_end_matches('.'))
+            );
+        }
+    }
+    text
+}
+
 fn lower_first(text: &str) -> String {
     let mut characters = text.chars();
     characters
@@ -428,13 +470,19 @@ fn lower_first(text: &str) -> String {
 
 /// Every command that the README tells to type can be read.
 #[test]
-fn the_commands_of_the_readme_are_understood() {
-    let text = std::fs::read_to_string(README).unwrap();
+fn the_commands_of_the_readme_and_of_the_examples_are_understood() {
+    let mut text = std::fs::read_to_string(README).unwrap();
+    for file in std::fs::read_dir(EXAMPLES).unwrap() {
+        text.push_str(&std::fs::read_to_string(file.unwrap().path()).unwrap());
+    }
     let commands = text.lines().filter_map(|line| {
         let (_, command) = line
             .trim_start_matches("run() { ")
             .split_once("migrate-llm-cache --")?;
         let end = command.find([';', '|', '>', '#']).unwrap_or(command.len());
+        let end = command
+            .find(" 2>")
+            .map_or(end, |redirection| redirection.min(end));
         Some(format!("migrate-llm-cache --{}", &command[..end]))
     });
     let mut number = 0;

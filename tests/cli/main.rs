@@ -14,9 +14,12 @@ mod scene;
 
 mod documents;
 mod exit_codes;
+mod generate;
 mod interactive;
 mod job_file;
 mod json_files;
+mod logs;
+mod metrics;
 mod mistakes;
 mod output;
 mod precedence;

@@ -21,6 +21,14 @@ mistakes! {
     no_arguments_at_all: "";
     an_unknown_kind: "--source jsn --target ./new";
     a_misspelt_scheme: "--source ./rag_storage --target postgre://localhost/rag";
+    words_of_another_program: "--from ./rag_storage --to ./new";
+    a_wish_to_overwrite: "--source ./rag_storage --target ./new --force";
+    two_places_without_flags: "./rag_storage ./new";
+    a_server_without_a_scheme: "--source ./rag_storage --target localhost:6379";
+    a_kind_that_holds_no_cache: "--source ./rag_storage --target Neo4JStorage";
+    types_without_a_comma: "--source ./rag_storage --target ./new --types extract;summary";
+    a_misspelt_workspace: "--source ./rag_storage --target ./new --workspace Space1";
+    two_workspaces_in_one_flag: "--source ./rag_storage --target ./new --workspace space1,space2 --dry-run";
     no_target: "--source ./rag_storage";
     a_source_that_is_not_there: "--source ./rag_strage --target ./new --yes";
     a_source_that_is_another_file: "--source ./rag_storage/notes.txt --target ./new --yes";
@@ -40,8 +48,14 @@ mistakes! {
         "--source ./rag_storage --target ./new --workspace-map space1=a --workspace-map space2=a --yes";
     a_workspace_twice:
         "--source ./rag_storage --target ./new --workspace-map space1=a --workspace-map space1=b --yes";
-    an_unknown_log_level: "--source ./rag_storage --target ./new --log-level loud=x=y";
-    a_report_in_a_folder_that_is_not_there: "--source ./none --target ./new --report ./no/report.json";
+    an_unknown_log_level: "--source ./rag_storage --target ./new --log-level warnn";
+    a_log_filter_that_cannot_be_read: "--source ./rag_storage --target ./new --log-level loud=x=y";
+    a_report_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --report ./no/report.json";
+    metrics_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --metrics ./no/cache.prom";
+    rejects_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --rejects ./no/rejects.jsonl";
+    a_checkpoint_in_a_folder_that_is_not_there: "--source ./rag_storage --target ./new --yes --checkpoint ./no/ckpt";
+    a_report_that_is_a_folder: "--source ./rag_storage --target ./new --yes --report ./rag_storage";
+    a_report_that_is_a_device: "--source ./rag_storage --target ./new --yes --report /dev/null";
     a_job_file_that_is_not_there: "--job nightly.yaml";
 }
 
@@ -61,6 +75,10 @@ macro_rules! job_mistakes {
 }
 
 job_mistakes! {
+    a_job_field_that_stands_there_twice: "source: ./rag_storage\nsource: json\ntarget: ./new\n";
+    a_tab_in_the_job_file: "source: ./rag_storage\n\ttarget: ./new\n";
+    a_storage_as_a_name_in_the_job_file: "source: ./rag_storage\ntarget:\n  postgres:\n    host: db\n";
+    a_field_of_another_storage_in_the_job_file: "source: ./rag_storage\ntarget: { kind: redis, host: db }\n";
     an_unset_variable_in_the_job_file: "source: ./rag_storage\ntarget:\n  kind: json\n  working_dir: ${NEW_DIR}\n";
     an_unknown_job_field: "source: ./rag_storage\ntarget: ./new\non_conflit: skip\n";
     an_unknown_job_field_of_a_storage: "source: ./rag_storage\ntarget:\n  kind: json\n  workingdir: ./new\n";

@@ -158,3 +158,84 @@ fn tls_works_where_the_authority_is_named() {
         assert_eq!(run.stderr, "", "{kind}: no word of an unchecked certificate");
     }
 }
+
+#[test]
+fn tls_works_where_the_system_trusts_the_authority() {
+    let authority = variable("TEST_CA_CERT");
+    for (kind, uri, field) in [
+        ("redis", service("redis_tls"), ""),
+        (
+            "mongo",
+            changed("mongo_tls", |url| {
+                url.set_query(Some("authSource=admin&tls=true"))
+            }),
+            "",
+        ),
+        ("opensearch", service("opensearch_tls"), ", verify_certs: true"),
+        (
+            "postgres",
+            changed("postgres", |url| url.set_query(Some("sslmode=verify-full"))),
+            "",
+        ),
+    ] {
+        let scene = Scene::new();
+        scene.file(
+            "job.yaml",
+            &format!(
+                "source: ./rag_storage\ntarget: {{ kind: {kind}, uri: \"{uri}\"{field} }}\ndry_run: true\n"
+            ),
+        );
+        let run = |authority: &str| {
+            scene
+                .tool("--job job.yaml --retries 0")
+                .env("SSL_CERT_FILE", authority)
+                .run()
+        };
+        let trusted = run(&authority).expect(0);
+        assert_eq!(trusted.events_of("warning").count(), 0, "{kind}");
+        // Neither the file of this system nor what a driver may bring along knows the authority.
+        let stranger = run("/etc/ssl/certs/ca-certificates.crt").expect(5);
+        assert!(
+            stranger.stderr.to_lowercase().contains("certificate"),
+            "{kind}: {}",
+            stranger.stderr
+        );
+    }
+}
+
+#[test]
+fn a_certificate_that_nobody_checks_is_a_warning() {
+    for (kind, uri, field) in [
+        ("redis", service("redis_tls"), ", verify_certs: false"),
+        (
+            "mongo",
+            changed("mongo_tls", |url| {
+                url.set_query(Some("authSource=admin&tls=true"))
+            }),
+            ", tls_allow_invalid_certificates: true",
+        ),
+        ("opensearch", service("opensearch_tls"), ""),
+    ] {
+        let scene = Scene::new();
+        scene.file(
+            "job.yaml",
+            &format!(
+                "source: ./rag_storage\ntarget: {{ kind: {kind}, uri: \"{uri}\"{field} }}\ndry_run: true\n"
+            ),
+        );
+        let run = scene.run("--job job.yaml").expect(0);
+        let warnings: Vec<_> = run
+            .events_of("warning")
+            .map(|warning| &warning["message"])
+            .collect();
+        assert_eq!(warnings.len(), 1, "{kind}: {warnings:?}");
+        assert!(
+            warnings[0]
+                .as_str()
+                .unwrap()
+                .contains("certificate is not checked"),
+            "{kind}: {warnings:?}"
+        );
+        assert_eq!(run.report()["warnings"][0], *warnings[0]);
+    }
+}

@@ -88,9 +88,11 @@ impl Tool {
     /// What stands in the files that the arguments name to be written.
     fn written_files(&self) -> Vec<String> {
         let arguments: Vec<_> = self.command.get_args().collect();
-        let named = arguments
-            .windows(2)
-            .filter(|pair| pair[0] == "--report" || pair[0] == "--checkpoint" || pair[0] == "--rejects");
+        let named = arguments.windows(2).filter(|pair| {
+            ["--report", "--metrics", "--checkpoint", "--rejects"]
+                .iter()
+                .any(|flag| pair[0] == *flag)
+        });
         let folder = self.command.get_current_dir().unwrap_or(Path::new("/"));
         named
             .filter_map(|pair| std::fs::read_to_string(folder.join(pair[1])).ok())

@@ -14,7 +14,10 @@ use super::server::connecting_failed;
 use crate::{
     config::{Field, Secret, Values},
     error::{Error, Result},
-    storage::{ConnectOptions, Workspace},
+    storage::{
+        ConnectOptions, Workspace,
+        tls::{system_authorities, unverified},
+    },
 };
 
 /// The settings in the job file, the environment and `config.ini`.
@@ -33,7 +36,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::new("tls", "whether to use TLS; otherwise as the address says"),
     Field::new(
         "tls_ca_file",
-        "a file with the certificate authorities to trust, instead of Mozilla's; turns TLS on",
+        "a file with the certificate authorities to trust, instead of the system's; turns TLS on",
     ),
     Field::new(
         "tls_certificate_key_file",
@@ -101,6 +104,8 @@ pub(super) struct Config {
     pub(super) password: Option<Secret>,
     /// How writes are acknowledged.
     pub(super) write_concern: WriteConcern,
+    /// What a person should know of the connection.
+    pub(super) caution: Option<String>,
 }
 
 impl Config {
@@ -153,6 +158,13 @@ impl Config {
         let patience = SELECTION_TIMEOUT.min(options.timeout.mul_f64(0.8));
         driver.server_selection_timeout.get_or_insert(patience);
         driver.connect_timeout.get_or_insert(patience);
+        let caution = match &driver.tls {
+            Some(Tls::Enabled(tls)) if tls.allow_invalid_certificates == Some(true) => {
+                let remedy = "leave out tlsAllowInvalidCertificates and tls_allow_invalid_certificates to have it checked";
+                Some(unverified(&location, remedy))
+            }
+            _ => None,
+        };
         let write_concern = acknowledged(driver.write_concern.take());
         driver.write_concern = Some(write_concern.clone());
         Ok(Self {
@@ -163,6 +175,7 @@ impl Config {
             user,
             password,
             write_concern,
+            caution,
         })
     }
 }
@@ -206,6 +219,10 @@ fn tls(values: &Values, address: Option<Tls>) -> Result<Option<Tls>> {
     options.ca_file_path = ca_file.or(options.ca_file_path);
     options.cert_key_file_path = key_file.or(options.cert_key_file_path);
     options.allow_invalid_certificates = any_certificate.or(options.allow_invalid_certificates);
+    // Without a file the driver trusts those that it brings along, and none that this system was told to trust.
+    if options.ca_file_path.is_none() && options.allow_invalid_certificates != Some(true) {
+        options.ca_file_path = Some(system_authorities()?);
+    }
     Ok(Some(Tls::Enabled(options)))
 }
 

@@ -70,7 +70,9 @@ impl Backend for Mongo {
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
         let config = Config::new(values, options).await?;
+        let caution = config.caution.clone();
         Ok(Arc::new(MongoStorage {
+            caution,
             server: Arc::new(Server::connect(config).await?),
             on_invalid: options.on_invalid,
         }))
@@ -78,6 +80,7 @@ impl Backend for Mongo {
 }
 
 struct MongoStorage {
+    caution: Option<String>,
     server: Arc<Server>,
     on_invalid: OnInvalid,
 }
@@ -89,6 +92,10 @@ impl Storage for MongoStorage {
             kind: Mongo.kind().to_owned(),
             location: self.server.location().to_owned(),
         }
+    }
+
+    fn caution(&self) -> Option<String> {
+        self.caution.clone()
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {

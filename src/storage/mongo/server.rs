@@ -90,6 +90,7 @@ impl Server {
             user,
             password,
             write_concern,
+            caution: _,
         } = config;
         let heartbeats = Arc::new(Heartbeats::default());
         let seeds = options.hosts.len();

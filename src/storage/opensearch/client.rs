@@ -203,13 +203,6 @@ impl Client {
     /// None does, or one refuses the login or is no OpenSearch.
     pub(super) async fn connect(config: &Config, timeout: Duration) -> Result<Self> {
         let timeout = config.timeout.map_or(timeout, |own| own.min(timeout));
-        if config.trust == Trust::Anyone && config.hosts.iter().any(|host| host.tls) {
-            tracing::warn!(
-                "{}: the server's certificate is not checked, as LightRAG has it by default; \
-                 set OPENSEARCH_VERIFY_CERTS=true or ca_cert to have it checked",
-                config.place()
-            );
-        }
         let hosts = config
             .hosts
             .iter()

@@ -17,8 +17,15 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 
-use self::{client::Client, config::Config, source::OpenSearchSource, target::OpenSearchTarget};
-use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
+use self::{
+    client::Client,
+    config::{Config, Trust},
+    source::OpenSearchSource,
+    target::OpenSearchTarget,
+};
+use super::{
+    Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace, tls::unverified,
+};
 use crate::{
     config::{Field, Secret, Values},
     error::Result,
@@ -91,6 +98,14 @@ impl Storage for OpenSearchStorage {
             kind: OpenSearch.kind().to_owned(),
             location: self.config.place(),
         }
+    }
+
+    /// LightRAG trusts anybody by default, and so does a migration that has no other setting.
+    fn caution(&self) -> Option<String> {
+        let is_unverified =
+            self.config.trust == Trust::Anyone && self.config.hosts.iter().any(|host| host.tls);
+        let remedy = "set OPENSEARCH_VERIFY_CERTS=true or ca_cert to have it checked";
+        is_unverified.then(|| unverified(&self.config.place(), remedy))
     }
 
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot

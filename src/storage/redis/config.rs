@@ -344,6 +344,11 @@ impl Config {
         }
     }
 
+    /// Whether TLS is spoken with whoever answers.
+    pub(super) fn trusts_anyone(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.verify)
+    }
+
     /// A client for the server. It knows nothing of user, password and database: this room sends those itself, to see
     /// what the server says of them.
     ///

@@ -22,7 +22,9 @@ use self::{
     source::RedisSource,
     target::{Eviction, RedisTarget},
 };
-use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
+use super::{
+    Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace, tls::unverified,
+};
 use crate::{
     config::{Field, Secret, Values},
     error::{Result, Side},
@@ -105,6 +107,14 @@ impl Storage for RedisStorage {
             kind: Redis.kind().to_owned(),
             location: self.server.config().location(),
         }
+    }
+
+    fn caution(&self) -> Option<String> {
+        let config = self.server.config();
+        let remedy = "leave out ssl_cert_reqs=none and verify_certs: false to have it checked";
+        config
+            .trusts_anyone()
+            .then(|| unverified(&config.location(), remedy))
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {

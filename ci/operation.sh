@@ -1,0 +1,167 @@
+#!/usr/bin/env bash
+#
+# Shows what operators use to the tools that it is meant for: metrics and alert rules to Prometheus's promtool, the man
+# page to mandoc and groff, completions to their shells, the files of scripts/examples to systemd, cron's shell,
+# Kubernetes' and GitHub's schemas; and runs the commands of the README that say so. Called by ci/test.sh.
+#
+#   ci/operation.sh
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source ci/tools.sh
+
+readonly TOOL="$PWD/target/debug/migrate-llm-cache"
+readonly EXAMPLES="$PWD/scripts/examples"
+
+# below_root FOLDER: the text, its paths of a machine replaced by those below root/ in the scene.
+below_root() { sed -E "s#/(etc/migrate-llm-cache|srv|var/lib|usr/local/bin)\b#$1/root/\1#g"; }
+
+# A folder as a user has it: LightRAG's caches, a job, and nothing else of ours. Below root/ what the examples expect of
+# a machine, their job with a target that needs no server.
+scene() {
+  local folder
+  folder=$(mktemp -d)
+  mkdir -p "$folder/tests/fixtures"
+  cp -r tests/fixtures/sample "$folder/tests/fixtures/"
+  cp -r tests/fixtures/sample/rag_storage migrate.example.yaml "$folder/"
+  printf '%s\n' 'source: ./rag_storage' 'target: ./moved' 'workspaces: all' >"$folder/nightly.yaml"
+  mkdir -p "$folder"/root/{etc/migrate-llm-cache,srv/lightrag,var/lib/migrate-llm-cache,var/lib/node_exporter/textfile}
+  cp -r tests/fixtures/sample/rag_storage "$folder/root/srv/lightrag/"
+  echo PGPASSWORD=secret >"$folder/root/etc/migrate-llm-cache/environment"
+  below_root "$folder" <"$EXAMPLES/nightly.yaml" | sed "s|^target: .*|target: $folder/moved_\${PGPASSWORD}|" \
+    >"$folder/root/etc/migrate-llm-cache/nightly.yaml"
+  echo "$folder"
+}
+
+# The commands of the README under the mark `<!-- run by ci/operation.sh: NAME -->`.
+commands_of_readme() {
+  awk -v mark="<!-- run by ci/operation.sh: $1 -->" '
+    $0 == mark { found = 1; next }
+    found && /^```/ { if (inside) exit; inside = 1; next }
+    inside { print }
+  ' README.md | grep . || die "the README has no commands for $1"
+}
+
+# as_user COMMAND…: in the scene, which is the user's home, with the program in the path.
+as_user() {
+  (cd "$SCENE" && env -i HOME="$SCENE" PATH="$(dirname "$TOOL"):/usr/local/bin:/usr/bin:/bin" "$@")
+}
+
+# run_readme NAME: as its user types them; prints what they print.
+run_readme() {
+  local commands
+  commands=$(commands_of_readme "$1")
+  as_user bash -euo pipefail -c "$commands"
+}
+
+# forget: as if nothing had been moved yet.
+forget() {
+  rm -rf "$SCENE"/moved_* "$SCENE"/root/var/lib/*/*
+  mkdir "$SCENE/root/var/lib/node_exporter/textfile"
+}
+
+# run_example COMMAND [env NAME=VALUE]: in the bare environment of cron or a service.
+run_example() {
+  local status=0
+  forget
+  as_user "${@:2}" /bin/sh -c "$(below_root "$SCENE" <<<"$1")" || status=$?
+  [[ -f $SCENE/moved_secret/kv_store_llm_response_cache.json ]] || die "nothing was moved by: $1"
+  return "$status"
+}
+
+# expect TEXT WHAT: the text has a line that is just so.
+expect() {
+  grep -qxF -- "$2" <<<"$1" || die "expected the line \`$2\` in:"$'\n'"$1"
+}
+
+need jq=jq mandoc=mandoc groff=groff zsh=zsh fish=fish systemd-analyze=systemd
+cargo build --quiet --locked
+SCENE=$(scene)
+trap 'rm -rf "$SCENE"' EXIT
+
+headline "metrics and alerts"
+(
+  cd "$SCENE"
+  "$TOOL" --job nightly.yaml --yes --verify full --metrics moved.prom --output jsonl >/dev/null
+  "$TOOL" --source ./none --target ./moved --metrics none.prom --output jsonl >/dev/null 2>&1 && die "./none was moved"
+  true
+)
+for file in "$SCENE"/*.prom; do promtool check metrics <"$file"; done
+promtool check rules scripts/examples/alerts.yaml
+(cd scripts/examples && promtool test rules alerts.test.yaml)
+
+headline "installation of completions and man page"
+run_readme installation
+bash -n "$SCENE/.local/share/bash-completion/completions/migrate-llm-cache"
+zsh -n "$SCENE/.zfunc/_migrate-llm-cache"
+fish --no-execute "$SCENE/.config/fish/completions/migrate-llm-cache.fish"
+expect "$(as_user fish -c 'complete -C "migrate-llm-cache --on-conflict n"' | cut -f1)" newer
+page=$SCENE/.local/share/man/man1/migrate-llm-cache.1
+# The date that mandoc misses would differ from build to build; blank lines around lists are clap's.
+complaints=$(mandoc -T lint -W warning "$page" | grep -v -e 'TH migrate' -e 'TH MIGRATE' -e 'skipping paragraph macro: br' || true)
+[[ -z $complaints ]] || die "mandoc: $complaints"
+complaints=$(groff -man -ww -Tutf8 "$page" 2>&1 >/dev/null)
+[[ -z $complaints ]] || die "groff: $complaints"
+
+headline "recipes for jq"
+told=$(run_readme "recipes for jq")
+expect "$told" "ok: 67 of 67 written"
+expect "$told" $'space1\tspace1\t22\t0'
+expect "$told" "space2 9/9 100%"
+expect "$told" $'space1\t22'
+expect "$(run_readme logs)" $'INFO\trun ended\t'
+expect "$(run_readme "exit codes")" moved
+
+headline "examples: systemd"
+mkdir -p "$SCENE/units" "$SCENE/root/usr/local/bin"
+ln -s "$TOOL" "$SCENE/root/usr/local/bin/"
+for unit in service timer; do
+  below_root "$SCENE" <"$EXAMPLES/migrate-llm-cache.$unit" | sed '/^Documentation=/d' >"$SCENE/units/migrate-llm-cache.$unit"
+done
+systemd-analyze verify --man=no "$SCENE"/units/*
+command=$(sed -n 's/^ExecStart=//p' "$EXAMPLES/migrate-llm-cache.service")
+run_example "$command" env PGPASSWORD=secret >/dev/null
+promtool check metrics <"$SCENE/root/var/lib/node_exporter/textfile/nightly.prom"
+
+headline "examples: cron"
+# The sixth field is the user.
+command=$(sed -nE 's/^[0-9]+ [0-9]+ \* \* \* +[a-z]+ +//p' "$EXAMPLES/crontab")
+[[ $command != *%* ]] || die "cron takes % for the end of a line"
+told=$(run_example "$command" 2>&1)
+[[ -z $told ]] || die "a cron job that went well said: $told"
+rm -rf "$SCENE/root/srv/lightrag/rag_storage"
+told=$(as_user /bin/sh -c "$(below_root "$SCENE" <<<"$command")" 2>&1)
+grep -q '"status": "failed"' <<<"$told" || die "a cron job that failed said: $told"
+cp -r tests/fixtures/sample/rag_storage "$SCENE/root/srv/lightrag/"
+
+headline "examples: GitHub Actions"
+linter check-jsonschema --builtin-schema vendor.github-workflows "$EXAMPLES/github-actions.yaml"
+forget
+for name in look move tell; do
+  command=$(linter python - "$EXAMPLES/github-actions.yaml" "$name" <<'PYTHON'
+import sys, yaml
+steps = yaml.safe_load(open(sys.argv[1]))["jobs"]["migrate"]["steps"]
+print(next(step["run"] for step in steps if step["name"] == sys.argv[2]))
+PYTHON
+  )
+  as_user env PGPASSWORD=secret GITHUB_STEP_SUMMARY=summary bash -e -c "$(below_root "$SCENE" <<<"$command")"
+done
+expect "$(<"$SCENE/summary")" "**ok**: 67 written, 0 skipped, 0 rejected. Point LightRAG at the target; the source is as it was."
+
+headline "examples: Kubernetes"
+linter kubernetes-validate --strict "$EXAMPLES/cronjob.yaml"
+command=$(linter python - "$EXAMPLES/cronjob.yaml" <<'PYTHON'
+import shlex, sys, yaml
+job = yaml.safe_load(open(sys.argv[1]))["spec"]["jobTemplate"]["spec"]
+print(shlex.join(["migrate-llm-cache", *job["template"]["spec"]["containers"][0]["args"]]))
+PYTHON
+)
+run_example "$command" env PGPASSWORD=secret >/dev/null 2>&1
+
+headline "examples: container"
+linter hadolint "$EXAMPLES/Dockerfile"
+# The base image has the C library and the compiler's, and no other.
+libraries=$(ldd "$TOOL" | awk '{ print $1 }' | grep -vxE 'linux-vdso.so.1|lib(c|m|dl|rt|pthread).so.[0-9]+|libgcc_s.so.1|/lib64/ld-linux-x86-64.so.2|/lib/ld-linux-aarch64.so.1' || true)
+[[ -z $libraries ]] || die "the container's base image lacks $libraries"
+
+printf '\nwhat operators use is as it should be\n'

@@ -1,0 +1,57 @@
+# shellcheck shell=bash
+#
+# The tools that the checks need, installed where they are missing; sourced by the scripts of this folder. Debian's
+# packages by apt; the linters of tools-requirements.txt and promtool under ${XDG_CACHE_HOME:-~/.cache}.
+
+readonly TOOLS_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/migrate-llm-cache"
+TOOLS_REQUIREMENTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/tools-requirements.txt"
+readonly TOOLS_REQUIREMENTS
+
+headline() { printf '\n=== %s\n' "$*"; }
+die() {
+  printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2
+  exit 1
+}
+
+# need COMMAND=PACKAGE…: installs Debian's packages whose commands are missing.
+need() {
+  local pair missing=() sudo=()
+  for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  if ((${#missing[@]} == 0)); then return; fi
+  if ((EUID != 0)); then sudo=(sudo); fi
+  export DEBIAN_FRONTEND=noninteractive
+  { "${sudo[@]}" apt-get -q update && "${sudo[@]}" apt-get -q -y install --no-install-recommends "${missing[@]}"; } \
+    </dev/null >/dev/null || die "cannot install ${missing[*]}"
+}
+
+# linter NAME ARGUMENTS…: one of those in tools-requirements.txt.
+linter() {
+  local folder
+  folder="$TOOLS_CACHE/tools-$(sha256sum <"$TOOLS_REQUIREMENTS" | cut -c1-12)"
+  if [[ ! -f $folder/complete ]]; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null || need python3-venv=python3-venv
+    rm -rf "$folder"
+    { python3 -m venv "$folder" && "$folder/bin/pip" install --no-input --quiet -r "$TOOLS_REQUIREMENTS"; } \
+      </dev/null >&2 || die "cannot install the linters"
+    touch "$folder/complete"
+  fi
+  "$folder/bin/$1" "${@:2}"
+}
+
+# promtool ARGUMENTS…: Prometheus's own tool, alone, since Debian's package would start a server.
+promtool() {
+  local folder="$TOOLS_CACHE/promtool"
+  if [[ ! -x $folder/usr/bin/promtool ]]; then
+    rm -rf "$folder"
+    mkdir -p "$folder/package"
+    # In a folder of its own: apt names the file as it likes.
+    (
+      cd "$folder/package"
+      apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }
+      dpkg-deb -x ./prometheus_*.deb ..
+    ) >/dev/null 2>&1 </dev/null || die "cannot get promtool out of Debian's package prometheus"
+  fi
+  "$folder/usr/bin/promtool" "$@"
+}

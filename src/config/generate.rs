@@ -1,0 +1,99 @@
+//! What the program writes about itself: completions for shells, and its man page.
+
+use clap::{CommandFactory, ValueEnum};
+use clap_complete::{Shell, aot};
+use clap_mangen::{
+    Man,
+    roff::{Roff, bold, roman},
+};
+
+use super::{
+    Args,
+    cli::{EXAMPLES, EXIT_CODES, STORAGES},
+    env::WORKSPACE,
+};
+use crate::{logging::RUST_LOG, report::TOOL, storage::backends};
+
+/// What `--generate` writes on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Generate {
+    /// Completions for bash.
+    CompletionsBash,
+    /// Completions for zsh.
+    CompletionsZsh,
+    /// Completions for fish.
+    CompletionsFish,
+    /// The man page.
+    Man,
+}
+
+/// The text.
+pub(super) fn text(what: Generate) -> String {
+    let shell = match what {
+        Generate::CompletionsBash => Shell::Bash,
+        Generate::CompletionsZsh => Shell::Zsh,
+        Generate::CompletionsFish => Shell::Fish,
+        Generate::Man => return man_page(),
+    };
+    let mut command = Args::command();
+    let name = command.get_name().to_owned();
+    let mut text = Vec::new();
+    aot::generate(shell, &mut command, name, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The page, with what `--help` says behind the flags in the sections where readers of man pages look for it.
+fn man_page() -> String {
+    let mut page = Roff::new();
+    let man = Man::new(Args::command())
+        .title(TOOL.to_uppercase())
+        .manual("User Commands");
+    let mut text = Vec::new();
+    // Writing into memory does not fail.
+    let _ = man
+        .render_title(&mut text)
+        .and_then(|()| man.render_name_section(&mut text))
+        .and_then(|()| man.render_synopsis_section(&mut text))
+        .and_then(|()| man.render_description_section(&mut text))
+        .and_then(|()| man.render_options_section(&mut text));
+    page.control("SH", ["STORAGES"]).text([roman(STORAGES)]);
+    preformatted(page.control("SH", ["EXAMPLES"]), EXAMPLES);
+    environment(page.control("SH", ["ENVIRONMENT"]));
+    preformatted(page.control("SH", ["EXIT STATUS"]), EXIT_CODES);
+    text.extend_from_slice(page.render().as_bytes());
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Text whose lines stay as they are.
+fn preformatted(page: &mut Roff, text: &str) {
+    page.control("nf", []);
+    for line in text.lines() {
+        page.text([roman(line.strip_prefix("  ").unwrap_or(line))]);
+    }
+    page.control("fi", []);
+}
+
+/// LightRAG's variables, from the storages' own tables, and ours.
+fn environment(page: &mut Roff) {
+    page.text([roman(
+        "LightRAG's variables say where a storage is that --source or --target names by its kind alone. Where the \
+         process has none of the name, the files .env and config.ini in the current directory are asked, as LightRAG \
+         does.",
+    )]);
+    let variables = backends().iter().flat_map(|backend| {
+        let fields = backend.fields().iter();
+        let variables = fields.filter_map(|field| Some((field.variable?, field.help)));
+        let workspace = backend.workspace_variable().map(|name| (name, "the workspace"));
+        variables.chain(workspace)
+    });
+    let own = [
+        (
+            WORKSPACE,
+            "the workspace of every storage that has no variable of its own for it",
+        ),
+        (RUST_LOG, "filters the log where --log-level does not"),
+    ];
+    for (name, help) in variables.chain(own) {
+        page.control("TP", []).text([bold(name)]).text([roman(help)]);
+    }
+}

@@ -1,0 +1,320 @@
+//! The report as metrics: Prometheus's text format, in a file for the textfile collector of its node exporter.
+//!
+//! A run is over before anybody looks, so nearly everything is a gauge that tells of the last run. What outlives a run,
+//! when one last succeeded and how many there were, is carried over from the file that is replaced.
+//!
+//! Written by hand, since nothing here is measured while it happens, which is what the crates for metrics are for:
+//! `prometheus-client` writes OpenMetrics, which the collector takes for something else, and `prometheus` a registry of
+//! counters in memory. The format itself is three lines of escapes.
+//!
+//! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details>
+
+use std::{fmt::Write as _, io::ErrorKind::NotFound, path::Path};
+
+use jiff::Timestamp;
+
+use super::{Report, Status, Totals, word};
+use crate::{
+    atomic_file,
+    config::Mode,
+    error::{Error, Result},
+};
+
+/// What every name begins with.
+const PREFIX: &str = "migrate_llm_cache_";
+
+/// Replaces the file by the metrics of a run that ended so.
+///
+/// The label `migration` is the name of the file without its ending: the collector reads a whole folder, and refuses it
+/// where two files have the same series.
+///
+/// # Errors
+/// The file cannot be read or written.
+pub fn write(path: &Path, report: &Report) -> Result<()> {
+    let failed = |what: &str, error: std::io::Error| {
+        Error::config(format!("--metrics: cannot {what} {}: {error}", path.display()))
+    };
+    let before = match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == NotFound => String::new(),
+        Err(error) => return Err(failed("read", error)),
+    };
+    let migration = path.file_stem().unwrap_or_default().to_string_lossy();
+    let text = exposition(&migration, report, &before);
+    atomic_file::replace(path, text.as_bytes()).map_err(|error| failed("write", error))
+}
+
+/// The metrics of a report; `before` is the text that they replace.
+fn exposition(migration: &str, report: &Report, before: &str) -> String {
+    let mut metrics = Exposition {
+        text: String::new(),
+        before,
+        migration,
+    };
+    metrics.whole_run(report);
+    metrics.records(report);
+    metrics.troubles(report);
+    metrics.text
+}
+
+/// Labels beside `migration`, and the value.
+type Sample<'a> = (Vec<(&'static str, &'a str)>, f64);
+
+struct Exposition<'a> {
+    text: String,
+    before: &'a str,
+    migration: &'a str,
+}
+
+impl Exposition<'_> {
+    fn whole_run(&mut self, report: &Report) {
+        let mode = word(&report.mode);
+        let status = word(&report.status);
+        let place = |location: &Option<crate::storage::Location>| {
+            let location = location.as_ref();
+            location.map_or_else(Default::default, |at| (at.kind.clone(), at.location.clone()))
+        };
+        let (source_kind, source) = place(&report.source);
+        let (target_kind, target) = place(&report.target);
+        let finished = report.finished_at.parse::<Timestamp>().unwrap_or_default();
+        let finished = finished.as_millisecond() as f64 / 1000.0;
+
+        let labels = vec![
+            ("version", report.version.as_str()),
+            ("mode", &mode),
+            ("source_kind", &source_kind),
+            ("source", &source),
+            ("target_kind", &target_kind),
+            ("target", &target),
+        ];
+        self.gauge("info", "What the last run was; always 1.", [(labels, 1.0)]);
+
+        let words = |mode: &Mode| STATUSES.map(|status| (word(mode), word(&status)));
+        let runs: Vec<_> = MODES.iter().flat_map(words).collect();
+        let runs = runs.iter().filter_map(|(of, ended)| {
+            let labels = vec![("mode", of.as_str()), ("status", ended.as_str())];
+            let before = self.carried("runs_total", &labels);
+            let now = (*of == mode).then_some(f64::from(*ended == status));
+            // A rate needs a zero to begin from.
+            (before.is_some() || now.is_some())
+                .then(|| (labels, before.unwrap_or_default() + now.unwrap_or_default()))
+        });
+        let runs = runs.collect();
+        self.family("runs_total", "counter", "Runs that came to an end.", runs);
+
+        let modes = MODES.map(|mode| word(&mode));
+        let successes = modes.iter().filter_map(|of| {
+            let labels = vec![("mode", of.as_str())];
+            let is_now = *of == mode && report.status == Status::Ok;
+            let value = if is_now {
+                Some(finished)
+            } else {
+                self.carried("last_success_timestamp_seconds", &labels)
+            };
+            Some((labels, value?))
+        });
+        let successes = successes.collect();
+        self.family(
+            "last_success_timestamp_seconds",
+            "gauge",
+            "When a run last ended with exit code 0.",
+            successes,
+        );
+
+        let one = |value| [(Vec::new(), value)];
+        self.gauge(
+            "last_run_timestamp_seconds",
+            "When the last run ended.",
+            one(finished),
+        );
+        let seconds = report.duration_ms as f64 / 1000.0;
+        self.gauge(
+            "last_run_duration_seconds",
+            "How long the last run took.",
+            one(seconds),
+        );
+        let exit_code = f64::from(report.exit_code);
+        self.gauge(
+            "last_run_exit_code",
+            "The exit code of the last run.",
+            one(exit_code),
+        );
+        let statuses = STATUSES.map(|status| (word(&status), f64::from(status == report.status)));
+        let statuses = statuses
+            .iter()
+            .map(|(name, value)| (vec![("status", name.as_str())], *value));
+        self.gauge(
+            "last_run_status",
+            "How the last run ended: 1 for its status, 0 for the others.",
+            statuses,
+        );
+    }
+
+    fn records(&mut self, report: &Report) {
+        /// Labels and numbers of each workspace and cache type.
+        fn by_type(report: &Report) -> impl Iterator<Item = (Vec<(&'static str, &str)>, &Totals)> {
+            report.workspaces.iter().flat_map(|workspace| {
+                workspace.by_cache_type.iter().map(|(cache_type, totals)| {
+                    let labels = vec![
+                        ("workspace", workspace.from.name()),
+                        ("cache_type", cache_type.as_str()),
+                    ];
+                    (labels, totals)
+                })
+            })
+        }
+        let results = by_type(report).flat_map(|(labels, totals)| {
+            [
+                ("written", totals.written),
+                ("skipped", totals.skipped),
+                ("rejected", totals.rejected),
+                ("not_attempted", totals.not_attempted),
+            ]
+            .map(|(result, number)| {
+                let mut labels = labels.clone();
+                labels.push(("result", result));
+                (labels, number as f64)
+            })
+        });
+        self.gauge(
+            "last_run_records",
+            "Records of the source that the last run was to move, by what became of them.",
+            results,
+        );
+        let sanitized = by_type(report).map(|(labels, totals)| (labels, totals.sanitized as f64));
+        self.gauge(
+            "last_run_sanitized_records",
+            "Written records that had to be changed to be held.",
+            sanitized,
+        );
+        let bytes = by_type(report).map(|(labels, totals)| (labels, totals.bytes as f64));
+        self.gauge(
+            "last_run_written_bytes",
+            "Bytes of keys and values of the written records.",
+            bytes,
+        );
+
+        let workspaces = || report.workspaces.iter();
+        let there = workspaces()
+            .filter_map(|of| Some((vec![("workspace", of.from.name())], of.source_records? as f64)));
+        self.gauge(
+            "last_run_source_records",
+            "Selected records that the source had before the last run.",
+            there,
+        );
+        let there = workspaces().filter_map(|of| {
+            Some((
+                vec![("workspace", of.from.name())],
+                of.target_records_before? as f64,
+            ))
+        });
+        self.gauge(
+            "last_run_target_records",
+            "Records of the selected types that the target had before the last run.",
+            there,
+        );
+        if let Some(verification) = &report.verification {
+            let numbers = &verification.numbers;
+            let results = [
+                ("equal", Some(numbers.equal)),
+                ("kept", Some(numbers.kept)),
+                ("unmovable", Some(numbers.unmovable)),
+                ("missing", Some(numbers.missing)),
+                ("different", Some(numbers.different)),
+                ("beyond", numbers.beyond),
+            ];
+            let results = results
+                .into_iter()
+                .filter_map(|(result, number)| Some((vec![("result", result)], number? as f64)));
+            self.gauge("last_run_verified_records", "Records that the last run compared, by what it found; beyond are those that only the target has.", results);
+        }
+    }
+
+    fn troubles(&mut self, report: &Report) {
+        let batches = &report.batches;
+        let results = [
+            ("ok", batches.ok),
+            ("partial", batches.partial),
+            ("failed", batches.failed),
+        ];
+        let results = results.map(|(result, number)| (vec![("result", result)], number as f64));
+        self.gauge(
+            "last_run_batches",
+            "Batches of the last run, by how they ended.",
+            results,
+        );
+        self.gauge(
+            "last_run_retried_batches",
+            "Batches that were written at a later try.",
+            [(Vec::new(), batches.retried as f64)],
+        );
+        let kinds = report
+            .errors
+            .by_kind
+            .iter()
+            .map(|(kind, number)| (vec![("kind", kind.as_str())], *number as f64));
+        self.gauge(
+            "last_run_errors",
+            "Rejected records, and what ended the last run, by kind.",
+            kinds,
+        );
+        self.gauge(
+            "last_run_warnings",
+            "Warnings of the last run.",
+            [(Vec::new(), report.warnings.len() as f64)],
+        );
+    }
+
+    fn gauge<'s>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'s>>) {
+        self.family(name, "gauge", help, samples.into_iter().collect());
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str, samples: Vec<Sample<'_>>) {
+        if samples.is_empty() {
+            return;
+        }
+        let _ = writeln!(
+            self.text,
+            "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}"
+        );
+        for (labels, value) in samples {
+            let series = self.series(name, &labels);
+            let _ = writeln!(self.text, "{series} {value}");
+        }
+    }
+
+    /// Name and labels.
+    fn series(&self, name: &str, labels: &[(&str, &str)]) -> String {
+        let mut series = format!("{PREFIX}{name}{{migration=\"{}\"", escaped(self.migration));
+        for (label, value) in labels {
+            let _ = write!(series, ",{label}=\"{}\"", escaped(value));
+        }
+        series.push('}');
+        series
+    }
+
+    /// What the text before says of a series. This program wrote it, so a line is found by its beginning.
+    fn carried(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let series = self.series(name, labels);
+        let mut lines = self.before.lines();
+        lines.find_map(|line| line.strip_prefix(&series)?.trim().parse().ok())
+    }
+}
+
+const MODES: [Mode; 3] = [Mode::Migrate, Mode::DryRun, Mode::Verify];
+const STATUSES: [Status; 6] = [
+    Status::Ok,
+    Status::Partial,
+    Status::Failed,
+    Status::Refused,
+    Status::Interrupted,
+    Status::Differences,
+];
+
+/// The value of a label as it stands between quotes.
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
