@@ -40,6 +40,7 @@ shellcheck -x "${SCRIPTS[@]}"
 
 headline "Python scripts"
 python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name in sys.argv[1:]]' scripts/*.py scripts/bench/*.py
+scripts/bench.sh --from scripts/bench/results.json --check-readme
 
 headline "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import plan
 import plot
@@ -16,7 +17,8 @@ import table
 from goals import Results
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = Path(__file__).resolve().parent  # where the results and the plot of the README are
+README = ROOT / "README.md"
+KEPT = Path(__file__).resolve().with_name("results.json")  # what the tables of the README were made from
 
 
 def arguments() -> argparse.Namespace:
@@ -36,6 +38,7 @@ def arguments() -> argparse.Namespace:
     add("--output", type=Path, metavar="FILE", help="every sample, as JSON (target/bench/results.json)")
     add("--from", dest="from_", type=Path, metavar="FILE", help="measure nothing: print the tables of such a file")
     add("--update-readme", action="store_true", help="put the tables into README.md, samples and plot into scripts/bench/")
+    add("--check-readme", action="store_true", help="fail where the README has other tables; with --from")
     chosen = parser.parse_args()
     chosen.records = chosen.records or ((2_000,) if chosen.quick else plan.SIZES)
     chosen.runs = chosen.runs or (1 if chosen.quick else plan.RUNS)
@@ -77,23 +80,30 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
         sys.exit(f"bench: {failed}")
 
 
+def publish(told: dict[str, Any], samples: Path) -> None:
+    """Puts the tables into the README, and beside this file what they were made from."""
+    results = Results(told["samples"])
+    README.write_text(table.updated(README, table.render(told, results)), encoding="utf-8")
+    if samples != KEPT:
+        shutil.copyfile(samples, KEPT)
+    KEPT.with_suffix(".svg").write_text(plot.render(results), encoding="utf-8")
+
+
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = arguments()
-    output = (chosen.from_ or chosen.output or ROOT / "target" / "bench" / "results.json").absolute()
+    samples = (chosen.from_ or chosen.output or ROOT / "target" / "bench" / "results.json").absolute()
     if not chosen.from_:
-        measure(chosen, output)
-    told = json.loads(output.read_text(encoding="utf-8"))
-    results = Results(told["samples"])
-    tables = table.render(told, results)
+        measure(chosen, samples)
+    told = json.loads(samples.read_text(encoding="utf-8"))
+    tables = table.render(told, Results(told["samples"]))
+    if chosen.check_readme:
+        if table.updated(README, tables) != README.read_text(encoding="utf-8"):
+            sys.exit(f"README.md has other tables than {samples} makes; see --update-readme")
+        return
     print(tables)
-    output.with_suffix(".svg").write_text(plot.render(results), encoding="utf-8")
     if chosen.update_readme:
-        table.update(ROOT / "README.md", tables)
-        for file in (output, output.with_suffix(".svg")):
-            kept = KEPT / f"results{file.suffix}"
-            if file != kept:
-                shutil.copyfile(file, kept)
+        publish(told, samples)
 
 
 if __name__ == "__main__":

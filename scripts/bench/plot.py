@@ -27,10 +27,8 @@ STYLE = """
 
 
 def render(results: Results) -> str:
-    """The pairs of the largest size at which LightRAG's tool was measured, a pair's longest bar being its slowest run."""
-    size = max((size for size in results.sizes() if shown(results, size)), default=None)
-    if size is None:
-        return ""
+    """The pairs of the largest size at which there is something beside this tool."""
+    size = max((size for size in results.sizes() if shown(results, size)), default=0)
     pairs = shown(results, size)
     parts = [text(16, 24, f"Moving {size:,} records: seconds, each pair on a scale of its own", "title"), *legend()]
     for number, pair in enumerate(pairs):
@@ -42,7 +40,7 @@ def render(results: Results) -> str:
 
 
 def shown(results: Results, size: int) -> list[str]:
-    return [pair for pair in results.pairs(size) if results.by_role(pair, size, Role.LIGHTRAG)]
+    return [pair for pair in results.pairs(size) if results.slower_side(pair, size)]
 
 
 def legend() -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import contenders
 import plan
@@ -41,6 +42,7 @@ class Session:
 
     def __enter__(self) -> Session:
         """Every server gets what LightRAG makes when it is first started there: tables, most of all."""
+        self.lock = lock(self.home)
         self._clean()
         tiny = ready.make(self.home / "tiny", 10, loaders=False)
         for place in self.places.values():
@@ -53,6 +55,7 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self._clean()
+        self.lock.close()
 
     def _clean(self) -> None:
         """Leaves the servers as they were found."""
@@ -185,6 +188,18 @@ class Session:
         beside = self.output.with_suffix(".new")
         beside.write_text(text, encoding="utf-8")
         beside.replace(self.output)
+
+
+def lock(home: Path) -> IO[str]:
+    """One benchmark at a time on this machine: two would only measure each other."""
+    home.mkdir(parents=True, exist_ok=True)
+    file = open(home / "lock", "w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"waiting for another benchmark, which holds {home / 'lock'}")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return file
 
 
 def say(text: str) -> None:

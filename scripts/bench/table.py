@@ -23,19 +23,19 @@ NOT_MEASURED = (
 
 def render(about: dict[str, Any], results: Results) -> str:
     """All of it, as Markdown."""
-    parts = [*(pairs_table(results, size) for size in reversed(results.sizes()) if has_others(results, size))]
+    parts = [pairs_table(results, size) for size in reversed(results.sizes()) if has_others(results, size)]
     parts += [growth_table(results), safeties_table(results), start_up(results), circumstances(about, results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def update(readme: Path, text: str) -> None:
-    """Puts the tables between their markers."""
+def updated(readme: Path, text: str) -> str:
+    """The README with the tables between their markers."""
     whole = readme.read_text(encoding="utf-8")
     if whole.count(BEGIN) != 1 or whole.count(END) != 1:
         raise SystemExit(f"{readme} has no place for the tables, from {BEGIN} to {END}")
     before, _, rest = whole.partition(BEGIN)
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
 
 
 def has_others(results: Results, size: int) -> bool:

@@ -169,6 +169,20 @@ impl Record {
         }
     }
 
+    /// A record whose value was just written by an [`ObjectWriter`], the key as its `_id`: JSON by the way it was made, so
+    /// that nobody has to parse it again.
+    pub fn written(key: CacheKey, value: Vec<u8>) -> Self {
+        debug_assert_eq!(
+            Self::new(key.clone(), value.clone().into()).map(|record| record.own_id),
+            Ok(OwnId::Key)
+        );
+        Self {
+            key,
+            value: value.into(),
+            own_id: OwnId::Key,
+        }
+    }
+
     /// The key.
     pub fn key(&self) -> &CacheKey {
         &self.key

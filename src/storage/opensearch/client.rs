@@ -297,7 +297,12 @@ impl Client {
     /// # Errors
     /// It is not of the form that OpenSearch answers in.
     pub(super) fn parse<'a, T: Deserialize<'a>>(&self, request_was: &str, body: &'a [u8]) -> Result<T> {
-        serde_json::from_slice(body).map_err(|error| {
+        // Given bytes, the parser would look for bad UTF-8 field by field, which takes longer than to parse them.
+        let parsed = match simdutf8::basic::from_utf8(body) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(body),
+        };
+        parsed.map_err(|error| {
             // The parser's own words may repeat what it read.
             let place = format!("line {} column {}", error.line(), error.column());
             let message = format!(
