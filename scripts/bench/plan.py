@@ -30,4 +30,4 @@ def pairs(size: int) -> tuple[str, ...]:
 
 def disk_needed(size: int, with_others: bool) -> int:
     """Bytes: the cache, what the loaders need, and a server's copy or two files at the target, the old and the new."""
-    return size * BYTES_PER_RECORD * (7 if with_others else 4)
+    return int(size * BYTES_PER_RECORD * (7 if with_others else 3.5))
