@@ -75,7 +75,8 @@ expect() {
 }
 
 need jq=jq mandoc=mandoc groff=groff zsh=zsh fish=fish systemd-analyze=systemd
-cargo build --quiet --locked
+# With the tests, which need the program too: built alone, many crates would be compiled once more with fewer features.
+cargo test --quiet --locked --no-run
 SCENE=$(scene)
 trap 'rm -rf "$SCENE"' EXIT
 
