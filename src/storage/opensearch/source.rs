@@ -76,6 +76,14 @@ impl Order {
     }
 }
 
+/// Whether documents are listed with their `_id`. The place in the order is the same in what LightRAG wrote, and to be told
+/// the `_id` too costs the server as much as to read the whole document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WithIds {
+    Yes,
+    No,
+}
+
 /// A key that was listed.
 struct Listed {
     /// Its place in the order: the same as the key, unless somebody else than LightRAG wrote the document.
@@ -98,8 +106,9 @@ struct Hits<'a> {
 
 #[derive(Deserialize)]
 struct Hit<'a> {
-    #[serde(rename = "_id", borrow)]
-    id: Cow<'a, str>,
+    /// Only where it was asked for.
+    #[serde(rename = "_id", borrow, default)]
+    id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     sort: Vec<Option<Cow<'a, str>>>,
 }
@@ -185,6 +194,21 @@ impl OpenSearchSource {
 
     /// Lists the keys behind a place in the order. The second is whether there may be more.
     async fn list(&self, order: Order, after: Option<&str>) -> Result<(Vec<(String, CacheKey)>, bool)> {
+        let behind = after.map(|after| json!([after]));
+        let (keys, more) = self.list_by(order, behind.as_ref(), WithIds::No).await?;
+        // Documents that share a place, which is the key of one of them at most.
+        if keys.windows(2).any(|two| two[0].0 == two[1].0) {
+            return self.list_by(order, behind.as_ref(), WithIds::Yes).await;
+        }
+        Ok((keys, more))
+    }
+
+    async fn list_by(
+        &self,
+        order: Order,
+        after: Option<&serde_json::Value>,
+        with_ids: WithIds,
+    ) -> Result<(Vec<(String, CacheKey)>, bool)> {
         let what = format!("list the documents of the index {}", self.index);
         let mut body = json!({
             "size": LISTED,
@@ -193,9 +217,16 @@ impl OpenSearchSource {
             "sort": [{order.field(): "asc"}],
         });
         if let Some(after) = after {
-            body["search_after"] = json!([after]);
+            body["search_after"] = after.clone();
         }
-        let listed = self.search(&what, "hits.hits._id,hits.hits.sort", &body).await;
+        let filter = match with_ids {
+            WithIds::Yes => "hits.hits._id,hits.hits.sort",
+            WithIds::No => {
+                body["stored_fields"] = json!("_none_");
+                "hits.hits.sort"
+            }
+        };
+        let listed = self.search(&what, filter, &body).await;
         let body = listed.map_err(|error| match (order, error.kind()) {
             (Order::Id, ErrorKind::Server) => error.with_remedy(format!(
                 "its documents lack {MIRRORED_ID}, by which they could be sorted: allow sorting by _id (cluster \
@@ -214,7 +245,8 @@ impl OpenSearchSource {
                 return Err(Error::new(ErrorKind::Damaged, message)
                     .with_remedy("stop what else writes to the index, and run the same command again"));
             };
-            keys.push((place.into_owned(), CacheKey::new(hit.id)));
+            let key = CacheKey::new(hit.id.unwrap_or(Cow::Borrowed(&place)));
+            keys.push((place.into_owned(), key));
         }
         if keys.len() < LISTED {
             return Ok((keys, false));
@@ -284,6 +316,7 @@ impl OpenSearchSource {
     /// Fetches the documents of the selected keys of a chunk, and learns from their size how many to fetch next.
     async fn fetch_chunk(
         &self,
+        order: Order,
         chunk: Vec<Listed>,
         at_once: &AtomicUsize,
     ) -> Result<Vec<(Listed, Option<Entry>)>> {
@@ -310,7 +343,47 @@ impl OpenSearchSource {
             };
             (listed, entry)
         });
-        Ok(fetched.collect())
+        let mut fetched: Vec<_> = fetched.collect();
+        if order == Order::Mirrored {
+            self.fetch_by_place(&mut fetched).await?;
+        }
+        Ok(fetched)
+    }
+
+    /// Fetches documents that were not found under the key that is their place: they have gone, or have another `_id`.
+    async fn fetch_by_place(&self, fetched: &mut [(Listed, Option<Entry>)]) -> Result<()> {
+        let mut missing: Vec<&mut (Listed, Option<Entry>)> = fetched
+            .iter_mut()
+            .filter(|(listed, entry)| listed.selected && entry.is_none())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let what = format!("look up documents of the index {}", self.index);
+        let places: Vec<&str> = missing.iter().map(|(listed, _)| listed.place.as_str()).collect();
+        let body = json!({
+            "size": LISTED,
+            "track_total_hits": false,
+            "_source": false,
+            "query": {"terms": {MIRRORED_ID: places}},
+            "sort": [{MIRRORED_ID: "asc"}],
+        });
+        let answer = self.search(&what, "hits.hits._id,hits.hits.sort", &body).await?;
+        let found: Found<'_> = self.client.parse(&what, &answer)?;
+        for hit in found.hits.hits {
+            let (Some(id), Some(Some(place))) = (hit.id, hit.sort.into_iter().next()) else {
+                continue;
+            };
+            if let Some((listed, entry)) = missing
+                .iter_mut()
+                .find(|it| it.0.place == place)
+                .map(|it| &mut **it)
+            {
+                listed.key = CacheKey::new(id);
+                *entry = self.fetch(&[&listed.key], false).await?.pop().flatten();
+            }
+        }
+        Ok(())
     }
 
     /// Fetches documents by key, in as many requests as their size asks for. `realtime`: with what no search would
@@ -426,7 +499,7 @@ impl OpenSearchSource {
             .chunks(order, selection, from, Arc::clone(&at_once))
             .map(|chunk| {
                 let (source, at_once) = (Arc::clone(&self), Arc::clone(&at_once));
-                async move { source.fetch_chunk(chunk?, &at_once).await }
+                async move { source.fetch_chunk(order, chunk?, &at_once).await }
             })
             .buffered(FETCHES);
         let mut fetched = std::pin::pin!(fetched);
