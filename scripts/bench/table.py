@@ -155,7 +155,8 @@ def arrow(pair: str) -> str:
 def seconds(timing: Timing | None) -> str:
     if timing is None:
         return ""
-    return f"{figure(timing.median)} s ({figure(timing.low)}–{figure(timing.high)})"
+    spread = f" ({figure(timing.low)}–{figure(timing.high)})" if timing.low < timing.high else ""
+    return f"{figure(timing.median)} s{spread}"
 
 
 def figure(value: float) -> str:
