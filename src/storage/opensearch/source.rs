@@ -37,7 +37,7 @@ use crate::{
 const LISTED: usize = 10_000;
 
 /// How large an answer with documents should be. Larger ones are hardly faster.
-const FETCH_BYTES: usize = 2 << 20;
+const FETCH_BYTES: usize = 1 << 20;
 
 /// How large an answer with several documents may be at most. A larger one is asked for in halves.
 const MOST_FETCH_BYTES: u64 = 8 << 20;
