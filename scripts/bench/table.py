@@ -167,22 +167,24 @@ def mark(judged: Judged) -> str:
     return {True: "✓", False: "✗", None: ""}[judged.met]
 
 
-def ratio(judged: Judged | None) -> str:
+def beside_goal(judged: Judged | None, bound: str, digits: int, unit: str = "") -> str:
+    """A value and, where there is one, the goal that bounds it; nothing where nothing was measured."""
     if judged is None:
         return ""
-    goal = "" if judged.goal is None else f" (≤ {judged.goal:g}) {mark(judged)}"
-    return f"{judged.value:.2f}{goal}"
+    goal = "" if judged.goal is None else f" ({bound} {judged.goal:g}) {mark(judged)}"
+    return f"{judged.value:.{digits}f}{unit}{goal}"
+
+
+def ratio(judged: Judged | None) -> str:
+    return beside_goal(judged, "≤", 2)
 
 
 def times(judged: Judged | None) -> str:
-    return "" if judged is None else f"{judged.value:.1f} × (≥ {judged.goal:g}) {mark(judged)}"
+    return beside_goal(judged, "≥", 1, " ×")
 
 
 def times_as_long(judged: Judged | None) -> str:
-    if judged is None:
-        return ""
-    goal = "" if judged.goal is None else f" (≤ {judged.goal:g}) {mark(judged)}"
-    return f"{judged.value:.1f} ×{goal}"
+    return beside_goal(judged, "≤", 1, " ×")
 
 
 def megabytes(judged: Judged | None) -> str:

@@ -194,11 +194,10 @@ impl OpenSearchSource {
 
     /// Lists the keys behind a place in the order. The second is whether there may be more.
     async fn list(&self, order: Order, after: Option<&str>) -> Result<(Vec<(String, CacheKey)>, bool)> {
-        let behind = after.map(|after| json!([after]));
-        let (keys, more) = self.list_by(order, behind.as_ref(), WithIds::No).await?;
+        let (keys, more) = self.list_by(order, after, WithIds::No).await?;
         // Documents that share a place, which is the key of one of them at most.
         if keys.windows(2).any(|two| two[0].0 == two[1].0) {
-            return self.list_by(order, behind.as_ref(), WithIds::Yes).await;
+            return self.list_by(order, after, WithIds::Yes).await;
         }
         Ok((keys, more))
     }
@@ -206,7 +205,7 @@ impl OpenSearchSource {
     async fn list_by(
         &self,
         order: Order,
-        after: Option<&serde_json::Value>,
+        after: Option<&str>,
         with_ids: WithIds,
     ) -> Result<(Vec<(String, CacheKey)>, bool)> {
         let what = format!("list the documents of the index {}", self.index);
@@ -217,7 +216,7 @@ impl OpenSearchSource {
             "sort": [{order.field(): "asc"}],
         });
         if let Some(after) = after {
-            body["search_after"] = after.clone();
+            body["search_after"] = json!([after]);
         }
         let filter = match with_ids {
             WithIds::Yes => "hits.hits._id,hits.hits.sort",
