@@ -10,7 +10,7 @@ use std::{
 use futures::StreamExt;
 use migrate_llm_cache::{
     config::Endpoint,
-    error::Side,
+    error::{Error, ErrorKind, Side},
     record::{CacheKey, CacheType, OnInvalid, Record, Selection},
     storage::{
         ConnectOptions, Cursor, Entry, Outcome, Page, PageLimit, Source, Storage, Target, Workspace,
@@ -199,6 +199,49 @@ pub async fn a_scan_goes_on_at_every_cursor(place: Place) {
             assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), keys(&records));
         }
     }
+}
+
+/// A record that is replaced while a scan is under way may move, and comes with its old or its new value, in this scan and in
+/// one that goes on where another stopped.
+pub async fn what_is_replaced_during_a_scan_is_not_missed(place: Place) {
+    let workspace = place.workspace("w");
+    let records = plain(60);
+    fill(&place, &workspace, &records).await;
+    let source = source(&place, &workspace).await;
+    let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(5), None);
+    let mut read = Vec::new();
+    for _ in 0..4 {
+        read.push(pages.next().await.unwrap().unwrap());
+    }
+    let replaced: Vec<Record> = records.iter().step_by(2).map(longer).collect();
+    fill(&place, &workspace, &replaced).await;
+    let cursor = read.last().and_then(|page| page.cursor.clone());
+
+    let rest: Vec<Page> = pages.map(|page| page.unwrap()).collect().await;
+    let seen: BTreeSet<String> = keys_of(read.iter().chain(&rest)).into_iter().collect();
+    assert_eq!(seen, keys(&records), "in the scan under way");
+
+    if let Some(cursor) = cursor {
+        let pages = Arc::clone(&source).scan(&Selection::default(), pages_of(5), Some(cursor));
+        let pages: Vec<Result<Page, Error>> = pages.collect().await;
+        match pages.into_iter().collect::<Result<Vec<Page>, Error>>() {
+            Ok(rest) => {
+                let seen: BTreeSet<String> = keys_of(read.iter().chain(&rest)).into_iter().collect();
+                assert_eq!(seen, keys(&records), "in a scan that goes on");
+            }
+            // A file that was replaced has no such place any more, and says so.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Checkpoint, "{error}"),
+        }
+    }
+}
+
+/// The same record with a longer answer.
+fn longer(record: &Record) -> Record {
+    let mut fields: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(record.value()).unwrap();
+    fields.insert("return".to_owned(), json!("longer ".repeat(40)));
+    let value = serde_json::to_vec(&fields).unwrap();
+    Record::new(record.key().clone(), value.into()).unwrap()
 }
 
 /// A page ends when it has its bytes, so that large values do not fill the memory.

@@ -27,6 +27,7 @@ macro_rules! conforms {
             a_workspace_that_is_not_there_is_empty_and_stays_so
             a_scan_gives_every_record_once_at_every_page_size
             a_scan_goes_on_at_every_cursor
+            what_is_replaced_during_a_scan_is_not_missed
             a_page_goes_beyond_its_bytes_by_one_record_at_most
             a_selection_is_kept_to
             records_are_got_by_key_in_order

@@ -4,11 +4,14 @@
 //! * `connection`: connections, TLS by libpq's rules, and what the server's errors mean.
 //! * `schema`: the table as it is in this database, today's or an old one.
 //! * `layout`: rows ↔ records.
-//! * `source`, `target`: reading in pages along the primary key; writing many rows a statement.
+//! * `source`, `target`: reading rows; writing many of them a statement.
+//! * `scan`, `position`: reading all rows in pages, and where such a reading stands.
 
 mod config;
 mod connection;
 mod layout;
+mod position;
+mod scan;
 mod schema;
 mod source;
 mod target;

@@ -57,6 +57,8 @@ const NEEDED_COLUMNS: [&str; 6] = [
 pub(super) struct Schema {
     /// The table's name with its schema, quoted where need be.
     pub(super) table: String,
+    /// Whether it is one heap: no view, nothing partitioned or inherited.
+    is_heap: bool,
     columns: Vec<Column>,
 }
 
@@ -78,9 +80,13 @@ impl Schema {
             .query(
                 "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname::text,
                         CASE WHEN a.atttypid = 'pg_catalog.varchar'::regtype AND a.atttypmod > 4
-                             THEN a.atttypmod - 4 END
+                             THEN a.atttypmod - 4 END,
+                        c.relkind = 'r' AND NOT c.relhassubclass AND m.amname IS NOT DISTINCT FROM 'heap'
+                          -- from which a range of blocks can be read without going over all of them
+                          AND current_setting('server_version_num')::int >= 140000
                  FROM pg_catalog.pg_class c
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
                  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                  WHERE c.oid = pg_catalog.to_regclass($1)",
                 &[&TABLE],
@@ -88,9 +94,11 @@ impl Schema {
             .await
             .map_err(failed)?;
         let mut table = String::new();
+        let mut is_heap = false;
         let mut columns = Vec::with_capacity(rows.len());
         for row in &rows {
             table = row.try_get(0).map_err(failed)?;
+            is_heap = row.try_get(3).map_err(failed)?;
             let length: Option<i32> = row.try_get(2).map_err(failed)?;
             columns.push(Column {
                 name: row.try_get(1).map_err(failed)?,
@@ -100,7 +108,11 @@ impl Schema {
         if columns.is_empty() {
             return Ok(None);
         }
-        let schema = Self { table, columns };
+        let schema = Self {
+            table,
+            is_heap,
+            columns,
+        };
         if let Some(missing) = NEEDED_COLUMNS.iter().find(|name| !schema.has(name)) {
             let message = format!(
                 "{}: the table {} has no column {missing}, so it is no cache of LightRAG's",
@@ -115,6 +127,11 @@ impl Schema {
     /// Whether it has a column of this name.
     pub(super) fn has(&self, column: &str) -> bool {
         self.columns.iter().any(|known| known.name == column)
+    }
+
+    /// Whether its rows can be read by their places, and have nothing but an id for a name.
+    pub(super) fn has_places(&self) -> bool {
+        self.is_heap && !self.has_mode()
     }
 
     /// Whether it is of the time when a row's mode stood beside its id.
@@ -245,6 +262,7 @@ mod tests {
     fn schema(columns: &[&str]) -> Schema {
         Schema {
             table: "public.lightrag_llm_cache".to_owned(),
+            is_heap: true,
             columns: columns
                 .iter()
                 .map(|name| Column {

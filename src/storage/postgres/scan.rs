@@ -1,0 +1,557 @@
+//! Reading all rows of a workspace, in pages. What order they come in, and why, stands in [`super::position`].
+
+use std::sync::Arc;
+
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    connection::Phase,
+    layout::Stored,
+    position::{HeapPosition, Horizon, KeyPosition, Position, RowName, RowPlace},
+    schema::Schema,
+    source::PgSource,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::Selection,
+    storage::{Cursor, Page, PageBuilder, PageLimit},
+};
+
+/// The most rows of one request in the order of keys.
+const MOST_ROWS: usize = 1000;
+
+/// The least and the most bytes that one request asks for; a row may go beyond.
+const CHUNK_BYTES: std::ops::RangeInclusive<usize> = (1 << 20)..=(4 << 20);
+
+/// The heap blocks of the first request, and the most of one: half a gigabyte where each has 8 KiB.
+const FIRST_BLOCKS: u32 = 64;
+const MOST_BLOCKS: u32 = 1 << 16;
+
+/// How many rows are looked at at once for whether they were written since the horizon.
+const STRETCH: i64 = 20_000;
+
+/// The column behind those of [`Stored`].
+const PLACE: usize = 8;
+
+/// A workspace is read along the heap if it has at least one row in so many of the table.
+const LEAST_SHARE: f64 = 4.0;
+
+/// A scan under way: where it is, and what was read and is in no page yet.
+pub(super) struct Scan {
+    source: Arc<PgSource>,
+    selection: Selection,
+    /// What to read next, once that is known.
+    next: Next,
+    /// Behind the last row that became a record.
+    position: Position,
+    rows: std::vec::IntoIter<Row>,
+    /// What is read next, under way while these rows become records. A failed request is made again when it is asked
+    /// for again, and not before.
+    ahead: Option<AbortOnDropHandle<Result<Chunk>>>,
+    page: PageBuilder,
+    size: ChunkSize,
+}
+
+enum Next {
+    Start(Option<Cursor>),
+    At(Position),
+    End,
+}
+
+/// What one request read.
+struct Chunk {
+    rows: Vec<Row>,
+    /// Where to read on; `None` at the end.
+    next: Option<Position>,
+    /// How much to ask for then.
+    size: ChunkSize,
+}
+
+impl Scan {
+    pub(super) fn new(
+        source: Arc<PgSource>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Self {
+        Self {
+            source,
+            selection: selection.clone(),
+            next: Next::Start(from),
+            rows: Vec::new().into_iter(),
+            position: Position::ALL_KEYS,
+            ahead: None,
+            page: PageBuilder::new(limit),
+            size: ChunkSize::new(limit),
+        }
+    }
+
+    /// The next page; `None` at the end. After an error it may be called again, and goes on where it failed.
+    pub(super) async fn next_page(&mut self) -> Result<Option<Page>> {
+        let Some(schema) = self.source.schema().await? else {
+            return Ok(None);
+        };
+        loop {
+            for row in self.rows.by_ref() {
+                let failed = |error| self.source.server().failed(Phase::Reading, "read records", error);
+                self.page.push(Stored::from_row(&row).map_err(failed)?.to_entry());
+                self.position.move_behind(&row).map_err(failed)?;
+                if self.page.is_full() {
+                    return Ok(Some(self.take_page()));
+                }
+            }
+            let from = match &self.next {
+                Next::Start(cursor) => self.source.start(&schema, cursor.as_ref()).await?,
+                Next::At(position) => position.clone(),
+                Next::End => return Ok((!self.page.is_empty()).then(|| self.take_page())),
+            };
+            let chunk = match &mut self.ahead {
+                Some(ahead) => ahead.await,
+                None => self.read_ahead(&schema, from.clone()).await,
+            };
+            self.ahead = None;
+            let chunk = chunk.map_err(|error| {
+                Error::new(ErrorKind::Internal, "reading from PostgreSQL panicked").caused_by(error)
+            })??;
+            self.size = chunk.size;
+            self.next = match chunk.next {
+                Some(next) => {
+                    self.ahead = Some(self.read_ahead(&schema, next.clone()));
+                    Next::At(next)
+                }
+                None => Next::End,
+            };
+            self.position = from;
+            if let Next::At(next) = &self.next
+                && chunk.rows.is_empty()
+            {
+                // Nobody waits for a page while the scan goes over what is another workspace's.
+                self.position = next.clone();
+                return Ok(Some(self.take_page()));
+            }
+            self.rows = chunk.rows.into_iter();
+        }
+    }
+
+    fn take_page(&mut self) -> Page {
+        self.page.take(Some(self.position.to_cursor()))
+    }
+
+    fn read_ahead(&self, schema: &Arc<Schema>, from: Position) -> AbortOnDropHandle<Result<Chunk>> {
+        let (source, schema) = (Arc::clone(&self.source), Arc::clone(schema));
+        let (selection, size) = (self.selection.clone(), self.size);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            match from {
+                Position::Heap(from) => source.read_heap(&schema, &selection, from, size).await,
+                Position::Keys(from) => source.read_keys(&schema, &selection, from, size).await,
+            }
+        }))
+    }
+}
+
+impl Position {
+    /// Moves behind a row that was read from here.
+    fn move_behind(&mut self, row: &Row) -> Result<(), tokio_postgres::Error> {
+        match self {
+            Self::Heap(position) => position.after = row.try_get(PLACE)?,
+            Self::Keys(position) => {
+                position.after = Some(RowName::of(row)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RowName {
+    /// Of a row that was read in the order of keys.
+    fn of(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            id: row.try_get(PLACE)?,
+            mode: row.try_get(PLACE + 1)?,
+        })
+    }
+}
+
+/// The heap at a moment, and the transactions.
+struct Heap {
+    file: u32,
+    blocks: u32,
+    /// Every transaction before it has ended.
+    horizon: Horizon,
+    /// Whether all transactions have ended that ever began.
+    is_quiet: bool,
+}
+
+/// The requests of a scan. Each stands for itself, so that no transaction is open while a target takes its time.
+impl PgSource {
+    /// Where to begin, or to go on.
+    async fn start(&self, schema: &Schema, cursor: Option<&Cursor>) -> Result<Position> {
+        let Some(cursor) = cursor else {
+            return self.begin(schema).await;
+        };
+        let position = Position::from_cursor(cursor, self.server())?;
+        let holds = match &position {
+            Position::Heap(from) => self.heap(schema).await?.is_as_at(from),
+            Position::Keys(KeyPosition {
+                since: Some(since), ..
+            }) => since.is_near(self.heap(schema).await?.horizon),
+            Position::Keys(KeyPosition { since: None, .. }) => true,
+        };
+        if holds {
+            return Ok(position);
+        }
+        self.begin_again(schema).await
+    }
+
+    /// Where to begin. Reading along the heap passes over what other workspaces have in it.
+    async fn begin(&self, schema: &Schema) -> Result<Position> {
+        if !schema.has_places() || !self.has_its_share(schema).await? {
+            return Ok(Position::ALL_KEYS);
+        }
+        let heap = self.heap(schema).await?;
+        Ok(Position::Heap(HeapPosition {
+            file: heap.file,
+            blocks: heap.blocks,
+            horizon: heap.horizon,
+            after: RowPlace::begin_of(0),
+        }))
+    }
+
+    async fn begin_again(&self, schema: &Schema) -> Result<Position> {
+        tracing::warn!(
+            table = schema.table,
+            "the table was written anew (VACUUM FULL, CLUSTER) since its reading began: it is read again from the start"
+        );
+        self.begin(schema).await
+    }
+
+    async fn has_its_share(&self, schema: &Schema) -> Result<bool> {
+        let table = &schema.table;
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM {table} t WHERE t.workspace = $1) * {LEAST_SHARE} >= c.reltuples \
+             FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($2)"
+        );
+        let parameters: Parameters<'_> = &[(&self.workspace(), Type::TEXT), (table, Type::TEXT)];
+        let rows = self.ask(&sql, parameters).await?;
+        self.read(|| rows.first().map_or(Ok(false), |row| row.try_get(0)))
+    }
+
+    async fn heap(&self, schema: &Schema) -> Result<Heap> {
+        let sql = "SELECT pg_relation_filenode(c.oid), \
+                          pg_relation_size(c.oid) / current_setting('block_size')::bigint, \
+                          pg_snapshot_xmin(s.now)::text::bigint, pg_snapshot_xmax(s.now)::text::bigint \
+                   FROM pg_catalog.pg_class c, pg_current_snapshot() s(now) \
+                   WHERE c.oid = pg_catalog.to_regclass($1)";
+        let rows = self.ask(sql, &[(&schema.table, Type::TEXT)]).await?;
+        let Some(row) = rows.first() else {
+            let message = format!("the table {} is gone", schema.table);
+            return Err(Error::new(ErrorKind::Server, message));
+        };
+        self.read(|| {
+            let (blocks, xmin, xmax): (i64, i64, i64) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+            Ok(Heap {
+                file: row.try_get(0)?,
+                // A heap has fewer than 2³² blocks.
+                blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
+                horizon: Horizon(xmin.unsigned_abs()),
+                is_quiet: xmin == xmax,
+            })
+        })
+    }
+
+    /// Reads rows along the heap: about as many bytes as asked for.
+    async fn read_heap(
+        &self,
+        schema: &Schema,
+        selection: &Selection,
+        from: HeapPosition,
+        size: ChunkSize,
+    ) -> Result<Chunk> {
+        if from.after.block >= from.blocks {
+            return Ok(Chunk {
+                rows: Vec::new(),
+                next: self.behind_heap(schema, from).await?,
+                size,
+            });
+        }
+        let end = from.after.block.saturating_add(size.blocks).min(from.blocks);
+        // The inner query touches no long text, so that rows beyond the bytes are sent to nobody.
+        let sql = format!(
+            "SELECT {fields}, t.place, t.bytes_through >= $4 FROM ( \
+               SELECT t.*, t.ctid AS place, {bytes} AS bytes, \
+                      sum({bytes}) OVER (ORDER BY t.ctid ROWS UNBOUNDED PRECEDING) AS bytes_through \
+               FROM {table} t WHERE t.ctid > $2 AND t.ctid < $3 AND t.workspace = $1 \
+                 AND NOT {is_new} AND {selected} \
+             ) t WHERE t.bytes_through - t.bytes < $4 ORDER BY t.place",
+            fields = schema.fields(),
+            bytes = schema.size(),
+            table = schema.table,
+            is_new = is_new(from.horizon),
+            selected = schema.selected(selection),
+        );
+        let parameters: Parameters<'_> = &[
+            (&self.workspace(), Type::TEXT),
+            (&from.after, Type::TID),
+            (&RowPlace::begin_of(end), Type::TID),
+            (&size.bytes(), Type::INT8),
+        ];
+        let rows = self.ask(&sql, parameters).await?;
+        let last = self.read(|| {
+            let last = rows.last();
+            last.map(|row| {
+                Ok((
+                    row.try_get::<_, RowPlace>(PLACE)?,
+                    row.try_get::<_, bool>(PLACE + 1)?,
+                ))
+            })
+            .transpose()
+        })?;
+        let after = match last {
+            Some((place, true)) => place,
+            _ => RowPlace::begin_of(end),
+        };
+        let passed = (after.block - from.after.block).max(1);
+        Ok(Chunk {
+            size: size.after_blocks(passed, &rows),
+            rows,
+            next: Some(Position::Heap(HeapPosition { after, ..from })),
+        })
+    }
+
+    /// Where to go on when the heap was read to its end.
+    async fn behind_heap(&self, schema: &Schema, read: HeapPosition) -> Result<Option<Position>> {
+        let heap = self.heap(schema).await?;
+        if !heap.is_as_at(&read) {
+            return self.begin_again(schema).await.map(Some);
+        }
+        if heap.is_quiet && heap.horizon == read.horizon {
+            return Ok(None);
+        }
+        Ok(Some(Position::Keys(KeyPosition {
+            since: Some(read.horizon),
+            after: None,
+            until: None,
+        })))
+    }
+
+    /// Reads rows in the order of keys: no more than a number of them, nor of bytes.
+    async fn read_keys(
+        &self,
+        schema: &Schema,
+        selection: &Selection,
+        from: KeyPosition,
+        size: ChunkSize,
+    ) -> Result<Chunk> {
+        let KeyPosition { since, after, until } = from;
+        if let (Some(since), None) = (since, &until) {
+            return self.find_stretch(schema, since, after, size).await;
+        }
+        let order = if schema.has_mode() { "t.id, t.mode" } else { "t.id" };
+        let mode = if schema.has_mode() {
+            "t.mode::text"
+        } else {
+            "NULL::text"
+        };
+        let (workspace, rows, bytes) = (self.workspace(), size.rows(), size.bytes());
+        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
+            (&workspace, Type::TEXT),
+            (&rows, Type::INT8),
+            (&bytes, Type::INT8),
+        ];
+        let mut wanted = behind(after.as_ref(), &mut parameters);
+        if let Some(until) = &until {
+            parameters.push((until, Type::TEXT));
+            wanted += &format!(" AND t.id <= ${}", parameters.len());
+        }
+        if let Some(since) = since {
+            wanted += &format!(" AND {}", is_new(since));
+        }
+        // The inner query touches no long text, so that rows beyond the bytes cost an index entry each and are sent
+        // to nobody.
+        let sql = format!(
+            "SELECT {fields}, t.id::text, {mode} FROM ( \
+               SELECT t.*, sum({bytes}) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) - {bytes} AS bytes_before \
+               FROM (SELECT t.* FROM {table} t WHERE t.workspace = $1{wanted} AND {selected}{first} \
+                     ORDER BY {order} LIMIT $2) t \
+             ) t WHERE t.bytes_before < $3 ORDER BY {order}",
+            fields = schema.fields(),
+            bytes = schema.size(),
+            table = schema.table,
+            selected = schema.selected(selection),
+            first = schema.first_of_its_key(),
+        );
+        let rows = self.ask(&sql, &parameters).await?;
+        let next = match (rows.last(), until) {
+            (Some(last), until) => Some(KeyPosition {
+                since,
+                after: Some(self.read(|| RowName::of(last))?),
+                until,
+            }),
+            (None, Some(until)) => Some(KeyPosition {
+                since,
+                after: Some(RowName {
+                    id: until,
+                    mode: None,
+                }),
+                until: None,
+            }),
+            (None, None) => None,
+        };
+        Ok(Chunk {
+            size: size.after_rows(&rows),
+            rows,
+            next: next.map(Position::Keys),
+        })
+    }
+
+    /// Looks at the next rows in the order of keys for one that was written since the horizon. Such rows are few as a
+    /// rule, and to read on to the next could take longer than a request may.
+    async fn find_stretch(
+        &self,
+        schema: &Schema,
+        since: Horizon,
+        after: Option<RowName>,
+        size: ChunkSize,
+    ) -> Result<Chunk> {
+        let workspace = self.workspace();
+        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&workspace, Type::TEXT)];
+        let behind = behind(after.as_ref(), &mut parameters);
+        let sql = format!(
+            "SELECT max(t.id)::text, coalesce(bool_or({is_new}), false) FROM ( \
+               SELECT t.id, t.xmin FROM {table} t WHERE t.workspace = $1{behind} ORDER BY t.id LIMIT {STRETCH} \
+             ) t",
+            table = schema.table,
+            is_new = is_new(since),
+        );
+        let rows = self.ask(&sql, &parameters).await?;
+        let (last, any_new): (Option<String>, bool) = self.read(|| match rows.first() {
+            Some(row) => Ok((row.try_get(0)?, row.try_get(1)?)),
+            None => Ok((None, false)),
+        })?;
+        let next = last.map(|last| {
+            let (after, until) = if any_new {
+                (after, Some(last))
+            } else {
+                let passed = RowName { id: last, mode: None };
+                (Some(passed), None)
+            };
+            Position::Keys(KeyPosition {
+                since: Some(since),
+                after,
+                until,
+            })
+        });
+        Ok(Chunk {
+            rows: Vec::new(),
+            next,
+            size,
+        })
+    }
+
+    /// Asks the server, which plans anew each time: a plan for any place in the heap would be one for none.
+    async fn ask(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>> {
+        let client = self.server().client().await?;
+        // Given up a little before whoever asks for the page does: the next try then has another connection.
+        match tokio::time::timeout(self.server().patience(), client.query_typed(sql, parameters)).await {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(error)) => Err(self
+                .server()
+                .failed_on(client, Phase::Reading, "read records", error)),
+            Err(_) => Err(self.server().given_up(client, "read records")),
+        }
+    }
+
+    /// Reads something out of rows.
+    fn read<T>(&self, read: impl FnOnce() -> Result<T, tokio_postgres::Error>) -> Result<T> {
+        read().map_err(|error| self.server().failed(Phase::Reading, "read records", error))
+    }
+}
+
+type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+impl Heap {
+    /// Whether a position in it still holds.
+    fn is_as_at(&self, position: &HeapPosition) -> bool {
+        self.file == position.file && position.horizon.is_near(self.horizon)
+    }
+}
+
+/// Whether a row `t` was written at the horizon or later, as SQL.
+fn is_new(horizon: Horizon) -> String {
+    format!("age(t.xmin) <= age('{}'::xid)", horizon.xid())
+}
+
+/// The condition for rows `t` behind one in the order of keys, as SQL that begins with `AND`: in the column's own order, which
+/// is the index's, whatever collation it has.
+fn behind<'a>(after: Option<&'a RowName>, parameters: &mut Vec<(&'a (dyn ToSql + Sync), Type)>) -> String {
+    let Some(RowName { id, mode }) = after else {
+        return String::new();
+    };
+    parameters.push((id, Type::TEXT));
+    let number = parameters.len();
+    match mode {
+        None => format!(" AND t.id > ${number}"),
+        Some(mode) => {
+            parameters.push((mode, Type::TEXT));
+            format!(" AND (t.id, t.mode) > (${number}, ${})", number + 1)
+        }
+    }
+}
+
+/// How much the next request asks for.
+#[derive(Clone, Copy, Debug)]
+struct ChunkSize {
+    bytes: usize,
+    most_rows: usize,
+    /// In the order of keys.
+    rows: usize,
+    /// Along the heap.
+    blocks: u32,
+}
+
+impl ChunkSize {
+    fn new(limit: PageLimit) -> Self {
+        let most_rows = limit.records.get().min(MOST_ROWS);
+        Self {
+            bytes: limit.bytes.get().clamp(*CHUNK_BYTES.start(), *CHUNK_BYTES.end()),
+            most_rows,
+            rows: most_rows,
+            blocks: FIRST_BLOCKS,
+        }
+    }
+
+    fn bytes(self) -> i64 {
+        i64::try_from(self.bytes).unwrap_or(i64::MAX)
+    }
+
+    fn rows(self) -> i64 {
+        i64::try_from(self.rows).unwrap_or(i64::MAX)
+    }
+
+    /// Asks for about as many rows as will fit, by the size of those that came.
+    fn after_rows(self, rows: &[Row]) -> Self {
+        let average = (bytes_of(rows) / rows.len().max(1)).max(1);
+        Self {
+            rows: (self.bytes / average * 3 / 2 + 8).min(self.most_rows),
+            ..self
+        }
+    }
+
+    /// Asks for about as many blocks as will fill a chunk, by what came out of those that were passed.
+    fn after_blocks(self, passed: u32, rows: &[Row]) -> Self {
+        let filling = self.bytes as f64 * f64::from(passed) * 1.25 / bytes_of(rows).max(1) as f64;
+        let most = self.blocks.saturating_mul(4).min(MOST_BLOCKS);
+        Self {
+            blocks: (filling as u32).clamp(1, most),
+            ..self
+        }
+    }
+}
+
+fn bytes_of(rows: &[Row]) -> usize {
+    rows.iter().map(Row::raw_size_bytes).sum()
+}
