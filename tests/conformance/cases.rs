@@ -30,7 +30,7 @@ fn number(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap()
 }
 
-fn pages_of(records: usize) -> PageLimit {
+pub fn pages_of(records: usize) -> PageLimit {
     PageLimit {
         records: number(records),
         bytes: number(64 * MEGABYTE),
@@ -51,7 +51,7 @@ async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn St
         .unwrap()
 }
 
-async fn source(place: &Place, workspace: &str) -> Arc<dyn Source> {
+pub async fn source(place: &Place, workspace: &str) -> Arc<dyn Source> {
     let storage = connect(place, Side::Source, OnInvalid::Reject).await;
     storage.source(&Workspace::new(workspace).unwrap()).await.unwrap()
 }
@@ -62,7 +62,7 @@ async fn target(place: &Place, workspace: &str) -> Arc<dyn Target> {
 }
 
 /// Writes records as a run does, each of which must be kept.
-async fn fill(place: &Place, workspace: &str, records: &[Record]) {
+pub async fn fill(place: &Place, workspace: &str, records: &[Record]) {
     let outcomes = write(place, workspace, records, WriteMode::Upsert).await;
     assert!(
         outcomes
@@ -85,7 +85,7 @@ async fn write(place: &Place, workspace: &str, records: &[Record], mode: WriteMo
     outcomes
 }
 
-async fn scan(
+pub async fn scan(
     source: &Arc<dyn Source>,
     selection: &Selection,
     limit: PageLimit,
@@ -95,12 +95,12 @@ async fn scan(
     pages.map(|page| page.unwrap()).collect().await
 }
 
-fn keys_of<'a>(pages: impl IntoIterator<Item = &'a Page>) -> Vec<String> {
+pub fn keys_of<'a>(pages: impl IntoIterator<Item = &'a Page>) -> Vec<String> {
     let entries = pages.into_iter().flat_map(|page| &page.entries);
     entries.map(|entry| entry.key().to_string()).collect()
 }
 
-fn keys(records: &[Record]) -> BTreeSet<String> {
+pub fn keys(records: &[Record]) -> BTreeSet<String> {
     records.iter().map(|record| record.key().to_string()).collect()
 }
 
@@ -204,6 +204,7 @@ pub async fn a_scan_goes_on_at_every_cursor(place: Place) {
 /// A record that is replaced while a scan is under way may move, and comes with its old or its new value, in this scan and in
 /// one that goes on where another stopped.
 pub async fn what_is_replaced_during_a_scan_is_not_missed(place: Place) {
+    let place = Place::alone(place.kind);
     let workspace = place.workspace("w");
     let records = plain(60);
     fill(&place, &workspace, &records).await;

@@ -8,6 +8,7 @@
 )]
 
 mod cases;
+mod postgres_heap;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -186,7 +186,7 @@ fn remove_redis(place: &Place) {
 
 // --- PostgreSQL -------------------------------------------------------------------------------------------------------
 
-async fn postgres_connection(address: &str) -> tokio_postgres::Client {
+pub async fn postgres_connection(address: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(address, tokio_postgres::NoTls)
         .await
         .expect("PostgreSQL answers");

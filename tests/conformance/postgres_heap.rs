@@ -1,0 +1,84 @@
+//! A table of PostgreSQL is read along its heap, in which rows do not always stay where they are.
+
+use std::collections::BTreeSet;
+
+use futures::StreamExt;
+use migrate_llm_cache::{record::Selection, storage::Page};
+
+use crate::{
+    cases::{fill, keys, keys_of, pages_of, scan, source},
+    support::{place::Place, records::plain, state::postgres_connection},
+};
+
+async fn execute(place: &Place, statement: &str) {
+    let client = postgres_connection(&place.address).await;
+    client.batch_execute(statement).await.unwrap();
+}
+
+/// The table gets another file, with every row in another place: those that follow as well as those that were read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_written_anew_during_a_scan_is_read_again() {
+    let place = Place::alone("postgres");
+    let records = plain(60);
+    fill(&place, "w", &records).await;
+    // Leaves holes at the beginning, which the rows behind them fill.
+    fill(&place, "w", &records[..30]).await;
+    let source = source(&place, "w").await;
+    let mut pages = source.clone().scan(&Selection::default(), pages_of(7), None);
+    let mut read = vec![
+        pages.next().await.unwrap().unwrap(),
+        pages.next().await.unwrap().unwrap(),
+    ];
+    let cursor = read[1].cursor.clone().unwrap();
+    assert!(cursor.0.contains("heap"), "{cursor:?}");
+
+    execute(&place, "VACUUM FULL lightrag_llm_cache").await;
+    let rest = scan(&source, &Selection::default(), pages_of(7), Some(cursor)).await;
+    let seen: BTreeSet<String> = keys_of(read.iter().chain(&rest)).into_iter().collect();
+    assert_eq!(seen, keys(&records), "in a scan that goes on");
+
+    read.extend(pages.map(Result::unwrap).collect::<Vec<Page>>().await);
+    let seen: BTreeSet<String> = keys_of(&read).into_iter().collect();
+    assert_eq!(seen, keys(&records), "in the scan under way");
+}
+
+/// What is not one heap has no places: it is read in the order of keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_in_parts_is_read_in_the_order_of_keys() {
+    let place = Place::alone("postgres");
+    let records = plain(40);
+    fill(&place, "w", &records).await;
+    execute(
+        &place,
+        "ALTER TABLE lightrag_llm_cache RENAME TO whole;
+         CREATE TABLE lightrag_llm_cache (LIKE whole) PARTITION BY HASH (id);
+         CREATE TABLE one PARTITION OF lightrag_llm_cache FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE two PARTITION OF lightrag_llm_cache FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+         INSERT INTO lightrag_llm_cache SELECT * FROM whole;",
+    )
+    .await;
+    let source = source(&place, "w").await;
+    let pages = scan(&source, &Selection::default(), pages_of(7), None).await;
+    let read = keys_of(&pages);
+    assert!(read.is_sorted(), "{read:?}");
+    assert_eq!(read.into_iter().collect::<BTreeSet<_>>(), keys(&records));
+}
+
+/// A workspace that is a small part of a table is found by its keys; so is what others wrote into its heap passed over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_workspace_of_a_large_table_is_read_in_the_order_of_keys() {
+    let place = Place::alone("postgres");
+    let records = plain(200);
+    fill(&place, "large", &records).await;
+    fill(&place, "small", &records[..20]).await;
+    execute(&place, "ANALYZE lightrag_llm_cache").await;
+    for (workspace, records, along) in [("large", &records[..], "heap"), ("small", &records[..20], "keys")] {
+        let source = source(&place, workspace).await;
+        let pages = scan(&source, &Selection::default(), pages_of(7), None).await;
+        let cursor = pages[0].cursor.as_ref().unwrap();
+        assert!(cursor.0.contains(along), "{workspace}: {cursor:?}");
+        let read = keys_of(&pages);
+        assert_eq!(read.len(), records.len(), "{workspace}");
+        assert_eq!(read.into_iter().collect::<BTreeSet<_>>(), keys(records));
+    }
+}
