@@ -1,7 +1,10 @@
 //! Cutting pages into batches.
 
+use std::collections::HashSet;
+
 use crate::{
     config::BatchLimit,
+    record::KeyDigest,
     storage::{Cursor, Entry, Page},
 };
 
@@ -10,8 +13,10 @@ use crate::{
 pub(super) struct Batch {
     /// From 1, in its workspace.
     pub(super) number: u64,
-    /// Records, and entries that are none.
+    /// Records, and entries that are none; no key stands twice among them.
     pub(super) entries: Vec<Entry>,
+    /// The keys of the entries.
+    pub(super) keys: HashSet<KeyDigest>,
     /// Entries that the source read before these, since the last batch, and that are not selected.
     pub(super) passed_over: u64,
     /// The last end of a page in this batch.
@@ -58,6 +63,11 @@ impl Batcher {
         let last = page.entries.len().saturating_sub(1);
         let mut cursor = page.cursor;
         for (at, entry) in page.entries.into_iter().enumerate() {
+            let key = KeyDigest::of(entry.key().as_str());
+            if self.batch.keys.contains(&key) {
+                full.push(self.take_but_damage());
+            }
+            self.batch.keys.insert(key);
             self.bytes += entry.size();
             self.batch.entries.push(entry);
             let is_full =
@@ -66,9 +76,7 @@ impl Batcher {
                 self.end_page(cursor.take());
             }
             if is_full {
-                let damage = self.batch.damage.take();
-                full.push(self.take());
-                self.batch.damage = damage;
+                full.push(self.take_but_damage());
             }
         }
         // A page that held nothing selected ends here.
@@ -88,6 +96,14 @@ impl Batcher {
         let batch = &self.batch;
         let empty = batch.entries.is_empty() && batch.passed_over == 0 && batch.damage.is_none();
         (!empty).then(|| self.take())
+    }
+
+    /// Damage is behind the last batch of a page.
+    fn take_but_damage(&mut self) -> Batch {
+        let damage = self.batch.damage.take();
+        let full = self.take();
+        self.batch.damage = damage;
+        full
     }
 
     fn take(&mut self) -> Batch {
@@ -142,6 +158,22 @@ mod tests {
             .collect();
         assert_eq!(sizes, [(1, 3), (2, 3), (3, 1)]);
         assert_eq!(batches.iter().map(|batch| batch.passed_over).sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn a_key_that_comes_again_begins_a_batch() {
+        let mut batcher = batcher(10, 1000);
+        let mut batches = batcher.add(page(0..3));
+        batches.extend(batcher.add(page(2..4)));
+        batches.extend(batcher.rest());
+        let sizes: Vec<_> = batches.iter().map(|batch| batch.entries.len()).collect();
+        assert_eq!(sizes, [3, 2]);
+        assert_eq!(batches[0].page_end.as_ref().map(|end| end.entries), Some(3));
+        assert!(
+            batches
+                .iter()
+                .all(|batch| batch.keys.len() == batch.entries.len())
+        );
     }
 
     #[test]

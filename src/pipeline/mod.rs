@@ -7,6 +7,7 @@
 
 mod account;
 mod batcher;
+mod order;
 mod read;
 mod write;
 
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use account::Account;
 use batcher::{Batch, Batcher};
+use order::Order;
 use read::Reader;
 use write::Writer;
 
@@ -125,13 +127,16 @@ pub async fn run(job: Move<'_>) -> Result<Option<StopReason>> {
             () = signal.stopped() => {}
         }
     };
+    let mut order = Order::default();
     let mut results = std::pin::pin!(
         batches
             .take_until(ended.boxed())
             .map(|batch: Result<Batch>| {
                 let writer = Arc::clone(&writer);
+                let batch = batch.map(|mut batch| (order.next(std::mem::take(&mut batch.keys)), batch));
                 async move {
-                    let batch = batch?;
+                    let (mut turn, batch) = batch?;
+                    turn.comes().await;
                     let started = Instant::now();
                     // A task of its own, so that batches are prepared on every core.
                     let written = tokio::spawn(async move {

@@ -368,6 +368,37 @@ pub async fn an_upsert_replaces_the_whole_record_and_may_be_repeated(place: Plac
     }
 }
 
+/// A record that is changed while it is read comes again in a later batch.
+pub async fn a_record_that_comes_again_replaces_the_first(place: Place) {
+    let workspace = place.workspace("w");
+    let records = plain(6);
+    let changed: Vec<Record> = records.iter().step_by(2).map(longer).collect();
+    let target = target(&place, &workspace).await;
+    target.prepare().await.unwrap();
+    for batch in [&records, &changed] {
+        let outcomes = target.write(batch, WriteMode::Upsert).await.unwrap();
+        assert_eq!(outcomes, vec![Outcome::written(); batch.len()]);
+    }
+    target.flush().await.unwrap();
+    target.finish().await.unwrap();
+
+    let source = source(&place, &workspace).await;
+    let count = source.count(&Selection::default(), &|_| ()).await.unwrap();
+    assert_eq!(count.total(), records.len() as u64);
+    let expected = meanings(&records)
+        .into_iter()
+        .chain(meanings(&changed))
+        .collect::<Meanings>();
+    let pages = scan(&source, &Selection::default(), pages_of(4), None).await;
+    let read: Vec<&Record> = pages
+        .iter()
+        .flat_map(|page| &page.entries)
+        .map(record_of)
+        .collect();
+    assert_eq!(read.len(), records.len());
+    assert_eq!(meanings(read), expected);
+}
+
 /// A record that is there is left as it is by a creation, and its neighbours are created.
 pub async fn a_creation_leaves_what_is_there(place: Place) {
     let workspace = place.workspace("w");

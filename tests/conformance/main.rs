@@ -33,6 +33,7 @@ macro_rules! conforms {
             a_selection_is_kept_to
             records_are_got_by_key_in_order
             an_upsert_replaces_the_whole_record_and_may_be_repeated
+            a_record_that_comes_again_replaces_the_first
             a_creation_leaves_what_is_there
             workspaces_are_kept_apart
             no_shape_of_a_record_is_lost_or_changed_silently

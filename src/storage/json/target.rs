@@ -167,12 +167,10 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Adds a record.
+    /// Adds a record. One that comes again, since it was changed while it was read, stands in the file again, too: the last
+    /// value holds for every reader of such a file, LightRAG's `json.load` among them.
     fn add(&mut self, record: &Record) -> Result<()> {
-        if !self.written.insert(KeyDigest::of(record.key().as_str())) {
-            let message = format!("the source gave the key {} twice", record.key());
-            return Err(Error::new(ErrorKind::Internal, message));
-        }
+        self.written.insert(KeyDigest::of(record.key().as_str()));
         let value = record.with_own_id();
         self.push(record.key().as_str(), &value)
     }
