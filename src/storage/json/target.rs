@@ -2,10 +2,11 @@
 
 use std::{
     fs::{File, Permissions},
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
 };
 
 use async_trait::async_trait;
@@ -136,10 +137,16 @@ struct Draft {
     /// The text of one entry, kept for its memory.
     entry: Vec<u8>,
     entries: u64,
+    /// Bytes since the disk was last told to begin.
+    unsynced: usize,
+    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
 /// What is written at once.
 const BUFFER: usize = 1 << 18;
+
+/// After so many bytes the disk is told to begin. By itself the system would wait until the end, and then we for the disk.
+const SYNC_EVERY: usize = 32 << 20;
 
 impl Draft {
     /// Makes the folder and the sibling. It is named so that LightRAG removes it if this process is killed.
@@ -161,6 +168,8 @@ impl Draft {
             written: KeySet::new(),
             entry: Vec::new(),
             entries: 0,
+            unsynced: 0,
+            syncing: None,
         };
         draft.entry.push(b'{');
         draft.write_entry()?;
@@ -184,9 +193,12 @@ impl Draft {
     }
 
     fn write_entry(&mut self) -> Result<()> {
-        self.out
+        self.unsynced += self.entry.len();
+        let written = self
+            .out
             .write_all(&self.entry)
-            .map_err(|error| Error::io("write", &self.path, error))?;
+            .and_then(|()| self.begin_sync_if_due());
+        written.map_err(|error| Error::io("write", &self.path, error))?;
         self.entry.clear();
         Ok(())
     }
@@ -194,10 +206,31 @@ impl Draft {
     /// Everything written so far is on the disk after this.
     fn flush(&mut self) -> Result<()> {
         let flushed = self
-            .out
-            .flush()
+            .end_sync()
+            .and_then(|()| self.out.flush())
             .and_then(|()| self.out.get_ref().as_file().sync_data());
         flushed.map_err(|error| Error::io("write", &self.path, error))
+    }
+
+    /// Has a thread bring to the disk what was written, unless one still does.
+    fn begin_sync_if_due(&mut self) -> io::Result<()> {
+        let is_busy = self.syncing.as_ref().is_some_and(|sync| !sync.is_finished());
+        if self.unsynced < SYNC_EVERY || is_busy {
+            return Ok(());
+        }
+        self.end_sync()?;
+        self.unsynced = 0;
+        let file = self.out.get_ref().as_file().try_clone()?;
+        self.syncing = Some(std::thread::Builder::new().spawn(move || file.sync_data())?);
+        Ok(())
+    }
+
+    /// What became of it: the system tells of an error once.
+    fn end_sync(&mut self) -> io::Result<()> {
+        let synced = self.syncing.take().map(JoinHandle::join);
+        synced.map_or(Ok(()), |synced| {
+            synced.map_err(|_| io::Error::other("bringing the file to the disk panicked"))?
+        })
     }
 
     /// Adds what the old file has besides, and puts the new one in its place.
@@ -208,8 +241,10 @@ impl Draft {
         }
         self.entry.extend_from_slice(b"\n}\n");
         self.write_entry()?;
+        let synced = self.end_sync();
         let path = self.path;
         let failed = |error| Error::io("write", &path, error);
+        synced.map_err(failed)?;
         let sibling = self
             .out
             .into_inner()
