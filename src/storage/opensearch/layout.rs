@@ -305,6 +305,19 @@ pub(super) fn push_value(out: &mut Vec<u8>, source: &RawValue) {
     object.end();
 }
 
+/// Adds the value of a document's record as storages that keep records as text have it: its source without
+/// `__mirrored_id`, with the key as its `_id`.
+pub(super) fn push_record(out: &mut Vec<u8>, key: &str, fields: &Fields<'_>) {
+    let mut object = ObjectWriter::begin(out);
+    for (name, value) in fields.iter() {
+        if !matches!(name, "_id" | MIRRORED_ID) {
+            object.raw(name, value.as_bytes());
+        }
+    }
+    object.string("_id", key);
+    object.end();
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
