@@ -30,7 +30,7 @@ fn number(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap()
 }
 
-fn pages_of(records: usize) -> PageLimit {
+pub fn pages_of(records: usize) -> PageLimit {
     PageLimit {
         records: number(records),
         bytes: number(64 * MEGABYTE),
@@ -51,7 +51,7 @@ async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn St
         .unwrap()
 }
 
-async fn source(place: &Place, workspace: &str) -> Arc<dyn Source> {
+pub async fn source(place: &Place, workspace: &str) -> Arc<dyn Source> {
     let storage = connect(place, Side::Source, OnInvalid::Reject).await;
     storage.source(&Workspace::new(workspace).unwrap()).await.unwrap()
 }
@@ -62,7 +62,7 @@ async fn target(place: &Place, workspace: &str) -> Arc<dyn Target> {
 }
 
 /// Writes records as a run does, each of which must be kept.
-async fn fill(place: &Place, workspace: &str, records: &[Record]) {
+pub async fn fill(place: &Place, workspace: &str, records: &[Record]) {
     let outcomes = write(place, workspace, records, WriteMode::Upsert).await;
     assert!(
         outcomes
@@ -85,7 +85,7 @@ async fn write(place: &Place, workspace: &str, records: &[Record], mode: WriteMo
     outcomes
 }
 
-async fn scan(
+pub async fn scan(
     source: &Arc<dyn Source>,
     selection: &Selection,
     limit: PageLimit,
@@ -95,7 +95,7 @@ async fn scan(
     pages.map(|page| page.unwrap()).collect().await
 }
 
-fn keys_of<'a>(pages: impl IntoIterator<Item = &'a Page>) -> Vec<String> {
+pub fn keys_of<'a>(pages: impl IntoIterator<Item = &'a Page>) -> Vec<String> {
     let entries = pages.into_iter().flat_map(|page| &page.entries);
     entries.map(|entry| entry.key().to_string()).collect()
 }
@@ -104,7 +104,7 @@ fn keys(records: &[Record]) -> BTreeSet<String> {
     records.iter().map(|record| record.key().to_string()).collect()
 }
 
-fn record_of(entry: &Entry) -> &Record {
+pub fn record_of(entry: &Entry) -> &Record {
     match entry {
         Entry::Record(record) => record,
         Entry::Invalid(invalid) => panic!("no record: {invalid:?}"),

@@ -8,6 +8,7 @@
 )]
 
 mod cases;
+mod opensearch_order;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -517,4 +517,20 @@ mod tests {
             assert_eq!(value, source.as_bytes());
         }
     }
+
+    #[test]
+    fn a_document_becomes_a_record_with_its_key_for_its_id() {
+        for (source, expected) in [
+            (
+                r#"{"return":"a\ud83d","__mirrored_id":"k","big":1e400}"#,
+                r#"{"return": "a\ud83d", "big": 1e400, "_id": "k"}"#,
+            ),
+            (r#"{"_id":"other","a":1,"a":2}"#, r#"{"a": 2, "_id": "k"}"#),
+            ("{}", r#"{"_id": "k"}"#),
+        ] {
+            let mut value = Vec::new();
+            push_record(&mut value, "k", &serde_json::from_str(source).unwrap());
+            assert_eq!(String::from_utf8(value).unwrap(), expected);
+        }
+    }
 }

@@ -545,14 +545,8 @@ impl OpenSearchSource {
                 })
             }
         };
-        let (mut documents, mut to) = (hits?, window.to);
-        if documents.len() == MOST_DOCUMENTS
-            && let Some(last) = documents.last().map(|document| document.seq_no)
-        {
-            // Other documents of the last number, in other shards, may have had no room.
-            documents.retain(|document| document.seq_no < last);
-            to = last - 1;
-        }
+        let mut documents = hits?;
+        let to = end_of(&mut documents, MOST_DOCUMENTS, window);
         if to == window.after {
             let message = format!(
                 "cannot {what} at {}: more than {MOST_DOCUMENTS} shards",
@@ -639,6 +633,18 @@ impl OpenSearchSource {
             Err(error) if error.kind() == ErrorKind::Server => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Up to which number an answer of at most so many documents covers its window. The documents above it are taken out.
+fn end_of(documents: &mut Vec<Document>, most: usize, window: Window) -> i64 {
+    match documents.last().map(|document| document.seq_no) {
+        // Other documents of the last number, in other shards, may have had no room.
+        Some(last) if documents.len() >= most => {
+            documents.retain(|document| document.seq_no < last);
+            last - 1
+        }
+        _ => window.to,
     }
 }
 
@@ -738,5 +744,104 @@ impl Scan {
             seq_no: self.seq_no,
         };
         self.page.take(Some(cursor.to_cursor()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(numbers: &[i64]) -> Vec<Document> {
+        let document = |seq_no: &i64| Document {
+            seq_no: *seq_no,
+            selected: None,
+            entry: None,
+        };
+        numbers.iter().map(document).collect()
+    }
+
+    #[test]
+    fn an_answer_that_is_not_full_covers_its_window() {
+        let window = Window { after: 3, to: 90 };
+        let mut found = documents(&[4, 4, 17]);
+        assert_eq!(end_of(&mut found, 4, window), 90);
+        assert_eq!(found.len(), 3);
+        assert_eq!(end_of(&mut documents(&[]), 4, window), 90);
+    }
+
+    #[test]
+    fn a_full_answer_ends_before_its_last_number_of_which_there_may_be_more() {
+        let window = Window { after: 3, to: 90 };
+        let mut found = documents(&[4, 5, 17, 17]);
+        assert_eq!(end_of(&mut found, 4, window), 16);
+        let left: Vec<i64> = found.iter().map(|document| document.seq_no).collect();
+        assert_eq!(left, [4, 5]);
+        // Nothing but one number: no end at all.
+        assert_eq!(end_of(&mut documents(&[4, 4, 4, 4]), 4, window), window.after);
+    }
+
+    #[test]
+    fn halves_cover_a_window_without_a_gap() {
+        for width in 2..9 {
+            let window = Window {
+                after: -1,
+                to: -1 + width,
+            };
+            let [first, second] = window.halves();
+            assert_eq!((first.after, second.to), (window.after, window.to));
+            assert_eq!(first.to, second.after);
+            assert!(first.width() > 0 && second.width() > 0);
+        }
+    }
+
+    #[test]
+    fn windows_get_as_wide_as_an_answer_wants_them_step_by_step() {
+        let mut width = Width(FIRST_WIDTH);
+        let window = |width: Width| Window {
+            after: 0,
+            to: width.0,
+        };
+        let mut widths = Vec::new();
+        // Documents of 4 KiB, one behind each number.
+        for _ in 0..3 {
+            width.learn(window(width), usize::try_from(width.0).unwrap() * 4096);
+            widths.push(width.0);
+        }
+        assert_eq!(widths, [256, 256, 256]);
+        // Documents of a megabyte.
+        width.learn(window(width), 256 << 20);
+        assert_eq!(width.0, 64);
+        for _ in 0..5 {
+            width.learn(window(width), usize::try_from(width.0).unwrap() << 20);
+        }
+        assert_eq!(width.0, 1);
+        // Nothing at all.
+        for _ in 0..20 {
+            width.learn(window(width), 200);
+        }
+        assert_eq!(width.0, MOST_WIDTH);
+    }
+
+    #[test]
+    fn a_position_is_refused_where_it_is_none_or_of_another_index() {
+        let indices = ["a".to_owned(), "b".to_owned()];
+        let position = Position {
+            indices: indices.to_vec(),
+            seq_no: 17,
+        };
+        let cursor = position.to_cursor();
+        assert_eq!(cursor.0, r#"{"indices":["a","b"],"seq_no":17}"#);
+        assert_eq!(Position::from_cursor(&cursor, "i", &indices).unwrap(), position);
+        let others = [
+            // What versions that read by key wrote.
+            Cursor("default:extract:1".to_owned()),
+            Cursor(r#"{"seq_no":17}"#.to_owned()),
+        ];
+        for cursor in &others {
+            let error = Position::from_cursor(cursor, "i", &indices).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Checkpoint, "{cursor:?}");
+        }
+        let error = Position::from_cursor(&cursor, "i", &indices[..1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Checkpoint);
     }
 }
