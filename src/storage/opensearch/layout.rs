@@ -1,7 +1,8 @@
 //! A record as a document, and the names of indices, as `lightrag/kg/opensearch_impl.py` of LightRAG 1.5 has them.
 //!
 //! A document has the cache key for its `_id`. Its source holds the fields of the record and `__mirrored_id`, the key
-//! again, because a server may refuse to sort by `_id`. The server keeps the text of a source as it was sent, so
+//! again, because a server may refuse to sort by `_id`. Where somebody else wrote the two and they differ, the key is the
+//! `_id`, by which LightRAG looks records up. The server keeps the text of a source as it was sent, so
 //! numbers of any size, escapes and halves of surrogate pairs come back as they went.
 
 use std::ops::Range;

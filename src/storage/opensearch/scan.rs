@@ -40,7 +40,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     client::{Answer, Client, Request},
     layout,
-    source::{OpenSearchSource, keys_of_type},
+    source::{OpenSearchSource, Share, keys_of_type},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -51,8 +51,8 @@ use crate::{
 /// How long the server keeps a view that nobody asks for.
 const KEEP_ALIVE: &str = "5m";
 
-/// How large an answer should be. Larger ones are hardly faster.
-const ANSWER_BYTES: usize = 1 << 20;
+/// How large an answer should be. Half as large ones cost the server a tenth more, and larger ones cost memory.
+const ANSWER_BYTES: usize = 2 << 20;
 
 /// How large an answer with several documents may be. A larger one is asked for in parts.
 const MOST_ANSWER_BYTES: u64 = 8 << 20;
@@ -613,26 +613,19 @@ impl OpenSearchSource {
         Ok(documents.collect())
     }
 
-    /// A query for what is selected, where it is dearer to read and drop the rest.
-    ///
-    /// The server collects all that is selected for each window anew, which costs as much as to read about one in sixty of
-    /// these documents; and there are about as many windows as it takes to read them all, some hundred in each.
+    /// A query for what is selected, where it pays.
     async fn filter(&self, selection: &Selection) -> Result<Option<serde_json::Value>> {
-        if self.has_mirrored_ids().await? != Some(true) {
-            return Ok(None);
-        }
-        match self.count_by_server(selection).await {
-            Ok((count, all)) => {
-                let selected = count.total();
-                let others = all.saturating_sub(selected);
-                let pays = selected.saturating_mul(selected) < others.saturating_mul(10_000);
-                let types: Vec<_> = selection.types().map(keys_of_type).collect();
-                Ok((others > 0 && pays).then(|| json!({"bool": {"should": types}})))
+        if self.share_of(selection).is_none() && self.has_mirrored_ids().await? == Some(true) {
+            match self.count_by_server(selection).await {
+                Ok(_) => {}
+                // Servers can be told to refuse queries that are dear.
+                Err(error) if error.kind() == ErrorKind::Server => {}
+                Err(error) => return Err(error),
             }
-            // Servers can be told to refuse queries that are dear.
-            Err(error) if error.kind() == ErrorKind::Server => Ok(None),
-            Err(error) => Err(error),
         }
+        let pays = self.share_of(selection).is_some_and(Share::is_worth_a_filter);
+        let types = || selection.types().map(keys_of_type).collect::<Vec<_>>();
+        Ok(pays.then(|| json!({"bool": {"should": types()}})))
     }
 }
 
@@ -803,16 +796,16 @@ mod tests {
         };
         let mut widths = Vec::new();
         // Documents of 4 KiB, one behind each number.
-        for _ in 0..3 {
+        for _ in 0..4 {
             width.learn(window(width), usize::try_from(width.0).unwrap() * 4096);
             widths.push(width.0);
         }
-        assert_eq!(widths, [256, 256, 256]);
-        // Documents of a megabyte.
-        width.learn(window(width), 256 << 20);
-        assert_eq!(width.0, 64);
+        assert_eq!(widths, [256, 512, 512, 512]);
+        // Documents of two megabytes.
+        width.learn(window(width), 512 << 21);
+        assert_eq!(width.0, 128);
         for _ in 0..5 {
-            width.learn(window(width), usize::try_from(width.0).unwrap() << 20);
+            width.learn(window(width), usize::try_from(width.0).unwrap() << 21);
         }
         assert_eq!(width.0, 1);
         // Nothing at all.

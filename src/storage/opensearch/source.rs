@@ -1,7 +1,11 @@
 //! The index of a workspace, to read: counting its documents, and finding them by key. How it is read as a whole is in
 //! `scan`.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,6 +36,26 @@ const GOT_AT_ONCE: usize = 200;
 pub(super) struct OpenSearchSource {
     pub(super) client: Arc<Client>,
     pub(super) index: String,
+    /// What the server counted last, by `__mirrored_id`.
+    counted: Arc<Mutex<Option<(Selection, Share)>>>,
+}
+
+/// How many documents are selected.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    selected: u64,
+    all: u64,
+}
+
+impl Share {
+    /// Whether it is cheaper to have the server look for them than to read all and drop the rest.
+    ///
+    /// For every answer it collects all that is selected anew, of which 60 documents cost about as much as to read one.
+    /// An answer holds some hundred.
+    pub(super) fn is_worth_a_filter(self) -> bool {
+        let others = self.all.saturating_sub(self.selected);
+        self.selected.saturating_mul(self.selected) / 10_000 < others
+    }
 }
 
 #[derive(Deserialize)]
@@ -52,7 +76,11 @@ struct Document<'a> {
 
 impl OpenSearchSource {
     pub(super) fn new(client: Arc<Client>, index: String) -> Self {
-        Self { client, index }
+        Self {
+            client,
+            index,
+            counted: Arc::default(),
+        }
     }
 
     pub(super) fn path(&self, api: &str) -> String {
@@ -215,8 +243,17 @@ impl OpenSearchSource {
         Ok(count)
     }
 
-    /// Lets the server count by `__mirrored_id`: what is selected, and how many documents there are at all.
-    pub(super) async fn count_by_server(&self, selection: &Selection) -> Result<(Count, u64)> {
+    /// How many documents the server counted as selected, if it did.
+    pub(super) fn share_of(&self, selection: &Selection) -> Option<Share> {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted
+            .as_ref()
+            .filter(|(counted, _)| counted == selection)
+            .map(|(_, share)| *share)
+    }
+
+    /// Lets the server count by `__mirrored_id`.
+    pub(super) async fn count_by_server(&self, selection: &Selection) -> Result<Count> {
         #[derive(Deserialize)]
         struct Answered {
             hits: Hits,
@@ -257,7 +294,12 @@ impl OpenSearchSource {
             by_type: counts.map(|(t, bucket)| (t, bucket.doc_count)).collect(),
             exact: true,
         };
-        Ok((count, answered.hits.total.value))
+        let share = Share {
+            selected: count.total(),
+            all: answered.hits.total.value,
+        };
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some((selection.clone(), share));
+        Ok(count)
     }
 }
 
@@ -279,7 +321,7 @@ impl Source for OpenSearchSource {
             Some(true) => match self.count_by_server(selection).await {
                 // Servers can be told to refuse queries that are dear.
                 Err(error) if error.kind() == ErrorKind::Server => self.count_keys(selection, progress).await,
-                counted => counted.map(|(count, _)| count),
+                counted => counted,
             },
         }
     }
@@ -312,5 +354,29 @@ impl Source for OpenSearchSource {
             });
         }
         Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_looks_for_what_is_selected_where_that_is_little() {
+        for (selected, all, pays) in [
+            (0, 1_000_000, true),
+            (20_000, 1_000_000, true),
+            (900_000, 1_000_000, false),
+            (19_000, 20_000, false),
+            (2_000, 20_000, true),
+            (20_000, 20_000, false),
+            (0, 0, false),
+        ] {
+            assert_eq!(
+                Share { selected, all }.is_worth_a_filter(),
+                pays,
+                "{selected} of {all}"
+            );
+        }
     }
 }
