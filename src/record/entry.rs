@@ -171,14 +171,15 @@ impl Record {
 
     /// A record whose value was just written by an [`ObjectWriter`], the key as its `_id`: JSON by the way it was made, so
     /// that nobody has to parse it again.
-    pub fn written(key: CacheKey, value: Vec<u8>) -> Self {
+    pub fn written(key: CacheKey, value: impl Into<Bytes>) -> Self {
+        let value = value.into();
         debug_assert_eq!(
-            Self::new(key.clone(), value.clone().into()).map(|record| record.own_id),
+            Self::new(key.clone(), value.clone()).map(|record| record.own_id),
             Ok(OwnId::Key)
         );
         Self {
             key,
-            value: value.into(),
+            value,
             own_id: OwnId::Key,
         }
     }

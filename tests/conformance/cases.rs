@@ -104,7 +104,7 @@ pub fn keys(records: &[Record]) -> BTreeSet<String> {
     records.iter().map(|record| record.key().to_string()).collect()
 }
 
-fn record_of(entry: &Entry) -> &Record {
+pub fn record_of(entry: &Entry) -> &Record {
     match entry {
         Entry::Record(record) => record,
         Entry::Invalid(invalid) => panic!("no record: {invalid:?}"),

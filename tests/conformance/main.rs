@@ -8,6 +8,7 @@
 )]
 
 mod cases;
+mod opensearch_order;
 mod postgres_heap;
 #[path = "../support/mod.rs"]
 mod support;

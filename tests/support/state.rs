@@ -298,7 +298,8 @@ async fn remove_mongo(place: &Place) {
 
 // --- OpenSearch -------------------------------------------------------------------------------------------------------
 
-async fn ask_opensearch(place: &Place, method: Method, path: &str, body: Option<Value>) -> Value {
+/// Asks the server of a place, again while it is busy. It must obey.
+pub async fn ask_opensearch(place: &Place, method: Method, path: &str, body: Option<Value>) -> Value {
     // The client makes ready for TLS also where there is none.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let url = Url::parse(&place.address).unwrap();

@@ -1,7 +1,8 @@
 //! A record as a document, and the names of indices, as `lightrag/kg/opensearch_impl.py` of LightRAG 1.5 has them.
 //!
 //! A document has the cache key for its `_id`. Its source holds the fields of the record and `__mirrored_id`, the key
-//! again, because a server may refuse to sort by `_id`. The server keeps the text of a source as it was sent, so
+//! again, because a server may refuse to sort by `_id`. Where somebody else wrote the two and they differ, the key is the
+//! `_id`, by which LightRAG looks records up. The server keeps the text of a source as it was sent, so
 //! numbers of any size, escapes and halves of surrogate pairs come back as they went.
 
 use std::ops::Range;
@@ -305,6 +306,19 @@ pub(super) fn push_value(out: &mut Vec<u8>, source: &RawValue) {
     object.end();
 }
 
+/// Adds the value of a document's record as storages that keep records as text have it: its source without
+/// `__mirrored_id`, with the key as its `_id`.
+pub(super) fn push_record(out: &mut Vec<u8>, key: &str, fields: &Fields<'_>) {
+    let mut object = ObjectWriter::begin(out);
+    for (name, value) in fields.iter() {
+        if !matches!(name, "_id" | MIRRORED_ID) {
+            object.raw(name, value.as_bytes());
+        }
+    }
+    object.string("_id", key);
+    object.end();
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -502,6 +516,22 @@ mod tests {
             let mut value = Vec::new();
             push_value(&mut value, serde_json::from_str(source).unwrap());
             assert_eq!(value, source.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_document_becomes_a_record_with_its_key_for_its_id() {
+        for (source, expected) in [
+            (
+                r#"{"return":"a\ud83d","__mirrored_id":"k","big":1e400}"#,
+                r#"{"return": "a\ud83d", "big": 1e400, "_id": "k"}"#,
+            ),
+            (r#"{"_id":"other","a":1,"a":2}"#, r#"{"a": 2, "_id": "k"}"#),
+            ("{}", r#"{"_id": "k"}"#),
+        ] {
+            let mut value = Vec::new();
+            push_record(&mut value, "k", &serde_json::from_str(source).unwrap());
+            assert_eq!(String::from_utf8(value).unwrap(), expected);
         }
     }
 }

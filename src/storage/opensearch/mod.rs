@@ -4,12 +4,14 @@
 //! * `client`: requests and answers, and what went wrong with them in this program's words.
 //! * `layout`: a record ↔ a document, and the names of indices.
 //! * `mapping`: what an index expects of fields, and how to make it take records that it refuses.
-//! * `source`, `target`: reading in the order of keys; writing in bulk.
+//! * `scan`: reading an index as a whole, in the order in which it was written.
+//! * `source`, `target`: counting, and finding documents by key; writing in bulk.
 
 mod client;
 mod config;
 mod layout;
 mod mapping;
+mod scan;
 mod source;
 mod target;
 

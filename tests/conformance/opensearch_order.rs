@@ -1,0 +1,280 @@
+//! What holds of OpenSearch as a source, which is read in the order in which it was written.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use migrate_llm_cache::{
+    error::ErrorKind,
+    record::{Record, Selection},
+    storage::{Page, PageStream},
+};
+use opensearch::http::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    cases::{fill, keys_of, pages_of, record_of, scan, source},
+    support::{
+        place::Place,
+        records::{key, plain},
+        state::ask_opensearch,
+    },
+};
+
+fn index(workspace: &str) -> String {
+    format!("{workspace}_llm_response_cache")
+}
+
+/// Makes an index as LightRAG does, but for the number of its shards.
+async fn make(place: &Place, index: &str, shards: u32) {
+    let body = json!({
+        "settings": {"index": {"number_of_shards": shards, "number_of_replicas": 0}},
+        "mappings": {"dynamic": true, "properties": {"__mirrored_id": {"type": "keyword"}}},
+    });
+    ask_opensearch(place, Method::Put, &format!("/{index}"), Some(body)).await;
+}
+
+async fn put(place: &Place, index: &str, id: &str, source: Value) {
+    let path = format!("/{index}/_doc/{id}?refresh=true");
+    ask_opensearch(place, Method::Put, &path, Some(source)).await;
+}
+
+async fn remove(place: &Place, index: &str, id: &str) {
+    let path = format!("/{index}/_doc/{id}?refresh=true");
+    ask_opensearch(place, Method::Delete, &path, None).await;
+}
+
+fn answer(record: &Record) -> String {
+    record.fields().string("return").unwrap().into_owned()
+}
+
+/// Every key with the answers that came under it.
+fn answers(pages: &[Page]) -> BTreeMap<String, Vec<String>> {
+    let mut answers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in pages.iter().flat_map(|page| &page.entries) {
+        let came = answers.entry(entry.key().to_string()).or_default();
+        came.push(answer(record_of(entry)));
+    }
+    answers
+}
+
+/// The rest of a scan, which goes on after errors that pass.
+async fn rest(mut pages: PageStream) -> (Vec<Page>, u32) {
+    let (mut came, mut errors) = (Vec::new(), 0);
+    while let Some(page) = pages.next().await {
+        match page {
+            Ok(page) => came.push(page),
+            Err(error) => {
+                assert!(error.is_temporary() && errors < 20, "{error}");
+                errors += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    (came, errors)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_with_gaps_in_their_numbers_are_read_and_resumed() {
+    let place = Place::new("opensearch");
+    let workspace = place.workspace("w");
+    let index = index(&workspace);
+    make(&place, &index, 3).await;
+    let records = plain(60);
+    fill(&place, &workspace, &records).await;
+    let mut expected = BTreeMap::new();
+    for (n, record) in records.iter().enumerate() {
+        let id = record.key().as_str();
+        if n % 5 == 0 {
+            remove(&place, &index, id).await;
+            continue;
+        }
+        let mut text = answer(record);
+        if n % 3 == 0 {
+            text.push_str(" again");
+            put(&place, &index, id, json!({"return": text, "__mirrored_id": id})).await;
+        }
+        expected.insert(id.to_owned(), vec![text]);
+    }
+    let source = source(&place, &workspace).await;
+    let all = Selection::default();
+    assert_eq!(source.count(&all, &|_| ()).await.unwrap().total(), 48);
+    for size in [1, 4] {
+        let pages = scan(&source, &all, pages_of(size), None).await;
+        assert_eq!(answers(&pages), expected, "page size {size}");
+        assert!(pages.len() > 8, "{} pages of size {size}", pages.len());
+        // Documents of different shards may share a number.
+        assert!(pages.iter().all(|page| page.entries.len() < size + 3));
+        for (at, page) in pages.iter().enumerate() {
+            let again = crate::cases::source(&place, &workspace).await;
+            let rest = scan(&again, &all, pages_of(size), page.cursor.clone()).await;
+            let mut keys = keys_of(&pages[..=at]);
+            keys.extend(keys_of(&rest));
+            keys.sort();
+            let expected: Vec<&String> = expected.keys().collect();
+            assert_eq!(
+                keys.iter().collect::<Vec<_>>(),
+                expected,
+                "page {at} of size {size}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_is_the_id_of_a_document_whatever_else_it_says() {
+    let place = Place::new("opensearch");
+    let all = Selection::default();
+    let expected: BTreeMap<String, Vec<String>> = (0..4)
+        .map(|n| (key("extract", n), vec![format!("answer {n}")]))
+        .collect();
+    for (workspace, has_all) in [("with", true), ("without", false)] {
+        let workspace = place.workspace(workspace);
+        let index = index(&workspace);
+        make(&place, &index, 2).await;
+        for (n, id) in expected.keys().enumerate() {
+            let mut document = json!({"return": format!("answer {n}")});
+            match n {
+                // Another document's.
+                0 => document["__mirrored_id"] = json!(key("extract", 1)),
+                1 if !has_all => {}
+                _ => document["__mirrored_id"] = json!(id),
+            }
+            put(&place, &index, id, document).await;
+        }
+        put(
+            &place,
+            &index,
+            "mix:query:1",
+            json!({"return": "q", "__mirrored_id": "mix:query:1"}),
+        )
+        .await;
+        let source = source(&place, &workspace).await;
+        let pages = scan(&source, &all, pages_of(1), None).await;
+        assert_eq!(answers(&pages), expected, "{workspace}");
+        let count = source.count(&all, &|_| ()).await.unwrap();
+        assert_eq!((count.total(), count.exact), (4, true), "{workspace}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_is_changed_while_it_is_read_comes_once() {
+    let place = Place::new("opensearch");
+    let workspace = place.workspace("w");
+    let records = plain(400);
+    fill(&place, &workspace, &records).await;
+    let source = source(&place, &workspace).await;
+    let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(2), None);
+    let mut came = vec![pages.next().await.unwrap().unwrap()];
+    let read = keys_of(&came)[0].clone();
+    let unread = records[399].key().to_string();
+    assert_ne!(read, unread);
+    for id in [&read, &unread] {
+        put(
+            &place,
+            &index(&workspace),
+            id,
+            json!({"return": "new", "__mirrored_id": id}),
+        )
+        .await;
+    }
+    let (others, errors) = rest(pages).await;
+    assert_eq!(errors, 0);
+    came.extend(others);
+    let answers = answers(&came);
+    assert_eq!(answers.len(), 400);
+    for record in &records {
+        let came = &answers[record.key().as_str()];
+        let is_unread = *unread == *record.key().as_str();
+        assert_eq!(came.len(), 1, "{}", record.key());
+        assert!(
+            came[0] == answer(record) || (is_unread && came[0] == "new"),
+            "{}: {came:?}",
+            record.key()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_the_server_loses_its_view() {
+    let place = Place::new("opensearch");
+    let workspace = place.workspace("w");
+    let index = index(&workspace);
+    let records = plain(400);
+    fill(&place, &workspace, &records).await;
+    let source = source(&place, &workspace).await;
+    let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(2), None);
+    let mut came = vec![pages.next().await.unwrap().unwrap()];
+    ask_opensearch(&place, Method::Post, &format!("/{index}/_close"), None).await;
+    ask_opensearch(
+        &place,
+        Method::Post,
+        &format!("/{index}/_open?wait_for_active_shards=1"),
+        None,
+    )
+    .await;
+    // One that is still to be read moves behind all others.
+    let unread = records[399].key().to_string();
+    put(
+        &place,
+        &index,
+        &unread,
+        json!({"return": "new", "__mirrored_id": unread}),
+    )
+    .await;
+    let (others, errors) = rest(pages).await;
+    assert!(errors > 0, "the view was not lost");
+    came.extend(others);
+    let answers = answers(&came);
+    for record in &records {
+        let expected = match record.key().as_str() {
+            key if key == unread => "new".to_owned(),
+            _ => answer(record),
+        };
+        assert_eq!(answers[record.key().as_str()], [expected], "{}", record.key());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_in_an_index_that_was_made_anew_is_refused() {
+    let place = Place::new("opensearch");
+    let workspace = place.workspace("w");
+    let records = plain(9);
+    fill(&place, &workspace, &records).await;
+    let before = source(&place, &workspace).await;
+    let pages = scan(&before, &Selection::default(), pages_of(3), None).await;
+    let cursor = pages[0].cursor.clone().unwrap();
+    ask_opensearch(&place, Method::Delete, &format!("/{}", index(&workspace)), None).await;
+    fill(&place, &workspace, &records).await;
+    let after = source(&place, &workspace).await;
+    let mut pages = after.scan(&Selection::default(), pages_of(3), Some(cursor));
+    let error = pages.next().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Checkpoint);
+}
+
+/// Also by a scan that nobody reads to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_are_given_back() {
+    let place = Place::new("opensearch");
+    let workspace = place.workspace("w");
+    fill(&place, &workspace, &plain(9)).await;
+    let path = format!("/{}/_stats/search", index(&workspace));
+    let open = async || {
+        let stats = ask_opensearch(&place, Method::Get, &path, None).await;
+        stats["_all"]["total"]["search"]["point_in_time_current"]
+            .as_u64()
+            .unwrap()
+    };
+    let source = source(&place, &workspace).await;
+    scan(&source, &Selection::default(), pages_of(2), None).await;
+    assert_eq!(open().await, 0);
+    let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(2), None);
+    pages.next().await.unwrap().unwrap();
+    assert_eq!(open().await, 1);
+    drop(pages);
+    let mut tries = 0;
+    while open().await > 0 {
+        assert!(tries < 100, "a view is still there");
+        tries += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
