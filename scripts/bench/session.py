@@ -51,7 +51,16 @@ class Session:
             if self.lightrag:
                 self._run(job, contenders.lightrag(job, self.lightrag))
             place.empty()
+        self._warm_up(self.places["opensearch"])
         return self
+
+    def _warm_up(self, place: Place) -> None:
+        """A JVM compiles what it does often, while it does it: the first to write to a new one would pay for all others."""
+        say(f"warming up {place.kind}")
+        made = ready.make(self.home / "tiny", plan.WARM_UP_RECORDS, loaders=False)
+        job = Job(Json(made.working_dir), place, made)
+        self._run(job, contenders.ours(job, self.binary))
+        place.empty()
 
     def __exit__(self, *_: object) -> None:
         self._clean()
