@@ -18,6 +18,7 @@
 //!   does not exist answers as an empty one.
 //! * **A source is changed by nothing**, not even by a conversion of an old layout.
 
+mod ahead;
 mod registry;
 
 pub mod json;

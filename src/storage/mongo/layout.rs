@@ -263,18 +263,19 @@ pub(super) fn key(document: &RawDocument) -> Option<&str> {
 
 /// The entry that a document is.
 pub(super) fn decode(key: &str, document: &RawDocument) -> Decoded {
-    let mut text = Vec::with_capacity(document.as_bytes().len() + 64);
+    let bytes = document.as_bytes().len();
+    // Room for the escapes of a text with many lines.
+    let mut text = Vec::with_capacity(bytes + bytes / 16 + 64);
     let mut reader = Reader::default();
-    reader.record(document, &mut text);
+    reader.record(key, document, &mut text);
     let key = CacheKey::from(key);
-    let raw = Bytes::from(text);
     let entry = match reader.problem {
-        None => Record::new(key, raw).into(),
+        None => Entry::Record(Record::written(key, text)),
         Some((kind, reason)) => Entry::Invalid(Invalid {
             key,
             kind,
             reason,
-            raw,
+            raw: Bytes::from(text),
         }),
     };
     Decoded {
@@ -291,8 +292,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// The fields of a document that are a record's.
-    fn record(&mut self, document: &RawDocument, out: &mut Vec<u8>) {
+    /// The fields of a document that are a record's, and the key as `_id`.
+    fn record(&mut self, key: &str, document: &RawDocument, out: &mut Vec<u8>) {
         let marked = matches!(document.get("namespace"), Ok(Some(RawBsonRef::String(name))) if marks(name));
         let mut inner = Vec::new();
         let mut object = ObjectWriter::begin(out);
@@ -312,6 +313,7 @@ impl Reader {
                 }
             }
         }
+        object.string("_id", key);
         object.end();
     }
 
@@ -587,9 +589,14 @@ mod tests {
         decode(&key, &raw).entry
     }
 
+    /// The text of the record that a document is, without the `_id` at its end.
     fn text(document: &Document) -> String {
         match decoded(document) {
-            Entry::Record(record) => String::from_utf8(record.value().to_vec()).unwrap(),
+            Entry::Record(record) => {
+                let text = std::str::from_utf8(record.value()).unwrap();
+                let id = format!(", \"_id\": \"{}\"}}", record.key());
+                format!("{}}}", text.strip_suffix(&id).unwrap())
+            }
             Entry::Invalid(invalid) => panic!("{invalid:?}"),
         }
     }
@@ -848,7 +855,7 @@ mod tests {
         );
         assert_eq!(
             invalid.raw,
-            r#"{"return": "a", "queryparam": {"x": [NaN, -Infinity]}}"#
+            r#"{"return": "a", "queryparam": {"x": [NaN, -Infinity]}, "_id": "k"}"#
         );
         for special in ["NaN", "Infinity", "-Infinity"] {
             let special = doc! { "_id": "k", "x": special.parse::<Decimal128>().unwrap() };

@@ -1,7 +1,7 @@
 //! Reading a collection in the order of its keys.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,27 +9,38 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use mongodb::{
-    Collection, Cursor as DriverCursor,
-    bson::{RawDocument, RawDocumentBuf, doc},
+    Collection,
+    bson::{RawDocument, RawDocumentBuf, doc, serialize_to_bson},
     error::{Error as DriverError, ErrorKind as DriverErrorKind},
+    options::Hint,
+    raw_batch_cursor::{RawBatch, RawBatchCursor},
 };
-use tokio::sync::mpsc;
 
 use super::{
     layout::{self, KeyRange},
-    server::{Server, by_bytes},
+    server::{Server, by_bytes, integer},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     record::{CacheKey, CacheType, Selection},
-    storage::{Count, Cursor, Entry, PageBuilder, PageLimit, PageStream, Progress, Source},
+    storage::{
+        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source,
+        ahead::{Ahead, Step},
+    },
 };
 
-/// The most documents that the server sends at once. It sends at most 16 MiB whatever their number; for documents of the
-/// usual size this is one or two, and more is not faster.
-const AT_ONCE: u32 = 256;
+/// The most documents that the server sends at once: most of a megabyte of those of the usual size. More is not faster.
+const AT_ONCE: u32 = 128;
+
+/// The fewest documents that are asked for at once, however large they are. The server sends at most 16 MiB whatever
+/// their number.
+const AT_LEAST: u32 = 16;
+
+/// Bytes of a batch from which on fewer documents are asked for: one is being read, one waits, and the driver holds the
+/// next one twice while it comes.
+const TOO_LARGE: usize = 4 << 20;
 
 /// The most bytes of keys in one question; the command must stay below the limit for a document.
 const ASKED_BYTES: usize = 4 << 20;
@@ -80,100 +91,71 @@ impl MongoSource {
         range: &KeyRange,
         after: Option<&str>,
         at_once: u32,
-    ) -> Result<Option<DriverCursor<RawDocumentBuf>>> {
+    ) -> Result<Option<RawBatchCursor>> {
         let Some(filter) = range.filter(after) else {
             return Ok(None);
         };
         self.collection
             .find(filter)
             .sort(doc! { "_id": 1 })
+            .hint(by_key())
             .collation(by_bytes())
             .batch_size(at_once)
+            .batch()
             .await
             .map(Some)
             .map_err(|error| self.failed("read", error))
     }
 
-    async fn send_pages(
-        &self,
-        selection: &Selection,
-        limit: PageLimit,
-        from: Option<Cursor>,
-        pages: &mpsc::Sender<Result<crate::storage::Page>>,
-    ) -> Result<()> {
-        let mut last = from.map(|Cursor(key)| key);
-        let mut page = PageBuilder::new(limit);
-        let (mut begun, mut passed_over) = (false, 0);
-        let at_once = u32::try_from(limit.records.get()).unwrap_or(AT_ONCE).min(AT_ONCE);
-        for range in layout::ranges(selection) {
-            let mut opened = None;
-            loop {
-                let documents = match &mut opened {
-                    Some(documents) => documents,
-                    None => match self.open(&range, last.as_deref(), at_once).await {
-                        Ok(Some(documents)) => opened.insert(documents),
-                        Ok(None) => break,
-                        Err(error) => match pages.send(Err(error)).await {
-                            Ok(()) => continue,
-                            // Nobody reads any more.
-                            Err(_) => return Ok(()),
-                        },
-                    },
-                };
-                match documents.advance().await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        // The keys say where the cursor was. That the server closed one which nobody asked for a while
-                        // is no failure; of any other the reader decides whether to ask again.
-                        opened = None;
-                        let told = is_cursor_gone(&error)
-                            || pages.send(Err(self.failed("read", error))).await.is_ok();
-                        if !told {
-                            return Ok(());
-                        }
-                        continue;
-                    }
-                }
-                let document = documents.current();
-                let Some(key) = layout::key(document) else {
-                    continue;
-                };
-                begun = true;
-                if selection.of_key(key).is_some() {
-                    page.push(self.entry(key, document));
-                } else {
-                    page.pass_over();
-                    passed_over += 1;
-                }
-                let place = last.get_or_insert_default();
-                place.clear();
-                place.push_str(key);
-                if page.is_full() || passed_over >= PASSED_OVER {
-                    (begun, passed_over) = (false, 0);
-                    let full = page.take(last.clone().map(Cursor));
-                    if pages.send(Ok(full)).await.is_err() {
-                        // Nobody reads any more.
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        if begun {
-            let _ = pages.send(Ok(page.take(last.map(Cursor)))).await;
-        }
-        Ok(())
+    /// An answer of the server that holds no documents where documents should be.
+    fn unreadable(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        let message = format!(
+            "an answer about the collection {} cannot be read",
+            self.collection.namespace()
+        );
+        Error::new(ErrorKind::Server, message).caused_by(error)
     }
 
-    /// Counts the keys of one prefix, which the server does on its index.
+    /// The documents of a batch, from a place in it on.
+    fn documents<'a>(
+        &self,
+        batch: &'a RawBatch,
+        from: usize,
+    ) -> Result<impl Iterator<Item = Result<&'a RawDocument>>> {
+        let items = batch.doc_slices().map_err(|error| self.unreadable(error))?;
+        Ok(items.into_iter().skip(from).map(|item| {
+            let item = item.map_err(|error| self.unreadable(error))?;
+            item.as_document()
+                .ok_or_else(|| self.unreadable("it holds something else than a document"))
+        }))
+    }
+
+    /// Counts the keys of one prefix. The command `count` looks at nothing but keys, where an aggregation would read
+    /// every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
     async fn count_prefix(&self, cache_type: CacheType) -> Result<u64> {
         let prefix = KeyRange::prefix(&format!("default:{cache_type}:"));
-        let filter = prefix.filter(None).unwrap_or_default();
-        self.collection
-            .count_documents(filter)
-            .collation(by_bytes())
-            .await
-            .map_err(|error| self.failed("count", error))
+        let mut command = doc! {
+            "count": self.collection.name(),
+            "query": prefix.filter(None).unwrap_or_default(),
+            "collation": { "locale": "simple" },
+        };
+        // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
+        if cache_type == CacheType::Extract {
+            command.insert("hint", doc! { "_id": 1 });
+        }
+        if let Some(concern) = self.collection.read_concern() {
+            let concern = serialize_to_bson(concern).map_err(|error| self.failed("count", error.into()))?;
+            command.insert("readConcern", concern);
+        }
+        let database = self.server.database();
+        let mut count = database.run_command(command);
+        if let Some(criteria) = self.collection.selection_criteria() {
+            count = count.selection_criteria(criteria.clone());
+        }
+        let answer = count.await.map_err(|error| self.failed("count", error))?;
+        integer(answer.get("n"))
+            .and_then(|records| u64::try_from(records).ok())
+            .ok_or_else(|| self.unreadable("it holds no number"))
     }
 
     /// Counts keys that may have any beginning, by looking at each.
@@ -191,6 +173,7 @@ impl MongoSource {
                 .find(filter)
                 .projection(doc! { "_id": 1 })
                 .sort(doc! { "_id": 1 })
+                .hint(by_key())
                 .collation(by_bytes())
                 .await
                 .map_err(|error| self.failed("count", error))?;
@@ -212,9 +195,161 @@ impl MongoSource {
     }
 }
 
+/// The index that every collection has. Left to choose, a server may sort every document, where it has only to follow
+/// the index.
+fn by_key() -> Hint {
+    Hint::Keys(doc! { "_id": 1 })
+}
+
 /// CursorNotFound, CursorKilled, and a cursor's session that timed out.
 fn is_cursor_gone(error: &DriverError) -> bool {
     matches!(&*error.kind, DriverErrorKind::Command(error) if matches!(error.code, 43 | 237 | 206))
+}
+
+/// Asks the server for one batch after another, range by range.
+struct Batches {
+    source: Arc<MongoSource>,
+    /// What is left to read, the first being read.
+    ranges: VecDeque<KeyRange>,
+    /// The last key that came, behind which a new cursor goes on.
+    last: Option<String>,
+    at_once: u32,
+    cursor: Option<RawBatchCursor>,
+}
+
+impl Batches {
+    /// Remembers where a batch ends. After one that was too large, a new cursor asks for fewer documents.
+    fn note(&mut self, batch: &RawBatch) -> Result<bool> {
+        let mut last = None;
+        for document in self.source.documents(batch, 0)? {
+            last = layout::key(document?).or(last);
+        }
+        let Some(last) = last else {
+            return Ok(false);
+        };
+        self.last = Some(last.to_owned());
+        if batch.as_raw_document().as_bytes().len() > TOO_LARGE && self.at_once > AT_LEAST {
+            self.at_once = (self.at_once / 2).max(AT_LEAST);
+            self.cursor = None;
+        }
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl Step for Batches {
+    type Item = RawBatch;
+    const ACTION: &'static str = "asking for the documents of a MongoDB collection";
+
+    async fn next(&mut self) -> Result<Option<RawBatch>> {
+        while let Some(range) = self.ranges.front() {
+            let cursor = match &mut self.cursor {
+                Some(cursor) => cursor,
+                None => match self
+                    .source
+                    .open(range, self.last.as_deref(), self.at_once)
+                    .await?
+                {
+                    Some(cursor) => self.cursor.insert(cursor),
+                    None => {
+                        self.ranges.pop_front();
+                        continue;
+                    }
+                },
+            };
+            match cursor.next().await {
+                Some(Ok(batch)) => match self.note(&batch) {
+                    Ok(true) => return Ok(Some(batch)),
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.cursor = None;
+                        return Err(error);
+                    }
+                },
+                Some(Err(error)) => {
+                    // The keys say where the cursor was. That the server closed one which nobody asked for a while is no
+                    // failure; of any other the reader decides whether to ask again.
+                    self.cursor = None;
+                    if !is_cursor_gone(&error) {
+                        return Err(self.source.failed("read", error));
+                    }
+                }
+                None => {
+                    self.cursor = None;
+                    self.ranges.pop_front();
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Cuts batches into pages of entries.
+struct Pages {
+    source: Arc<MongoSource>,
+    selection: Selection,
+    batches: Ahead<Batches>,
+    /// The batch that is being read, and how many of its documents were.
+    batch: Option<(RawBatch, usize)>,
+    page: PageBuilder,
+    /// Whether there was anything since the last page, be it only passed over.
+    begun: bool,
+    passed_over: u64,
+    /// The last key that was read.
+    last: Option<String>,
+}
+
+impl Pages {
+    /// Reads documents of a batch until the page is full; where the next one begins, or `None` where none is left.
+    fn fill(&mut self, batch: &RawBatch, from: usize) -> Result<Option<usize>> {
+        let source = Arc::clone(&self.source);
+        for (at, document) in source.documents(batch, from)?.enumerate() {
+            let document = document?;
+            let Some(key) = layout::key(document) else {
+                continue;
+            };
+            self.begun = true;
+            if self.selection.of_key(key).is_some() {
+                self.page.push(source.entry(key, document));
+            } else {
+                self.page.pass_over();
+                self.passed_over += 1;
+            }
+            let last = self.last.get_or_insert_default();
+            last.clear();
+            last.push_str(key);
+            if self.page.is_full() || self.passed_over >= PASSED_OVER {
+                return Ok(Some(from + at + 1));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self) -> Page {
+        (self.begun, self.passed_over) = (false, 0);
+        self.page.take(self.last.clone().map(Cursor))
+    }
+}
+
+#[async_trait]
+impl Step for Pages {
+    type Item = Page;
+    const ACTION: &'static str = "reading a MongoDB collection";
+
+    async fn next(&mut self) -> Result<Option<Page>> {
+        loop {
+            if let Some((batch, from)) = self.batch.take()
+                && let Some(next) = self.fill(&batch, from)?
+            {
+                self.batch = Some((batch, next));
+                return Ok(Some(self.take()));
+            }
+            match self.batches.next().await? {
+                Some(batch) => self.batch = Some((batch, 0)),
+                None => return Ok(self.begun.then(|| self.take())),
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -224,6 +359,7 @@ impl Source for MongoSource {
         let (from_files, of_questions): (Vec<CacheType>, Vec<CacheType>) = selection
             .types()
             .partition(|cache_type| cache_type.is_from_files());
+        // One after another: asked at once, they would stand in each other's way.
         for cache_type in from_files {
             let records = self.count_prefix(cache_type).await?;
             count.by_type.insert(cache_type, records);
@@ -235,27 +371,26 @@ impl Source for MongoSource {
     }
 
     fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        let selection = selection.clone();
-        // One page is on its way while the next is read.
-        let (sender, receiver) = mpsc::channel(1);
-        let failed = sender.clone();
-        let reading = tokio::spawn(async move {
-            if let Err(error) = self.send_pages(&selection, limit, from, &sender).await {
-                let _ = sender.send(Err(error)).await;
-            }
-        });
-        // A panic must not look like the end of the pages.
-        tokio::spawn(async move {
-            if let Err(error) = reading.await {
-                let error =
-                    Error::new(ErrorKind::Internal, "reading a MongoDB collection panicked").caused_by(error);
-                let _ = failed.send(Err(error)).await;
-            }
-        });
-        stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|page| (page, receiver))
-        })
-        .boxed()
+        let at_once = u32::try_from(limit.records.get()).unwrap_or(AT_ONCE).min(AT_ONCE);
+        let last = from.map(|Cursor(key)| key);
+        let batches = Batches {
+            source: Arc::clone(&self),
+            ranges: layout::ranges(selection).into(),
+            last: last.clone(),
+            at_once,
+            cursor: None,
+        };
+        let pages = Pages {
+            source: self,
+            selection: selection.clone(),
+            batches: Ahead::new(batches),
+            batch: None,
+            page: PageBuilder::new(limit),
+            begun: false,
+            passed_over: 0,
+            last,
+        };
+        Ahead::new(pages).into_stream()
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
