@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
 };
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     connection::Phase,
@@ -18,7 +18,10 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     record::Selection,
-    storage::{Cursor, Page, PageBuilder, PageLimit},
+    storage::{
+        Cursor, Page, PageBuilder, PageLimit,
+        ahead::{Ahead, Step},
+    },
 };
 
 /// The most rows of one request in the order of keys.
@@ -40,19 +43,12 @@ const PLACE: usize = 8;
 /// A workspace is read along the heap if it has at least one row in so many of the table.
 const LEAST_SHARE: f64 = 4.0;
 
-/// A scan under way: where it is, and what was read and is in no page yet.
-pub(super) struct Scan {
+/// Reads chunk after chunk.
+struct Chunks {
     source: Arc<PgSource>,
     selection: Selection,
     /// What to read next, once that is known.
     next: Next,
-    /// Behind the last row that became a record.
-    position: Position,
-    rows: std::vec::IntoIter<Row>,
-    /// What is read next, under way while these rows become records. A failed request is made again when it is asked
-    /// for again, and not before.
-    ahead: Option<AbortOnDropHandle<Result<Chunk>>>,
-    page: PageBuilder,
     size: ChunkSize,
 }
 
@@ -71,6 +67,49 @@ struct Chunk {
     size: ChunkSize,
 }
 
+#[async_trait]
+impl Step for Chunks {
+    /// With the position before it.
+    type Item = (Position, Chunk);
+    const ACTION: &'static str = "reading from PostgreSQL";
+
+    async fn next(&mut self) -> Result<Option<(Position, Chunk)>> {
+        let Some(schema) = self.source.schema().await? else {
+            return Ok(None);
+        };
+        let from = match &self.next {
+            Next::Start(cursor) => self.source.start(&schema, cursor.as_ref()).await?,
+            Next::At(position) => position.clone(),
+            Next::End => return Ok(None),
+        };
+        let chunk = match &from {
+            Position::Heap(from) => {
+                let reading = self.source.read_heap(&schema, &self.selection, *from, self.size);
+                reading.await?
+            }
+            Position::Keys(from) => {
+                let reading = self
+                    .source
+                    .read_keys(&schema, &self.selection, from.clone(), self.size);
+                reading.await?
+            }
+        };
+        self.size = chunk.size;
+        self.next = chunk.next.clone().map_or(Next::End, Next::At);
+        Ok(Some((from, chunk)))
+    }
+}
+
+/// Cuts chunks into pages. While the rows of one chunk become records, the next one is on its way.
+pub(super) struct Scan {
+    source: Arc<PgSource>,
+    chunks: Ahead<Chunks>,
+    /// Behind the last row that became a record.
+    position: Position,
+    rows: std::vec::IntoIter<Row>,
+    page: PageBuilder,
+}
+
 impl Scan {
     pub(super) fn new(
         source: Arc<PgSource>,
@@ -78,23 +117,23 @@ impl Scan {
         limit: PageLimit,
         from: Option<Cursor>,
     ) -> Self {
-        Self {
-            source,
+        let chunks = Chunks {
+            source: Arc::clone(&source),
             selection: selection.clone(),
             next: Next::Start(from),
-            rows: Vec::new().into_iter(),
-            position: Position::ALL_KEYS,
-            ahead: None,
-            page: PageBuilder::new(limit),
             size: ChunkSize::new(limit),
+        };
+        Self {
+            source,
+            chunks: Ahead::new(chunks),
+            position: Position::ALL_KEYS,
+            rows: Vec::new().into_iter(),
+            page: PageBuilder::new(limit),
         }
     }
 
     /// The next page; `None` at the end. After an error it may be called again, and goes on where it failed.
     pub(super) async fn next_page(&mut self) -> Result<Option<Page>> {
-        let Some(schema) = self.source.schema().await? else {
-            return Ok(None);
-        };
         loop {
             for row in self.rows.by_ref() {
                 let failed = |error| self.source.server().failed(Phase::Reading, "read records", error);
@@ -104,52 +143,23 @@ impl Scan {
                     return Ok(Some(self.take_page()));
                 }
             }
-            let from = match &self.next {
-                Next::Start(cursor) => self.source.start(&schema, cursor.as_ref()).await?,
-                Next::At(position) => position.clone(),
-                Next::End => return Ok((!self.page.is_empty()).then(|| self.take_page())),
-            };
-            let chunk = match &mut self.ahead {
-                Some(ahead) => ahead.await,
-                None => self.read_ahead(&schema, from.clone()).await,
-            };
-            self.ahead = None;
-            let chunk = chunk.map_err(|error| {
-                Error::new(ErrorKind::Internal, "reading from PostgreSQL panicked").caused_by(error)
-            })??;
-            self.size = chunk.size;
-            self.next = match chunk.next {
-                Some(next) => {
-                    self.ahead = Some(self.read_ahead(&schema, next.clone()));
-                    Next::At(next)
-                }
-                None => Next::End,
+            let Some((from, chunk)) = self.chunks.next().await? else {
+                return Ok((!self.page.is_empty()).then(|| self.take_page()));
             };
             self.position = from;
-            if let Next::At(next) = &self.next
-                && chunk.rows.is_empty()
-            {
+            match chunk.next {
                 // Nobody waits for a page while the scan goes over what is another workspace's.
-                self.position = next.clone();
-                return Ok(Some(self.take_page()));
+                Some(next) if chunk.rows.is_empty() => {
+                    self.position = next;
+                    return Ok(Some(self.take_page()));
+                }
+                _ => self.rows = chunk.rows.into_iter(),
             }
-            self.rows = chunk.rows.into_iter();
         }
     }
 
     fn take_page(&mut self) -> Page {
         self.page.take(Some(self.position.to_cursor()))
-    }
-
-    fn read_ahead(&self, schema: &Arc<Schema>, from: Position) -> AbortOnDropHandle<Result<Chunk>> {
-        let (source, schema) = (Arc::clone(&self.source), Arc::clone(schema));
-        let (selection, size) = (self.selection.clone(), self.size);
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            match from {
-                Position::Heap(from) => source.read_heap(&schema, &selection, from, size).await,
-                Position::Keys(from) => source.read_keys(&schema, &selection, from, size).await,
-            }
-        }))
     }
 }
 
