@@ -11,7 +11,7 @@ use futures::StreamExt;
 use crate::{
     config::{BatchLimit, OnConflict, VerifyLevel, WorkspacePair},
     error::{Result, Side},
-    pipeline::PAGE_BYTES,
+    pipeline::{LEAST_AHEAD, PAGE_BYTES},
     record::{CacheKey, KeyDigest, Record, Selection, compare},
     report::{Difference, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},
     retry::{Purpose, Retrier},
@@ -192,6 +192,7 @@ impl Comparison<'_> {
             // What is looked up at once is held twice.
             records: self.batch.records.min(const { NonZeroUsize::new(1000).unwrap() }),
             bytes: self.batch.bytes.min(PAGE_BYTES),
+            ahead: LEAST_AHEAD,
         }
     }
 

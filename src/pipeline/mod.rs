@@ -80,6 +80,19 @@ pub struct Move<'a> {
 /// The most that a page holds: a page is the smallest piece that is read, and several are in memory at a time.
 pub(crate) const PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 
+/// What all that was read and is not written yet may hold, about: small batches leave more of it to the source.
+const UNWRITTEN_BYTES: usize = 8 << 20;
+
+/// The least that a source may have on its way.
+pub(crate) const LEAST_AHEAD: NonZeroUsize = NonZeroUsize::new(2 << 20).unwrap();
+
+/// What a source may have on its way, beside batches of this size.
+fn ahead(batch: NonZeroUsize, concurrency: NonZeroUsize) -> NonZeroUsize {
+    let batches = batch.get().saturating_mul(concurrency.get() + 1);
+    let left = NonZeroUsize::new(UNWRITTEN_BYTES.saturating_sub(batches));
+    left.map_or(LEAST_AHEAD, |left| left.max(LEAST_AHEAD))
+}
+
 /// Moves one workspace. What happened is in the ledger, also when this fails.
 ///
 /// # Errors
@@ -92,6 +105,7 @@ pub async fn run(job: Move<'_>) -> Result<Option<StopReason>> {
     let limit = PageLimit {
         records: job.batch.records,
         bytes: job.batch.bytes.min(PAGE_BYTES),
+        ahead: ahead(job.batch.bytes, job.concurrency),
     };
     // Ends the reading, be it for a signal or for a batch that failed; batches under way are finished.
     let enough = CancellationToken::new();

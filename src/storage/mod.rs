@@ -199,6 +199,8 @@ pub struct PageLimit {
     pub records: NonZeroUsize,
     /// Bytes of keys and values.
     pub bytes: NonZeroUsize,
+    /// Bytes that a source may have on their way at once, behind the pages: more of them spare a server requests.
+    pub ahead: NonZeroUsize,
 }
 
 /// A piece of a scan.
@@ -208,7 +210,8 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// How many entries were read and are not selected.
     pub passed_over: u64,
-    /// Where to go on after this page; `None` where the storage has no order to go on in.
+    /// Where to go on after this page; `None` where no later scan could: in a storage without an order, and between two
+    /// such places of others.
     pub cursor: Option<Cursor>,
     /// What is missing behind this page, which is then the last one, for a source that was to be salvaged.
     pub damage: Option<String>,

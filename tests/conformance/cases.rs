@@ -34,6 +34,7 @@ pub fn pages_of(records: usize) -> PageLimit {
     PageLimit {
         records: number(records),
         bytes: number(64 * MEGABYTE),
+        ahead: number(2 * MEGABYTE),
     }
 }
 
@@ -187,10 +188,9 @@ pub async fn a_scan_goes_on_at_every_cursor(place: Place) {
     for size in [1, 3, 7] {
         let pages = scan(&source, &Selection::default(), pages_of(size), None).await;
         for (at, page) in pages.iter().enumerate() {
+            // A storage without an order has cursors nowhere, another at some pages.
             let Some(cursor) = page.cursor.clone() else {
-                // A storage without an order has cursors nowhere.
-                assert!(pages.iter().all(|page| page.cursor.is_none()));
-                return;
+                continue;
             };
             let rest = scan(&source, &Selection::default(), pages_of(size), Some(cursor)).await;
             let mut seen = keys_of(&pages[..=at]);
@@ -261,6 +261,7 @@ pub async fn a_page_goes_beyond_its_bytes_by_one_record_at_most(place: Place) {
     let limit = PageLimit {
         records: number(1000),
         bytes: number(2 * MEGABYTE),
+        ahead: number(2 * MEGABYTE),
     };
     let pages = scan(&source, &Selection::default(), limit, None).await;
     for page in &pages {

@@ -6,14 +6,15 @@
 //! any order by key is a random one.
 //!
 //! * **One number for all shards.** A position is a number: up to it everything was read, in every shard of every index
-//!   behind the name. What shares a number stands in different shards, and is never parted by the end of a page.
+//!   behind the name.
 //! * **A view** (a point in time) holds still what is read: no document comes twice because somebody changed it
 //!   meanwhile. It is of the primaries, since a replica may show less than was seen before. When the server loses it, as
 //!   when it is started again, a new one is taken and read on from the position; what was changed in between may then
 //!   come a second time.
-//! * **Windows.** A window is a range of numbers, read by one request whatever became of the others; two are under way
-//!   at once. Their width follows from how many bytes the last ones had. A window that holds more than one answer may
-//!   is read in parts.
+//! * **Windows.** A window is a range of some thousand numbers. Within it, documents are read as they lie on the disk
+//!   (`_shard_doc`): those that are neighbours there are decompressed together, and in the order of numbers they are no
+//!   neighbours where several writers filled several segments at once. So there is a position only at a window's end.
+//! * **Lanes.** The two halves of a window are read at the same time, so that the server works on two cores.
 //! * **The position outlives the process.** A document that was not read has a higher number, and if it is changed a
 //!   still higher one, also after a replica has become the primary: it fills its gaps and counts on. An index that was
 //!   deleted and made anew counts from 0, so a position names the indices by their UUIDs, and is refused where they are
@@ -23,7 +24,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -31,6 +32,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{FutureExt, future::select_all};
 use opensearch::http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
@@ -43,15 +45,12 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{CacheKey, CacheType, Fields, Record, Selection},
+    record::{CacheKey, CacheType, Fields, KeyDigest, Record, Selection},
     storage::{Cursor, Entry, Page, PageBuilder, PageLimit},
 };
 
 /// How long the server keeps a view that nobody asks for.
 const KEEP_ALIVE: &str = "5m";
-
-/// How large an answer should be. Twice as large ones would cost the server a tenth less, and ten megabytes of memory in all.
-const ANSWER_BYTES: usize = 1 << 20;
 
 /// How large an answer with several documents may be. A larger one is asked for in parts.
 const MOST_ANSWER_BYTES: u64 = 8 << 20;
@@ -59,14 +58,17 @@ const MOST_ANSWER_BYTES: u64 = 8 << 20;
 /// How many documents an answer holds at most (`index.max_result_window`, as a rule).
 const MOST_DOCUMENTS: usize = 10_000;
 
-/// How many numbers the first windows have, before it is known how large documents are.
-const FIRST_WIDTH: i64 = 64;
+/// How many documents the first answers hold, before it is known how large they are.
+const FIRST_AT_ONCE: usize = 64;
+
+/// How many documents a window should hold at most: what is read again when the program is killed.
+const WINDOW_DOCUMENTS: usize = 10_000;
+
+/// How many pages of documents a window should hold at most.
+const WINDOW_PAGES: usize = 10;
 
 /// How many numbers a window has at most: where most of them are those of documents that were written again since.
 const MOST_WIDTH: i64 = 1 << 20;
-
-/// How many windows are read at once.
-const WINDOWS: usize = 2;
 
 /// The number before the first one.
 const BEFORE_ALL: i64 = -1;
@@ -118,7 +120,8 @@ pub(super) enum Want {
 /// A document that was read.
 #[derive(Debug)]
 pub(super) struct Document {
-    seq_no: i64,
+    /// What tells it from every other version of every document.
+    version: KeyDigest,
     /// Its type, where it is selected.
     pub(super) selected: Option<CacheType>,
     /// What it holds, where it is selected and that was wanted.
@@ -151,15 +154,43 @@ impl Window {
 
 /// How wide the next window is to be.
 #[derive(Clone, Copy, Debug)]
-struct Width(i64);
+struct Width {
+    numbers: i64,
+    /// How many documents a window should hold.
+    documents: usize,
+}
 
 impl Width {
-    /// Learns from a window how many numbers fill an answer. One window is no proof: it changes fourfold at most.
-    fn learn(&mut self, window: Window, bytes: usize) {
-        let bytes = i64::try_from(bytes.max(1)).unwrap_or(i64::MAX);
-        let fills = window.width().saturating_mul(ANSWER_BYTES as i64) / bytes;
-        let most = self.0.saturating_mul(4).min(MOST_WIDTH);
-        self.0 = fills.clamp((self.0 / 4).max(1), most);
+    fn new(documents: usize) -> Self {
+        Self {
+            numbers: i64::try_from(documents).unwrap_or(MOST_WIDTH),
+            documents,
+        }
+    }
+
+    /// Learns from a window how many numbers hold the documents for one. One window is no proof: it changes fourfold at
+    /// most.
+    fn learn(&mut self, window: Window, found: usize) {
+        let wanted = self.documents as f64 * window.width() as f64 / found.max(1) as f64;
+        let most = self.numbers.saturating_mul(4).min(MOST_WIDTH);
+        self.numbers = (wanted as i64).clamp((self.numbers / 4).max(1), most);
+    }
+}
+
+/// How many documents the next answer is to hold.
+#[derive(Clone, Copy, Debug)]
+struct AtOnce {
+    documents: usize,
+    /// How large an answer should be.
+    bytes: usize,
+}
+
+impl AtOnce {
+    /// Learns from an answer how large documents are. One answer is no proof: it changes fourfold at most.
+    fn learn(&mut self, found: usize, bytes: usize) {
+        let average = bytes / found.max(1) + 1;
+        let most = self.documents.saturating_mul(4).min(MOST_DOCUMENTS);
+        self.documents = (self.bytes / average).clamp((self.documents / 4).max(1), most);
     }
 }
 
@@ -226,19 +257,30 @@ struct Hits<'a, S> {
 struct Hit<'a, S> {
     #[serde(rename = "_id", borrow)]
     id: Cow<'a, str>,
+    #[serde(rename = "_seq_no", default)]
+    seq_no: i64,
     #[serde(rename = "_source", default = "Option::default")]
     source: Option<S>,
     sort: [i64; 1],
 }
 
-/// The part of a window that an answer covers.
+/// What an answer held.
 #[derive(Debug)]
 struct Part {
     documents: Vec<Document>,
-    /// Up to which number nothing is missing.
-    to: i64,
+    /// The place of the last one on the disk, where there may be more behind it.
+    more_behind: Option<i64>,
     /// The size of the answer.
     bytes: usize,
+}
+
+/// A part of a window, which is read answer by answer.
+struct Lane {
+    window: Window,
+    /// The last place on the disk that was read.
+    after: Option<i64>,
+    /// The next answer, on its way. `None` after an error.
+    reading: Option<AbortOnDropHandle<Result<Part, Failure>>>,
 }
 
 /// Why a window could not be read.
@@ -263,46 +305,94 @@ pub(super) struct Reading {
     view: Option<Arc<View>>,
     /// Up to where everything was given.
     position: i64,
-    /// Up to where windows are under way.
-    ahead: i64,
+    /// What is being read behind it, and what is left of that.
+    window: Window,
+    lanes: Vec<Lane>,
+    /// What was given of the window: a new view begins it anew.
+    given: HashSet<KeyDigest>,
     width: Width,
-    windows: VecDeque<(Window, AbortOnDropHandle<Result<Part, Failure>>)>,
+    at_once: AtOnce,
     /// How many requests in a row have failed.
     failed: u32,
 }
 
 impl Reading {
-    pub(super) fn new(source: Arc<OpenSearchSource>, selection: Selection, want: Want) -> Self {
+    /// Reads the documents that are selected, for pages of this size.
+    fn documents(source: Arc<OpenSearchSource>, selection: Selection, limit: PageLimit) -> Self {
+        let window = limit
+            .records
+            .get()
+            .saturating_mul(WINDOW_PAGES)
+            .min(WINDOW_DOCUMENTS);
+        let at_once = AtOnce {
+            documents: FIRST_AT_ONCE,
+            bytes: limit.ahead.get() / 2,
+        };
+        Self::new(source, selection, Want::Documents, window, at_once)
+    }
+
+    /// Reads all keys.
+    pub(super) fn keys(source: Arc<OpenSearchSource>, selection: Selection) -> Self {
+        let at_once = AtOnce {
+            documents: MOST_DOCUMENTS,
+            bytes: MOST_ANSWER_BYTES as usize,
+        };
+        Self::new(source, selection, Want::Keys, WINDOW_DOCUMENTS, at_once)
+    }
+
+    fn new(
+        source: Arc<OpenSearchSource>,
+        selection: Selection,
+        want: Want,
+        window: usize,
+        at_once: AtOnce,
+    ) -> Self {
         Self {
             source,
             selection,
             want,
             view: None,
             position: BEFORE_ALL,
-            ahead: BEFORE_ALL,
-            width: Width(FIRST_WIDTH),
-            windows: VecDeque::new(),
+            window: Window {
+                after: BEFORE_ALL,
+                to: BEFORE_ALL,
+            },
+            lanes: Vec::new(),
+            given: HashSet::new(),
+            width: Width::new(window),
+            at_once,
             failed: 0,
         }
     }
 
-    /// The next documents, in the order of their numbers; those of one number are not parted. `None` at the end. There
-    /// may be none in a piece.
+    /// Whether everything that was given stands up to the position.
+    fn is_at_position(&self) -> bool {
+        self.given.is_empty()
+    }
+
+    /// The next documents. `None` at the end. There may be none in a piece.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Document>>> {
         let read = self.read_next().await;
         match &read {
             Ok(_) => self.failed = 0,
             Err(_) => {
                 // What is under way may have failed for the same reason; it is asked for anew when somebody asks again.
-                self.windows.clear();
+                for lane in &mut self.lanes {
+                    lane.reading = None;
+                }
                 self.failed += 1;
                 if self.failed > 1 {
                     // Perhaps the node that has the view is gone.
-                    self.view = None;
+                    self.drop_view();
                 }
             }
         }
         read
+    }
+
+    fn drop_view(&mut self) {
+        self.view = None;
+        self.lanes.clear();
     }
 
     async fn read_next(&mut self) -> Result<Option<Vec<Document>>> {
@@ -313,46 +403,42 @@ impl Reading {
                 None => return Ok(None),
             },
         };
-        loop {
-            self.begin_windows(&view);
-            let Some((window, reading)) = self.windows.front_mut() else {
+        if self.lanes.is_empty() {
+            if self.position >= view.end {
                 view.close().await;
                 return Ok(None);
-            };
-            let window = *window;
-            // Nothing of it is lost should nobody wait for the answer any more: it stays where it is.
-            let read = reading.await;
-            self.windows.pop_front();
+            }
+            self.begin_window(view.end);
+        }
+        loop {
+            let unread = self.lanes.iter().map(|lane| lane.reading.is_none());
+            for at in unread
+                .enumerate()
+                .filter_map(|(at, unread)| unread.then_some(at))
+                .collect::<Vec<_>>()
+            {
+                self.ask(&view, at);
+            }
+            let waiting = self.lanes.iter_mut().enumerate().filter_map(|(at, lane)| {
+                let reading = lane.reading.as_mut()?;
+                Some(reading.map(move |read| (at, read)))
+            });
+            // Nothing of it is lost should nobody wait for the answers any more: they stay where they are.
+            let ((at, read), _, _) = select_all(waiting).await;
+            self.lanes[at].reading = None;
             let read = read.map_err(|error| {
                 let message = format!("reading the index {} panicked", self.source.index);
                 Error::new(ErrorKind::Internal, message).caused_by(error)
             })?;
             match read {
-                Ok(part) => {
-                    self.width.learn(
-                        Window {
-                            to: part.to,
-                            ..window
-                        },
-                        part.bytes,
-                    );
-                    if part.to < window.to {
-                        let after = part.to;
-                        self.begin(&view, Window { after, ..window });
-                    }
-                    self.position = part.to;
-                    return Ok(Some(part.documents));
-                }
+                Ok(part) => return Ok(Some(self.take(&view, at, part))),
                 Err(Failure::Other(error))
-                    if error.kind() == ErrorKind::RequestTooLarge && window.width() > 1 =>
+                    if error.kind() == ErrorKind::RequestTooLarge && self.at_once.documents > 1 =>
                 {
-                    let [first, second] = window.halves();
-                    self.width.0 = self.width.0.min(first.width());
-                    self.begin(&view, second);
-                    self.begin(&view, first);
+                    self.at_once.documents /= 2;
                 }
                 Err(Failure::ViewLost(error)) => {
-                    self.view = None;
+                    self.drop_view();
                     return Err(error);
                 }
                 Err(Failure::Other(error)) => return Err(error),
@@ -360,34 +446,54 @@ impl Reading {
         }
     }
 
-    /// Begins to read windows until enough are under way.
-    fn begin_windows(&mut self, view: &Arc<View>) {
-        if self.windows.is_empty() {
-            self.ahead = self.position;
-        }
-        while self.windows.len() < WINDOWS && self.ahead < view.end {
-            let window = Window {
-                after: self.ahead,
-                to: self.ahead.saturating_add(self.width.0).min(view.end),
-            };
-            self.ahead = window.to;
-            let reading = self.spawn(view, window);
-            self.windows.push_back((window, reading));
-        }
+    fn begin_window(&mut self, end: i64) {
+        let after = self.position;
+        self.window = Window {
+            after,
+            to: after.saturating_add(self.width.numbers).min(end),
+        };
+        let halves = self.window.halves().into_iter();
+        let lanes = halves.filter(|half| half.width() > 0).map(|window| Lane {
+            window,
+            after: None,
+            reading: None,
+        });
+        self.lanes = lanes.collect();
     }
 
-    /// Begins to read a window that stands before all others.
-    fn begin(&mut self, view: &Arc<View>, window: Window) {
-        let reading = self.spawn(view, window);
-        self.windows.push_front((window, reading));
-    }
-
-    fn spawn(&self, view: &Arc<View>, window: Window) -> AbortOnDropHandle<Result<Part, Failure>> {
+    /// Asks for the next answer of a lane.
+    fn ask(&mut self, view: &Arc<View>, at: usize) {
+        let lane = &mut self.lanes[at];
         let (source, view) = (Arc::clone(&self.source), Arc::clone(view));
         let (selection, want) = (self.selection.clone(), self.want);
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            source.read_window(&view, window, &selection, want).await
-        }))
+        let (window, after, at_once) = (lane.window, lane.after, self.at_once.documents);
+        lane.reading = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            source
+                .read_part(&view, window, after, at_once, &selection, want)
+                .await
+        })));
+    }
+
+    /// Takes the answer of a lane, and asks for the next one.
+    fn take(&mut self, view: &Arc<View>, at: usize, part: Part) -> Vec<Document> {
+        self.at_once.learn(part.documents.len(), part.bytes);
+        let mut documents = part.documents;
+        documents.retain(|document| self.given.insert(document.version));
+        match part.more_behind {
+            Some(place) => {
+                self.lanes[at].after = Some(place);
+                self.ask(view, at);
+            }
+            None => {
+                self.lanes.remove(at);
+            }
+        }
+        if self.lanes.is_empty() {
+            self.position = self.window.to;
+            self.width.learn(self.window, self.given.len());
+            self.given.clear();
+        }
+        documents
     }
 }
 
@@ -463,42 +569,49 @@ impl OpenSearchSource {
     /// The highest number in a view.
     async fn last_number(&self, view: &View) -> Result<i64> {
         let what = format!("look at the index {}", self.index);
+        // An index into which nobody has written yet does not know of any.
         let body = json!({
             "size": 1,
             "track_total_hits": false,
             "pit": {"id": view.id, "keep_alive": KEEP_ALIVE},
             "_source": false,
-            "sort": by_number("desc"),
+            "sort": [{"_seq_no": {"order": "desc", "unmapped_type": "long"}}],
         });
         let body = self.search("/_search", &what, &body).await?;
         let found: Found<'_, &RawValue> = self.client.parse(&what, &body)?;
         Ok(found.hits.hits.first().map_or(BEFORE_ALL, |hit| hit.sort[0]))
     }
 
-    /// Reads a window, or as much of it as one answer holds.
-    async fn read_window(
+    /// Reads so many documents of a window, behind a place on the disk.
+    async fn read_part(
         &self,
         view: &View,
         window: Window,
+        after: Option<i64>,
+        at_once: usize,
         selection: &Selection,
         want: Want,
     ) -> Result<Part, Failure> {
         let range = json!({"range": {"_seq_no": {"gt": window.after, "lte": window.to}}});
         let conditions: Vec<&serde_json::Value> = [&range].into_iter().chain(&view.filter).collect();
-        let body = json!({
-            "size": MOST_DOCUMENTS,
+        let mut body = json!({
+            "size": at_once,
             "track_total_hits": false,
             "pit": {"id": view.id, "keep_alive": KEEP_ALIVE},
             "_source": want == Want::Documents,
+            "seq_no_primary_term": true,
             "query": {"bool": {"filter": conditions}},
-            "sort": by_number("asc"),
+            "sort": [{"_shard_doc": "asc"}],
         });
+        if let Some(after) = after {
+            body["search_after"] = json!([after]);
+        }
         let what = format!("read documents of the index {}", self.index);
         let query = [("allow_partial_search_results", "false")];
         let mut request = Request::new(Method::Post, "/_search", what)
             .query(&query)
             .json(&body);
-        if window.width() > 1 {
+        if at_once > 1 {
             request = request.at_most(MOST_ANSWER_BYTES);
         }
         let answer = self.client.send(&request).await?;
@@ -512,7 +625,7 @@ impl OpenSearchSource {
             return Err(Failure::ViewLost(Error::new(ErrorKind::Busy, message)));
         }
         let body = self.client.success(&request, answer)?.body;
-        self.part(&body, window, selection, want, &request.what)
+        self.part(&body, at_once, selection, want, &request.what)
             .map_err(Failure::Other)
     }
 
@@ -520,7 +633,7 @@ impl OpenSearchSource {
     fn part(
         &self,
         body: &[u8],
-        window: Window,
+        at_once: usize,
         selection: &Selection,
         want: Want,
         what: &str,
@@ -544,35 +657,30 @@ impl OpenSearchSource {
                 })
             }
         };
-        let mut documents = hits?;
-        let to = end_of(&mut documents, MOST_DOCUMENTS, window);
-        if to == window.after {
-            let message = format!(
-                "cannot {what} at {}: more than {MOST_DOCUMENTS} shards",
-                self.client.host()
-            );
-            return Err(Error::new(ErrorKind::Server, message));
-        }
+        let (documents, last) = hits?;
         Ok(Part {
+            more_behind: last.filter(|_| documents.len() >= at_once),
             documents,
-            to,
             bytes: body.len(),
         })
     }
 
-    /// The documents of an answer. `push` adds the value of one, and says whether that is sure to be a record's.
+    /// The documents of an answer, and the place of the last one. `push` adds the value of one, and says whether that is sure to be a record's.
     fn hits<S>(
         &self,
         found: Found<'_, S>,
         selection: &Selection,
         want: Want,
         push: impl Fn(&mut Vec<u8>, &str, S) -> bool,
-    ) -> Result<Vec<Document>> {
+    ) -> Result<(Vec<Document>, Option<i64>)> {
         let mut documents = Vec::with_capacity(found.hits.hits.len());
+        let mut last = None;
         // Each value gets memory of its own, so that none keeps the others of its answer: what batches hold in all is
         // the less by a tenth, and copying takes no time that could be measured.
         let mut value = Vec::new();
         for hit in found.hits.hits {
+            last = Some(hit.sort[0]);
+            let version = KeyDigest::of(&format!("{} {}", hit.seq_no, hit.id));
             let selected = selection.of_key(&hit.id);
             let mut entry = None;
             if selected.is_some() && want == Want::Documents {
@@ -592,12 +700,12 @@ impl OpenSearchSource {
                 });
             }
             documents.push(Document {
-                seq_no: hit.sort[0],
+                version,
                 selected,
                 entry,
             });
         }
-        Ok(documents)
+        Ok((documents, last))
     }
 
     /// A query for what is selected, where it pays.
@@ -616,26 +724,9 @@ impl OpenSearchSource {
     }
 }
 
-/// Up to which number an answer of at most so many documents covers its window. The documents above it are taken out.
-fn end_of(documents: &mut Vec<Document>, most: usize, window: Window) -> i64 {
-    match documents.last().map(|document| document.seq_no) {
-        // Other documents of the last number, in other shards, may have had no room.
-        Some(last) if documents.len() >= most => {
-            documents.retain(|document| document.seq_no < last);
-            last - 1
-        }
-        _ => window.to,
-    }
-}
-
 /// Whether the answer is that there is no such index.
 fn is_missing(answer: &Answer) -> bool {
     answer.status == 404 && answer.cause().is("index_not_found_exception")
-}
-
-/// In the order of numbers. An index into which nobody has written yet does not know of any.
-fn by_number(order: &str) -> serde_json::Value {
-    json!([{"_seq_no": {"order": order, "unmapped_type": "long"}}])
 }
 
 /// Reads an index in pages. After an error it may be asked again, and then goes on where it failed.
@@ -649,9 +740,9 @@ pub(super) struct Scan {
     /// What was read and is in no page yet.
     documents: VecDeque<Document>,
     page: PageBuilder,
-    /// The number of the last document in a page, and whether it is in one that was given.
-    seq_no: i64,
-    is_given: bool,
+    /// Up to where everything is in pages that were given, and whether something behind it is in the next one.
+    position: i64,
+    begun: bool,
 }
 
 impl Scan {
@@ -662,14 +753,14 @@ impl Scan {
         from: Option<Cursor>,
     ) -> Self {
         Self {
-            reading: Reading::new(Arc::clone(&source), selection, Want::Documents),
+            reading: Reading::documents(Arc::clone(&source), selection, limit),
             source,
             start: from,
             indices: None,
             documents: VecDeque::new(),
             page: PageBuilder::new(limit),
-            seq_no: BEFORE_ALL,
-            is_given: true,
+            position: BEFORE_ALL,
+            begun: false,
         }
     }
 
@@ -681,49 +772,45 @@ impl Scan {
             };
             if let Some(cursor) = self.start.take() {
                 let position = Position::from_cursor(&cursor, &self.source.index, &indices)?;
-                self.seq_no = position.seq_no;
+                self.position = position.seq_no;
                 self.reading.position = position.seq_no;
             }
             self.indices = Some(indices);
         }
         loop {
             while let Some(document) = self.documents.pop_front() {
+                self.begun = true;
                 match document.entry {
                     Some(entry) => self.page.push(entry),
                     None => self.page.pass_over(),
                 }
-                self.seq_no = document.seq_no;
-                self.is_given = false;
-                let is_last_of_number = self
-                    .documents
-                    .front()
-                    .is_none_or(|next| next.seq_no != document.seq_no);
-                if self.page.is_full() && is_last_of_number {
+                if self.page.is_full() {
                     return Ok(Some(self.take_page()));
                 }
             }
-            if self.seq_no < self.reading.position {
-                self.seq_no = self.reading.position;
-                self.is_given = false;
-            }
-            // Nobody waits for a page while thousands of documents are passed over.
-            if self.page.is_empty() && !self.is_given {
+            // A window's end is a place to go on from; and nobody waits for a page while thousands of documents are
+            // passed over.
+            let at_end_of_window = self.position < self.reading.position && self.reading.is_at_position();
+            if at_end_of_window || (self.begun && self.page.is_empty()) {
                 return Ok(Some(self.take_page()));
             }
             match self.reading.next().await? {
                 Some(documents) => self.documents = documents.into(),
-                None => return Ok((!self.is_given).then(|| self.take_page())),
+                None => return Ok(self.begun.then(|| self.take_page())),
             }
         }
     }
 
     fn take_page(&mut self) -> Page {
-        self.is_given = true;
-        let cursor = Position {
-            indices: self.indices.clone().unwrap_or_default(),
-            seq_no: self.seq_no,
-        };
-        self.page.take(Some(cursor.to_cursor()))
+        self.begun = false;
+        let cursor = (self.documents.is_empty() && self.reading.is_at_position()).then(|| {
+            self.position = self.reading.position;
+            Position {
+                indices: self.indices.clone().unwrap_or_default(),
+                seq_no: self.position,
+            }
+        });
+        self.page.take(cursor.map(|position| position.to_cursor()))
     }
 }
 
@@ -731,38 +818,9 @@ impl Scan {
 mod tests {
     use super::*;
 
-    fn documents(numbers: &[i64]) -> Vec<Document> {
-        let document = |seq_no: &i64| Document {
-            seq_no: *seq_no,
-            selected: None,
-            entry: None,
-        };
-        numbers.iter().map(document).collect()
-    }
-
-    #[test]
-    fn an_answer_that_is_not_full_covers_its_window() {
-        let window = Window { after: 3, to: 90 };
-        let mut found = documents(&[4, 4, 17]);
-        assert_eq!(end_of(&mut found, 4, window), 90);
-        assert_eq!(found.len(), 3);
-        assert_eq!(end_of(&mut documents(&[]), 4, window), 90);
-    }
-
-    #[test]
-    fn a_full_answer_ends_before_its_last_number_of_which_there_may_be_more() {
-        let window = Window { after: 3, to: 90 };
-        let mut found = documents(&[4, 5, 17, 17]);
-        assert_eq!(end_of(&mut found, 4, window), 16);
-        let left: Vec<i64> = found.iter().map(|document| document.seq_no).collect();
-        assert_eq!(left, [4, 5]);
-        // Nothing but one number: no end at all.
-        assert_eq!(end_of(&mut documents(&[4, 4, 4, 4]), 4, window), window.after);
-    }
-
     #[test]
     fn halves_cover_a_window_without_a_gap() {
-        for width in 2..9 {
+        for width in 1..9 {
             let window = Window {
                 after: -1,
                 to: -1 + width,
@@ -770,36 +828,47 @@ mod tests {
             let [first, second] = window.halves();
             assert_eq!((first.after, second.to), (window.after, window.to));
             assert_eq!(first.to, second.after);
-            assert!(first.width() > 0 && second.width() > 0);
+            assert!(first.width() >= 0 && second.width() > 0);
         }
     }
 
     #[test]
-    fn windows_get_as_wide_as_an_answer_wants_them_step_by_step() {
-        let mut width = Width(FIRST_WIDTH);
+    fn windows_get_as_wide_as_their_documents_want_them_step_by_step() {
+        let mut width = Width::new(1000);
         let window = |width: Width| Window {
             after: 0,
-            to: width.0,
+            to: width.numbers,
         };
-        let mut widths = Vec::new();
-        // Documents of 4 KiB, one behind each number.
-        for _ in 0..4 {
-            width.learn(window(width), usize::try_from(width.0).unwrap() * 4096);
-            widths.push(width.0);
-        }
-        assert_eq!(widths, [256, 256, 256, 256]);
-        // Documents of a megabyte.
-        width.learn(window(width), 256 << 20);
-        assert_eq!(width.0, 64);
-        for _ in 0..5 {
-            width.learn(window(width), usize::try_from(width.0).unwrap() << 20);
-        }
-        assert_eq!(width.0, 1);
+        width.learn(window(width), 1000);
+        assert_eq!(width.numbers, 1000);
+        // Every other number is one of a document that was written again.
+        width.learn(window(width), 500);
+        assert_eq!(width.numbers, 2000);
         // Nothing at all.
+        width.learn(window(width), 0);
+        assert_eq!(width.numbers, 8000);
         for _ in 0..20 {
-            width.learn(window(width), 200);
+            width.learn(window(width), 0);
         }
-        assert_eq!(width.0, MOST_WIDTH);
+        assert_eq!(width.numbers, MOST_WIDTH);
+    }
+
+    #[test]
+    fn answers_get_as_large_as_they_should_be_step_by_step() {
+        let mut at_once = AtOnce {
+            documents: 64,
+            bytes: 1 << 20,
+        };
+        let mut learned = Vec::new();
+        for size in [
+            4000, 4000, 1_000_000, 1_000_000, 1_000_000, 1_000_000, 2_000_000, 0,
+        ] {
+            at_once.learn(at_once.documents, at_once.documents * size);
+            learned.push(at_once.documents);
+        }
+        assert_eq!(learned, [256, 262, 65, 16, 4, 1, 1, 4]);
+        at_once.learn(0, 100);
+        assert_eq!(at_once.documents, 16, "an answer without documents");
     }
 
     #[test]

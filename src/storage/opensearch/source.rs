@@ -17,7 +17,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     client::{Cause, Client, Request},
     layout::{self, MIRRORED_ID},
-    scan::{Reading, Scan, Want},
+    scan::{Reading, Scan},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -233,7 +233,7 @@ impl OpenSearchSource {
     async fn count_keys(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
         let mut scanned = 0;
-        let mut reading = Reading::new(Arc::new(self.clone()), selection.clone(), Want::Keys);
+        let mut reading = Reading::keys(Arc::new(self.clone()), selection.clone());
         while let Some(documents) = reading.next().await? {
             scanned += documents.len() as u64;
             progress(scanned);

@@ -27,9 +27,6 @@ use crate::{
 /// The most rows of one request in the order of keys.
 const MOST_ROWS: usize = 1000;
 
-/// The least and the most bytes that one request asks for; a row may go beyond.
-const CHUNK_BYTES: std::ops::RangeInclusive<usize> = (1 << 20)..=(4 << 20);
-
 /// The heap blocks of the first request, and the most of one: half a gigabyte where each has 8 KiB.
 const FIRST_BLOCKS: u32 = 64;
 const MOST_BLOCKS: u32 = 1 << 16;
@@ -132,8 +129,17 @@ impl Scan {
         }
     }
 
-    /// The next page; `None` at the end. After an error it may be called again, and goes on where it failed.
-    pub(super) async fn next_page(&mut self) -> Result<Option<Page>> {
+    fn take_page(&mut self) -> Page {
+        self.page.take(Some(self.position.to_cursor()))
+    }
+}
+
+#[async_trait]
+impl Step for Scan {
+    type Item = Page;
+    const ACTION: &'static str = "taking records out of rows of PostgreSQL";
+
+    async fn next(&mut self) -> Result<Option<Page>> {
         loop {
             for row in self.rows.by_ref() {
                 let failed = |error| self.source.server().failed(Phase::Reading, "read records", error);
@@ -156,10 +162,6 @@ impl Scan {
                 _ => self.rows = chunk.rows.into_iter(),
             }
         }
-    }
-
-    fn take_page(&mut self) -> Page {
-        self.page.take(Some(self.position.to_cursor()))
     }
 }
 
@@ -527,7 +529,8 @@ impl ChunkSize {
     fn new(limit: PageLimit) -> Self {
         let most_rows = limit.records.get().min(MOST_ROWS);
         Self {
-            bytes: limit.bytes.get().clamp(*CHUNK_BYTES.start(), *CHUNK_BYTES.end()),
+            // One chunk is on its way, and one becomes records.
+            bytes: limit.ahead.get() / 2,
             most_rows,
             rows: most_rows,
             blocks: FIRST_BLOCKS,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use tokio::sync::OnceCell;
 use tokio_postgres::types::ToSql;
 
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::Result,
     record::{CacheKey, CacheType, Selection},
-    storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source, Workspace},
+    storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source, Workspace, ahead::Ahead},
 };
 
 /// LightRAG's name for the empty workspace in this storage. Both names stand for the same rows.
@@ -118,11 +118,7 @@ impl Source for PgSource {
     }
 
     fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        stream::unfold(Scan::new(self, selection, limit, from), |mut scan| async {
-            let page = scan.next_page().await.transpose()?;
-            Some((page, scan))
-        })
-        .boxed()
+        Ahead::new(Scan::new(self, selection, limit, from)).into_stream()
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
