@@ -84,7 +84,7 @@ pub(crate) const PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 const UNWRITTEN_BYTES: usize = 8 << 20;
 
 /// The least that a source may have on its way.
-pub(crate) const LEAST_AHEAD: NonZeroUsize = NonZeroUsize::new(2 << 20).unwrap();
+pub(crate) const LEAST_AHEAD: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 
 /// What a source may have on its way, beside batches of this size.
 fn ahead(batch: NonZeroUsize, concurrency: NonZeroUsize) -> NonZeroUsize {
