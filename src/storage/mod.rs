@@ -9,8 +9,8 @@
 //! * **Pages.** [`Source::scan`] yields pages in an order of the storage's own. Each page says where the next one
 //!   begins: a scan from that cursor yields everything that was there when the first scan began and was not in the
 //!   pages up to it. A scan that fails may be begun again at the last cursor.
-//! * **Once.** A scan yields a key again only where somebody changed the record meanwhile, and then with its later value.
-//!   What a server repeats, or a file holds twice, the storage sorts out.
+//! * **Once.** A scan yields a key again only where somebody changed the record meanwhile, and then with its later
+//!   value. What a server repeats, or a file holds twice, the storage sorts out.
 //! * **Writes may be repeated.** [`Target::write`] gives an answer for every record, in order. When it fails as a
 //!   whole, any of the records may have been written; writing them again is harmless.
 //! * **Durable.** A record counts as kept when a [`Target::flush`] that began after its write has succeeded.

@@ -145,7 +145,8 @@ struct Draft {
 /// What is written at once.
 const BUFFER: usize = 1 << 18;
 
-/// After so many bytes the disk is told to begin. By itself the system would wait until the end, and then we for the disk.
+/// After so many bytes the disk is told to begin. By itself the system would wait until the end, and then we for the
+/// disk.
 const SYNC_EVERY: usize = 32 << 20;
 
 impl Draft {
@@ -176,8 +177,8 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Adds a record. One that comes again, since it was changed while it was read, stands in the file again, too: the last
-    /// value holds for every reader of such a file, LightRAG's `json.load` among them.
+    /// Adds a record. One that comes again, since it was changed while it was read, stands in the file again, too: the
+    /// last value holds for every reader of such a file, LightRAG's `json.load` among them.
     fn add(&mut self, record: &Record) -> Result<()> {
         self.written.insert(KeyDigest::of(record.key().as_str()));
         let value = record.with_own_id();

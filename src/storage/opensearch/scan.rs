@@ -1,9 +1,8 @@
-//! Reading an index in the order in which it was written.
+//! Reading an index about in the order in which it was written.
 //!
 //! Each shard numbers the operations that it is asked for, and a document carries the number of the operation that
 //! wrote it last, `_seq_no`. So a document that nobody changes keeps its number, one that is changed gets a higher one,
-//! and documents lie on the disk about in this order. To read by it costs the server no more than to read the disk, where
-//! any order by key is a random one.
+//! and documents lie on the disk about in this order, where any order by key is a random one.
 //!
 //! * **One number for all shards.** A position is a number: up to it everything was read, in every shard of every index
 //!   behind the name.
@@ -411,13 +410,10 @@ impl Reading {
             self.begin_window(view.end);
         }
         loop {
-            let unread = self.lanes.iter().map(|lane| lane.reading.is_none());
-            for at in unread
-                .enumerate()
-                .filter_map(|(at, unread)| unread.then_some(at))
-                .collect::<Vec<_>>()
-            {
-                self.ask(&view, at);
+            for at in 0..self.lanes.len() {
+                if self.lanes[at].reading.is_none() {
+                    self.ask(&view, at);
+                }
             }
             let waiting = self.lanes.iter_mut().enumerate().filter_map(|(at, lane)| {
                 let reading = lane.reading.as_mut()?;
@@ -665,7 +661,8 @@ impl OpenSearchSource {
         })
     }
 
-    /// The documents of an answer, and the place of the last one. `push` adds the value of one, and says whether that is sure to be a record's.
+    /// The documents of an answer, and the place of the last one. `push` adds the value of one, and says whether that is
+    /// sure to be a record's.
     fn hits<S>(
         &self,
         found: Found<'_, S>,

@@ -1,11 +1,12 @@
 //! Where a scan of the table stands.
 //!
-//! A scan reads along the heap first, block by block, as the server's own `COPY` does. Keys are hashes: in their order, each row
-//! would lie somewhere else. But an update moves a row, perhaps to where the scan has been. So a scan has a *horizon*: every
-//! transaction before it had ended when the scan began. Along the heap it reads only what those wrote, and such a row stays in its
-//! place for as long as it is there. What transactions since the horizon wrote is read afterwards in the order of keys, which
-//! no update changes. That is every row that was there all the while, under whatever value, and a row that nobody changed
-//! once. Both kinds of position hold in another process.
+//! A scan reads along the heap first, block by block, as the server's own `COPY` does. Keys are hashes: in their order,
+//! each row would lie somewhere else. But an update moves a row, perhaps to where the scan has been. So a scan has a
+//! *horizon*: every transaction before it had ended when the scan began. Along the heap it reads only what those wrote,
+//! and such a row stays in its place for as long as it is there. What transactions since the horizon wrote is read
+//! afterwards in the order of keys, which no update changes. Together that is every row that was there all the while,
+//! under its old value or its new one; only a row that somebody changed may come twice. Both kinds of position hold in
+//! another process.
 //!
 //! Source: PostgreSQL's documentation, "System Columns" (`ctid`, `xmin`) and "Transaction ID and Snapshot Information
 //! Functions" (`pg_current_snapshot`).

@@ -497,8 +497,8 @@ fn is_new(horizon: Horizon) -> String {
     format!("age(t.xmin) <= age('{}'::xid)", horizon.xid())
 }
 
-/// The condition for rows `t` behind one in the order of keys, as SQL that begins with `AND`: in the column's own order, which
-/// is the index's, whatever collation it has.
+/// The condition for rows `t` behind one in the order of keys, as SQL that begins with `AND`: in the column's own
+/// order, which is the index's, whatever collation it has.
 fn behind<'a>(after: Option<&'a RowName>, parameters: &mut Vec<(&'a (dyn ToSql + Sync), Type)>) -> String {
     let Some(RowName { id, mode }) = after else {
         return String::new();
