@@ -238,9 +238,14 @@ pub async fn what_is_replaced_during_a_scan_is_not_missed(place: Place) {
 
 /// The same record with a longer answer.
 fn longer(record: &Record) -> Record {
+    answering(record, &"longer ".repeat(40))
+}
+
+/// The same record with another answer.
+pub fn answering(record: &Record, answer: &str) -> Record {
     let mut fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(record.value()).unwrap();
-    fields.insert("return".to_owned(), json!("longer ".repeat(40)));
+    fields.insert("return".to_owned(), json!(answer));
     let value = serde_json::to_vec(&fields).unwrap();
     Record::new(record.key().clone(), value.into()).unwrap()
 }

@@ -1,6 +1,10 @@
 //! What holds of OpenSearch as a source, which is read in the order in which it was written.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use migrate_llm_cache::{
@@ -12,7 +16,7 @@ use opensearch::http::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    cases::{fill, keys_of, pages_of, record_of, scan, source},
+    cases::{answering, fill, keys, keys_of, pages_of, record_of, scan, source},
     support::{
         place::Place,
         records::{key, plain},
@@ -282,4 +286,23 @@ async fn views_are_given_back() {
         tries += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Two of them are more than an answer may hold, in either half of the window.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_that_fill_an_answer_are_read_one_by_one() {
+    let place = Place::new("opensearch");
+    let workspace = place.workspace("w");
+    let records: Vec<Record> = plain(6)
+        .iter()
+        .map(|record| answering(record, &"x".repeat(5 << 20)))
+        .collect();
+    for record in &records {
+        fill(&place, &workspace, std::slice::from_ref(record)).await;
+    }
+    let source = source(&place, &workspace).await;
+    let pages = scan(&source, &Selection::default(), pages_of(100), None).await;
+    let read = keys_of(&pages);
+    assert_eq!(read.len(), records.len());
+    assert_eq!(read.into_iter().collect::<BTreeSet<_>>(), keys(&records));
 }

@@ -278,6 +278,8 @@ struct Lane {
     window: Window,
     /// The last place on the disk that was read.
     after: Option<i64>,
+    /// How many documents the next answer holds at most.
+    asked: usize,
     /// The next answer, on its way. `None` after an error.
     reading: Option<AbortOnDropHandle<Result<Part, Failure>>>,
 }
@@ -429,9 +431,10 @@ impl Reading {
             match read {
                 Ok(part) => return Ok(Some(self.take(&view, at, part))),
                 Err(Failure::Other(error))
-                    if error.kind() == ErrorKind::RequestTooLarge && self.at_once.documents > 1 =>
+                    if error.kind() == ErrorKind::RequestTooLarge && self.lanes[at].asked > 1 =>
                 {
-                    self.at_once.documents /= 2;
+                    // The other lane may have learned the same meanwhile.
+                    self.at_once.documents = self.at_once.documents.min(self.lanes[at].asked / 2);
                 }
                 Err(Failure::ViewLost(error)) => {
                     self.drop_view();
@@ -452,6 +455,7 @@ impl Reading {
         let lanes = halves.filter(|half| half.width() > 0).map(|window| Lane {
             window,
             after: None,
+            asked: 0,
             reading: None,
         });
         self.lanes = lanes.collect();
@@ -460,9 +464,10 @@ impl Reading {
     /// Asks for the next answer of a lane.
     fn ask(&mut self, view: &Arc<View>, at: usize) {
         let lane = &mut self.lanes[at];
+        lane.asked = self.at_once.documents;
         let (source, view) = (Arc::clone(&self.source), Arc::clone(view));
         let (selection, want) = (self.selection.clone(), self.want);
-        let (window, after, at_once) = (lane.window, lane.after, self.at_once.documents);
+        let (window, after, at_once) = (lane.window, lane.after, lane.asked);
         lane.reading = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             source
                 .read_part(&view, window, after, at_once, &selection, want)
