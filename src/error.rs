@@ -224,6 +224,11 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
+    /// A checkpoint that this run cannot go on from.
+    pub fn checkpoint(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Checkpoint, message).with_remedy("leave out --resume to begin anew")
+    }
+
     /// A failed file operation: what was tried, on which path.
     pub fn io(action: &str, path: &std::path::Path, error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;

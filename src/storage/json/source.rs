@@ -212,16 +212,14 @@ impl JsonSource {
     /// The position that a cursor names, in the very file that it was made for.
     fn position(&self, file: &CacheFile, Cursor(text): &Cursor) -> Result<Position> {
         let path = self.path.display();
-        let refused = |message| {
-            Error::new(ErrorKind::Checkpoint, message).with_remedy("leave out --resume to begin anew")
-        };
         let (identity, position) = text.split_once('@').unwrap_or_default();
         if identity != file.identity()? {
-            return Err(refused(format!(
+            return Err(Error::checkpoint(format!(
                 "{path} was changed since the checkpoint was written"
             )));
         }
-        Position::from_text(position).ok_or_else(|| refused(format!("`{text}` is no position in {path}")))
+        Position::from_text(position)
+            .ok_or_else(|| Error::checkpoint(format!("`{text}` is no position in {path}")))
     }
 }
 

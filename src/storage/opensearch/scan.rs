@@ -93,13 +93,10 @@ impl Position {
     /// # Errors
     /// [`ErrorKind::Checkpoint`] where it is none, or one in other indices.
     fn from_cursor(cursor: &Cursor, index: &str, indices: &[String]) -> Result<Self> {
-        let refused = |message| {
-            Error::new(ErrorKind::Checkpoint, message).with_remedy("leave out --resume to begin anew")
-        };
         let position: Self = serde_json::from_str(&cursor.0)
-            .map_err(|_| refused(format!("`{}` is no position in the index {index}", cursor.0)))?;
+            .map_err(|_| Error::checkpoint(format!("`{}` is no position in the index {index}", cursor.0)))?;
         if position.indices != indices {
-            return Err(refused(format!(
+            return Err(Error::checkpoint(format!(
                 "the index {index} is no longer the one that was read before: it was made anew"
             )));
         }

@@ -16,10 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use super::connection::Server;
-use crate::{
-    error::{Error, ErrorKind},
-    storage::Cursor,
-};
+use crate::{error::Error, storage::Cursor};
 
 /// A position in a scan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,10 +136,8 @@ impl Position {
     /// # Errors
     /// It is not a position in this storage.
     pub(super) fn from_cursor(cursor: &Cursor, server: &Server) -> crate::error::Result<Self> {
-        serde_json::from_str(&cursor.0).map_err(|_| {
-            let message = format!("`{}` is no position in {}", cursor.0, server.name());
-            Error::new(ErrorKind::Checkpoint, message).with_remedy("leave out --resume to begin anew")
-        })
+        serde_json::from_str(&cursor.0)
+            .map_err(|_| Error::checkpoint(format!("`{}` is no position in {}", cursor.0, server.name())))
     }
 }
 
