@@ -391,7 +391,7 @@ impl EntryReader {
 }
 
 /// The text of a key, and whether it could not be decoded.
-fn read_key(json: &[u8]) -> (String, bool) {
+pub(super) fn read_key(json: &[u8]) -> (String, bool) {
     let text = std::str::from_utf8(json).ok().and_then(unescape);
     match text {
         Some(text) => (text.into_owned(), false),

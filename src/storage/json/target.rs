@@ -13,8 +13,9 @@ use async_trait::async_trait;
 use tempfile::NamedTempFile;
 
 use super::{
-    layout::{CacheFile, EntryReader, push_entry},
+    layout::{CacheFile, EntryReader, push_entry, read_key},
     source::{JsonSource, blocking},
+    splitter::{SplitError, Splitter},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -26,7 +27,8 @@ use crate::{
 ///
 /// What is read is the file as it was before the run. New records go to a sibling in the same folder; at the end the
 /// other records of the old file are added to it and it is renamed over the old one, so that nobody ever sees half a
-/// file. What must be remembered meanwhile are the keys that were written, in 20 bytes each.
+/// file. Which keys were written is read back from the sibling then, and remembered in 20 bytes each; where there is no
+/// old file nobody asks.
 pub(super) struct JsonTarget {
     source: Arc<JsonSource>,
     draft: Arc<Mutex<Option<Draft>>>,
@@ -114,7 +116,7 @@ impl Target for JsonTarget {
     async fn finish(&self) -> Result<()> {
         self.with_draft(|draft| match draft.take() {
             // A run that wrote nothing leaves the file as it was.
-            Some(draft) if !draft.written.is_empty() => draft.publish(),
+            Some(draft) if draft.entries > 0 => draft.publish(),
             _ => Ok(()),
         })
         .await
@@ -133,7 +135,6 @@ fn not_prepared() -> Error {
 struct Draft {
     path: PathBuf,
     out: BufWriter<NamedTempFile>,
-    written: KeySet,
     /// The text of one entry, kept for its memory.
     entry: Vec<u8>,
     entries: u64,
@@ -166,7 +167,6 @@ impl Draft {
         let mut draft = Self {
             path: path.to_owned(),
             out: BufWriter::with_capacity(BUFFER, sibling),
-            written: KeySet::new(),
             entry: Vec::new(),
             entries: 0,
             unsynced: 0,
@@ -180,9 +180,7 @@ impl Draft {
     /// Adds a record. One that comes again, since it was changed while it was read, stands in the file again, too: the
     /// last value holds for every reader of such a file, LightRAG's `json.load` among them.
     fn add(&mut self, record: &Record) -> Result<()> {
-        self.written.insert(KeyDigest::of(record.key().as_str()));
-        let value = record.with_own_id();
-        self.push(record.key().as_str(), &value)
+        self.push(record.key().as_str(), &record.with_own_id())
     }
 
     fn push(&mut self, key: &str, value: &[u8]) -> Result<()> {
@@ -266,14 +264,31 @@ impl Draft {
             .map_err(failed)
     }
 
+    /// The keys of the records that were added.
+    fn written(&mut self) -> Result<KeySet> {
+        let file = self.out.flush().and_then(|()| self.out.get_ref().reopen());
+        let file = file.map_err(|error| Error::io("read back", &self.path, error))?;
+        first_keys(file, self.entries).map_err(|error| match error {
+            SplitError::Io(error) => Error::io("read back", &self.path, error),
+            SplitError::Syntax { offset, what } => {
+                let message = format!(
+                    "the new file for {} cannot be read back: byte {offset}: {what}",
+                    self.path.display()
+                );
+                Error::new(ErrorKind::Internal, message)
+            }
+        })
+    }
+
     /// Copies every entry of the old file whose key was not written, whatever its value; an old nested one becomes a
     /// flat one.
     fn add_others(&mut self, old: &Arc<CacheFile>) -> Result<()> {
+        let written = self.written()?;
         let mut reader = EntryReader::new(old, None)?;
         while let Some(mut found) = reader.next()? {
             let value = reader.take(&mut found)?;
             let key = found.key.as_str();
-            if self.written.contains(KeyDigest::of(key)) {
+            if written.contains(KeyDigest::of(key)) {
                 continue;
             }
             if serde_json::from_slice::<&serde_json::value::RawValue>(value).is_err() || found.unreadable_key
@@ -287,6 +302,21 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+/// The keys of a file's first entries. The file may end behind them.
+fn first_keys(file: File, entries: u64) -> Result<KeySet, SplitError> {
+    let mut keys = KeySet::new();
+    let mut splitter = Splitter::new(file, 0);
+    splitter.begin()?;
+    for at in 0..entries {
+        if let Some(key) = splitter.next_key(at == 0)? {
+            let (key, _) = read_key(key);
+            keys.insert(KeyDigest::of(&key));
+        }
+        splitter.skip_value()?;
+    }
+    Ok(keys)
 }
 
 /// The new file holds at least what the old one does, beside it: a disk without room for that is known beforehand.
