@@ -10,6 +10,7 @@
 mod cases;
 mod opensearch_order;
 mod postgres_heap;
+mod redis_commands;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -132,7 +132,7 @@ fn add_files(path: &Path, state: &mut State) {
 
 // --- Redis ------------------------------------------------------------------------------------------------------------
 
-fn redis_connection(place: &Place) -> redis::Connection {
+pub fn redis_connection(place: &Place) -> redis::Connection {
     let client = redis::Client::open(place.address.as_str()).unwrap();
     client.get_connection().expect("Redis answers")
 }
