@@ -21,13 +21,19 @@ pub fn unescape(text: &str) -> Option<Cow<'_, str>> {
 pub struct ObjectWriter<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
+    /// Room for a string while it is being escaped.
+    escaped: Vec<u8>,
 }
 
 impl<'a> ObjectWriter<'a> {
     /// Begins an object at the end of the buffer.
     pub fn begin(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
-        Self { out, empty: true }
+        Self {
+            out,
+            empty: true,
+            escaped: Vec::new(),
+        }
     }
 
     /// Begins with the fields of an object that is there as text, which must be a whole one.
@@ -37,6 +43,7 @@ impl<'a> ObjectWriter<'a> {
         Self {
             out,
             empty: open == b"{",
+            escaped: Vec::new(),
         }
     }
 
@@ -48,7 +55,16 @@ impl<'a> ObjectWriter<'a> {
 
     /// Adds a field with a string.
     pub fn string(&mut self, name: &str, text: &str) {
-        self.value(name, &text);
+        self.name(name);
+        self.push_string(text);
+    }
+
+    /// Adds a field with a string, or with `null`.
+    pub fn optional_string(&mut self, name: &str, text: Option<&str>) {
+        match text {
+            Some(text) => self.string(name, text),
+            None => self.raw(name, b"null"),
+        }
     }
 
     /// Adds a field with any value that has a JSON form.
@@ -67,10 +83,25 @@ impl<'a> ObjectWriter<'a> {
             self.out.extend_from_slice(b", ");
         }
         self.empty = false;
-        write_value(self.out, name);
+        self.push_string(name);
         self.out.extend_from_slice(b": ");
     }
+
+    /// The library escapes into room for the longest text that could come out of it. Nearly every text needs little more
+    /// than its own length, and a record is not to hold the rest in memory.
+    fn push_string(&mut self, text: &str) {
+        if text.len() > LONGEST_AT_ONCE {
+            write_value(self.out, text);
+            return;
+        }
+        self.escaped.clear();
+        json_escape_simd::escape_into(text, &mut self.escaped);
+        self.out.extend_from_slice(&self.escaped);
+    }
 }
+
+/// The longest string for which room is made to escape it at once, in bytes.
+const LONGEST_AT_ONCE: usize = 1 << 20;
 
 /// Writing into memory fails only for a value with no JSON form (a map with keys that are no strings), which no
 /// caller here has; `null` then stands in its place.
@@ -84,7 +115,35 @@ fn write_value(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn object(name: &str, text: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut object = ObjectWriter::begin(&mut out);
+        object.string(name, text);
+        object.end();
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn strings_are_escaped_as_serde_json_does_it(
+            name in any::<String>(), text in "([\\x00-\\x7f]|\\PC){0,200}", many in 0..100_usize
+        ) {
+            let text = text.repeat(many);
+            let expected = format!("{{{}: {}}}", serde_json::json!(name), serde_json::json!(text));
+            prop_assert_eq!(String::from_utf8(object(&name, &text)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_long_string_is_escaped_too() {
+        let text = "a\n\u{1}\"".repeat(LONGEST_AT_ONCE / 2);
+        let expected = format!("{{\"return\": {}}}", serde_json::json!(text));
+        assert!(object("return", &text) == expected.as_bytes());
+    }
 
     #[test]
     fn a_string_without_escapes_is_borrowed() {

@@ -89,10 +89,10 @@ impl<'a> Stored<'a> {
         // Room for names, times and the escapes of a text with many lines.
         let mut value = Vec::with_capacity(length + length / 16 + 320);
         let mut object = ObjectWriter::begin(&mut value);
-        object.value("return", &self.return_value);
-        object.value("cache_type", &self.cache_type);
-        object.value("chunk_id", &self.chunk_id);
-        object.value("original_prompt", &self.original_prompt);
+        object.optional_string("return", self.return_value);
+        object.optional_string("cache_type", self.cache_type);
+        object.optional_string("chunk_id", self.chunk_id);
+        object.optional_string("original_prompt", self.original_prompt);
         let queryparam = self
             .queryparam
             .map(|json| object_in(json).unwrap_or(Cow::Borrowed(json)));
