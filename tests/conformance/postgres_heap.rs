@@ -1,6 +1,6 @@
 //! A table of PostgreSQL is read along its heap, in which rows do not always stay where they are.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::StreamExt;
 use migrate_llm_cache::{record::Selection, storage::Page};
@@ -15,6 +15,21 @@ async fn execute(place: &Place, statement: &str) {
     client.batch_execute(statement).await.unwrap();
 }
 
+/// Waits until no transaction is under way that was before the rows were written: as long as one is, they count as new, and
+/// come in the order of keys. Other tests make their databases on the same server.
+async fn settle(place: &Place) {
+    let client = postgres_connection(&place.address).await;
+    let is_settled = "SELECT bool_and(age(xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid)) \
+                      FROM lightrag_llm_cache";
+    for _ in 0..600 {
+        if client.query_one(is_settled, &[]).await.unwrap().get(0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("a transaction has been under way for a minute");
+}
+
 /// The table gets another file, with every row in another place: those that follow as well as those that were read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_written_anew_during_a_scan_is_read_again() {
@@ -23,6 +38,7 @@ async fn a_table_that_is_written_anew_during_a_scan_is_read_again() {
     fill(&place, "w", &records).await;
     // Leaves holes at the beginning, which the rows behind them fill.
     fill(&place, "w", &records[..30]).await;
+    settle(&place).await;
     let source = source(&place, "w").await;
     let mut pages = source.clone().scan(&Selection::default(), pages_of(7), None);
     let mut read = vec![
@@ -72,6 +88,7 @@ async fn a_small_workspace_of_a_large_table_is_read_in_the_order_of_keys() {
     fill(&place, "large", &records).await;
     fill(&place, "small", &records[..20]).await;
     execute(&place, "ANALYZE lightrag_llm_cache").await;
+    settle(&place).await;
     for (workspace, records, along) in [("large", &records[..], "heap"), ("small", &records[..20], "keys")] {
         let source = source(&place, workspace).await;
         let pages = scan(&source, &Selection::default(), pages_of(7), None).await;
