@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use super::splitter::{SplitError, Splitter};
+use super::splitter::{SMALL_WINDOW, SplitError, Splitter, WINDOW};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::{CacheKey, Fields, Invalid, Record, RejectKind, unescape},
@@ -217,12 +217,26 @@ impl EntryReader {
             mode: None,
             first: true,
         });
+        let mut reader = Self::with_window(file, from, WINDOW);
+        if from_start {
+            // An empty file is what LightRAG reads as a cache without records.
+            reader.done = !reader.splitter.begin().map_err(|error| reader.damaged(error))?;
+        }
+        Ok(reader)
+    }
+
+    /// Reads the one entry at a position.
+    pub(super) fn for_one(file: &Arc<CacheFile>, at: Position) -> Self {
+        Self::with_window(file, at, SMALL_WINDOW)
+    }
+
+    fn with_window(file: &Arc<CacheFile>, from: Position, size: usize) -> Self {
         let input = FileReader {
             file: Arc::clone(file),
             offset: from.offset,
         };
-        let mut reader = Self {
-            splitter: Splitter::new(input, from.offset),
+        Self {
+            splitter: Splitter::new(input, from.offset, size),
             file: Arc::clone(file),
             mode: from.mode,
             first: from.first,
@@ -232,12 +246,7 @@ impl EntryReader {
             done: false,
             last_whole: 0,
             end: None,
-        };
-        if from_start {
-            // An empty file is what LightRAG reads as a cache without records.
-            reader.done = !reader.splitter.begin().map_err(|error| reader.damaged(error))?;
         }
-        Ok(reader)
     }
 
     /// Where the next entry is to be looked for; `None` in a file that holds no object.
@@ -318,7 +327,7 @@ impl EntryReader {
     ///
     /// # Errors
     /// The file cannot be read, or is damaged at this place.
-    pub(super) fn take(&mut self, found: &mut Found) -> Result<&[u8]> {
+    pub(super) fn take(&mut self, found: &mut Found) -> Result<Bytes> {
         self.pending = false;
         let (file, keys) = (&self.file, (self.this_key.as_ref(), self.last_key.as_ref()));
         let value = self
@@ -326,7 +335,7 @@ impl EntryReader {
             .take_value()
             .map_err(|error| damaged(file, keys, error))?;
         if let (Some(mode), Some(hash)) = (&self.mode, &found.hash) {
-            let cache_type = serde_json::from_slice::<Fields<'_>>(value)
+            let cache_type = serde_json::from_slice::<Fields<'_>>(&value)
                 .ok()
                 .and_then(|fields| fields.string("cache_type").map(Cow::into_owned));
             if let Some(cache_type) = cache_type {
@@ -344,7 +353,7 @@ impl EntryReader {
     /// As [`EntryReader::take`].
     pub(super) fn take_entry(&mut self, mut found: Found) -> Result<Entry> {
         let start = self.splitter.position();
-        let value = Bytes::copy_from_slice(self.take(&mut found)?);
+        let value = self.take(&mut found)?;
         if found.unreadable_key {
             self.check_is_json(start, &found.key, &value)?;
             return Ok(Entry::Invalid(Invalid {

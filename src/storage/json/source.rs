@@ -246,7 +246,7 @@ fn read_entry(
 
 fn get(file: &Arc<CacheFile>, index: &Index, key: &CacheKey) -> Result<Option<Entry>> {
     for position in index.candidates(key) {
-        let mut reader = EntryReader::new(file, Some(position))?;
+        let mut reader = EntryReader::for_one(file, position);
         if let Some(found) = reader.next()? {
             let entry = reader.take_entry(found)?;
             if entry.key() == key {

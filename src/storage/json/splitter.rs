@@ -2,13 +2,21 @@
 //!
 //! Only strings and brackets are looked at, most of it by `memchr`, so that entries which nobody wants cost little. What is
 //! *inside* an entry is checked by whoever takes it: the splitter alone validates nothing but the outer structure.
+//!
+//! Where every value is taken, values are pieces of the window, which are not copied: whoever has one keeps all of its
+//! window in memory, and the splitter goes on in another. Where some are passed over, each is copied out of the window,
+//! so that a few values do not keep a large file in memory.
 
 use std::io::Read;
 
+use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-/// How much is read at a time: what stays in a core's own cache until it is looked at.
-const READ: usize = 256 << 10;
+/// The size of a window: what is read at a time stays in a core's own cache until it is looked at.
+pub(super) const WINDOW: usize = 256 << 10;
+
+/// The size of a window for a single entry.
+pub(super) const SMALL_WINDOW: usize = 16 << 10;
 
 /// The largest entry: far beyond any answer of a model, and a bound on what one unclosed quote can cost.
 const LARGEST: usize = 256 << 20;
@@ -40,7 +48,7 @@ type Result<T> = std::result::Result<T, SplitError>;
 #[derive(Debug)]
 pub(super) struct Splitter<R> {
     reader: R,
-    window: Vec<u8>,
+    window: Bytes,
     /// Where the unread part of the window begins.
     at: usize,
     /// Where the part of the window that was filled ends.
@@ -50,7 +58,45 @@ pub(super) struct Splitter<R> {
     /// The byte of the file at which the last key began.
     key_offset: u64,
     ended: bool,
-    read: usize,
+    /// Bytes of a window; one with a larger entry is larger.
+    size: usize,
+    /// Windows before this one, of which pieces may still be held.
+    behind: Behind,
+    /// Whether a value was passed over in this window.
+    skipped: bool,
+    /// The same of the window before; `true` where there is none.
+    skipped_before: bool,
+}
+
+/// Windows whose memory is used again when nobody holds a piece of them any more. To ask the system for memory costs
+/// more than to fill it.
+#[derive(Debug, Default)]
+struct Behind(Vec<Bytes>);
+
+impl Behind {
+    /// More windows are not waited for: whoever holds the last piece frees them.
+    const MOST: usize = 64;
+
+    fn push(&mut self, window: Bytes) {
+        if !window.is_empty() && self.0.len() < Self::MOST {
+            self.0.push(window);
+        }
+    }
+
+    /// A window of this size that nobody holds.
+    fn take(&mut self, bytes: usize) -> BytesMut {
+        while let Some(at) = self.0.iter().position(Bytes::is_unique) {
+            // In a file with entries of very different sizes, windows are too, and most are not kept.
+            if let Ok(mut window) = self.0.swap_remove(at).try_into_mut()
+                && window.capacity() >= bytes
+                && window.capacity() / 2 < bytes
+            {
+                window.resize(bytes, 0);
+                return window;
+            }
+        }
+        BytesMut::zeroed(bytes)
+    }
 }
 
 /// A piece of the window, valid until the splitter moves on.
@@ -68,22 +114,21 @@ fn is_escaped(before: &[u8]) -> bool {
 }
 
 impl<R: Read> Splitter<R> {
-    /// A splitter over a reader whose first byte is at `offset` of the file.
-    pub(super) fn new(reader: R, offset: u64) -> Self {
-        Self::with_read(reader, offset, READ)
-    }
-
-    /// The same, reading so many bytes at a time.
-    pub(super) fn with_read(reader: R, offset: u64, read: usize) -> Self {
+    /// A splitter over a reader whose first byte is at `offset` of the file, with a window of so many bytes for entries that
+    /// are not larger than half of it.
+    pub(super) fn new(reader: R, offset: u64, size: usize) -> Self {
         Self {
             reader,
-            window: Vec::new(),
+            window: Bytes::new(),
             at: 0,
             filled: 0,
             offset,
             key_offset: offset,
             ended: false,
-            read,
+            size,
+            behind: Behind::default(),
+            skipped: false,
+            skipped_before: true,
         }
     }
 
@@ -204,15 +249,21 @@ impl<R: Read> Splitter<R> {
     }
 
     /// Takes the value as text.
-    pub(super) fn take_value(&mut self) -> Result<&[u8]> {
+    pub(super) fn take_value(&mut self) -> Result<Bytes> {
         let start = self.offset + self.at as u64;
         self.value_end(true)?;
         let start = usize::try_from(start - self.offset).unwrap_or(usize::MAX);
-        Ok(&self.window[start..self.at])
+        let value = start..self.at;
+        Ok(if self.skipped || self.skipped_before {
+            Bytes::copy_from_slice(&self.window[value])
+        } else {
+            self.window.slice(value)
+        })
     }
 
     /// Passes over the value, whatever its size.
     pub(super) fn skip_value(&mut self) -> Result<()> {
+        self.skipped = true;
         self.value_end(false)
     }
 
@@ -377,33 +428,47 @@ impl<R: Read> Splitter<R> {
         if kept > LARGEST {
             return Err(self.syntax("an entry of more than 256 MiB: a quote or a bracket is not closed"));
         }
-        if keep_from > 0 {
-            self.window.copy_within(keep_from..self.filled, 0);
-            self.offset += keep_from as u64;
-            self.at -= keep_from;
-            self.filled = kept;
-        }
         // A large entry is read in pieces of its own size, so that it is moved but a few times.
-        let wanted = self.filled + self.read.max(kept);
-        if self.window.len() < wanted {
-            self.window.resize(wanted, 0);
-        } else if kept < self.read && self.window.len() > 4 * self.read {
-            // The window of a large entry is not kept for small ones.
-            self.window.truncate(self.filled + self.read);
-            self.window.shrink_to_fit();
-        }
-        loop {
-            match self.reader.read(&mut self.window[self.filled..]) {
-                Ok(0) => {
-                    self.ended = true;
-                    return Ok(false);
-                }
-                Ok(read) => {
-                    self.filled += read;
-                    return Ok(true);
-                }
+        let mut window = self.slide(keep_from, self.size.max(2 * kept));
+        let read = loop {
+            match self.reader.read(&mut window[kept..]) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                read => break read,
+            }
+        };
+        self.window = window.freeze();
+        let read = read?;
+        self.filled += read;
+        self.ended = read == 0;
+        Ok(!self.ended)
+    }
+
+    /// A window of this size that begins with what stands in this one from `keep_from` on.
+    fn slide(&mut self, keep_from: usize, bytes: usize) -> BytesMut {
+        let kept = keep_from..self.filled;
+        self.offset += keep_from as u64;
+        self.at -= keep_from;
+        self.filled = kept.len();
+        if keep_from > 0 {
+            self.skipped_before = std::mem::take(&mut self.skipped);
+        }
+        match std::mem::take(&mut self.window).try_into_mut() {
+            // The window of a large entry is not kept for small ones.
+            Ok(mut window) if window.capacity() / 4 < bytes => {
+                window.copy_within(kept, 0);
+                window.resize(bytes, 0);
+                window
+            }
+            Ok(window) => {
+                let mut next = BytesMut::zeroed(bytes);
+                next[..kept.len()].copy_from_slice(&window[kept]);
+                next
+            }
+            Err(held) => {
+                let mut next = self.behind.take(bytes);
+                next[..kept.len()].copy_from_slice(&held[kept]);
+                self.behind.push(held);
+                next
             }
         }
     }
@@ -424,12 +489,12 @@ mod tests {
 
     /// Every key and value of the outer object, read so many bytes at a time.
     fn entries(text: &[u8], read: usize) -> super::Result<Vec<(String, String)>> {
-        let mut splitter = Splitter::with_read(text, 0, read);
+        let mut splitter = Splitter::new(text, 0, read);
         let mut found = Vec::new();
         if splitter.begin()? {
             while let Some(key) = splitter.next_key(found.is_empty())? {
                 let key = String::from_utf8_lossy(key).into_owned();
-                let value = String::from_utf8_lossy(splitter.take_value()?).into_owned();
+                let value = String::from_utf8_lossy(&splitter.take_value()?).into_owned();
                 found.push((key, value));
             }
             splitter.finish()?;
@@ -458,7 +523,7 @@ mod tests {
     #[test]
     fn skipping_finds_the_same_keys_wherever_the_reads_are_split() {
         for read in 1..TEXT.len() + 1 {
-            let mut splitter = Splitter::with_read(TEXT.as_bytes(), 0, read);
+            let mut splitter = Splitter::new(TEXT.as_bytes(), 0, read);
             let mut keys = 0;
             assert!(splitter.begin().unwrap());
             while splitter.next_key(keys == 0).unwrap().is_some() {
@@ -468,6 +533,54 @@ mod tests {
             splitter.finish().unwrap();
             assert_eq!(keys, 5, "read {read}");
         }
+    }
+
+    /// An object with this many short values.
+    fn many(values: usize) -> String {
+        let fields: Vec<String> = (0..values).map(|n| format!("\"{n}\": \"{n:9}\"")).collect();
+        format!("{{{}}}", fields.join(","))
+    }
+
+    #[test]
+    fn values_are_pieces_of_windows_which_are_used_again_when_they_are_let_go() {
+        let text = many(200);
+        let mut splitter = Splitter::new(text.as_bytes(), 0, 100);
+        let mut held = Vec::new();
+        let mut windows = 0;
+        assert!(splitter.begin().unwrap());
+        for n in 0..200 {
+            assert!(splitter.next_key(n == 0).unwrap().is_some());
+            held.push(splitter.take_value().unwrap());
+            match n {
+                0..99 => {}
+                99 => {
+                    windows = splitter.behind.0.len();
+                    held.clear();
+                }
+                _ => drop(held.drain(..held.len() - 1)),
+            }
+        }
+        assert!(windows > 10, "{windows}");
+        assert_eq!(splitter.behind.0.len(), windows);
+        assert_eq!(held.last().unwrap(), "\"      199\"");
+    }
+
+    #[test]
+    fn values_between_others_that_are_passed_over_keep_no_window() {
+        let text = many(200);
+        let mut splitter = Splitter::new(text.as_bytes(), 0, 100);
+        let mut held = Vec::new();
+        assert!(splitter.begin().unwrap());
+        for n in 0..200 {
+            assert!(splitter.next_key(n == 0).unwrap().is_some());
+            match n % 5 {
+                0 => held.push(splitter.take_value().unwrap()),
+                _ => splitter.skip_value().unwrap(),
+            }
+        }
+        assert_eq!(held.len(), 40);
+        assert!(splitter.behind.0.is_empty());
+        assert!(held.iter().all(Bytes::is_unique));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, Permissions},
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 use super::{
     layout::{CacheFile, EntryReader, push_entry, read_key},
     source::{JsonSource, blocking},
-    splitter::{SplitError, Splitter},
+    splitter::{SplitError, Splitter, WINDOW},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -134,10 +134,12 @@ fn not_prepared() -> Error {
 #[derive(Debug)]
 struct Draft {
     path: PathBuf,
-    out: BufWriter<NamedTempFile>,
-    /// The text of one entry, kept for its memory.
-    entry: Vec<u8>,
+    out: NamedTempFile,
+    /// What is to be written next.
+    pending: Vec<u8>,
     entries: u64,
+    /// Why a write failed, if one did: what is in the file and on the disk is not known then, and it is never put in place.
+    failed: Option<io::ErrorKind>,
     /// Bytes since the disk was last told to begin.
     unsynced: usize,
     syncing: Option<JoinHandle<io::Result<()>>>,
@@ -166,14 +168,14 @@ impl Draft {
             .map_err(|error| Error::io("write in", folder, error))?;
         let mut draft = Self {
             path: path.to_owned(),
-            out: BufWriter::with_capacity(BUFFER, sibling),
-            entry: Vec::new(),
+            out: sibling,
+            pending: Vec::with_capacity(BUFFER),
             entries: 0,
+            failed: None,
             unsynced: 0,
             syncing: None,
         };
-        draft.entry.push(b'{');
-        draft.write_entry()?;
+        draft.pending.push(b'{');
         Ok(draft)
     }
 
@@ -186,29 +188,37 @@ impl Draft {
     fn push(&mut self, key: &str, value: &[u8]) -> Result<()> {
         let key_json = serde_json::to_vec(key)
             .map_err(|error| Error::new(ErrorKind::Internal, "a key has no JSON form").caused_by(error))?;
-        push_entry(&mut self.entry, self.entries == 0, &key_json, value);
+        push_entry(&mut self.pending, self.entries == 0, &key_json, value);
         self.entries += 1;
-        self.write_entry()
+        match self.pending.len() {
+            0..BUFFER => Ok(()),
+            _ => self.write_pending(),
+        }
     }
 
-    fn write_entry(&mut self) -> Result<()> {
-        self.unsynced += self.entry.len();
+    fn write_pending(&mut self) -> Result<()> {
+        if let Some(kind) = self.failed {
+            return Err(Error::io("write", &self.path, kind.into()));
+        }
+        self.unsynced += self.pending.len();
         let written = self
             .out
-            .write_all(&self.entry)
+            .write_all(&self.pending)
             .and_then(|()| self.begin_sync_if_due());
-        written.map_err(|error| Error::io("write", &self.path, error))?;
-        self.entry.clear();
-        Ok(())
+        self.pending.clear();
+        written.map_err(|error| self.fail(error))
+    }
+
+    fn fail(&mut self, error: io::Error) -> Error {
+        self.failed = Some(error.kind());
+        Error::io("write", &self.path, error)
     }
 
     /// Everything written so far is on the disk after this.
     fn flush(&mut self) -> Result<()> {
-        let flushed = self
-            .end_sync()
-            .and_then(|()| self.out.flush())
-            .and_then(|()| self.out.get_ref().as_file().sync_data());
-        flushed.map_err(|error| Error::io("write", &self.path, error))
+        self.write_pending()?;
+        let flushed = self.end_sync().and_then(|()| self.out.as_file().sync_data());
+        flushed.map_err(|error| self.fail(error))
     }
 
     /// Has a thread bring to the disk what was written, unless one still does.
@@ -219,7 +229,7 @@ impl Draft {
         }
         self.end_sync()?;
         self.unsynced = 0;
-        let file = self.out.get_ref().as_file().try_clone()?;
+        let file = self.out.as_file().try_clone()?;
         self.syncing = Some(std::thread::Builder::new().spawn(move || file.sync_data())?);
         Ok(())
     }
@@ -238,16 +248,13 @@ impl Draft {
         if let Some(old) = &old {
             self.add_others(old)?;
         }
-        self.entry.extend_from_slice(b"\n}\n");
-        self.write_entry()?;
+        self.pending.extend_from_slice(b"\n}\n");
+        self.write_pending()?;
         let synced = self.end_sync();
         let path = self.path;
         let failed = |error| Error::io("write", &path, error);
         synced.map_err(failed)?;
-        let sibling = self
-            .out
-            .into_inner()
-            .map_err(|error| failed(error.into_error()))?;
+        let sibling = self.out;
         if let Some(old) = &old {
             let metadata = old.metadata()?;
             let file = sibling.as_file();
@@ -266,7 +273,8 @@ impl Draft {
 
     /// The keys of the records that were added.
     fn written(&mut self) -> Result<KeySet> {
-        let file = self.out.flush().and_then(|()| self.out.get_ref().reopen());
+        self.write_pending()?;
+        let file = self.out.reopen();
         let file = file.map_err(|error| Error::io("read back", &self.path, error))?;
         first_keys(file, self.entries).map_err(|error| match error {
             SplitError::Io(error) => Error::io("read back", &self.path, error),
@@ -291,14 +299,13 @@ impl Draft {
             if written.contains(KeyDigest::of(key)) {
                 continue;
             }
-            if serde_json::from_slice::<&serde_json::value::RawValue>(value).is_err() || found.unreadable_key
+            if serde_json::from_slice::<&serde_json::value::RawValue>(&value).is_err() || found.unreadable_key
             {
                 let message = format!("{} holds no JSON behind the key {key}", self.path.display());
                 let remedy = "mend or remove that entry; the file is as it was";
                 return Err(Error::new(ErrorKind::Damaged, message).with_remedy(remedy));
             }
-            let (key, value) = (key.to_owned(), value.to_vec());
-            self.push(&key, &value)?;
+            self.push(key, &value)?;
         }
         Ok(())
     }
@@ -307,7 +314,7 @@ impl Draft {
 /// The keys of a file's first entries. The file may end behind them.
 fn first_keys(file: File, entries: u64) -> Result<KeySet, SplitError> {
     let mut keys = KeySet::new();
-    let mut splitter = Splitter::new(file, 0);
+    let mut splitter = Splitter::new(file, 0, WINDOW);
     splitter.begin()?;
     for at in 0..entries {
         if let Some(key) = splitter.next_key(at == 0)? {
