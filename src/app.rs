@@ -208,6 +208,17 @@ fn tell(reporter: &Reporter, error: &Error) {
     }
 }
 
+/// Has glibc keep a little more of what is freed.
+///
+/// It gives memory back to the system as soon as twice the largest block that was ever freed lies together at the end. With
+/// batches of some hundred kilobytes that happens all the time, and the system then clears the same pages again for the
+/// next batch. A larger block, freed once and never touched, is what it learns from (`mallopt(3)`, `M_MMAP_THRESHOLD`).
+/// Other allocators take no notice.
+fn keep_freed_memory() {
+    const LARGER_BLOCK: usize = 1 << 20;
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGER_BLOCK)));
+}
+
 /// Runs a task, and turns a panic into an ending.
 fn execute(run: &Run<'_>, task: Task<'_>) -> Ending {
     let (reporter, ledger, shutdown) = (run.reporter, run.ledger, run.shutdown);
@@ -219,6 +230,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> Ending {
     }));
     // One implementation of cryptography for all five storages. A second installation is refused, and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    keep_freed_memory();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

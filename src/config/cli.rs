@@ -138,7 +138,7 @@ pub struct Args {
     #[arg(long, value_name = "N", help_heading = "How")]
     pub batch_size: Option<String>,
 
-    /// Bytes in a batch [default: what the target takes fastest, 512KiB to 3MiB]
+    /// Bytes in a batch [default: what the target takes fastest, 384KiB to 3MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub batch_bytes: Option<String>,
 

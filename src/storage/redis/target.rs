@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What is sent at once, in bytes of keys and values. More is no faster and costs memory.
-pub(super) const PIECE_BYTES: NonZeroUsize = NonZeroUsize::new(512 << 10).unwrap();
+pub(super) const PIECE_BYTES: NonZeroUsize = NonZeroUsize::new(384 << 10).unwrap();
 
 /// How many pieces of one batch are on their way at the same time.
 const PIECES_IN_FLIGHT: usize = 2;
