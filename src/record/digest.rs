@@ -24,61 +24,167 @@ impl KeyDigest {
     }
 }
 
-/// A set of keys in at most 20 bytes a key.
+/// A set of keys in at most 20 bytes a key, and at least 64 KiB.
 ///
-/// Digests are spread over small sorted runs that grow by a quarter at a time: a hash table would double, and a
-/// moment after doubling it holds two empty places for every key.
+/// A hash table in the order of digests: each stands at the place that its bits name, or behind it where others came first.
+/// So the table can grow by an eighth in its own memory, where another would double, and a moment after doubling hold two
+/// empty places for every key. It lies in segments of one size, so that neither growing nor dropping it leaves holes in the
+/// allocator's memory that are of no use to the next one.
 #[derive(Debug)]
 pub struct KeySet {
-    runs: Vec<Vec<u128>>,
-    len: u64,
+    segments: Vec<Box<[u128]>>,
+    /// Places that bits name. There are more behind them, for what moved on.
+    homes: usize,
+    len: usize,
 }
 
-/// Bits of a digest that choose its run. 4,096 runs keep one of a million keys at 244 digests, which an insertion
-/// moves in less time than it takes to fetch one cache line from memory.
-const RUN_BITS: u32 = 12;
+/// Places of a segment.
+const SEGMENT: usize = 1 << 12;
+
+/// No key. A digest of this value counts as its neighbour.
+const EMPTY: u128 = 0;
 
 impl KeySet {
     /// An empty set.
     pub fn new() -> Self {
-        Self {
-            runs: vec![Vec::new(); 1 << RUN_BITS],
+        let mut set = Self {
+            segments: Vec::new(),
+            homes: 0,
             len: 0,
-        }
+        };
+        set.add_segments(1);
+        set
     }
 
     /// Adds a key; `false` where it was there already.
     pub fn insert(&mut self, key: KeyDigest) -> bool {
-        let run = &mut self.runs[(key.0 >> (u128::BITS - RUN_BITS)) as usize];
-        match run.binary_search(&key.0) {
-            Ok(_) => false,
-            Err(place) => {
-                if run.len() == run.capacity() {
-                    run.reserve_exact(run.len() / 4 + 4);
-                }
-                run.insert(place, key.0);
-                self.len += 1;
-                true
+        let mut place = match self.find(key) {
+            Ok(_) => return false,
+            Err(place) => place,
+        };
+        self.len += 1;
+        // What stands there moves on, up to the next empty place.
+        let mut moving = stored(key);
+        loop {
+            if place == self.places() {
+                self.add_segments(1);
             }
+            moving = std::mem::replace(self.at_mut(place), moving);
+            if moving == EMPTY {
+                break;
+            }
+            place += 1;
         }
+        if self.len >= self.homes / 10 * 9 {
+            self.grow();
+        }
+        true
     }
 
     /// Whether a key is there.
     pub fn contains(&self, key: KeyDigest) -> bool {
-        self.runs[(key.0 >> (u128::BITS - RUN_BITS)) as usize]
-            .binary_search(&key.0)
-            .is_ok()
+        self.find(key).is_ok()
     }
 
     /// How many keys are there.
     pub fn len(&self) -> u64 {
-        self.len
+        self.len as u64
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+
+    /// The place of a key, or the one that it would take.
+    fn find(&self, key: KeyDigest) -> Result<usize, usize> {
+        let key = stored(key);
+        let mut place = self.home(key);
+        while place < self.places() {
+            match self.at(place) {
+                EMPTY => break,
+                found if found == key => return Ok(place),
+                found if found > key => break,
+                _ => place += 1,
+            }
+        }
+        Err(place)
+    }
+
+    /// Where a key stands if no other came first: higher bits, higher places.
+    fn home(&self, key: u128) -> usize {
+        // A fraction of the number of places, which is far below 2⁶⁴.
+        (((key >> 64) * self.homes as u128) >> 64) as usize
+    }
+
+    fn places(&self) -> usize {
+        self.segments.len() * SEGMENT
+    }
+
+    fn at(&self, place: usize) -> u128 {
+        self.segments[place / SEGMENT][place % SEGMENT]
+    }
+
+    fn at_mut(&mut self, place: usize) -> &mut u128 {
+        &mut self.segments[place / SEGMENT][place % SEGMENT]
+    }
+
+    /// Adds places at the end. The last sixteenth of a segment is for what moves on behind the last home.
+    fn add_segments(&mut self, more: usize) {
+        for _ in 0..more {
+            self.segments.push(vec![EMPTY; SEGMENT].into_boxed_slice());
+        }
+        if self.len == 0 {
+            self.homes = self.places() - SEGMENT / 16;
+        }
+    }
+
+    /// Adds an eighth, and spreads the keys over all of it.
+    fn grow(&mut self) {
+        self.add_segments((self.segments.len() / 8).max(1));
+        self.homes = self.places() - SEGMENT / 16;
+        let mut begin = self.gather();
+        while !self.has_room_from(begin) {
+            self.add_segments(1);
+            begin = self.gather();
+        }
+        // None of them comes to stand behind where it is now: those that follow have room, too.
+        let mut next = 0;
+        for place in begin..self.places() {
+            let key = std::mem::replace(self.at_mut(place), EMPTY);
+            next = self.home(key).max(next);
+            *self.at_mut(next) = key;
+            next += 1;
+        }
+    }
+
+    /// Moves all keys to the end, without gaps between them, and tells where they begin.
+    fn gather(&mut self) -> usize {
+        let mut begin = self.places();
+        for place in (0..self.places()).rev() {
+            let key = std::mem::replace(self.at_mut(place), EMPTY);
+            if key != EMPTY {
+                begin -= 1;
+                *self.at_mut(begin) = key;
+            }
+        }
+        begin
+    }
+
+    /// Whether there are places enough for the keys that were gathered, from their homes on. (There are, unless digests
+    /// crowd at the end.)
+    fn has_room_from(&self, begin: usize) -> bool {
+        let mut next = 0;
+        for place in begin..self.places() {
+            next = self.home(self.at(place)).max(next) + 1;
+        }
+        next <= self.places()
+    }
+}
+
+/// A key as it stands in a set.
+fn stored(key: KeyDigest) -> u128 {
+    key.0.max(EMPTY + 1)
 }
 
 impl Default for KeySet {
@@ -89,6 +195,10 @@ impl Default for KeySet {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -109,7 +219,32 @@ mod tests {
         for n in 0..1_000_000 {
             set.insert(KeyDigest::of(&format!("default:extract:{n}")));
         }
-        let bytes: usize = set.runs.iter().map(|run| run.capacity() * 16).sum();
-        assert!(bytes <= 20 * 1_000_000 + (24 << RUN_BITS), "{bytes} bytes");
+        let bytes = set.places() * size_of::<u128>();
+        assert!(bytes <= 20 * 1_000_000 + (64 << 10), "{bytes} bytes");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// Digests that crowd at both ends and in one place, so that many move on.
+        #[test]
+        fn it_is_a_set(crowd in prop::collection::vec((0..5_u128, 0..2000_u128), 1..6000)) {
+            let mut set = KeySet::new();
+            let mut known = BTreeSet::new();
+            for (where_, n) in crowd {
+                let key = match where_ {
+                    0 => n,
+                    1 => u128::MAX - n,
+                    2 => (7 << 120) + n,
+                    _ => n << 116 | n,
+                };
+                prop_assert_eq!(set.insert(KeyDigest(key)), known.insert(key.max(1)));
+            }
+            prop_assert_eq!(set.len(), known.len() as u64);
+            prop_assert!(known.iter().all(|key| set.contains(KeyDigest(*key))));
+            prop_assert!(!set.contains(KeyDigest(1 << 127 | 3 << 64)));
+            let there: Vec<u128> = (0..set.places()).map(|place| set.at(place)).filter(|key| *key != EMPTY).collect();
+            prop_assert!(there.into_iter().eq(known));
+        }
     }
 }
