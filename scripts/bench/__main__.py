@@ -74,6 +74,7 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
         home = cache / "migrate-llm-cache" / "bench"
         with Session(home, binary, lightrag, Patience(chosen.patience), output, told) as session:
             session.start_up(chosen.runs)
+            session.warm_up(max(chosen.records))
             for size in chosen.records:
                 session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, chosen.keep)
     except RunFailed as failed:

@@ -7,7 +7,7 @@ KINDS = ("json", "redis", "postgres", "mongo", "opensearch")  # in the order of 
 SIZES = (20_000, 100_000, 1_000_000)
 RUNS = 3
 START_UP_RUNS = 50
-WARM_UP_RECORDS = 20_000
+WARM_UP_RECORDS = 100_000  # at most
 EVERY_PAIR_UP_TO = 20_000  # records; beyond that a round of all pairs takes too long
 OTHERS_UP_TO = 100_000  # records; beyond that this project's tool is measured alone
 
