@@ -1,5 +1,8 @@
 //! Remembering which keys were seen, in little memory.
 
+use std::alloc::{Layout, handle_alloc_error};
+
+use memmap2::MmapMut;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// A key by its 128-bit XXH3 digest. Two different keys of a cache of a billion records share one with a
@@ -24,22 +27,25 @@ impl KeyDigest {
     }
 }
 
-/// A set of keys in at most 20 bytes a key, and at least 64 KiB.
+/// A set of keys in at most 20 bytes a key.
 ///
 /// A hash table in the order of digests: each stands at the place that its bits name, or behind it where others came first.
 /// So the table can grow by an eighth in its own memory, where another would double, and a moment after doubling hold two
-/// empty places for every key. It lies in segments of one size, so that neither growing nor dropping it leaves holes in the
-/// allocator's memory that are of no use to the next one.
+/// empty places for every key. It lies in memory of its own, of which the system has all again when the set is dropped: an
+/// allocator would keep it for the thread that asked for it, and the next set is another thread's.
 #[derive(Debug)]
 pub struct KeySet {
-    segments: Vec<Box<[u128]>>,
+    segments: Vec<MmapMut>,
     /// Places that bits name. There are more behind them, for what moved on.
     homes: usize,
     len: usize,
 }
 
-/// Places of a segment.
-const SEGMENT: usize = 1 << 12;
+/// Bytes of a place.
+const PLACE: usize = size_of::<u128>();
+
+/// Places of a segment: those of a megabyte, and fewer in tests, where sets are to grow early.
+const SEGMENT: usize = if cfg!(test) { 1 << 12 } else { 1 << 16 };
 
 /// No key. A digest of this value counts as its neighbour.
 const EMPTY: u128 = 0;
@@ -69,7 +75,7 @@ impl KeySet {
             if place == self.places() {
                 self.add_segments(1);
             }
-            moving = std::mem::replace(self.at_mut(place), moving);
+            moving = self.replace(place, moving);
             if moving == EMPTY {
                 break;
             }
@@ -122,17 +128,24 @@ impl KeySet {
     }
 
     fn at(&self, place: usize) -> u128 {
-        self.segments[place / SEGMENT][place % SEGMENT]
+        let (places, _) = self.segments[place / SEGMENT].as_chunks::<PLACE>();
+        u128::from_ne_bytes(places[place % SEGMENT])
     }
 
-    fn at_mut(&mut self, place: usize) -> &mut u128 {
-        &mut self.segments[place / SEGMENT][place % SEGMENT]
+    /// Puts a key at a place, and takes the one that was there.
+    fn replace(&mut self, place: usize, key: u128) -> u128 {
+        let (places, _) = self.segments[place / SEGMENT].as_chunks_mut::<PLACE>();
+        let before = std::mem::replace(&mut places[place % SEGMENT], key.to_ne_bytes());
+        u128::from_ne_bytes(before)
     }
 
     /// Adds places at the end. The last sixteenth of a segment is for what moves on behind the last home.
     fn add_segments(&mut self, more: usize) {
         for _ in 0..more {
-            self.segments.push(vec![EMPTY; SEGMENT].into_boxed_slice());
+            // New memory is all zeros, and so empty. Where there is none, this ends as any allocation does.
+            let segment = MmapMut::map_anon(SEGMENT * PLACE);
+            let segment = segment.unwrap_or_else(|_| handle_alloc_error(Layout::new::<[u128; SEGMENT]>()));
+            self.segments.push(segment);
         }
         if self.len == 0 {
             self.homes = self.places() - SEGMENT / 16;
@@ -151,9 +164,9 @@ impl KeySet {
         // None of them comes to stand behind where it is now: those that follow have room, too.
         let mut next = 0;
         for place in begin..self.places() {
-            let key = std::mem::replace(self.at_mut(place), EMPTY);
+            let key = self.replace(place, EMPTY);
             next = self.home(key).max(next);
-            *self.at_mut(next) = key;
+            self.replace(next, key);
             next += 1;
         }
     }
@@ -162,10 +175,10 @@ impl KeySet {
     fn gather(&mut self) -> usize {
         let mut begin = self.places();
         for place in (0..self.places()).rev() {
-            let key = std::mem::replace(self.at_mut(place), EMPTY);
+            let key = self.replace(place, EMPTY);
             if key != EMPTY {
                 begin -= 1;
-                *self.at_mut(begin) = key;
+                self.replace(begin, key);
             }
         }
         begin
@@ -219,7 +232,7 @@ mod tests {
         for n in 0..1_000_000 {
             set.insert(KeyDigest::of(&format!("default:extract:{n}")));
         }
-        let bytes = set.places() * size_of::<u128>();
+        let bytes = set.places() * PLACE;
         assert!(bytes <= 20 * 1_000_000 + (64 << 10), "{bytes} bytes");
     }
 
