@@ -372,6 +372,11 @@ impl EntryReader {
         Ok(entry)
     }
 
+    /// Tells that the entry which was just taken is not kept.
+    pub(super) fn let_go(&mut self, entry: &Entry) {
+        self.splitter.let_go(entry.size());
+    }
+
     fn check_is_json(&self, start: u64, key: &CacheKey, value: &[u8]) -> Result<()> {
         match serde_json::from_slice::<IgnoredAny>(value) {
             Err(error) if simdutf8::basic::from_utf8(value).is_ok() => {

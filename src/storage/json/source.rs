@@ -237,6 +237,7 @@ fn read_entry(
     let entry = reader.take_entry(found)?;
     let key = entry.key().as_str();
     if selection.of_key(key).is_none() || survey.is_superseded(key, offset) {
+        reader.let_go(&entry);
         page.pass_over();
     } else {
         page.push(entry);

@@ -3,9 +3,9 @@
 //! Only strings and brackets are looked at, most of it by `memchr`, so that entries which nobody wants cost little. What is
 //! *inside* an entry is checked by whoever takes it: the splitter alone validates nothing but the outer structure.
 //!
-//! Where every value is taken, values are pieces of the window, which are not copied: whoever has one keeps all of its
-//! window in memory, and the splitter goes on in another. Where some are passed over, each is copied out of the window,
-//! so that a few values do not keep a large file in memory.
+//! Where nearly every value is taken, values are pieces of the window, which are not copied: whoever has one keeps all of
+//! its window in memory, and the splitter goes on in another. Where many are passed over, the others are copied out of
+//! the window, so that a few values do not keep a large file in memory.
 
 use std::io::Read;
 
@@ -62,10 +62,10 @@ pub(super) struct Splitter<R> {
     size: usize,
     /// Windows before this one, of which pieces may still be held.
     behind: Behind,
-    /// Whether a value was passed over in this window.
-    skipped: bool,
-    /// The same of the window before; `true` where there is none.
-    skipped_before: bool,
+    /// How many bytes of this window are of values that nobody keeps.
+    passed_over: usize,
+    /// Whether most of the window before was kept; `false` where there is none.
+    was_kept: bool,
 }
 
 /// Windows whose memory is used again when nobody holds a piece of them any more. To ask the system for memory costs
@@ -127,8 +127,8 @@ impl<R: Read> Splitter<R> {
             ended: false,
             size,
             behind: Behind::default(),
-            skipped: false,
-            skipped_before: true,
+            passed_over: 0,
+            was_kept: false,
         }
     }
 
@@ -254,17 +254,29 @@ impl<R: Read> Splitter<R> {
         self.value_end(true)?;
         let start = usize::try_from(start - self.offset).unwrap_or(usize::MAX);
         let value = start..self.at;
-        Ok(if self.skipped || self.skipped_before {
-            Bytes::copy_from_slice(&self.window[value])
-        } else {
+        Ok(if self.was_kept && self.is_kept() {
             self.window.slice(value)
+        } else {
+            Bytes::copy_from_slice(&self.window[value])
         })
+    }
+
+    /// Tells that the value which was just taken, of so many bytes, is not kept.
+    pub(super) fn let_go(&mut self, bytes: usize) {
+        self.passed_over = self.passed_over.saturating_add(bytes);
     }
 
     /// Passes over the value, whatever its size.
     pub(super) fn skip_value(&mut self) -> Result<()> {
-        self.skipped = true;
-        self.value_end(false)
+        let start = self.position();
+        self.value_end(false)?;
+        self.let_go(usize::try_from(self.position() - start).unwrap_or(usize::MAX));
+        Ok(())
+    }
+
+    /// Whether most of this window is kept, as far as it was looked at.
+    fn is_kept(&self) -> bool {
+        self.passed_over < self.size / 4
     }
 
     /// Checks that nothing follows the object.
@@ -450,7 +462,8 @@ impl<R: Read> Splitter<R> {
         self.at -= keep_from;
         self.filled = kept.len();
         if keep_from > 0 {
-            self.skipped_before = std::mem::take(&mut self.skipped);
+            self.was_kept = self.is_kept();
+            self.passed_over = 0;
         }
         match std::mem::take(&mut self.window).try_into_mut() {
             // The window of a large entry is not kept for small ones.
@@ -575,7 +588,11 @@ mod tests {
             assert!(splitter.next_key(n == 0).unwrap().is_some());
             match n % 5 {
                 0 => held.push(splitter.take_value().unwrap()),
-                _ => splitter.skip_value().unwrap(),
+                1 | 2 => splitter.skip_value().unwrap(),
+                _ => {
+                    let bytes = splitter.take_value().unwrap().len();
+                    splitter.let_go(bytes);
+                }
             }
         }
         assert_eq!(held.len(), 40);
