@@ -131,8 +131,8 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
     return (
         f"The cache is made from a seed: {caches}. "
         "Times are the median of the rounds, with the lowest and the highest; in each round everyone ran once, in turn, from "
-        "an emptied target and with the files in the page cache, and a run counted only where every record was found at the "
-        "target. *The servers' own way* is the slower of two: the target's own loader, fed with ready data, and the source's "
+        "an emptied target, with files in the page cache and servers that had been read once before, and a run counted only "
+        "where every record was found at the target. *The servers' own way* is the slower of two: the target's own loader, fed with ready data, and the source's "
         "own reader, whose output is thrown away. *Memory* is the peak of the process. ✓ and ✗ say whether the goal beside it "
         f"is met.{busy}\n\n"
         f"{about['date']}, commit {about['commit']}, {about['tool']}; {'; '.join(about['servers'])}; {about['lightrag']}; "
