@@ -10,7 +10,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source ci/tools.sh
 
-readonly TOOL="$PWD/target/debug/migrate-llm-cache"
+TOOL=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debug/migrate-llm-cache
+readonly TOOL
 readonly EXAMPLES="$PWD/scripts/examples"
 
 # below_root FOLDER: the text, its paths of a machine replaced by those below root/ in the scene.

@@ -67,7 +67,7 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
     from session import Session
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    binary = (chosen.binary or ROOT / "target" / "release" / "migrate-llm-cache").absolute()
+    binary = (chosen.binary or ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "migrate-llm-cache").absolute()
     lightrag = None if chosen.without_lightrag else Path(os.environ["BENCH_LIGHTRAG_PYTHON"])
     told = about(ROOT, binary, chosen.binary is not None, servers().values())
     try:
