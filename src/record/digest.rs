@@ -27,7 +27,7 @@ impl KeyDigest {
     }
 }
 
-/// A set of keys in at most 20 bytes a key.
+/// A set of keys in at most 20 bytes a key, and a megabyte.
 ///
 /// A hash table in the order of digests: each stands at the place that its bits name, or behind it where others came first.
 /// So the table can grow by an eighth in its own memory, where another would double, and a moment after doubling hold two
