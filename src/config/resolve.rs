@@ -587,7 +587,7 @@ fn read_place(text: &str) -> Result<Place> {
     let files = storage::connectors()
         .iter()
         .copied()
-        .find(|b| b.schemes().is_empty());
+        .find(|b| b.info().takes_paths);
     match files {
         Some(connector) if looks_like_path => Ok(Place {
             connector,

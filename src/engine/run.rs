@@ -280,7 +280,7 @@ impl Run<'_> {
 
     fn tell_plan(&self, source: &dyn Connection, target: &Connected<dyn Target>, pairs: &[WorkspacePair]) {
         let settings = self.settings;
-        let batch = settings.batch_for(target.connector.batch_bytes());
+        let batch = settings.batch_for(target.connector.info().batch_bytes);
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         self.reporter.emit(Event::Plan(PlanEvent {
@@ -465,7 +465,7 @@ impl Run<'_> {
             target_storage: Arc::clone(&target.storage),
             count,
             before,
-            batch: self.settings.batch_for(target.connector.batch_bytes()),
+            batch: self.settings.batch_for(target.connector.info().batch_bytes),
         })
     }
 
