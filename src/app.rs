@@ -13,12 +13,12 @@ use futures::FutureExt;
 
 use crate::{
     config::{Args, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args},
-    engine::{checkpoint::Checkpoint, rejects::RejectsFile, run::Run},
+    engine::{checkpoint::Checkpoint, rejects::RejectsFile, run::Run, stats::RunStats},
     interactive,
     model::{Error, ErrorKind, ExitCode, Mode, Result, Settings},
     report::{
-        self, Event, Ledger, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity,
-        logging, metrics,
+        self, Event, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity, logging,
+        metrics,
     },
     storage::Route,
     system::shutdown::Shutdown,
@@ -49,7 +49,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let mut output = OutputSettings::resolve(&args, &job);
     let files = output.check_files();
     let shutdown = Shutdown::default();
-    let ledger = Ledger::new(mode);
+    let stats = RunStats::new(mode);
     let reporter = Arc::new(Reporter::new(told(&output), shutdown.clone()));
     reporter.emit(Event::RunStarted(RunStarted {
         tool: TOOL.to_owned(),
@@ -65,31 +65,26 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         .and_then(|()| Task::resolve(&args, &job, &environment, output.interactive))
         .and_then(|task| files.and_then(|()| check_files(&task.0)).map(|()| task));
     let mut ending = match task {
-        Err(error) => {
-            ledger.entries().errors.fatal(None, &error, 0);
-            tell(&reporter, &error);
-            RunOutcome::of(&error)
-        }
+        Err(error) => failed(&stats, &reporter, &error),
         Ok((settings, task)) => {
             let run = Run {
                 settings: &settings,
                 reporter: &reporter,
-                ledger: &ledger,
+                stats: &stats,
                 shutdown: &shutdown,
             };
             execute(&run, task)
         }
     };
     if let Some(path) = &output.metrics
-        && let Err(error) = metrics::write(path, &ledger.report(&ending))
+        && let Err(error) = metrics::write(path, &stats.report(&ending))
     {
-        ledger.entries().errors.fatal(None, &error, 0);
-        tell(&reporter, &error);
+        let failed = failed(&stats, &reporter, &error);
         if matches!(ending, RunOutcome::Done) {
-            ending = RunOutcome::of(&error);
+            ending = failed;
         }
     }
-    let report = ledger.report(&ending);
+    let report = stats.report(&ending);
     let totals = &report.totals;
     tracing::info!(
         run_id = %reporter.run_id(),
@@ -196,13 +191,16 @@ fn code_of(ending: &RunOutcome, number: u8) -> ExitCode {
     }
 }
 
-fn tell(reporter: &Reporter, error: &Error) {
+/// Records and reports what ended the run: the one place where that is done.
+fn failed(stats: &RunStats, reporter: &Reporter, error: &Error) -> RunOutcome {
+    stats.record_failure(error);
     reporter.say_error(error);
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         tracing::debug!(cause = %next, "because");
         cause = next.source();
     }
+    RunOutcome::of(error)
 }
 
 /// Has glibc keep a little more of what is freed.
@@ -218,7 +216,7 @@ fn keep_freed_memory() {
 
 /// Runs a task, and turns a panic into an ending.
 fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
-    let (reporter, ledger, shutdown) = (run.reporter, run.ledger, run.shutdown);
+    let (reporter, stats, shutdown) = (run.reporter, run.stats, run.shutdown);
     let teller = Arc::clone(reporter);
     std::panic::set_hook(Box::new(move |panic| {
         // The payload may repeat data; the place is enough to find it.
@@ -232,9 +230,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
         Ok(runtime) => runtime,
         Err(error) => {
             let error = Error::new(ErrorKind::Internal, format!("cannot start threads: {error}"));
-            ledger.entries().errors.fatal(None, &error, 0);
-            tell(reporter, &error);
-            return RunOutcome::of(&error);
+            return failed(stats, reporter, &error);
         }
     };
     let outcome = runtime.block_on(async {
@@ -257,16 +253,12 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
             }
             ending
         }
-        Ok(Err(error)) => {
-            tell(reporter, &error);
-            RunOutcome::of(&error)
-        }
-        Err(_) => {
-            let error = Error::new(ErrorKind::Internal, "the run panicked");
-            ledger.entries().errors.fatal(None, &error, 0);
-            tell(reporter, &error);
-            RunOutcome::of(&error)
-        }
+        Ok(Err(error)) => failed(stats, reporter, &error),
+        Err(_) => failed(
+            stats,
+            reporter,
+            &Error::new(ErrorKind::Internal, "the run panicked"),
+        ),
     };
     // Requests that nobody waits for any more must not hold the process back.
     runtime.shutdown_background();

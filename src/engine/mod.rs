@@ -1,8 +1,20 @@
 //! One run: preflight, plan, the pipeline, verification, and what is kept for later runs.
 
 pub mod checkpoint;
-pub mod pipeline;
+mod pipeline;
 pub mod rejects;
 pub mod retry;
 pub mod run;
-pub mod verify;
+pub mod stats;
+mod verify;
+
+use crate::report::{Event, Reporter, WarningEvent};
+
+/// Counts a warning and reports it.
+fn warn(stats: &stats::RunStats, reporter: &Reporter, message: String) {
+    stats.add_warning(message.clone());
+    reporter.emit(Event::Warning(WarningEvent { message }));
+}
+
+#[cfg(test)]
+mod tests;

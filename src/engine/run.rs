@@ -12,19 +12,21 @@ use std::{
 
 use crate::{
     engine::{
-        checkpoint::{Checkpoint, Progress},
+        checkpoint::{Checkpoint, Progress, WorkspaceProgress},
         pipeline::{self, WorkspaceJob},
         rejects::RejectsFile,
-        retry::{FIRST_WAIT, RequestContext, Retrier},
+        retry::{RequestContext, Retrier, SideWaiter},
+        stats::{RunStats, WorkspaceStats},
         verify::Comparison,
+        warn,
     },
     model::{
         BatchLimit, Error, ErrorKind, Mode, PhysicalLocation, Result, Settings, Side, VerifyLevel, Workspace,
         WorkspaceChoice, WorkspacePair, nearest,
     },
     report::{
-        CountEvent, CountProgressEvent, Event, Ledger, PlanEvent, PlanOptions, Reporter, RunOutcome,
-        Verification, VerifyNumbers, WarningEvent, WorkspaceReport,
+        CountEvent, CountProgressEvent, Event, PlanEvent, PlanOptions, Reporter, RunOutcome, Verification,
+        VerifyNumbers, word,
     },
     storage::{ConnectOptions, Connection, Connector, Count, Endpoint, Route, Source, Target},
     system::shutdown::{Shutdown, StopReason},
@@ -37,7 +39,7 @@ pub struct Run<'a> {
     /// Where events go.
     pub reporter: &'a Arc<Reporter>,
     /// Where numbers go.
-    pub ledger: &'a Ledger,
+    pub stats: &'a RunStats,
     /// Whether to stop.
     pub shutdown: &'a Shutdown,
 }
@@ -52,7 +54,7 @@ impl Run<'_> {
     /// Does it all.
     ///
     /// # Errors
-    /// What ended it. It is in the ledger.
+    /// What ended it.
     pub async fn execute(&self, route: &Route) -> Result<RunOutcome> {
         // Until the first write there is nothing to bring to an end.
         let prepared = tokio::select! {
@@ -72,18 +74,16 @@ impl Run<'_> {
     /// Moves and compares what was prepared; writes only where that was `confirmed`.
     ///
     /// # Errors
-    /// What ended it. It is in the ledger.
+    /// What ended it.
     pub async fn carry_out(&self, prepared: &[Prepared], confirmed: bool) -> Result<RunOutcome> {
         match self.settings.mode {
             Mode::DryRun => return Ok(RunOutcome::Done),
             Mode::Verify => {}
             Mode::Migrate if !confirmed => {
-                let error = Error::new(
+                return Err(Error::new(
                     ErrorKind::NotConfirmed,
                     "nothing was written: writing to the target needs --yes",
-                );
-                self.enter(&error);
-                return Err(error);
+                ));
             }
             Mode::Migrate => {
                 if let Some(reason) = self.migrate(prepared).await? {
@@ -96,22 +96,14 @@ impl Run<'_> {
         }
         tokio::select! {
             () = self.shutdown.stopped() => Ok(self.stopped()),
-            verified = self.verify(prepared) => {
-                verified.inspect_err(|error| self.enter(error)).map(|()| RunOutcome::Done)
-            }
+            verified = self.verify(prepared) => verified.map(|()| RunOutcome::Done),
         }
-    }
-
-    /// Enters an error that belongs to no batch.
-    fn enter(&self, error: &Error) {
-        self.ledger.entries().errors.fatal(None, error, 0);
     }
 
     fn retrier(&self) -> Retrier {
         Retrier {
             retries: self.settings.retries,
             timeout: self.settings.timeout,
-            first_wait: FIRST_WAIT,
             reporter: Arc::clone(self.reporter),
             shutdown: self.shutdown.clone(),
         }
@@ -133,17 +125,17 @@ impl Run<'_> {
             self.connect_source(&route.source),
             self.connect_target(&route.target)
         );
-        let (source, target) = connected.inspect_err(|error| self.enter(error))?;
+        let (source, target) = connected?;
         self.prepare(source, target, &route.workspaces).await
     }
 
     /// Connects to the source.
     ///
     /// # Errors
-    /// Wrong settings, an unreachable server, a refused login. They are not in the ledger: somebody may choose anew.
+    /// Wrong settings, an unreachable server, a refused login.
     pub async fn connect_source(&self, endpoint: &Endpoint) -> Result<Connected<dyn Source>> {
         let storage = self.connect(endpoint).await?;
-        self.ledger.entries().source = Some(storage.location());
+        self.stats.set_location(Side::Source, storage.location());
         Ok(Connected::new(endpoint.connector, storage))
     }
 
@@ -153,25 +145,15 @@ impl Run<'_> {
     /// As [`Run::connect_source`].
     pub async fn connect_target(&self, endpoint: &Endpoint) -> Result<Connected<dyn Target>> {
         let storage = self.connect(endpoint).await?;
-        self.ledger.entries().target = Some(storage.location());
+        self.stats.set_location(Side::Target, storage.location());
         Ok(Connected::new(endpoint.connector, storage))
     }
 
     /// Checks, tells the plan and counts what was not counted yet.
     ///
     /// # Errors
-    /// What ended the run. It is in the ledger.
+    /// What ended the run.
     pub async fn prepare(
-        &self,
-        source: Connected<dyn Source>,
-        target: Connected<dyn Target>,
-        workspaces: &WorkspaceChoice,
-    ) -> Result<Vec<Prepared>> {
-        let prepared = self.check_and_count(source, target, workspaces).await;
-        prepared.inspect_err(|error| self.enter(error))
-    }
-
-    async fn check_and_count(
         &self,
         mut source: Connected<dyn Source>,
         mut target: Connected<dyn Target>,
@@ -246,8 +228,7 @@ impl Run<'_> {
     }
 
     fn warn(&self, message: String) {
-        self.ledger.entries().warnings.push(message.clone());
-        self.reporter.emit(Event::Warning(WarningEvent { message }));
+        warn(self.stats, self.reporter, message);
     }
 
     /// Connects. A server that is not there, or hangs up on the first word, is not waited for; one that is busy is.
@@ -257,6 +238,10 @@ impl Run<'_> {
             concurrency: self.settings.concurrency,
             on_invalid: self.settings.on_invalid,
             salvage: self.settings.salvage,
+            waiter: Arc::new(SideWaiter {
+                retrier: self.retrier(),
+                side: endpoint.values.side(),
+            }),
         };
         // The storages keep to the time themselves, and know better what it means that it is over.
         let lenient = Retrier {
@@ -441,23 +426,8 @@ impl Run<'_> {
         let (source, count) = (Arc::clone(&counted.opened), counted.count.clone());
         let counted = self.count_target(target, &pair.to).await?;
         let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
-        let mut report = WorkspaceReport {
-            from: pair.from.clone(),
-            to: pair.to.clone(),
-            source_records: Some(count.total()),
-            target_records_before: Some(before.total()),
-            totals: Default::default(),
-            by_cache_type: BTreeMap::new(),
-        };
-        report.totals.close(count.total(), false);
-        for (cache_type, records) in &count.by_type {
-            report
-                .by_cache_type
-                .entry(*cache_type)
-                .or_default()
-                .close(*records, false);
-        }
-        self.ledger.entries().workspaces.push(report);
+        self.stats
+            .add_workspace(WorkspaceStats::new(pair.clone(), count.clone(), before.total()));
         Ok(Prepared {
             pair,
             source,
@@ -514,7 +484,7 @@ impl Run<'_> {
     /// Moves every workspace. The targets of all are prepared before the first one is written to, since preparing is
     /// also the last check.
     async fn migrate(&self, prepared: &[Prepared]) -> Result<Option<StopReason>> {
-        let mut files = self.open_files(prepared).inspect_err(|error| self.enter(error))?;
+        let files = self.open_files(prepared)?;
         let mut told = BTreeSet::new();
         for pair in prepared.iter().filter(|pair| pair.has_records()) {
             if let Some(warning) = pair.target.warning()
@@ -525,20 +495,34 @@ impl Run<'_> {
             let preparing = self.ask(Side::Target, "preparing the target", async || {
                 pair.target.prepare().await
             });
-            preparing.await.inspect_err(|error| self.enter(error))?;
+            preparing.await?;
         }
+        self.stats.set_moving(true);
+        let moved = self.move_workspaces(prepared, &files).await;
+        self.stats.set_moving(false);
+        if let Some(reason) = moved? {
+            return Ok(Some(reason));
+        }
+        if let Some(checkpoint) = &files.checkpoint {
+            let rejects_bytes = files.rejects.as_ref().map(RejectsFile::length);
+            let done = self.stats.progress(prepared.len(), None, rejects_bytes);
+            checkpoint.write(&Progress {
+                complete: true,
+                ..done
+            })?;
+        }
+        Ok(None)
+    }
+
+    async fn move_workspaces(&self, prepared: &[Prepared], files: &Files) -> Result<Option<StopReason>> {
         let retrier = self.retrier();
         for (number, pair) in prepared.iter().enumerate() {
             if self.shutdown.reason().is_some() {
                 return Ok(self.shutdown.reason());
             }
+            let before = files.before.get(number);
             // Nothing is made at the target for a workspace that has nothing to move.
-            let done = files
-                .progress
-                .workspaces
-                .get(number)
-                .is_some_and(|progress| progress.complete);
-            if done || !pair.has_records() {
+            if before.is_some_and(|before| before.complete) || !pair.has_records() {
                 continue;
             }
             let stopped = pipeline::run(WorkspaceJob {
@@ -554,76 +538,66 @@ impl Run<'_> {
                 max_errors: self.settings.max_errors,
                 retrier: &retrier,
                 reporter: self.reporter,
-                ledger: self.ledger,
+                stats: self.stats,
                 rejects: files.rejects.as_ref(),
                 checkpoint: files.checkpoint.as_ref(),
-                progress: &mut files.progress,
+                resume: before.and_then(|before| Some((before.cursor.clone()?, before.batches))),
                 shutdown: self.shutdown,
             });
             if let Some(reason) = stopped.await? {
                 return Ok(Some(reason));
             }
         }
-        files.progress.complete = true;
-        if let Some(checkpoint) = &files.checkpoint {
-            checkpoint
-                .write(&files.progress)
-                .inspect_err(|error| self.enter(error))?;
-        }
         Ok(None)
     }
 
-    /// Opens checkpoint and rejects file, and enters what an earlier run did.
+    /// Opens checkpoint and rejects file, and takes over what an earlier run did.
     fn open_files(&self, prepared: &[Prepared]) -> Result<Files> {
         let settings = self.settings;
-        let mut progress = None;
+        let mut before = None;
         let mut checkpoint = None;
         if let Some(path) = &settings.checkpoint {
-            let (opened, before) = Checkpoint::open(path, &self.job_identity(prepared), settings.resume)?;
-            progress = before;
+            let (opened, progress) = Checkpoint::open(path, &self.job_identity(prepared), settings.resume)?;
+            before = progress;
             checkpoint = Some(opened);
-            self.ledger.entries().checkpoint = Some(path.display().to_string());
+            self.stats
+                .run(|run| run.checkpoint = Some(path.display().to_string()));
         }
-        let from = progress.as_ref().and_then(|progress| progress.rejects_bytes);
+        let from = before.as_ref().and_then(|progress| progress.rejects_bytes);
         let rejects = settings
             .rejects
             .as_ref()
             .map(|path| RejectsFile::open(path, from))
             .transpose()?;
-        let progress = progress.unwrap_or_default();
-        let mut entries = self.ledger.entries();
-        entries.rejects = settings.rejects.as_ref().map(|path| path.display().to_string());
-        entries.errors = progress.errors.clone();
-        entries.batches = progress.batches.clone();
-        for (report, before) in entries.workspaces.iter_mut().zip(&progress.workspaces) {
-            if before.complete {
-                report.totals = before.totals.clone();
-                report.by_cache_type = before.by_cache_type.clone();
-            }
+        let path = settings.rejects.as_ref();
+        self.stats
+            .run(|run| run.rejects = path.map(|path| path.display().to_string()));
+        if let Some(before) = &before {
+            self.stats.resume(before);
         }
-        drop(entries);
         Ok(Files {
             checkpoint,
             rejects,
-            progress,
+            before: before.map(|before| before.workspaces).unwrap_or_default(),
         })
     }
 
-    /// What makes this job the same as the one that wrote a checkpoint.
+    /// What makes this job the same as the one that wrote a checkpoint: each part with a name of its own, in words that stay
+    /// from version to version.
     fn job_identity(&self, prepared: &[Prepared]) -> Vec<String> {
         let settings = self.settings;
-        let entries = self.ledger.entries();
-        let locations = [&entries.source, &entries.target];
-        let mut identity: Vec<String> = locations
+        let sides = [Side::Source, Side::Target];
+        let mut identity: Vec<String> = sides
             .into_iter()
-            .flatten()
-            .map(|location| location.to_string())
+            .filter_map(|side| Some(format!("{side}={}", self.stats.location(side)?)))
             .collect();
-        for pair in prepared {
-            identity.extend([pair.pair.from.name().to_owned(), pair.pair.to.name().to_owned()]);
+        for Prepared { pair, .. } in prepared {
+            identity.push(format!("from={}", pair.from.name()));
+            identity.push(format!("to={}", pair.to.name()));
         }
-        identity.extend(settings.selection.types().map(|t| t.to_string()));
-        identity.push(format!("{:?} {:?}", settings.on_conflict, settings.on_invalid));
+        identity.extend(settings.selection.types().map(|t| format!("type={t}")));
+        identity.push(format!("on_conflict={}", word(&settings.on_conflict)));
+        identity.push(format!("on_invalid={}", word(&settings.on_invalid)));
         identity
     }
 
@@ -653,7 +627,7 @@ impl Run<'_> {
                 reporter: self.reporter,
             };
             let result = comparison.run(&mut verification).await;
-            self.ledger.entries().verification = Some(verification.clone());
+            self.stats.set_verification(verification.clone());
             result?;
         }
         let numbers = &verification.numbers;
@@ -673,7 +647,8 @@ impl Run<'_> {
 struct Files {
     checkpoint: Option<Checkpoint>,
     rejects: Option<RejectsFile>,
-    progress: Progress,
+    /// What an earlier run did of each workspace.
+    before: Vec<WorkspaceProgress>,
 }
 
 /// A side that is connected to, and those of its workspaces that were opened and counted.

@@ -1,10 +1,8 @@
 //! Comparing two storages by value: every record of the source is looked up at the target.
 
-use std::{
-    num::NonZeroUsize,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     engine::{
@@ -20,7 +18,7 @@ use crate::{
 };
 
 /// What comparing one workspace needs to know.
-pub struct Comparison<'a> {
+pub(crate) struct Comparison<'a> {
     /// Which workspace, and where its records went.
     pub pair: &'a WorkspacePair,
     /// What was read.

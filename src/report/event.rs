@@ -184,6 +184,8 @@ pub struct BatchEvent {
     pub bytes: u64,
     /// The type of its first record; null for a batch without records.
     pub cache_type: Option<CacheType>,
+    /// Entries in it by type.
+    pub by_cache_type: BTreeMap<CacheType, u64>,
     /// How it ended.
     pub status: BatchStatus,
     /// How long it took, in milliseconds.
@@ -194,6 +196,14 @@ pub struct BatchEvent {
     pub total: u64,
     /// The first in percent of the second.
     pub percent: f64,
+    /// Entries done so far in all workspaces of the run, those that an earlier run did among them.
+    pub run_done: u64,
+    /// Entries there are in all workspaces of the run, as counted.
+    pub run_total: u64,
+    /// How long the run has taken so far, in milliseconds.
+    pub elapsed_ms: u64,
+    /// How much longer it should take to move the rest, in milliseconds; null while nothing tells.
+    pub remaining_ms: Option<u64>,
 }
 
 /// An entry cannot be moved.

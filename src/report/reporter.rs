@@ -30,7 +30,14 @@ pub struct Reporter {
     stderr: Stderr,
     shutdown: Shutdown,
     state: Mutex<State>,
+    /// Sees every event, in tests.
+    #[cfg(test)]
+    observer: Option<Observer>,
 }
+
+/// What sees every event.
+#[cfg(test)]
+pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// What is told where.
 #[derive(Clone, Debug)]
@@ -69,12 +76,34 @@ impl Reporter {
                 reported: false,
                 human,
             }),
+            #[cfg(test)]
+            observer: None,
+        }
+    }
+
+    /// A reporter that prints nothing, and shows its events to an observer.
+    #[cfg(test)]
+    pub(crate) fn observed(shutdown: Shutdown, observer: Observer) -> Self {
+        let output = Output {
+            lines: false,
+            voice: Verbosity::Quiet,
+            palette: Palette::new(false),
+            log: LogFormat::Text,
+            report: None,
+        };
+        Self {
+            observer: Some(observer),
+            ..Self::new(output, shutdown)
         }
     }
 
     /// Tells an event.
     pub fn emit(&self, event: Event) {
         self.emit_numbered(&event);
+        #[cfg(test)]
+        if let Some(observer) = &self.observer {
+            observer(&event);
+        }
     }
 
     /// Tells the report, once: a second one is dropped, so that no path out can print two.
@@ -105,11 +134,6 @@ impl Reporter {
     /// The run: a UUID, version 7.
     pub fn run_id(&self) -> Uuid {
         self.run_id
-    }
-
-    /// Whether the report was told.
-    pub fn is_finished(&self) -> bool {
-        self.state().reported
     }
 
     /// Shows a person how far a count is. It is no event, and may be called as often as there is something new.

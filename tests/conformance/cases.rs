@@ -13,8 +13,8 @@ use migrate_llm_cache::{
         record::{CacheKey, OnInvalid, Record},
     },
     storage::{
-        ConnectOptions, Connection, Cursor, Endpoint, Entry, Page, PageLimit, PageReader, Source, Target,
-        WriteMode, WriteOutcome,
+        ConnectOptions, Connection, Cursor, Endpoint, Entry, Page, PageLimit, PageReader, SilentWaiter,
+        Source, Target, WriteMode, WriteOutcome,
     },
 };
 use serde_json::json;
@@ -44,6 +44,7 @@ async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn Co
         concurrency: number(2),
         on_invalid,
         salvage: false,
+        waiter: SilentWaiter::shared(10),
     };
     Endpoint::named(side, &place.address)
         .unwrap()

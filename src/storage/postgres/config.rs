@@ -530,6 +530,7 @@ mod tests {
             concurrency: NonZeroUsize::new(2).unwrap(),
             on_invalid: OnInvalid::Reject,
             salvage: false,
+            waiter: crate::storage::SilentWaiter::shared(0),
         }
     }
 
