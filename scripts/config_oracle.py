@@ -239,6 +239,7 @@ async def settings_of(request):
 
 async def answer_settings(requests, out):
     sys.argv[1:] = []
+    logging.disable(logging.CRITICAL)
     from lightrag.kg.shared_storage import initialize_share_data
 
     initialize_share_data(workers=1)

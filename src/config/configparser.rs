@@ -5,7 +5,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Secret, dotenv::is_space};
+use super::dotenv::is_space;
+use crate::model::Secret;
 
 /// The section whose values every other section has too.
 const DEFAULT_SECTION: &str = "DEFAULT";

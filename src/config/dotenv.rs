@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Secret;
+use crate::model::Secret;
 
 /// What a `.env` file says.
 #[derive(Debug, Default)]

@@ -248,6 +248,13 @@ impl Error {
         self
     }
 
+    /// Adds to the message, in parentheses.
+    #[must_use]
+    pub fn with_note(mut self, note: &str) -> Self {
+        self.message = format!("{} ({note})", self.message);
+        self
+    }
+
     /// Adds the cause, for logs at the debug level.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

@@ -70,6 +70,16 @@ pub trait Connector: Send + Sync {
     /// The variable that names the workspace for this kind alone.
     fn workspace_variable(&self) -> Option<&'static str>;
 
+    /// The key in its section of `config.ini` that names the workspace for this kind alone.
+    fn workspace_ini_key(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What LightRAG takes for the name in the text of that variable or key: most of its storages strip white space.
+    fn workspace_name<'a>(&self, text: &'a str) -> &'a str {
+        text.trim()
+    }
+
     /// The bytes of a batch from which on larger ones are written no faster, and only cost memory: what a batch is cut by
     /// where nobody says otherwise. Measured.
     fn batch_bytes(&self) -> NonZeroUsize;

@@ -10,11 +10,12 @@ use proptest::{
 
 const SEED: [u8; 32] = *b"the same files in every test run";
 
-fn generate(strategy: impl Strategy<Value = String>, count: usize) -> Vec<String> {
+/// So many values of a strategy, the same each time.
+pub fn values<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>, count: usize) -> Vec<T> {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &SEED);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let text = |_| strategy.new_tree(&mut runner).expect("a file").current();
-    (0..count).map(text).collect()
+    let value = |_| strategy.new_tree(&mut runner).expect("a value").current();
+    (0..count).map(value).collect()
 }
 
 /// Some of these pieces in a row.
@@ -191,7 +192,7 @@ pub fn dotenv(count: usize) -> Vec<String> {
     let comment = pieces(VALUE_PIECES, 3).prop_map(|text| format!("#{text}"));
     let bare = select(&["A", "B", "export A"][..]).prop_map(str::to_owned);
     let line = prop_oneof![12 => binding, 1 => bare, 1 => comment, 1 => pieces(VALUE_PIECES, 4)];
-    generate(prop_oneof![4 => file(line, 6), 1 => pieces(SOUP, 14)], count)
+    values(prop_oneof![4 => file(line, 6), 1 => pieces(SOUP, 14)], count)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ pub fn ini(count: usize) -> Vec<String> {
         let lines = lines.trim_start_matches('\u{feff}');
         format!("{before}{section}\n{lines}")
     });
-    generate(prop_oneof![8 => with_section, 1 => pieces(INI_SOUP, 12)], count)
+    values(prop_oneof![8 => with_section, 1 => pieces(INI_SOUP, 12)], count)
 }
 
 fn comment_or_nothing() -> impl Strategy<Value = String> {

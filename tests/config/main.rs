@@ -11,6 +11,7 @@
 
 mod generated;
 mod python;
+mod settings;
 
 use std::collections::BTreeMap;
 

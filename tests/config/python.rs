@@ -39,23 +39,33 @@ fn oracle(command: &str) -> Command {
 
 /// Has Python read each text as a file, in this process environment.
 pub fn read(format: Format, texts: &[String], environment: &[(&str, &str)]) -> Vec<Answer> {
-    let mut oracle = oracle("files")
-        .envs(environment.iter().copied())
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("Python starts");
-    let mut requests = oracle.stdin.take().unwrap();
-    let answers = BufReader::new(oracle.stdout.take().unwrap());
-    let answers: Vec<Answer> = std::thread::scope(|scope| {
+    let mut oracle = oracle("files");
+    oracle.envs(environment.iter().copied());
+    let requests = texts
+        .iter()
+        .map(|text| json!({"format": format.name(), "text": text}));
+    ask(oracle, requests).into_iter().map(Answer).collect()
+}
+
+/// Has LightRAG say what it takes for its storages in each set-up.
+pub fn settings(set_ups: impl Iterator<Item = Value> + Send) -> Vec<Value> {
+    ask(oracle("settings"), set_ups)
+}
+
+/// Answers to requests, one for each, in order.
+fn ask(mut oracle: Command, requests: impl Iterator<Item = Value> + Send) -> Vec<Value> {
+    let mut oracle = oracle.stdin(Stdio::piped()).spawn().expect("Python starts");
+    let mut input = oracle.stdin.take().unwrap();
+    let output = BufReader::new(oracle.stdout.take().unwrap());
+    let answers = std::thread::scope(|scope| {
         scope.spawn(move || {
-            for text in texts {
-                let request = json!({"format": format.name(), "text": text});
-                writeln!(requests, "{request}").expect("Python listens");
+            for request in requests {
+                writeln!(input, "{request}").expect("Python listens");
             }
         });
-        let lines = answers.lines().map(|line| line.expect("Python answers"));
+        let lines = output.lines().map(|line| line.expect("Python answers"));
         lines
-            .map(|line| Answer(serde_json::from_str(&line).expect("JSON")))
+            .map(|line| serde_json::from_str(&line).expect("JSON"))
             .collect()
     });
     assert!(oracle.wait().expect("Python ends").success());

@@ -64,6 +64,14 @@ impl Connector for Postgres {
         Some("POSTGRES_WORKSPACE")
     }
 
+    fn workspace_ini_key(&self) -> Option<&'static str> {
+        Some("workspace")
+    }
+
+    fn workspace_name<'a>(&self, text: &'a str) -> &'a str {
+        text
+    }
+
     fn batch_bytes(&self) -> NonZeroUsize {
         const { NonZeroUsize::new(2 << 20).unwrap() }
     }
