@@ -501,22 +501,7 @@ impl Endpoint {
             .as_deref()
             .map(|text| read_place(text).map_err(|error| prefixed(flag_name, error)))
             .transpose()?;
-        let job_origin = |path: String| Origin::Job {
-            file: job.file().to_owned(),
-            line: job.line(&path),
-            path,
-        };
-        let job_place = match spec {
-            None => None,
-            Some(job::StorageSpec::Text(text)) => {
-                let path = side.to_string();
-                let place = read_place(text.expose()).map_err(|error| job.error(&path, error.message()))?;
-                Some((place.connector, at_origin(place.settings, &job_origin(path))))
-            }
-            Some(job::StorageSpec::Settings(settings)) => {
-                Some(read_settings(side, settings, job, &job_origin)?)
-            }
-        };
+        let job_place = spec.as_ref().map(|spec| read_spec(side, spec, job)).transpose()?;
         let connector = match (&flag, &job_place) {
             (Some(place), _) => place.connector,
             (None, Some((connector, _))) => *connector,
@@ -555,6 +540,23 @@ impl Endpoint {
             }
         }
         Ok(Self { connector, values })
+    }
+}
+
+/// Reads what the job file says of a side.
+fn read_spec(side: Side, spec: &job::StorageSpec, job: &JobFile) -> Result<JobEndpoint> {
+    let origin = |path: String| Origin::Job {
+        file: job.file().to_owned(),
+        line: job.line(&path),
+        path,
+    };
+    match spec {
+        job::StorageSpec::Text(text) => {
+            let path = side.to_string();
+            let place = read_place(text.expose()).map_err(|error| job.error(&path, error.message()))?;
+            Ok((place.connector, at_origin(place.settings, &origin(path))))
+        }
+        job::StorageSpec::Settings(settings) => read_settings(side, settings, job, &origin),
     }
 }
 

@@ -248,10 +248,10 @@ impl Error {
         self
     }
 
-    /// Adds to the message, in parentheses.
+    /// Adds where the settings came from.
     #[must_use]
-    pub fn with_note(mut self, note: &str) -> Self {
-        self.message = format!("{} ({note})", self.message);
+    pub fn with_settings(mut self, origins: &str) -> Self {
+        self.message = format!("{}; settings: {origins}", self.message);
         self
     }
 

@@ -309,8 +309,8 @@ impl Values {
         field.is_plain.then(|| value.text.expose())
     }
 
-    /// Where the settings came from that say which storage it is and who logs in: `host, port: --target; password: the
-    /// variable POSTGRES_PASSWORD`.
+    /// Where the settings came from that say which storage it is and who logs in: `host, port from --target; password
+    /// from the variable POSTGRES_PASSWORD`.
     pub fn address_origins(&self) -> String {
         let mut by_origin: Vec<(&Origin, Vec<&str>)> = Vec::new();
         for (field, value) in self.iter().filter(|(field, _)| field.is_address) {
@@ -321,7 +321,7 @@ impl Values {
         }
         let groups = by_origin
             .iter()
-            .map(|(origin, names)| format!("{}: {origin}", names.join(", ")));
+            .map(|(origin, names)| format!("{} from {origin}", names.join(", ")));
         groups.collect::<Vec<_>>().join("; ")
     }
 }
@@ -392,7 +392,7 @@ mod tests {
         values.set("port", Value { text, origin });
         assert_eq!(
             values.address_origins(),
-            "host, password: --target; port: the variable PG"
+            "host, password from --target; port from the variable PG"
         );
     }
 }

@@ -23,7 +23,7 @@ impl Endpoint {
         connected.map_err(|error| match error.kind() {
             // It names the one setting that is wrong.
             ErrorKind::Config => error,
-            _ => error.with_note(&self.values.address_origins()),
+            _ => error.with_settings(&self.values.address_origins()),
         })
     }
 }

@@ -41,12 +41,12 @@ pub(super) fn plan(plan: &PlanEvent) -> Vec<(&'static str, String)> {
 
 /// Where the settings of both sides came from, as further rows of a plan.
 pub(super) fn origins(settings: &PlanSettings) -> Vec<(&'static str, String)> {
-    [("Source set", &settings.source), ("Target set", &settings.target)]
-        .map(|(name, settings)| (name, by_origin(settings)))
+    [("source", &settings.source), ("target", &settings.target)]
+        .map(|(side, settings)| ("Settings", format!("{side}: {}", by_origin(settings))))
         .into()
 }
 
-/// `host, port: --target; password: the variable POSTGRES_PASSWORD`.
+/// `host, port from --target; password from the variable POSTGRES_PASSWORD`.
 fn by_origin(settings: &[SettingOrigin]) -> String {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     for SettingOrigin { name, origin, .. } in settings {
@@ -57,7 +57,7 @@ fn by_origin(settings: &[SettingOrigin]) -> String {
     }
     let groups = groups
         .iter()
-        .map(|(origin, names)| format!("{}: {origin}", names.join(", ")));
+        .map(|(origin, names)| format!("{} from {origin}", names.join(", ")));
     groups.collect::<Vec<_>>().join("; ")
 }
 
