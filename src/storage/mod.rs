@@ -62,6 +62,10 @@ pub struct ConnectorInfo {
     pub ini_section: Option<&'static str>,
     /// The variable that names the workspace for this kind alone.
     pub workspace_variable: Option<&'static str>,
+    /// The key in its section of `config.ini` that names the workspace for this kind alone.
+    pub workspace_ini_key: Option<&'static str>,
+    /// Whether LightRAG takes white space around the name in that variable or key away.
+    pub trims_workspace: bool,
     /// The size of a batch, in bytes, above which writing gets no faster and only costs memory: the limit of a batch
     /// where the settings name none. Measured.
     pub batch_bytes: NonZeroUsize,
@@ -93,6 +97,16 @@ impl dyn Connector + '_ {
     /// [`ConnectorInfo::kind`].
     pub fn kind(&self) -> &'static str {
         self.info().kind
+    }
+
+    /// [`ConnectorInfo::workspace_ini_key`].
+    pub fn workspace_ini_key(&self) -> Option<&'static str> {
+        self.info().workspace_ini_key
+    }
+
+    /// The name of a workspace in the text of this kind's variable or key, as LightRAG reads it.
+    pub fn workspace_name<'a>(&self, text: &'a str) -> &'a str {
+        if self.info().trims_workspace { text.trim() } else { text }
     }
 
     /// [`ConnectorInfo::title`].

@@ -33,6 +33,8 @@ const INFO: ConnectorInfo = ConnectorInfo {
     takes_paths: false,
     ini_section: Some("mongodb"),
     workspace_variable: Some("MONGODB_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
     batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
     fields: config::FIELDS,
 };

@@ -42,6 +42,8 @@ const INFO: ConnectorInfo = ConnectorInfo {
     takes_paths: false,
     ini_section: Some("opensearch"),
     workspace_variable: Some("OPENSEARCH_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
     batch_bytes: NonZeroUsize::new(3 << 20).unwrap(),
     fields: config::FIELDS,
 };

@@ -44,6 +44,8 @@ const INFO: ConnectorInfo = ConnectorInfo {
     takes_paths: false,
     ini_section: Some("postgres"),
     workspace_variable: Some("POSTGRES_WORKSPACE"),
+    workspace_ini_key: Some("workspace"),
+    trims_workspace: false,
     batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
     fields: config::FIELDS,
 };

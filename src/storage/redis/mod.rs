@@ -39,6 +39,8 @@ const INFO: ConnectorInfo = ConnectorInfo {
     takes_paths: false,
     ini_section: Some("redis"),
     workspace_variable: Some("REDIS_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
     batch_bytes: target::PIECE_BYTES,
     fields: config::FIELDS,
 };
