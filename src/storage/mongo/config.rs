@@ -104,7 +104,7 @@ pub(super) struct Config {
     /// How writes are acknowledged.
     pub(super) write_concern: WriteConcern,
     /// What a person should know of the connection.
-    pub(super) warning: Option<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Config {
@@ -157,13 +157,14 @@ impl Config {
         let patience = SELECTION_TIMEOUT.min(options.timeout.mul_f64(0.8));
         driver.server_selection_timeout.get_or_insert(patience);
         driver.connect_timeout.get_or_insert(patience);
-        let warning = match &driver.tls {
-            Some(Tls::Enabled(tls)) if tls.allow_invalid_certificates == Some(true) => {
-                let remedy = "leave out tlsAllowInvalidCertificates and tls_allow_invalid_certificates to have it checked";
-                Some(unverified(&location, remedy))
-            }
-            _ => None,
-        };
+        let mut warnings = Vec::new();
+        if let Some(Tls::Enabled(tls)) = &driver.tls
+            && tls.allow_invalid_certificates == Some(true)
+        {
+            let remedy =
+                "leave out tlsAllowInvalidCertificates and tls_allow_invalid_certificates to have it checked";
+            warnings.push(unverified(&location, remedy));
+        }
         let write_concern = acknowledged(driver.write_concern.take());
         driver.write_concern = Some(write_concern.clone());
         Ok(Self {
@@ -174,7 +175,7 @@ impl Config {
             user,
             password,
             write_concern,
-            warning,
+            warnings,
         })
     }
 }

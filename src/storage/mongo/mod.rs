@@ -67,9 +67,9 @@ impl Connector for Mongo {
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values, options).await?;
-        let warning = config.warning.clone();
+        let warnings = config.warnings.clone();
         Ok(Arc::new(MongoStorage {
-            warning,
+            warnings,
             server: Arc::new(Server::connect(config).await?),
             on_invalid: options.on_invalid,
         }))
@@ -77,7 +77,7 @@ impl Connector for Mongo {
 }
 
 struct MongoStorage {
-    warning: Option<String>,
+    warnings: Vec<String>,
     server: Arc<Server>,
     on_invalid: OnInvalid,
 }
@@ -91,8 +91,8 @@ impl Connection for MongoStorage {
         }
     }
 
-    fn warning(&self) -> Option<String> {
-        self.warning.clone()
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {

@@ -87,7 +87,7 @@ impl Server {
             user,
             password,
             write_concern,
-            warning: _,
+            warnings: _,
         } = config;
         let heartbeats = Arc::new(Heartbeats::default());
         let seeds = options.hosts.len();

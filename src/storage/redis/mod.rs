@@ -105,12 +105,14 @@ impl Connection for RedisStorage {
         }
     }
 
-    fn warning(&self) -> Option<String> {
+    fn warnings(&self) -> Vec<String> {
         let config = self.server.config();
         let remedy = "leave out ssl_cert_reqs=none and verify_certs: false to have it checked";
         config
             .trusts_anyone()
             .then(|| unverified(&config.location(), remedy))
+            .into_iter()
+            .collect()
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
