@@ -1,15 +1,19 @@
 //! LightRAG's `MongoKVStorage`: a collection a workspace, a document a record.
 //!
+//! * `uri`: an address as PyMongo reads it.
 //! * `config`: where the server is.
 //! * `server`: the connection, its limits, and what its errors mean.
-//! * `layout`: documents ↔ records.
+//! * `extras`: what only some servers know, and is done without on others.
+//! * `codec`: documents ↔ records.
 //! * `source`, `target`: reading in the order of keys; inserting, and replacing what is there.
 
 mod codec;
 mod config;
+mod extras;
 mod server;
 mod source;
 mod target;
+mod uri;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -98,10 +102,7 @@ impl Connection for MongoStorage {
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
         let names = self
             .server
-            .database()
-            .list_collection_names()
-            // A login that may read some collections may list those.
-            .authorized_collections(true)
+            .collection_names()
             .await
             .map_err(|error| self.server.failed("list the collections of", error))?;
         let mut found: Vec<Workspace> = names.iter().filter_map(|name| workspace_of(name)).collect();

@@ -15,7 +15,10 @@ use mongodb::{
 };
 use tokio::sync::Notify;
 
-use super::config::Config;
+use super::{
+    config::Config,
+    extras::{Extras, is_about_the_request},
+};
 use crate::model::{Error, ErrorKind, Result, Secret};
 
 /// What the server takes at once, as its `hello` says (MongoDB manual, "MongoDB Limits and Thresholds").
@@ -59,7 +62,10 @@ pub(super) struct Server {
     /// What it says of itself.
     pub(super) identity: String,
     pub(super) limits: Limits,
-    pub(super) write_concern: WriteConcern,
+    write_concern: WriteConcern,
+    /// Whether the address asks for that write concern.
+    concern_is_asked_for: bool,
+    pub(super) extras: Extras,
     heartbeats: Arc<Heartbeats>,
 }
 
@@ -87,6 +93,7 @@ impl Server {
             user,
             password,
             write_concern,
+            concern_is_asked_for,
             warnings: _,
         } = config;
         let heartbeats = Arc::new(Heartbeats::default());
@@ -109,6 +116,8 @@ impl Server {
             identity: String::new(),
             limits: Limits::of(&Document::new()),
             write_concern,
+            concern_is_asked_for,
+            extras: Extras::default(),
             heartbeats,
         };
         // The driver looks for a server again and again until its time is up; when every host has refused, it is known.
@@ -124,10 +133,46 @@ impl Server {
 
     /// Asks the primary, where there is one: every client of a replica set then hears the same.
     async fn hello(&self) -> Result<Document, DriverError> {
-        self.database
-            .run_command(doc! { "hello": 1 })
-            .selection_criteria(primary_preferred())
+        let ask = |command| {
+            self.database
+                .run_command(command)
+                .selection_criteria(primary_preferred())
+        };
+        match ask(doc! { "hello": 1 }).await {
+            // Its name before MongoDB 4.4, which some services know alone.
+            Err(error) if is_about_the_request(&error) => ask(doc! { "isMaster": 1 }).await,
+            answer => answer,
+        }
+    }
+
+    /// How writes are to be acknowledged; `None` where that is the server's to say, since it refused what was not asked
+    /// for by anybody.
+    pub(super) fn write_concern(&self) -> Option<WriteConcern> {
+        (!self.extras.lacks_concern()).then(|| self.write_concern.clone())
+    }
+
+    /// Whether a write that failed in whole is to be sent again without a write concern.
+    pub(super) fn gives_up_concern(&self, error: &DriverError) -> bool {
+        let gives_up =
+            !self.concern_is_asked_for && !self.extras.lacks_concern() && is_about_the_request(error);
+        if gives_up {
+            self.extras.has_no_concern();
+        }
+        gives_up
+    }
+
+    /// The names of the collections that the login may see.
+    pub(super) async fn collection_names(&self) -> Result<Vec<String>, DriverError> {
+        // A login that may read some collections may list those.
+        match self
+            .database
+            .list_collection_names()
+            .authorized_collections(true)
             .await
+        {
+            Err(error) if is_about_the_request(&error) => self.database.list_collection_names().await,
+            names => names,
+        }
     }
 
     /// An identity by which a server is known however it was reached. A process gives each of its lives an id; that of the
@@ -175,7 +220,6 @@ impl Server {
     pub(super) fn primary_collection(&self, name: &str) -> Collection<RawDocumentBuf> {
         let options = CollectionOptions::builder()
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
-            .write_concern(self.write_concern.clone())
             .build();
         self.database.collection_with_options(name, options)
     }

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use mongodb::{
     Collection,
-    bson::{RawDocument, RawDocumentBuf, doc, serialize_to_bson},
+    action::{Action, Find},
+    bson::{Document, RawDocument, RawDocumentBuf, doc, serialize_to_bson},
     error::{Error as DriverError, ErrorKind as DriverErrorKind},
     options::Hint,
     raw_batch_cursor::{RawBatch, RawBatchCursor},
@@ -20,6 +21,7 @@ use mongodb::{
 
 use super::{
     codec::{self, KeyRange},
+    extras::{QueryExtras, is_about_the_request},
     server::{Server, by_bytes, integer},
 };
 use crate::{
@@ -49,6 +51,9 @@ const PASSED_OVER: u64 = 10_000;
 
 /// How often a count says how far it is.
 const PROGRESS_EVERY: u64 = 1000;
+
+/// Documents of one collection, as bytes.
+type RawCursor = mongodb::Cursor<RawDocumentBuf>;
 
 /// The collection of a workspace, to read.
 pub(super) struct MongoSource {
@@ -84,6 +89,17 @@ impl MongoSource {
         decoded.entry
     }
 
+    /// Documents in the order of their keys.
+    fn find(&self, filter: Document, extras: QueryExtras) -> Find<'_, RawDocumentBuf> {
+        self.collection
+            .find(filter)
+            .sort(doc! { "_id": 1 })
+            .optional(extras.hint.then(by_key), |find, hint| find.hint(hint))
+            .optional(extras.collation.then(by_bytes), |find, order| {
+                find.collation(order)
+            })
+    }
+
     /// A cursor over a range, behind a key where one is given; `None` where nothing can be there.
     async fn open(
         &self,
@@ -94,16 +110,24 @@ impl MongoSource {
         let Some(filter) = range.filter(after) else {
             return Ok(None);
         };
-        self.collection
-            .find(filter)
-            .sort(doc! { "_id": 1 })
-            .hint(by_key())
-            .collation(by_bytes())
-            .batch_size(at_once)
-            .batch()
-            .await
-            .map(Some)
-            .map_err(|error| self.failed("read", error))
+        let mut attempt = self.server.extras.query();
+        loop {
+            let find = self.find(filter.clone(), attempt.extras());
+            let cursor = find.batch_size(at_once).batch().await;
+            if let Some(cursor) = attempt.settle(cursor) {
+                return cursor.map(Some).map_err(|error| self.failed("read", error));
+            }
+        }
+    }
+
+    fn out_of_order(&self, key: &str) -> Error {
+        let message = format!(
+            "the server gives the documents of the collection {} out of order: {key} comes after a key that is not \
+             smaller",
+            self.collection.namespace()
+        );
+        Error::new(ErrorKind::Server, message)
+            .with_remedy("check that the collection was made without a collation of its own")
     }
 
     /// An answer of the server that holds no documents where documents should be.
@@ -133,28 +157,82 @@ impl MongoSource {
     /// every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
     async fn count_prefix(&self, cache_type: CacheType) -> Result<u64> {
         let prefix = KeyRange::prefix(&format!("default:{cache_type}:"));
+        if self.server.extras.lacks_count() {
+            return self.count_range(&prefix).await;
+        }
+        // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
+        let along_index = cache_type == CacheType::Extract;
+        let mut attempt = self.server.extras.query();
+        let counted = loop {
+            let counted = self.run_count(&prefix, along_index, attempt.extras()).await;
+            if let Some(counted) = attempt.settle(counted) {
+                break counted;
+            }
+        };
+        match counted {
+            Ok(answer) => integer(answer.get("n"))
+                .and_then(|records| u64::try_from(records).ok())
+                .ok_or_else(|| self.unreadable("it holds no number")),
+            // LightRAG reads and never counts.
+            Err(error) if is_about_the_request(&error) => {
+                self.server.extras.has_no_count();
+                self.count_range(&prefix).await
+            }
+            Err(error) => Err(self.failed("count", error)),
+        }
+    }
+
+    async fn run_count(
+        &self,
+        range: &KeyRange,
+        along_index: bool,
+        extras: QueryExtras,
+    ) -> Result<Document, DriverError> {
         let mut command = doc! {
             "count": self.collection.name(),
-            "query": prefix.filter(None).unwrap_or_default(),
-            "collation": { "locale": "simple" },
+            "query": range.filter(None).unwrap_or_default(),
         };
-        // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
-        if cache_type == CacheType::Extract {
+        if extras.collation {
+            command.insert("collation", doc! { "locale": "simple" });
+        }
+        if extras.hint && along_index {
             command.insert("hint", doc! { "_id": 1 });
         }
         if let Some(concern) = self.collection.read_concern() {
-            let concern = serialize_to_bson(concern).map_err(|error| self.failed("count", error.into()))?;
-            command.insert("readConcern", concern);
+            command.insert("readConcern", serialize_to_bson(concern)?);
         }
-        let database = self.server.database();
-        let mut count = database.run_command(command);
+        let mut count = self.server.database().run_command(command);
         if let Some(criteria) = self.collection.selection_criteria() {
             count = count.selection_criteria(criteria.clone());
         }
-        let answer = count.await.map_err(|error| self.failed("count", error))?;
-        integer(answer.get("n"))
-            .and_then(|records| u64::try_from(records).ok())
-            .ok_or_else(|| self.unreadable("it holds no number"))
+        count.await
+    }
+
+    /// Counts the keys of a range by reading them, for a server that cannot count.
+    async fn count_range(&self, range: &KeyRange) -> Result<u64> {
+        let mut records = 0;
+        let mut keys = self.keys(range).await?;
+        while keys
+            .advance()
+            .await
+            .map_err(|error| self.failed("count", error))?
+        {
+            records += 1;
+        }
+        Ok(records)
+    }
+
+    /// The keys of a range, in their order.
+    async fn keys(&self, range: &KeyRange) -> Result<RawCursor> {
+        let filter = range.filter(None).unwrap_or_default();
+        let mut attempt = self.server.extras.query();
+        loop {
+            let find = self.find(filter.clone(), attempt.extras());
+            let keys = find.projection(doc! { "_id": 1 }).await;
+            if let Some(keys) = attempt.settle(keys) {
+                return keys.map_err(|error| self.failed("count", error));
+            }
+        }
     }
 
     /// Counts keys that may have any beginning, by looking at each.
@@ -166,16 +244,7 @@ impl MongoSource {
     ) -> Result<()> {
         let mut looked_at = 0;
         for range in codec::ranges(selection) {
-            let filter = range.filter(None).unwrap_or_default();
-            let mut keys = self
-                .collection
-                .find(filter)
-                .projection(doc! { "_id": 1 })
-                .sort(doc! { "_id": 1 })
-                .hint(by_key())
-                .collation(by_bytes())
-                .await
-                .map_err(|error| self.failed("count", error))?;
+            let mut keys = self.keys(&range).await?;
             while keys
                 .advance()
                 .await
@@ -194,8 +263,7 @@ impl MongoSource {
     }
 }
 
-/// The index that every collection has. Left to choose, a server may sort every document, where it has only to follow
-/// the index.
+/// The index that every collection has.
 fn by_key() -> Hint {
     Hint::Keys(doc! { "_id": 1 })
 }
@@ -219,14 +287,23 @@ struct Batches {
 impl Batches {
     /// Remembers where a batch ends. After one that was too large, a new cursor asks for fewer documents.
     fn note(&mut self, batch: &RawBatch) -> Result<bool> {
-        let mut last = None;
+        let mut last = self.last.as_deref();
+        let mut found = false;
         for document in self.source.documents(batch, 0)? {
-            last = codec::key(document?).or(last);
+            let Some(key) = codec::key(document?) else {
+                continue;
+            };
+            // A scan that goes on behind a key would miss what comes out of order, without a word.
+            if last.is_some_and(|last| last >= key) {
+                return Err(self.source.out_of_order(key));
+            }
+            last = Some(key);
+            found = true;
         }
-        let Some(last) = last else {
+        let Some(last) = last.filter(|_| found).map(str::to_owned) else {
             return Ok(false);
         };
-        self.last = Some(last.to_owned());
+        self.last = Some(last);
         if batch.as_raw_document().as_bytes().len() > TOO_LARGE && self.at_once > AT_LEAST {
             self.at_once = (self.at_once / 2).max(AT_LEAST);
             self.cursor = None;
@@ -404,12 +481,16 @@ impl Source for MongoSource {
             let (asked, others) = rest.split_at(fits.count().max(1));
             rest = others;
             let texts: Vec<&str> = asked.iter().map(CacheKey::as_str).collect();
-            let mut documents = self
-                .collection
-                .find(doc! { "_id": { "$in": texts } })
-                .collation(by_bytes())
-                .await
-                .map_err(|error| self.failed("read", error))?;
+            let mut attempt = self.server.extras.query();
+            let documents = loop {
+                let order = attempt.extras().collation.then(by_bytes);
+                let find = self.collection.find(doc! { "_id": { "$in": &texts } });
+                let found = find.optional(order, |find, order| find.collation(order)).await;
+                if let Some(found) = attempt.settle(found) {
+                    break found;
+                }
+            };
+            let mut documents = documents.map_err(|error| self.failed("read", error))?;
             while documents
                 .advance()
                 .await
