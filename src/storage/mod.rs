@@ -19,6 +19,7 @@
 //! * **A source is changed by nothing**, not even by a conversion of an old layout.
 
 mod endpoint;
+mod hosts;
 mod prefetch;
 mod registry;
 

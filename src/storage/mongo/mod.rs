@@ -3,10 +3,12 @@
 //! * `uri`: an address as PyMongo reads it.
 //! * `config`: where the server is.
 //! * `server`: the connection, its limits, and what its errors mean.
+//! * `checks`: what is known of a target before it is written to.
 //! * `extras`: what only some servers know, and is done without on others.
 //! * `codec`: documents ↔ records.
 //! * `source`, `target`: reading in the order of keys; inserting, and replacing what is there.
 
+mod checks;
 mod codec;
 mod config;
 mod extras;

@@ -19,7 +19,10 @@ use super::{
     config::Config,
     extras::{Extras, is_about_the_request},
 };
-use crate::model::{Error, ErrorKind, Result, Secret};
+use crate::{
+    model::{Error, ErrorKind, Result, Secret},
+    storage::hosts::{is_unresolved, login_from, unresolved},
+};
 
 /// What the server takes at once, as its `hello` says (MongoDB manual, "MongoDB Limits and Thresholds").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,7 @@ struct Names {
     location: String,
     hosts: String,
     user: Option<String>,
+    login_from: String,
     password: Option<Secret>,
     tls: bool,
 }
@@ -91,6 +95,7 @@ impl Server {
             location,
             hosts,
             user,
+            login_from,
             password,
             write_concern,
             concern_is_asked_for,
@@ -106,6 +111,7 @@ impl Server {
             location,
             hosts,
             user,
+            login_from,
             password,
         };
         let client = Client::with_options(options).map_err(|error| connecting_failed(&names.hosts, error))?;
@@ -256,8 +262,24 @@ impl Server {
         };
         let what = self.names.clean(&what);
         let message = match (kind, user) {
-            (ErrorKind::Login, Some(user)) => format!("{location} refuses the user {user}: {what}"),
-            (ErrorKind::Login, None) => format!("{location} refuses a login without a user: {what}"),
+            (ErrorKind::Login, Some(user)) => {
+                format!(
+                    "{location} refuses the user {user}: {what}{}",
+                    login_from(&self.names.login_from)
+                )
+            }
+            (ErrorKind::Login, None) => {
+                format!(
+                    "{location} refuses a login without a user: {what}{}",
+                    login_from(&self.names.login_from)
+                )
+            }
+            (ErrorKind::Unreachable, _) if is_unresolved(&what) => {
+                return unresolved("MongoDB", hosts, error);
+            }
+            (ErrorKind::Unreachable, _) if self.heartbeats.worst() == Some(Heard::AnotherService) => {
+                format!("{hosts} answered, but not as MongoDB: {what}")
+            }
             (ErrorKind::Unreachable, _) => format!("no MongoDB server answers at {hosts}: {what}"),
             (ErrorKind::Tls, _) => format!("cannot agree on TLS with {hosts}: {what}"),
             _ => format!("cannot {action} {location}: {what}"),
@@ -282,13 +304,18 @@ impl Server {
                 (ErrorKind::Tls, remedy(ErrorKind::Tls))
             }
             // A server without TLS hangs up on a greeting with it, and the other way round.
-            ErrorKind::Unreachable if self.names.tls && heard == Some(Heard::HungUp) => {
+            ErrorKind::Unreachable
+                if self.names.tls && matches!(heard, Some(Heard::HungUp | Heard::AnotherService)) =>
+            {
                 (ErrorKind::Tls, remedy(ErrorKind::Tls))
             }
             ErrorKind::Unreachable if self.names.tls && heard != Some(Heard::Refused) => (
                 kind,
                 Some("check host and port; if the server uses no TLS, take tls=true out of the address"),
             ),
+            ErrorKind::Unreachable if heard == Some(Heard::AnotherService) => {
+                (kind, Some("check host and port: another service listens there"))
+            }
             ErrorKind::Unreachable if heard == Some(Heard::HungUp) => (
                 kind,
                 Some(
@@ -351,6 +378,8 @@ enum Heard {
     Other,
     Refused,
     HungUp,
+    /// What came back is no message of MongoDB's.
+    AnotherService,
     Tls,
 }
 
@@ -411,10 +440,11 @@ fn heard(error: &DriverError) -> Heard {
         }
         DriverErrorKind::Io(error) => match error.kind() {
             Io::ConnectionRefused => Heard::Refused,
-            Io::UnexpectedEof | Io::ConnectionReset | Io::BrokenPipe | Io::InvalidData => Heard::HungUp,
+            Io::UnexpectedEof | Io::ConnectionReset | Io::BrokenPipe => Heard::HungUp,
+            Io::InvalidData => Heard::AnotherService,
             _ => Heard::Other,
         },
-        DriverErrorKind::InvalidResponse { .. } => Heard::HungUp,
+        DriverErrorKind::InvalidResponse { .. } => Heard::AnotherService,
         _ => Heard::Other,
     }
 }

@@ -1,9 +1,9 @@
 //! Reading a collection in the order of its keys.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -46,6 +46,9 @@ const TOO_LARGE: usize = 4 << 20;
 /// The most bytes of keys in one question; the command must stay below the limit for a document.
 const ASKED_BYTES: usize = 4 << 20;
 
+/// The most keys in one question about what is there.
+const KEYS_AT_ONCE: usize = 1000;
+
 /// A page that only passes entries over ends here too, so that whoever waits for it sees that something happens.
 const PASSED_OVER: u64 = 10_000;
 
@@ -59,17 +62,176 @@ type RawCursor = mongodb::Cursor<RawDocumentBuf>;
 pub(super) struct MongoSource {
     server: Arc<Server>,
     collection: Collection<RawDocumentBuf>,
-    /// Whether it was said that values were found that JSON does not know.
-    told_of_foreign: AtomicBool,
+    /// Whether documents with old keys are read as the records that they were. LightRAG does not find them, so to a
+    /// target they are not there.
+    reads_old_keys: bool,
+    /// Whether there are such documents, as far as anybody looked.
+    has_old_keys: AtomicBool,
+    findings: Mutex<Findings>,
+}
+
+/// What a person should know of what was read: the first key of each kind.
+#[derive(Default)]
+struct Findings {
+    foreign: Option<String>,
+    dates: Option<String>,
+    old: Option<String>,
+}
+
+impl Findings {
+    fn warnings(&self, collection: &str) -> Vec<String> {
+        let all = [
+            (
+                &self.dates,
+                "holds dates in create_time or update_time: they are read as Unix seconds, as LightRAG keeps them",
+            ),
+            (
+                &self.foreign,
+                "holds values that JSON has no form for, such as dates or binary data: they are carried as MongoDB's \
+                 extended JSON",
+            ),
+            (
+                &self.old,
+                "holds documents under keys of LightRAG up to 1.3.9, which later versions do not find: they are read as \
+                 default:<type>:<hash>",
+            ),
+        ];
+        all.into_iter()
+            .filter_map(|(first, what)| {
+                let first = first.as_deref()?;
+                Some(format!(
+                    "the collection {collection} {what} (the first is {first})"
+                ))
+            })
+            .collect()
+    }
 }
 
 impl MongoSource {
+    /// The collection as a source.
     pub(super) fn new(server: Arc<Server>, collection: Collection<RawDocumentBuf>) -> Self {
         Self {
             server,
             collection,
-            told_of_foreign: AtomicBool::new(false),
+            reads_old_keys: true,
+            has_old_keys: AtomicBool::new(false),
+            findings: Mutex::default(),
         }
+    }
+
+    /// The collection as LightRAG itself reads it.
+    pub(super) fn of_target(server: Arc<Server>, collection: Collection<RawDocumentBuf>) -> Self {
+        Self {
+            reads_old_keys: false,
+            ..Self::new(server, collection)
+        }
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Findings)) {
+        note(&mut self.findings.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The key of the record that a document is, and whether it stands under an old one.
+    fn record_key(&self, id: &str, document: &RawDocument) -> (CacheKey, bool) {
+        let of_today = self.reads_old_keys.then(|| codec::key_of_today(id, document));
+        match of_today.flatten() {
+            Some(key) => {
+                self.has_old_keys.store(true, Ordering::Relaxed);
+                self.note(|findings| {
+                    findings.old.get_or_insert_with(|| id.to_owned());
+                });
+                (key, true)
+            }
+            None => (CacheKey::from(id), false),
+        }
+    }
+
+    /// Those of these keys that are there.
+    async fn there(&self, keys: &[CacheKey]) -> Result<HashSet<CacheKey>> {
+        let mut there = HashSet::new();
+        for asked in keys.chunks(KEYS_AT_ONCE) {
+            let texts: Vec<&str> = asked.iter().map(CacheKey::as_str).collect();
+            let mut found = self.documents_of(&texts, true).await?;
+            while found
+                .advance()
+                .await
+                .map_err(|error| self.failed("read", error))?
+            {
+                there.extend(codec::key(found.current()).map(CacheKey::from));
+            }
+        }
+        Ok(there)
+    }
+
+    /// The documents of these keys, or of these no more than the keys.
+    async fn documents_of(&self, keys: &[&str], keys_alone: bool) -> Result<RawCursor> {
+        let mut attempt = self.server.extras.query();
+        loop {
+            let order = attempt.extras().collation.then(by_bytes);
+            let found = self
+                .collection
+                .find(doc! { "_id": { "$in": keys } })
+                .optional(keys_alone.then(|| doc! { "_id": 1 }), |find, fields| {
+                    find.projection(fields)
+                })
+                .optional(order, |find, order| find.collation(order))
+                .await;
+            if let Some(found) = attempt.settle(found) {
+                return found.map_err(|error| self.failed("read", error));
+            }
+        }
+    }
+
+    /// Counts the records under old keys, and not under a key of today's as well.
+    async fn count_old(&self, selection: &Selection, count: &mut Count) -> Result<()> {
+        let mut keys = Vec::new();
+        let mut documents = self.keys(&KeyRange::old()).await?;
+        while documents
+            .advance()
+            .await
+            .map_err(|error| self.failed("count", error))?
+        {
+            let document = documents.current();
+            if let Some(id) = codec::key(document)
+                && let (key, true) = self.record_key(id, document)
+            {
+                keys.push(key);
+            }
+        }
+        let there = self.there(&keys).await?;
+        for key in keys.iter().filter(|key| !there.contains(*key)) {
+            if let Some(cache_type) = selection.of_key(key.as_str()) {
+                count.add(cache_type);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks under old keys for what stands under no key of today's.
+    async fn find_old(&self, keys: &[CacheKey], found: &mut HashMap<CacheKey, Entry>) -> Result<()> {
+        if !self.has_old_keys.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let missing = keys.iter().filter(|key| !found.contains_key(*key));
+        let old: Vec<String> = missing.filter_map(codec::old_key).collect();
+        for asked in old.chunks(KEYS_AT_ONCE) {
+            let texts: Vec<&str> = asked.iter().map(String::as_str).collect();
+            let mut documents = self.documents_of(&texts, false).await?;
+            while documents
+                .advance()
+                .await
+                .map_err(|error| self.failed("read", error))?
+            {
+                let document = documents.current();
+                if let Some(id) = codec::key(document)
+                    && let (key, true) = self.record_key(id, document)
+                {
+                    let entry = self.entry(key.as_str(), document);
+                    found.insert(key, entry);
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn failed(&self, action: &str, error: DriverError) -> Error {
@@ -79,12 +241,16 @@ impl MongoSource {
 
     fn entry(&self, key: &str, document: &RawDocument) -> Entry {
         let decoded = codec::decode(key, document);
-        if decoded.foreign && !self.told_of_foreign.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "{} holds values that JSON has no form for, such as dates or binary data (the first in {key}); they are \
-                 carried as MongoDB's extended JSON",
-                self.collection.namespace()
-            );
+        if decoded.foreign || decoded.dates {
+            self.note(|findings| {
+                let first = || Some(key.to_owned());
+                if decoded.foreign && findings.foreign.is_none() {
+                    findings.foreign = first();
+                }
+                if decoded.dates && findings.dates.is_none() {
+                    findings.dates = first();
+                }
+            });
         }
         decoded.entry
     }
@@ -228,7 +394,8 @@ impl MongoSource {
         let mut attempt = self.server.extras.query();
         loop {
             let find = self.find(filter.clone(), attempt.extras());
-            let keys = find.projection(doc! { "_id": 1 }).await;
+            // The type belongs to the key of a document with an old one.
+            let keys = find.projection(doc! { "_id": 1, "cache_type": 1 }).await;
             if let Some(keys) = attempt.settle(keys) {
                 return keys.map_err(|error| self.failed("count", error));
             }
@@ -250,7 +417,11 @@ impl MongoSource {
                 .await
                 .map_err(|error| self.failed("count", error))?
             {
-                if let Some(cache_type) = codec::key(keys.current()).and_then(|key| selection.of_key(key)) {
+                let document = keys.current();
+                if let Some(id) = codec::key(document)
+                    && let (key, false) = self.record_key(id, document)
+                    && let Some(cache_type) = selection.of_key(key.as_str())
+                {
                     count.add(cache_type);
                 }
                 looked_at += 1;
@@ -365,8 +536,12 @@ struct Pages {
     source: Arc<MongoSource>,
     selection: Selection,
     batches: Prefetch<Batches>,
+    /// A batch that came and was not looked into yet.
+    fresh: Option<RawBatch>,
     /// The batch that is being read, and how many of its documents were.
     batch: Option<(RawBatch, usize)>,
+    /// Keys of that batch that an old document stands for, and one of today's as well.
+    superseded: HashSet<CacheKey>,
     page: PageBuilder,
     /// Whether there was anything since the last page, be it only passed over.
     begun: bool,
@@ -381,24 +556,44 @@ impl Pages {
         let source = Arc::clone(&self.source);
         for (at, document) in source.documents(batch, from)?.enumerate() {
             let document = document?;
-            let Some(key) = codec::key(document) else {
+            let Some(id) = codec::key(document) else {
                 continue;
             };
             self.begun = true;
-            if self.selection.of_key(key).is_some() {
-                self.page.push(source.entry(key, document));
+            let (key, is_old) = source.record_key(id, document);
+            let is_superseded = is_old && self.superseded.contains(&key);
+            if self.selection.of_key(key.as_str()).is_some() && !is_superseded {
+                self.page.push(source.entry(key.as_str(), document));
             } else {
                 self.page.pass_over();
                 self.filtered += 1;
             }
             let last = self.last.get_or_insert_default();
             last.clear();
-            last.push_str(key);
+            last.push_str(id);
             if self.page.is_full() || self.filtered >= PASSED_OVER {
                 return Ok(Some(from + at + 1));
             }
         }
         Ok(None)
+    }
+
+    /// Looks which records of a batch stand under an old key and under one of today's, which then counts.
+    async fn look_up_old(&mut self, batch: &RawBatch) -> Result<()> {
+        self.superseded.clear();
+        let mut keys = Vec::new();
+        for document in self.source.documents(batch, 0)? {
+            let document = document?;
+            if let Some(id) = codec::key(document)
+                && let (key, true) = self.source.record_key(id, document)
+            {
+                keys.push(key);
+            }
+        }
+        if !keys.is_empty() {
+            self.superseded = self.source.there(&keys).await?;
+        }
+        Ok(())
     }
 
     fn take(&mut self) -> Page {
@@ -414,6 +609,15 @@ impl Step for Pages {
 
     async fn next(&mut self) -> Result<Option<Page>> {
         loop {
+            // A question that fails is asked again, so the batch stays until it is answered.
+            if let Some(batch) = self.fresh.take() {
+                let looked_up = self.look_up_old(&batch).await;
+                if let Err(error) = looked_up {
+                    self.fresh = Some(batch);
+                    return Err(error);
+                }
+                self.batch = Some((batch, 0));
+            }
             if let Some((batch, from)) = self.batch.take()
                 && let Some(next) = self.fill(&batch, from)?
             {
@@ -421,7 +625,7 @@ impl Step for Pages {
                 return Ok(Some(self.take()));
             }
             match self.batches.next().await? {
-                Some(batch) => self.batch = Some((batch, 0)),
+                Some(batch) => self.fresh = Some(batch),
                 None => return Ok(self.begun.then(|| self.take())),
             }
         }
@@ -443,6 +647,9 @@ impl Source for MongoSource {
         if let Some(of_questions) = Selection::new(of_questions) {
             self.count_keys(&of_questions, progress, &mut count).await?;
         }
+        if self.reads_old_keys {
+            self.count_old(selection, &mut count).await?;
+        }
         Ok(count)
     }
 
@@ -451,7 +658,10 @@ impl Source for MongoSource {
         let last = from.map(|Cursor(key)| key);
         let batches = Batches {
             source: Arc::clone(&self),
-            ranges: codec::ranges(selection).into(),
+            ranges: match self.reads_old_keys {
+                true => codec::with_old_keys(codec::ranges(selection)).into(),
+                false => codec::ranges(selection).into(),
+            },
             last: last.clone(),
             at_once,
             cursor: None,
@@ -460,7 +670,9 @@ impl Source for MongoSource {
             source: self,
             selection: selection.clone(),
             batches: Prefetch::new(batches),
+            fresh: None,
             batch: None,
+            superseded: HashSet::new(),
             page: PageBuilder::new(limit),
             begun: false,
             filtered: 0,
@@ -481,16 +693,7 @@ impl Source for MongoSource {
             let (asked, others) = rest.split_at(fits.count().max(1));
             rest = others;
             let texts: Vec<&str> = asked.iter().map(CacheKey::as_str).collect();
-            let mut attempt = self.server.extras.query();
-            let documents = loop {
-                let order = attempt.extras().collation.then(by_bytes);
-                let find = self.collection.find(doc! { "_id": { "$in": &texts } });
-                let found = find.optional(order, |find, order| find.collation(order)).await;
-                if let Some(found) = attempt.settle(found) {
-                    break found;
-                }
-            };
-            let mut documents = documents.map_err(|error| self.failed("read", error))?;
+            let mut documents = self.documents_of(&texts, false).await?;
             while documents
                 .advance()
                 .await
@@ -502,6 +705,12 @@ impl Source for MongoSource {
                 }
             }
         }
+        self.find_old(keys, &mut found).await?;
         Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.warnings(&self.collection.namespace().to_string())
     }
 }

@@ -17,6 +17,7 @@ use mongodb::{
 };
 
 use super::{
+    checks,
     codec::{self, Encoded},
     server::{Server, integer, kind_of_code, kind_of_concern},
     source::MongoSource,
@@ -92,7 +93,7 @@ impl MongoTarget {
         on_invalid: OnInvalid,
     ) -> Self {
         Self {
-            source: Arc::new(MongoSource::new(Arc::clone(&server), collection.clone())),
+            source: Arc::new(MongoSource::of_target(Arc::clone(&server), collection.clone())),
             server,
             collection,
             on_invalid,
@@ -319,9 +320,16 @@ impl Target for MongoTarget {
         Arc::clone(&self.source) as Arc<dyn Source>
     }
 
+    async fn check_writable(&self) -> Result<()> {
+        let name = self.collection.name();
+        checks::keeps_documents(&self.server, name).await?;
+        checks::may_write(&self.server, name).await
+    }
+
     /// Makes the collection where there is none, as LightRAG does.
     async fn prepare(&self) -> Result<()> {
         let name = self.collection.name();
+        checks::keeps_documents(&self.server, name).await?;
         let database = self.server.database();
         // A login that may write a collection need not be allowed to list any.
         let names = self.server.collection_names().await;
