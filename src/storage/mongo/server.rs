@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     model::{Error, ErrorKind, Result, Secret},
-    storage::hosts::{is_unresolved, login_from, unresolved},
+    storage::hosts::{another_service, is_unresolved, login_from, service_at, unresolved},
 };
 
 /// What the server takes at once, as its `hello` says (MongoDB manual, "MongoDB Limits and Thresholds").
@@ -131,7 +131,10 @@ impl Server {
             hello = server.hello() => hello,
             error = server.heartbeats.all_failed(seeds) => Err(error),
         };
-        let hello = hello.map_err(|error| server.not_connected(error))?;
+        let hello = match hello {
+            Ok(hello) => hello,
+            Err(error) => return Err(server.not_connected(error).await),
+        };
         server.limits = Limits::of(&hello);
         server.identity = server.identify(&hello).await;
         Ok(server)
@@ -236,11 +239,22 @@ impl Server {
     }
 
     /// The same of an error before there was any answer: whatever broke, there is no server to talk to.
-    fn not_connected(&self, error: DriverError) -> Error {
+    async fn not_connected(&self, error: DriverError) -> Error {
         let kind = match kind_of(&error) {
             ErrorKind::ConnectionLost | ErrorKind::Server => ErrorKind::Unreachable,
             kind => kind,
         };
+        let hosts = &self.names.hosts;
+        let may_be_another = kind == ErrorKind::Unreachable
+            && !self.names.tls
+            && self.heartbeats.worst() != Some(Heard::Refused);
+        // The name of one server, and no list of several or a record to look up.
+        if may_be_another && hosts.contains(':') && !hosts.contains(',') {
+            match service_at(hosts).await {
+                Some("MongoDB") | None => {}
+                Some(found) => return another_service("MongoDB", hosts, found).caused_by(error),
+            }
+        }
         self.error(kind, "connect to", error)
     }
 
@@ -275,7 +289,7 @@ impl Server {
                 )
             }
             (ErrorKind::Unreachable, _) if is_unresolved(&what) => {
-                return unresolved("MongoDB", hosts, error);
+                return unresolved("MongoDB", hosts, &what).caused_by(error);
             }
             (ErrorKind::Unreachable, _) if self.heartbeats.worst() == Some(Heard::AnotherService) => {
                 format!("{hosts} answered, but not as MongoDB: {what}")

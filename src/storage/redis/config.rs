@@ -411,6 +411,10 @@ impl Config {
         self.tls.is_some()
     }
 
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self.listener, Listener::Tcp { .. })
+    }
+
     /// Host and port, or the socket.
     pub(super) fn host(&self) -> String {
         match &self.listener {

@@ -2,7 +2,10 @@
 
 use std::{
     error::Error as StdError,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use redis::{
@@ -13,7 +16,7 @@ use redis::{
 use super::config::Config;
 use crate::{
     model::{Error, ErrorKind, Result},
-    storage::hosts::{is_unresolved, login_from, unresolved},
+    storage::hosts::{another_service, is_unresolved, login_from, service_at, unresolved},
 };
 
 /// A server, and one connection to it that all requests share.
@@ -27,6 +30,7 @@ pub(super) struct Server {
     current: Mutex<Option<Link>>,
     /// Held while connecting, so that only one does.
     connecting: tokio::sync::Mutex<History>,
+    was_connected: AtomicBool,
 }
 
 /// A connection.
@@ -96,6 +100,7 @@ impl Server {
             link,
             current: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
+            was_connected: AtomicBool::new(false),
         })
     }
 
@@ -186,6 +191,7 @@ impl Server {
         }
         history.run_id = run_id;
         history.connections += 1;
+        self.was_connected.store(true, Ordering::Relaxed);
         let link = Link {
             number: history.connections,
             life: ServerEpoch(history.lives),
@@ -212,9 +218,18 @@ impl Server {
             Ok((connection, run_id))
         };
         let limit = self.config.connect_timeout;
-        match tokio::time::timeout(limit, connecting).await {
+        let connected = match tokio::time::timeout(limit, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(self.no_answer()),
+        };
+        match connected {
+            Err(error) if self.may_be_another(&error) => match service_at(&self.config.host()).await {
+                Some(found) if found != "Redis" => {
+                    Err(another_service("Redis", &self.config.host(), found).caused_by(error))
+                }
+                _ => Err(error),
+            },
+            connected => connected,
         }
     }
 
@@ -265,6 +280,14 @@ impl Server {
         }
     }
 
+    /// Whether a failed connection may have led to another service. Asked once: a Redis that was there before is one.
+    fn may_be_another(&self, error: &Error) -> bool {
+        matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Tls)
+            && !self.config.uses_tls()
+            && self.config.is_tcp()
+            && !self.was_connected.load(Ordering::Relaxed)
+    }
+
     fn host(&self) -> String {
         format!("Redis at {}", self.config.host())
     }
@@ -291,7 +314,7 @@ impl Server {
             return error;
         }
         if is_unresolved(&error.to_string()) {
-            return unresolved("Redis", &self.config.host(), error.clone());
+            return unresolved("Redis", &self.config.host(), &error.to_string()).caused_by(error.clone());
         }
         let message = format!("cannot connect to {}: {error}", self.host());
         let made = Error::new(ErrorKind::Unreachable, message).caused_by(error.clone());

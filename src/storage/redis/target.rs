@@ -426,7 +426,54 @@ impl Target for RedisTarget {
 mod tests {
     use bytes::Bytes;
 
-    use super::*;
+    use super::{
+        super::server::tests::{GREETING, server},
+        *,
+    };
+    use crate::model::Workspace;
+
+    async fn target(answers: &[&str]) -> RedisTarget {
+        let mut all = vec![GREETING];
+        all.extend(answers);
+        let server = Arc::new(server(&[&all]).await);
+        let source = RedisSource::new(server, &Workspace::new("w").unwrap());
+        RedisTarget::new(source, Eviction::default())
+    }
+
+    const NO_OLD_KEYS: &str = ":0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n";
+
+    /// An answer to `INFO`.
+    fn info(text: &str) -> String {
+        format!("${}\r\n{text}\r\n", text.len())
+    }
+
+    #[tokio::test]
+    async fn a_replica_is_refused_also_where_its_role_may_not_be_asked() {
+        let forbidden = "-NOPERM no permission\r\n";
+        let read_only = "-READONLY You can't write against a read only replica.\r\n";
+        let target = target(&[forbidden, NO_OLD_KEYS, read_only]).await;
+        let error = target.check_writable().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.message().contains("read-only replica"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn keys_that_the_server_throws_away_meanwhile_end_the_run() {
+        let evicting = |keys: u64| {
+            let policy = "maxmemory:100\r\nmaxmemory_policy:allkeys-lru";
+            info(&format!("role:master\r\nevicted_keys:{keys}\r\n{policy}"))
+        };
+        let before = info("role:master\r\nevicted_keys:5\r\nmaxmemory:0");
+        let missing = "*0\r\n";
+        let (same, more) = (evicting(5), evicting(8));
+        let answers = [&before, NO_OLD_KEYS, "$-1\r\n", missing, &same, &more];
+        let target = target(&answers).await;
+        target.prepare().await.unwrap();
+        target.flush().await.unwrap();
+        let error = target.flush().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        assert!(error.message().contains("threw away 3 keys"), "{error}");
+    }
 
     #[test]
     fn pieces_are_cut_by_bytes_and_keep_the_order() {
