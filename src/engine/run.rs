@@ -181,9 +181,9 @@ impl Run<'_> {
         let pairs = self.pairs(&*source.storage, workspaces).await?;
         let pairs = self.with_targets(&*target.storage, workspaces, pairs).await?;
         self.tell_plan(&source, &target, workspaces, &pairs);
-        let warnings = [source.storage.warning(), target.storage.warning()];
-        let warnings: BTreeSet<String> = warnings.into_iter().flatten().collect();
-        warnings.into_iter().for_each(|warning| self.warn(warning));
+        let mut warnings = source.storage.warnings();
+        warnings.extend(target.storage.warnings());
+        self.warn_of(warnings);
         self.check_containers(&*source.storage, &*target.storage, &pairs)
             .await?;
         let mut prepared = Vec::with_capacity(pairs.len());
@@ -327,6 +327,15 @@ impl Run<'_> {
                 names.join(", "),
                 meant_workspace(workspaces, &others)
             ));
+        }
+    }
+
+    /// Warns of what was not warned of before.
+    fn warn_of(&self, warnings: Vec<String>) {
+        for warning in warnings {
+            if !self.ledger.entries().warnings.contains(&warning) {
+                self.warn(warning);
+            }
         }
     }
 
@@ -529,6 +538,7 @@ impl Run<'_> {
     ) -> Result<Prepared> {
         let counted = self.count_source(source, &pair.from).await?;
         let (source, count) = (Arc::clone(&counted.opened), counted.count.clone());
+        self.warn_of(source.warnings());
         let counted = self.count_target(target, &pair.to).await?;
         let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
         let mut report = WorkspaceReport {
@@ -650,7 +660,9 @@ impl Run<'_> {
                 progress: &mut files.progress,
                 shutdown: self.shutdown,
             });
-            if let Some(reason) = stopped.await? {
+            let stopped = stopped.await;
+            self.warn_of(pair.source.warnings());
+            if let Some(reason) = stopped? {
                 return Ok(Some(reason));
             }
         }
@@ -744,6 +756,7 @@ impl Run<'_> {
             };
             let result = comparison.run(&mut verification).await;
             self.ledger.entries().verification = Some(verification.clone());
+            self.warn_of(pair.source.warnings());
             result?;
         }
         let numbers = &verification.numbers;

@@ -83,11 +83,14 @@ impl Connection for OpenSearchStorage {
     }
 
     /// LightRAG trusts anybody by default, and so does a migration that has no other setting.
-    fn warning(&self) -> Option<String> {
+    fn warnings(&self) -> Vec<String> {
         let is_unverified =
             self.config.trust == Trust::Anyone && self.config.hosts.iter().any(|host| host.tls);
         let remedy = "set OPENSEARCH_VERIFY_CERTS=true or ca_cert to have it checked";
-        is_unverified.then(|| unverified(&self.config.parse_uri(), remedy))
+        is_unverified
+            .then(|| unverified(&self.config.parse_uri(), remedy))
+            .into_iter()
+            .collect()
     }
 
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
