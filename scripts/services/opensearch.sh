@@ -76,6 +76,8 @@ start_opensearch() {
   find_java "$1" || return
   folder=$(opensearch_folder "$1")
   port=$(port_of "$1")
+  # The tests' servers live for minutes: the second compiler would take more time than it saves.
+  if [[ $PURPOSE == test ]]; then options+=(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC); fi
   case $1 in
     opensearch) options+=(--add-modules=jdk.incubator.vector --enable-native-access=ALL-UNNAMED) ;;
     opensearch13) roles[0]=master ;;
