@@ -139,6 +139,12 @@ pub trait Source: Send + Sync {
 
     /// Reads records by key: an answer for each key, in order, `None` where there is none.
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>>;
+
+    /// What counting and reading have found so far that a person should know, such as an old layout. Asked after a
+    /// count and after a scan; what was told before may come again.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// One workspace's cache, to write.
@@ -146,6 +152,11 @@ pub trait Source: Send + Sync {
 pub trait Target: Send + Sync {
     /// The same cache, to read.
     fn reader(&self) -> Arc<dyn Source>;
+
+    /// Checks, without writing, whether the target would accept writes.
+    async fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes what is missing: table, index, folder. Called once, before the first write.
     async fn prepare(&self) -> Result<()>;
