@@ -11,8 +11,8 @@ use crate::model::{Error, Field, Origin, Result, Secret, Values};
 pub(super) const FIELDS: &[Field] = &[
     Field::new(
         "hosts",
-        "host[:port] or an address, or several between commas, of which the first that answers is used; without a \
-         port 9200, or 443 after https://",
+        "host[:port] or an address, with a path where a proxy has one, or several between commas, of which the first \
+         that answers is used; without a port 9200, or 443 after https://",
     )
     .variable("OPENSEARCH_HOSTS")
     .ini("hosts")
@@ -25,7 +25,11 @@ pub(super) const FIELDS: &[Field] = &[
         .variable("OPENSEARCH_PASSWORD")
         .ini("password")
         .default("admin"),
-    Field::new("use_ssl", "whether hosts without a scheme are spoken to over TLS")
+    Field::new(
+        "use_ssl",
+        "whether hosts without a scheme are spoken to over TLS; in LightRAG's own configuration also those after \
+         http://, as LightRAG does",
+    )
         .variable("OPENSEARCH_USE_SSL")
         .ini("use_ssl")
         .default("true"),
@@ -60,12 +64,12 @@ pub(super) const FIELDS: &[Field] = &[
         .default("0"),
 ];
 
-/// Takes an address apart: `https://[user[:password]@]host[:port][?verify_certs=…&ca_cert=…]`.
+/// Takes an address apart: `https://[user[:password]@]host[:port][/path][?verify_certs=…&ca_cert=…]`.
 ///
 /// # Errors
 /// It cannot be read. The message does not repeat it.
 pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
-    let (host, login) = read_address(address, true)?;
+    let (host, login) = read_address(address, Tls::BY_SCHEME)?;
     let mut settings = vec![("hosts", Secret::new(host.to_string()))];
     if let Some((user, password)) = login {
         settings.push(("user", Secret::new(user)));
@@ -89,20 +93,35 @@ pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
     pub(super) tls: bool,
+    /// Whether its address says `http://`, and `use_ssl` is stronger.
+    pub(super) is_upgraded: bool,
     /// A name or an address, IPv6 in brackets.
     name: String,
     port: u16,
+    /// The path that a proxy has put before the server's own: empty, or `/opensearch`.
+    path: String,
 }
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", self.scheme(), self.name, self.port)
+        write!(f, "{}://{}", self.scheme(), self.without_scheme())
     }
 }
 
 impl Host {
     fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
+    }
+
+    fn without_scheme(&self) -> String {
+        format!("{}:{}{}", self.name, self.port, self.path)
+    }
+
+    /// Name and port, as they stand in the address of an answer that came from this host.
+    pub(super) fn is_origin_of(&self, url: &Url) -> bool {
+        url.scheme() == self.scheme()
+            && url.host_str() == Some(&self.name)
+            && url.port_or_known_default() == Some(self.port)
     }
 
     /// The address for a client, with no login in it.
@@ -132,6 +151,8 @@ pub(super) struct Config {
     pub(super) hosts: Vec<Host>,
     /// User and password; `None` where none is to be sent.
     pub(super) login: Option<(String, Secret)>,
+    /// Where user and password came from, for people.
+    pub(super) login_origin: String,
     pub(super) trust: Trust,
     /// The most that a request may take, where LightRAG's configuration says it.
     pub(super) timeout: Option<Duration>,
@@ -145,11 +166,17 @@ impl Config {
     pub(super) fn new(values: &Values) -> Result<Self> {
         let use_ssl = values.flag("use_ssl")?.unwrap_or(true);
         let expected = "host[:port], or several between commas";
+        let tls = Tls {
+            without_scheme: use_ssl,
+            // A person who writes an address for this program means what it says; LightRAG's variables mean what
+            // LightRAG takes them for.
+            after_http: use_ssl && !is_own_address(values),
+        };
         let mut hosts = Vec::new();
         let mut own_login = None;
         let texts = values.required_text("hosts").split(',').map(str::trim);
         for text in texts.filter(|text| !text.is_empty()) {
-            let (host, login) = read_address(text, use_ssl).map_err(|error| {
+            let (host, login) = read_address(text, tls).map_err(|error| {
                 let place = values.invalid("hosts", expected);
                 Error::config(format!("{}; {}", place.message(), error.message()))
             })?;
@@ -169,6 +196,7 @@ impl Config {
             Ok(number.unwrap_or_default())
         };
         Ok(Self {
+            login_origin: login_origin(values, own_login.is_some()),
             login: login(values, own_login, &hosts),
             hosts,
             trust,
@@ -186,10 +214,7 @@ impl Config {
             Some((user, _)) => format!("{user}:***@"),
             None => String::new(),
         };
-        let hosts = self
-            .hosts
-            .iter()
-            .map(|host| format!("{}:{}", host.name, host.port));
+        let hosts = self.hosts.iter().map(Host::without_scheme);
         format!("{scheme}://{login}{}", hosts.collect::<Vec<_>>().join(","))
     }
 }
@@ -209,17 +234,55 @@ fn login(values: &Values, own: Option<Login>, hosts: &[Host]) -> Option<(String,
     let user = values.text("user").filter(|user| !user.is_empty())?;
     let origin = |name| values.get(name).map(|value| &value.origin);
     let nobody_said_it = origin("user") == Some(&Origin::Default);
-    let named_by_address = matches!(origin("hosts"), Some(Origin::Flag(_) | Origin::Job { .. }));
     let in_clear_text = hosts.iter().any(|host| !host.tls);
-    let keep = nobody_said_it && named_by_address && in_clear_text;
+    let keep = nobody_said_it && is_own_address(values) && in_clear_text;
     (!keep).then(|| (user.to_owned(), password))
 }
 
-/// Reads `host[:port]` or an address.
+/// Whether the hosts were named for this program, not in LightRAG's configuration.
+fn is_own_address(values: &Values) -> bool {
+    let origin = values.get("hosts").map(|value| &value.origin);
+    matches!(origin, Some(Origin::Flag(_) | Origin::Job { .. }))
+}
+
+/// Where the login came from, as the end of "check …".
+fn login_origin(values: &Values, in_address: bool) -> String {
+    let origin = |name| match values.get(name) {
+        Some(value) if value.origin != Origin::Default => value.origin.to_string(),
+        _ => format!(
+            "the default, {}",
+            if name == "user" { "admin" } else { "also admin" }
+        ),
+    };
+    match in_address {
+        true => format!("user and password in the address ({})", origin("hosts")),
+        false => format!(
+            "the user ({}) and the password ({})",
+            origin("user"),
+            origin("password")
+        ),
+    }
+}
+
+/// Which hosts are spoken to over TLS. `https://` always means it.
+#[derive(Clone, Copy)]
+struct Tls {
+    without_scheme: bool,
+    after_http: bool,
+}
+
+impl Tls {
+    const BY_SCHEME: Self = Self {
+        without_scheme: true,
+        after_http: false,
+    };
+}
+
+/// Reads `host[:port][/path]` or an address, as opensearch-py does.
 ///
 /// # Errors
 /// It cannot be read. The message does not repeat it.
-fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
+fn read_address(text: &str, rule: Tls) -> Result<(Host, Option<Login>)> {
     let wrong = |what: &str| Err(Error::config(format!("an address of OpenSearch {what}")));
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
@@ -227,17 +290,14 @@ fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
     };
     let tls = match scheme.as_deref() {
         Some("https") => true,
-        Some("http") => false,
+        Some("http") => rule.after_http,
         Some(_) => return wrong("begins with neither http:// nor https://"),
-        None => use_ssl,
+        None => rule.without_scheme,
     };
     let url = parse_url(&format!("{}://{rest}", if tls { "https" } else { "http" }))?;
     let Some(name) = url.host_str() else {
         return wrong("names no host");
     };
-    if !matches!(url.path(), "" | "/") {
-        return wrong("has a path; OpenSearch is reached by host and port");
-    }
     // As LightRAG's client has it: after https:// the web's port, otherwise OpenSearch's own.
     let port = url.port().or(said_port(rest)).unwrap_or(match scheme.as_deref() {
         Some("https") => 443,
@@ -247,8 +307,14 @@ fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
     let password = url.password().map(|password| Secret::new(decode(password)));
     let user = decode(url.username());
     let login = (!user.is_empty() || password.is_some()).then_some((user, password));
-    let name = name.to_owned();
-    Ok((Host { tls, name, port }, login))
+    let host = Host {
+        tls,
+        is_upgraded: tls && scheme.as_deref() == Some("http"),
+        name: name.to_owned(),
+        port,
+        path: url.path().trim_end_matches('/').to_owned(),
+    };
+    Ok((host, login))
 }
 
 /// The port that stands in an address, which a parsed one forgets where it is the scheme's own.
@@ -316,23 +382,62 @@ mod tests {
 
     #[test]
     fn hosts_are_read_as_lightrags_client_reads_them() {
-        let hosts = "a, b:1 ,http://c,https://d,https://e:9200,[::1]:7,http://f:80";
-        let config = Config::new(&values(&[variable("hosts", hosts)])).unwrap();
-        let read: Vec<String> = config.hosts.iter().map(Host::to_string).collect();
+        // What opensearch-py 3 makes of each, with use_ssl true and false.
+        let expected = [
+            ("a", "https://a:9200", "http://a:9200"),
+            ("b:1", "https://b:1", "http://b:1"),
+            ("http://c", "https://c:9200", "http://c:9200"),
+            ("https://d", "https://d:443", "https://d:443"),
+            ("https://e:9200", "https://e:9200", "https://e:9200"),
+            ("[::1]:7", "https://[::1]:7", "http://[::1]:7"),
+            ("http://f:80", "https://f:80", "http://f:80"),
+            (
+                "http://g/opensearch",
+                "https://g:9200/opensearch",
+                "http://g:9200/opensearch",
+            ),
+            ("h:1/a/b/", "https://h:1/a/b", "http://h:1/a/b"),
+            ("https://i/os/", "https://i:443/os", "https://i:443/os"),
+        ];
+        let hosts: Vec<&str> = expected.iter().map(|(host, ..)| *host).collect();
+        let hosts = hosts.join(" ,");
+        let read = |use_ssl| {
+            let settings = [
+                ("hosts", hosts.as_str(), Origin::Variable(String::new())),
+                variable("use_ssl", use_ssl),
+            ];
+            let config = Config::new(&values(&settings)).unwrap();
+            config.hosts.iter().map(Host::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(read("true"), expected.map(|(_, with, _)| with));
+        assert_eq!(read("false"), expected.map(|(_, _, without)| without));
+    }
+
+    #[test]
+    fn an_address_for_this_program_means_what_its_scheme_says() {
+        let config = Config::new(&flag("http://h:80/opensearch")).unwrap();
+        assert_eq!(config.parse_uri(), "http://h:80/opensearch");
+        assert!(!config.hosts[0].is_upgraded);
+        let config = Config::new(&values(&[variable("hosts", "http://h")])).unwrap();
+        assert!(config.hosts[0].is_upgraded);
+    }
+
+    #[test]
+    fn the_login_is_told_with_where_it_came_from() {
+        let origin = |settings: &[_]| Config::new(&values(settings)).unwrap().login_origin;
         assert_eq!(
-            read,
-            [
-                "https://a:9200",
-                "https://b:1",
-                "http://c:9200",
-                "https://d:443",
-                "https://e:9200",
-                "https://[::1]:7",
-                "http://f:80"
-            ]
+            origin(&[]),
+            "the user (the default, admin) and the password (the default, also admin)"
         );
-        let config = Config::new(&values(&[variable("use_ssl", "false")])).unwrap();
-        assert_eq!(config.parse_uri(), "http://admin:***@localhost:9200");
+        let dot_env = Origin::DotEnv("./.env".into(), "OPENSEARCH_PASSWORD".to_owned());
+        assert_eq!(
+            origin(&[("password", "x", dot_env)]),
+            "the user (the default, admin) and the password (OPENSEARCH_PASSWORD in ./.env)"
+        );
+        assert_eq!(
+            Config::new(&flag("https://me:hunter2@h")).unwrap().login_origin,
+            "the user (--target) and the password (--target)"
+        );
     }
 
     #[test]
@@ -365,7 +470,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_an_address_is_told_without_it() {
         for address in [
-            "https://me:hunter2@h/path",
+            "https://me:hunter2@[h/path",
             "https://me:hunter2@h?x=1",
             "https://me:hunter2@",
             "ftp://me:hunter2@h",

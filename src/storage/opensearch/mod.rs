@@ -109,10 +109,14 @@ impl Connection for OpenSearchStorage {
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
     /// hold. Whether `space_1` is short for `Space 1`, nobody can tell any more.
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
-        let names = self.client.index_names(&codec::any_index()).await?;
-        let mut found: Vec<Workspace> = names
-            .iter()
-            .filter_map(|name| codec::workspace_of_index(name))
+        let resolved = self
+            .client
+            .resolve(&codec::any_index(), "list the indices")
+            .await?;
+        let open = resolved.indices.iter().filter(|index| !index.is_closed());
+        let mut found: Vec<Workspace> = open
+            .chain(&resolved.aliases)
+            .filter_map(|named| codec::workspace_of_index(&named.name))
             .collect();
         found.sort();
         found.dedup();
