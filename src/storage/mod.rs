@@ -147,6 +147,11 @@ pub trait Target: Send + Sync {
     /// The same cache, to read.
     fn reader(&self) -> Arc<dyn Source>;
 
+    /// Checks, without writing, whether the target would accept writes.
+    async fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes what is missing: table, index, folder. Called once, before the first write.
     async fn prepare(&self) -> Result<()>;
 

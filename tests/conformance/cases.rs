@@ -58,7 +58,7 @@ pub async fn source(place: &Place, workspace: &str) -> Arc<dyn Source> {
     storage.source(&Workspace::new(workspace).unwrap()).await.unwrap()
 }
 
-async fn target(place: &Place, workspace: &str) -> Arc<dyn Target> {
+pub async fn target(place: &Place, workspace: &str) -> Arc<dyn Target> {
     let storage = connect(place, Side::Target, OnInvalid::Reject).await;
     storage.target(&Workspace::new(workspace).unwrap()).await.unwrap()
 }

@@ -9,6 +9,7 @@
 
 mod cases;
 mod opensearch_order;
+mod opensearch_setups;
 mod postgres_heap;
 mod redis_commands;
 #[path = "../support/mod.rs"]

@@ -116,6 +116,15 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    #[cfg(test)]
+    pub(super) fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            body: body.into(),
+            host: 0,
+        }
+    }
+
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -546,7 +555,11 @@ impl Client {
 
     async fn send_to(&self, at: usize, request: &Request<'_>, timeout: Option<Duration>) -> Result<Answer> {
         let (host, transport) = &self.hosts[at];
-        let failed = |error| self.failed(host, &request.what, Failure::Transport(error));
+        let failed = |error| match address_in(&error) {
+            // The address that the server named may not answer, or not be trusted.
+            Some(url) if !host.is_origin_of(&url) => redirected(host, &request.path, &url),
+            _ => self.failed(host, &request.what, Failure::Transport(error)),
+        };
         let mut headers = HeaderMap::new();
         if request.path.ends_with("/_bulk") {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -775,6 +788,19 @@ fn not_opensearch(host: &Host, body: &[u8]) -> Error {
     .with_remedy("check host, port and path")
 }
 
+/// The address that a request failed at, which the driver gives in its text alone.
+fn address_in(error: &opensearch::Error) -> Option<Url> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if let Some((_, rest)) = text.split_once("for url (") {
+            return Url::parse(rest.split_once(')')?.0).ok();
+        }
+        next = cause.source();
+    }
+    None
+}
+
 /// The error for a server that sends its clients elsewhere: with most requests, to lose what they say.
 fn redirected(host: &Host, path: &str, url: &Url) -> Error {
     let mut target = url.clone();
@@ -828,13 +854,52 @@ mod tests {
     use super::*;
 
     fn cause(json: &str) -> Cause {
-        let body = Bytes::copy_from_slice(json.as_bytes());
-        let answer = Answer {
-            status: 400,
-            body,
-            host: 0,
+        Answer::new(400, json.to_owned()).cause()
+    }
+
+    #[test]
+    fn a_refusal_tells_what_is_the_matter() {
+        let reason = |kind: &str, reason: &str| {
+            let error = serde_json::json!({"type": kind, "reason": reason});
+            cause(&serde_json::json!({"error": {"root_cause": [error]}}).to_string())
         };
-        answer.cause()
+        let prefix =
+            "[prefix] queries cannot be executed when 'search.allow_expensive_queries' is set to false.";
+        assert!(reason("exception", prefix).forbids_expensive_queries());
+        let window =
+            "Result window is too large, from + size must be less than or equal to: [3] but was [4]. See";
+        assert_eq!(
+            reason("illegal_argument_exception", window).result_window(),
+            Some(3)
+        );
+        assert_eq!(reason("illegal_argument_exception", "[3]").result_window(), None);
+        for (text, kind, remedy) in [
+            (
+                "FORBIDDEN/7/index read (api)",
+                ErrorKind::Permission,
+                "index.blocks.read\": null",
+            ),
+            (
+                "TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has read-only-allow-delete block",
+                ErrorKind::Full,
+                "free space",
+            ),
+            (
+                "FORBIDDEN/6/cluster read-only (api)",
+                ErrorKind::Permission,
+                "PUT /_cluster/settings",
+            ),
+            ("SERVICE_UNAVAILABLE/2/no cluster manager", ErrorKind::Busy, ""),
+        ] {
+            let reason = reason(
+                "cluster_block_exception",
+                &format!("index [i] blocked by: [{text}];"),
+            );
+            let block = reason.block().unwrap();
+            assert_eq!(block.kind(), kind, "{text}");
+            assert!(block.remedy("i").unwrap_or_default().contains(remedy), "{text}");
+        }
+        assert!(reason("security_exception", "no permissions").block().is_none());
     }
 
     #[test]

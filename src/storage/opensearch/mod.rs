@@ -2,7 +2,8 @@
 //!
 //! * `config`: which servers, as whom, and how an index is made.
 //! * `client`: requests and answers, and what went wrong with them in this program's words.
-//! * `layout`: a record ↔ a document, and the names of indices.
+//! * `codec`: a record ↔ a document, and the names of indices.
+//! * `inspect`: whether an index keeps what is written to it, before anything is.
 //! * `mapping`: what an index expects of fields, and how to make it take records that it refuses.
 //! * `scan`: reading an index as a whole, in the order in which it was written.
 //! * `source`, `target`: counting, and finding documents by key; writing in bulk.
@@ -10,6 +11,7 @@
 mod client;
 mod codec;
 mod config;
+mod inspect;
 mod mapping;
 mod scan;
 mod source;
