@@ -25,8 +25,7 @@ use super::{
 use crate::{
     model::{CacheType, Error, ErrorKind, Result, Selection, record::CacheKey},
     storage::{
-        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source,
-        prefetch::{Prefetch, Step},
+        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source, prefetch::Prefetch,
     },
 };
 
@@ -236,11 +235,8 @@ impl Batches {
 }
 
 #[async_trait]
-impl Step for Batches {
-    type Item = RawBatch;
-    const ACTION: &'static str = "asking for the documents of a MongoDB collection";
-
-    async fn next(&mut self) -> Result<Option<RawBatch>> {
+impl PageReader<RawBatch> for Batches {
+    async fn next_page(&mut self) -> Result<Option<RawBatch>> {
         while let Some(range) = self.ranges.front() {
             let cursor = match &mut self.cursor {
                 Some(cursor) => cursor,
@@ -287,7 +283,7 @@ impl Step for Batches {
 struct Pages {
     source: Arc<MongoSource>,
     selection: Selection,
-    batches: Prefetch<Batches>,
+    batches: Prefetch<RawBatch>,
     /// The batch that is being read, and how many of its documents were.
     batch: Option<(RawBatch, usize)>,
     page: PageBuilder,
@@ -331,11 +327,8 @@ impl Pages {
 }
 
 #[async_trait]
-impl Step for Pages {
-    type Item = Page;
-    const ACTION: &'static str = "reading a MongoDB collection";
-
-    async fn next(&mut self) -> Result<Option<Page>> {
+impl PageReader for Pages {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
         loop {
             if let Some((batch, from)) = self.batch.take()
                 && let Some(next) = self.fill(&batch, from)?
@@ -343,7 +336,7 @@ impl Step for Pages {
                 self.batch = Some((batch, next));
                 return Ok(Some(self.take()));
             }
-            match self.batches.next().await? {
+            match self.batches.next_page().await? {
                 Some(batch) => self.batch = Some((batch, 0)),
                 None => return Ok(self.begun.then(|| self.take())),
             }
@@ -369,7 +362,12 @@ impl Source for MongoSource {
         Ok(count)
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
         let at_once = u32::try_from(limit.records.get()).unwrap_or(AT_ONCE).min(AT_ONCE);
         let last = from.map(|Cursor(key)| key);
         let batches = Batches {
@@ -382,14 +380,14 @@ impl Source for MongoSource {
         let pages = Pages {
             source: self,
             selection: selection.clone(),
-            batches: Prefetch::new(batches),
+            batches: Prefetch::new("asking for the documents of a MongoDB collection", batches),
             batch: None,
             page: PageBuilder::new(limit),
             begun: false,
             filtered: 0,
             last,
         };
-        Prefetch::new(pages).into_stream()
+        Box::new(Prefetch::new("reading a MongoDB collection", pages))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {

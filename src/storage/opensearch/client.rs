@@ -29,8 +29,6 @@ pub(super) struct Client {
     /// The host that answered last; another one is tried when it does no more.
     current: AtomicUsize,
     user: Option<String>,
-    /// Where the login came from.
-    login_origin: String,
     /// The cluster's own identity, or its first address where it does not tell.
     cluster: String,
     pub(super) abilities: Abilities,
@@ -369,7 +367,6 @@ impl Client {
                 .unwrap_or_default(),
             current: AtomicUsize::new(0),
             user: config.login.as_ref().map(|(user, _)| user.clone()),
-            login_origin: config.login_origin.clone(),
             abilities: Abilities::default(),
             hosts,
         };
@@ -615,19 +612,17 @@ impl Client {
     }
 
     fn login_refused(&self, host: &Host) -> Error {
-        let message = match &self.user {
-            Some(user) => format!("OpenSearch at {host} refused the login of {user}"),
-            None => {
-                return Error::new(
-                    ErrorKind::Login,
-                    format!("OpenSearch at {host} asks for a login, and none was sent"),
-                )
-                .with_remedy(
-                    "set OPENSEARCH_USER and OPENSEARCH_PASSWORD, or put the login into the address",
-                );
-            }
+        let (message, remedy) = match &self.user {
+            Some(user) => (
+                format!("OpenSearch at {host} refused the login of {user}"),
+                "check OPENSEARCH_USER and OPENSEARCH_PASSWORD, or the login in the address",
+            ),
+            None => (
+                format!("OpenSearch at {host} asks for a login, and none was sent"),
+                "set OPENSEARCH_USER and OPENSEARCH_PASSWORD, or put the login into the address",
+            ),
         };
-        Error::new(ErrorKind::Login, message).with_remedy(format!("check {}", self.login_origin))
+        Error::new(ErrorKind::Login, message).with_remedy(remedy)
     }
 
     /// The error for a status and what the server said with it, of a request or of one document.

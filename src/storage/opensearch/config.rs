@@ -1,6 +1,6 @@
 //! Which servers, as whom, and how an index is made.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{borrow::Cow, fmt, path::PathBuf, time::Duration};
 
 use opensearch::http::Url;
 use percent_encoding::percent_decode_str;
@@ -16,27 +16,32 @@ pub(super) const FIELDS: &[Field] = &[
     )
     .variable("OPENSEARCH_HOSTS")
     .ini("hosts")
-    .default("localhost:9200"),
+    .default("localhost:9200")
+    .address(),
     Field::new("user", "the user; the default one is not sent to an http:// address")
         .variable("OPENSEARCH_USER")
         .ini("user")
-        .default("admin"),
+        .default("admin")
+        .plain()
+        .address(),
     Field::new("password", "the password")
         .variable("OPENSEARCH_PASSWORD")
         .ini("password")
-        .default("admin"),
-    Field::new(
-        "use_ssl",
-        "whether hosts without a scheme are spoken to over TLS; in LightRAG's own configuration also those after \
-         http://, as LightRAG does",
-    )
+        .default("admin")
+        .address(),
+    Field::new("use_ssl", "whether to use TLS; the scheme of an address that a flag or the job file names wins")
         .variable("OPENSEARCH_USE_SSL")
         .ini("use_ssl")
-        .default("true"),
+        .read_as(is_true)
+        .default("true")
+        .plain()
+        .address(),
     Field::new("verify_certs", "whether the server must prove who it is")
         .variable("OPENSEARCH_VERIFY_CERTS")
         .ini("verify_certs")
-        .default("false"),
+        .read_as(is_true)
+        .default("false")
+        .plain(),
     Field::new(
         "ca_cert",
         "a PEM file with the certificate authority of the server; implies verify_certs",
@@ -46,30 +51,40 @@ pub(super) const FIELDS: &[Field] = &[
         "how long a request may take, where that is shorter than --timeout",
     )
     .variable("OPENSEARCH_TIMEOUT")
-    .ini("timeout"),
+    .ini("timeout")
+    .plain(),
     Field::new(
         "max_retries",
         "how often a document is sent again that the server has no room for just now",
     )
     .variable("OPENSEARCH_MAX_RETRIES")
     .ini("max_retries")
-    .default("3"),
+    .default("3")
+    .plain(),
     Field::new("number_of_shards", "shards of an index that is made")
         .variable("OPENSEARCH_NUMBER_OF_SHARDS")
         .ini("number_of_shards")
-        .default("1"),
+        .default("1")
+        .plain(),
     Field::new("number_of_replicas", "replicas of an index that is made")
         .variable("OPENSEARCH_NUMBER_OF_REPLICAS")
         .ini("number_of_replicas")
-        .default("0"),
+        .default("0")
+        .plain(),
 ];
+
+/// What LightRAG takes for a yes; everything else is a no.
+fn is_true(text: &str) -> Option<Cow<'_, str>> {
+    let is_true = ["true", "1", "yes"].contains(&text.to_lowercase().as_str());
+    Some(Cow::Borrowed(if is_true { "true" } else { "false" }))
+}
 
 /// Takes an address apart: `https://[user[:password]@]host[:port][/path][?verify_certs=…&ca_cert=…]`.
 ///
 /// # Errors
 /// It cannot be read. The message does not repeat it.
 pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
-    let (host, login) = read_address(address, Tls::BY_SCHEME)?;
+    let (host, login) = read_address(address, true)?;
     let mut settings = vec![("hosts", Secret::new(host.to_string()))];
     if let Some((user, password)) = login {
         settings.push(("user", Secret::new(user)));
@@ -93,7 +108,7 @@ pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
     pub(super) tls: bool,
-    /// Whether its address says `http://`, and `use_ssl` is stronger.
+    /// Whether its address says `http://`, and LightRAG's configuration is stronger.
     pub(super) is_upgraded: bool,
     /// A name or an address, IPv6 in brackets.
     name: String,
@@ -117,7 +132,7 @@ impl Host {
         format!("{}:{}{}", self.name, self.port, self.path)
     }
 
-    /// Name and port, as they stand in the address of an answer that came from this host.
+    /// Whether an address is on this server, whatever its path.
     pub(super) fn is_origin_of(&self, url: &Url) -> bool {
         url.scheme() == self.scheme()
             && url.host_str() == Some(&self.name)
@@ -151,8 +166,6 @@ pub(super) struct Config {
     pub(super) hosts: Vec<Host>,
     /// User and password; `None` where none is to be sent.
     pub(super) login: Option<(String, Secret)>,
-    /// Where user and password came from, for people.
-    pub(super) login_origin: String,
     pub(super) trust: Trust,
     /// The most that a request may take, where LightRAG's configuration says it.
     pub(super) timeout: Option<Duration>,
@@ -165,22 +178,20 @@ pub(super) struct Config {
 impl Config {
     pub(super) fn new(values: &Values) -> Result<Self> {
         let use_ssl = values.flag("use_ssl")?.unwrap_or(true);
+        // LightRAG's client speaks TLS to an http:// address too where its configuration says so, as it does by default.
+        let scheme_decides = is_named_by_user(values);
         let expected = "host[:port], or several between commas";
-        let tls = Tls {
-            without_scheme: use_ssl,
-            // A person who writes an address for this program means what it says; LightRAG's variables mean what
-            // LightRAG takes them for.
-            after_http: use_ssl && !is_own_address(values),
-        };
         let mut hosts = Vec::new();
         let mut own_login = None;
         let texts = values.required_text("hosts").split(',').map(str::trim);
         for text in texts.filter(|text| !text.is_empty()) {
-            let (host, login) = read_address(text, tls).map_err(|error| {
+            let (mut host, login) = read_address(text, use_ssl).map_err(|error| {
                 let place = values.invalid("hosts", expected);
                 Error::config(format!("{}; {}", place.message(), error.message()))
             })?;
             own_login = own_login.or(login);
+            host.is_upgraded = use_ssl && !scheme_decides && !host.tls;
+            host.tls |= host.is_upgraded;
             hosts.push(host);
         }
         if hosts.is_empty() {
@@ -196,7 +207,6 @@ impl Config {
             Ok(number.unwrap_or_default())
         };
         Ok(Self {
-            login_origin: login_origin(values, own_login.is_some()),
             login: login(values, own_login, &hosts),
             hosts,
             trust,
@@ -235,54 +245,21 @@ fn login(values: &Values, own: Option<Login>, hosts: &[Host]) -> Option<(String,
     let origin = |name| values.get(name).map(|value| &value.origin);
     let nobody_said_it = origin("user") == Some(&Origin::Default);
     let in_clear_text = hosts.iter().any(|host| !host.tls);
-    let keep = nobody_said_it && is_own_address(values) && in_clear_text;
+    let keep = nobody_said_it && is_named_by_user(values) && in_clear_text;
     (!keep).then(|| (user.to_owned(), password))
 }
 
-/// Whether the hosts were named for this program, not in LightRAG's configuration.
-fn is_own_address(values: &Values) -> bool {
+/// Whether a flag or the job file names the servers, and not LightRAG's configuration.
+fn is_named_by_user(values: &Values) -> bool {
     let origin = values.get("hosts").map(|value| &value.origin);
     matches!(origin, Some(Origin::Flag(_) | Origin::Job { .. }))
-}
-
-/// Where the login came from, as the end of "check …".
-fn login_origin(values: &Values, in_address: bool) -> String {
-    let origin = |name| match values.get(name) {
-        Some(value) if value.origin != Origin::Default => value.origin.to_string(),
-        _ => format!(
-            "the default, {}",
-            if name == "user" { "admin" } else { "also admin" }
-        ),
-    };
-    match in_address {
-        true => format!("user and password in the address ({})", origin("hosts")),
-        false => format!(
-            "the user ({}) and the password ({})",
-            origin("user"),
-            origin("password")
-        ),
-    }
-}
-
-/// Which hosts are spoken to over TLS. `https://` always means it.
-#[derive(Clone, Copy)]
-struct Tls {
-    without_scheme: bool,
-    after_http: bool,
-}
-
-impl Tls {
-    const BY_SCHEME: Self = Self {
-        without_scheme: true,
-        after_http: false,
-    };
 }
 
 /// Reads `host[:port][/path]` or an address, as opensearch-py does.
 ///
 /// # Errors
 /// It cannot be read. The message does not repeat it.
-fn read_address(text: &str, rule: Tls) -> Result<(Host, Option<Login>)> {
+fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
     let wrong = |what: &str| Err(Error::config(format!("an address of OpenSearch {what}")));
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
@@ -290,9 +267,9 @@ fn read_address(text: &str, rule: Tls) -> Result<(Host, Option<Login>)> {
     };
     let tls = match scheme.as_deref() {
         Some("https") => true,
-        Some("http") => rule.after_http,
+        Some("http") => false,
         Some(_) => return wrong("begins with neither http:// nor https://"),
-        None => rule.without_scheme,
+        None => use_ssl,
     };
     let url = parse_url(&format!("{}://{rest}", if tls { "https" } else { "http" }))?;
     let Some(name) = url.host_str() else {
@@ -309,7 +286,7 @@ fn read_address(text: &str, rule: Tls) -> Result<(Host, Option<Login>)> {
     let login = (!user.is_empty() || password.is_some()).then_some((user, password));
     let host = Host {
         tls,
-        is_upgraded: tls && scheme.as_deref() == Some("http"),
+        is_upgraded: false,
         name: name.to_owned(),
         port,
         path: url.path().trim_end_matches('/').to_owned(),
@@ -382,15 +359,29 @@ mod tests {
 
     #[test]
     fn hosts_are_read_as_lightrags_client_reads_them() {
+        let hosts = "a, b:1 ,http://c,https://d,https://e:9200,[::1]:7,http://f:80";
+        let config = Config::new(&values(&[variable("hosts", hosts)])).unwrap();
+        let read: Vec<String> = config.hosts.iter().map(Host::to_string).collect();
+        assert_eq!(
+            read,
+            [
+                "https://a:9200",
+                "https://b:1",
+                "https://c:9200",
+                "https://d:443",
+                "https://e:9200",
+                "https://[::1]:7",
+                "https://f:80"
+            ]
+        );
+        let config = Config::new(&values(&[variable("use_ssl", "false")])).unwrap();
+        assert_eq!(config.parse_uri(), "http://admin:***@localhost:9200");
+    }
+
+    #[test]
+    fn a_path_is_a_part_of_the_address() {
         // What opensearch-py 3 makes of each, with use_ssl true and false.
         let expected = [
-            ("a", "https://a:9200", "http://a:9200"),
-            ("b:1", "https://b:1", "http://b:1"),
-            ("http://c", "https://c:9200", "http://c:9200"),
-            ("https://d", "https://d:443", "https://d:443"),
-            ("https://e:9200", "https://e:9200", "https://e:9200"),
-            ("[::1]:7", "https://[::1]:7", "http://[::1]:7"),
-            ("http://f:80", "https://f:80", "http://f:80"),
             (
                 "http://g/opensearch",
                 "https://g:9200/opensearch",
@@ -399,8 +390,7 @@ mod tests {
             ("h:1/a/b/", "https://h:1/a/b", "http://h:1/a/b"),
             ("https://i/os/", "https://i:443/os", "https://i:443/os"),
         ];
-        let hosts: Vec<&str> = expected.iter().map(|(host, ..)| *host).collect();
-        let hosts = hosts.join(" ,");
+        let hosts = expected.map(|(host, ..)| host).join(" ,");
         let read = |use_ssl| {
             let settings = [
                 ("hosts", hosts.as_str(), Origin::Variable(String::new())),
@@ -411,33 +401,11 @@ mod tests {
         };
         assert_eq!(read("true"), expected.map(|(_, with, _)| with));
         assert_eq!(read("false"), expected.map(|(_, _, without)| without));
-    }
-
-    #[test]
-    fn an_address_for_this_program_means_what_its_scheme_says() {
-        let config = Config::new(&flag("http://h:80/opensearch")).unwrap();
+        let config = Config::new(&flag("http://h:80/opensearch?verify_certs=true")).unwrap();
         assert_eq!(config.parse_uri(), "http://h:80/opensearch");
         assert!(!config.hosts[0].is_upgraded);
-        let config = Config::new(&values(&[variable("hosts", "http://h")])).unwrap();
-        assert!(config.hosts[0].is_upgraded);
-    }
-
-    #[test]
-    fn the_login_is_told_with_where_it_came_from() {
-        let origin = |settings: &[_]| Config::new(&values(settings)).unwrap().login_origin;
-        assert_eq!(
-            origin(&[]),
-            "the user (the default, admin) and the password (the default, also admin)"
-        );
-        let dot_env = Origin::DotEnv("./.env".into(), "OPENSEARCH_PASSWORD".to_owned());
-        assert_eq!(
-            origin(&[("password", "x", dot_env)]),
-            "the user (the default, admin) and the password (OPENSEARCH_PASSWORD in ./.env)"
-        );
-        assert_eq!(
-            Config::new(&flag("https://me:hunter2@h")).unwrap().login_origin,
-            "the user (--target) and the password (--target)"
-        );
+        let config = Config::new(&values(&[variable("hosts", "http://h,https://h")])).unwrap();
+        assert!(config.hosts[0].is_upgraded && !config.hosts[1].is_upgraded);
     }
 
     #[test]
