@@ -13,7 +13,7 @@ use futures::FutureExt;
 
 use crate::{
     config::{Args, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args},
-    engine::{checkpoint::Checkpoint, rejects::RejectsFile, run::Run, stats::RunStats},
+    engine::{self, checkpoint::Checkpoint, rejects::RejectsFile, run::Run, stats::RunStats},
     interactive,
     model::{Error, ErrorKind, ExitCode, Mode, Result, Settings},
     report::{
@@ -60,6 +60,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let level = output.log_level.as_deref();
     let logging = logging::init(output.log_format, level, output.quiet, reporter.stderr());
     tracing::info!(run_id = %reporter.run_id(), version = VERSION, mode = report::word(&mode), "run started");
+    for warning in environment.warnings() {
+        engine::warn(&stats, &reporter, warning.clone());
+    }
     let task = logging
         .and_then(|()| unreadable.map_or(Ok(()), Err))
         .and_then(|()| Task::resolve(&args, &job, &environment, output.interactive))
@@ -112,7 +115,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
-    let environment = Environment::read(Path::new("."))?;
+    let environment = Environment::read(Path::new("."));
     let job = match &args.job {
         Some(file) => JobFile::read(file, &environment)?,
         None => JobFile::default(),

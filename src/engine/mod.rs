@@ -10,9 +10,11 @@ mod verify;
 
 use crate::report::{Event, Reporter, WarningEvent};
 
-/// Counts a warning and reports it.
-fn warn(stats: &stats::RunStats, reporter: &Reporter, message: String) {
-    stats.add_warning(message.clone());
+/// Warns, unless the same was said before. The report repeats it.
+pub(crate) fn warn(stats: &stats::RunStats, reporter: &Reporter, message: String) {
+    if !stats.add_warning(&message) {
+        return;
+    }
     reporter.emit(Event::Warning(WarningEvent { message }));
 }
 

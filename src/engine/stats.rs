@@ -236,8 +236,15 @@ impl RunStats {
         self.state().workspaces.push(workspace);
     }
 
-    pub(crate) fn add_warning(&self, warning: String) {
-        self.run(|run| run.warnings.push(warning));
+    /// False where the same warning was there before.
+    pub(crate) fn add_warning(&self, warning: &str) -> bool {
+        self.run(|run| {
+            let is_new = !run.warnings.iter().any(|known| known == warning);
+            if is_new {
+                run.warnings.push(warning.to_owned());
+            }
+            is_new
+        })
     }
 
     pub(crate) fn set_verification(&self, verification: Verification) {

@@ -48,6 +48,7 @@
 
 mod endpoint;
 mod halving;
+mod hosts;
 #[cfg(test)]
 pub(crate) mod memory;
 mod prefetch;
@@ -96,6 +97,10 @@ pub struct ConnectorInfo {
     pub ini_section: Option<&'static str>,
     /// The variable that names the workspace for this kind alone.
     pub workspace_variable: Option<&'static str>,
+    /// The key in its section of `config.ini` that names the workspace for this kind alone.
+    pub workspace_ini_key: Option<&'static str>,
+    /// Whether LightRAG takes white space around the name in that variable or key away.
+    pub trims_workspace: bool,
     /// The size of a batch, in bytes, above which writing gets no faster and only costs memory: the limit of a batch
     /// where the settings name none. Measured.
     pub batch_bytes: NonZeroUsize,
@@ -127,6 +132,20 @@ impl dyn Connector + '_ {
     /// [`ConnectorInfo::kind`].
     pub fn kind(&self) -> &'static str {
         self.info().kind
+    }
+
+    /// [`ConnectorInfo::workspace_ini_key`].
+    pub fn workspace_ini_key(&self) -> Option<&'static str> {
+        self.info().workspace_ini_key
+    }
+
+    /// The name of a workspace in the text of this kind's variable or key, as LightRAG reads it.
+    pub fn workspace_name<'a>(&self, text: &'a str) -> &'a str {
+        if self.info().trims_workspace {
+            text.trim()
+        } else {
+            text
+        }
     }
 
     /// [`ConnectorInfo::title`].
@@ -187,8 +206,8 @@ pub trait Connection: Send + Sync {
     fn location(&self) -> Location;
 
     /// What a person should know of the connection, whatever comes of it.
-    fn warning(&self) -> Option<String> {
-        None
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The workspaces that have a cache here, sorted.
@@ -220,6 +239,12 @@ pub trait Source: Send + Sync {
 
     /// Reads records by key: an answer for each key, in order, `None` where there is none.
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>>;
+
+    /// What counting and reading have found so far that a person should know, such as an old layout. Asked after a
+    /// count and after a scan; what was told before may come again.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// One workspace's cache, to write.
@@ -227,6 +252,11 @@ pub trait Source: Send + Sync {
 pub trait Target: Send + Sync {
     /// The same cache, to read.
     fn reader(&self) -> Arc<dyn Source>;
+
+    /// Checks, without writing, whether the target would accept writes.
+    async fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes what is missing: table, index, folder. Called once, before the first write.
     async fn prepare(&self) -> Result<()>;

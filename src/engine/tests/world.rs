@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::{run::Run, stats::RunStats},
     model::{
-        Error, Mode, OnConflict, Result, Selection, Settings, Side, Values, VerifyLevel, Workspace,
-        WorkspaceChoice, WorkspacePair,
+        Error, Mode, NamedPair, NamedWorkspace, OnConflict, Origin, Result, Selection, Settings, Side,
+        Values, VerifyLevel, Workspace, WorkspaceChoice,
         record::{CacheKey, OnInvalid, Record},
     },
     report::{Event, Report, Reporter, RunOutcome},
@@ -150,9 +150,13 @@ impl World {
             connector: memory.connector(),
             values: Values::new(side),
         };
-        let pair = |workspace: &Workspace| WorkspacePair {
-            from: workspace.clone(),
-            to: workspace.clone(),
+        let named = |workspace: &Workspace| NamedWorkspace {
+            workspace: workspace.clone(),
+            origin: Origin::Default,
+        };
+        let pair = |workspace: &Workspace| NamedPair {
+            from: named(workspace),
+            to: named(workspace),
         };
         Route {
             source: endpoint(Side::Source, &self.source),

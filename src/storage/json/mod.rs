@@ -43,6 +43,8 @@ const INFO: ConnectorInfo = ConnectorInfo {
     takes_paths: true,
     ini_section: None,
     workspace_variable: None,
+    workspace_ini_key: None,
+    trims_workspace: true,
     batch_bytes: NonZeroUsize::new(512 << 10).unwrap(),
     fields: config::FIELDS,
 };

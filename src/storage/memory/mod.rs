@@ -35,6 +35,8 @@ const INFO: ConnectorInfo = ConnectorInfo {
     takes_paths: false,
     ini_section: None,
     workspace_variable: None,
+    workspace_ini_key: None,
+    trims_workspace: false,
     batch_bytes: NonZeroUsize::new(1 << 20).unwrap(),
     fields: &[],
 };

@@ -1,15 +1,21 @@
 //! LightRAG's `MongoKVStorage`: a collection a workspace, a document a record.
 //!
+//! * `uri`: an address as PyMongo reads it.
 //! * `config`: where the server is.
 //! * `server`: the connection, its limits, and what its errors mean.
-//! * `layout`: documents ↔ records.
+//! * `checks`: what is known of a target before it is written to.
+//! * `extras`: what only some servers know, and is done without on others.
+//! * `codec`: documents ↔ records.
 //! * `source`, `target`: reading in the order of keys; inserting, and replacing what is there.
 
+mod checks;
 mod codec;
 mod config;
+mod extras;
 mod server;
 mod source;
 mod target;
+mod uri;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -33,6 +39,8 @@ const INFO: ConnectorInfo = ConnectorInfo {
     takes_paths: false,
     ini_section: Some("mongodb"),
     workspace_variable: Some("MONGODB_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
     batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
     fields: config::FIELDS,
 };
@@ -49,9 +57,9 @@ impl Connector for Mongo {
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values, options).await?;
-        let warning = config.warning.clone();
+        let warnings = config.warnings.clone();
         Ok(Arc::new(MongoStorage {
-            warning,
+            warnings,
             server: Arc::new(Server::connect(config).await?),
             on_invalid: options.on_invalid,
         }))
@@ -59,7 +67,7 @@ impl Connector for Mongo {
 }
 
 struct MongoStorage {
-    warning: Option<String>,
+    warnings: Vec<String>,
     server: Arc<Server>,
     on_invalid: OnInvalid,
 }
@@ -73,17 +81,14 @@ impl Connection for MongoStorage {
         }
     }
 
-    fn warning(&self) -> Option<String> {
-        self.warning.clone()
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
         let names = self
             .server
-            .database()
-            .list_collection_names()
-            // A login that may read some collections may list those.
-            .authorized_collections(true)
+            .collection_names()
             .await
             .map_err(|error| self.server.failed("list the collections of", error))?;
         let mut found: Vec<Workspace> = names.iter().filter_map(|name| workspace_of(name)).collect();

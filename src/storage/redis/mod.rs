@@ -1,7 +1,7 @@
 //! LightRAG's `RedisKVStorage`: one string a record.
 //!
 //! * `config`: the address, read as redis-py reads it.
-//! * `layout`: keys and values ↔ records, today's layout and the old one.
+//! * `codec`: keys and values ↔ records, today's layout and the old one.
 //! * `server`: the connection, and what the server's errors mean.
 //! * `source`, `target`: reading; writing.
 
@@ -22,7 +22,7 @@ use self::{
     source::RedisSource,
     target::{Eviction, RedisTarget},
 };
-use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, tls::unverified};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
 use crate::model::{Location, PhysicalLocation, Workspace};
 use crate::model::{Result, Secret, Side, Values};
 
@@ -39,6 +39,8 @@ const INFO: ConnectorInfo = ConnectorInfo {
     takes_paths: false,
     ini_section: Some("redis"),
     workspace_variable: Some("REDIS_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
     batch_bytes: target::PIECE_BYTES,
     fields: config::FIELDS,
 };
@@ -91,12 +93,8 @@ impl Connection for RedisStorage {
         }
     }
 
-    fn warning(&self) -> Option<String> {
-        let config = self.server.config();
-        let remedy = "leave out ssl_cert_reqs=none and verify_certs: false to have it checked";
-        config
-            .trusts_anyone()
-            .then(|| unverified(&config.location(), remedy))
+    fn warnings(&self) -> Vec<String> {
+        self.server.config().warnings.clone()
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
