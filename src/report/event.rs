@@ -25,6 +25,8 @@ pub struct Envelope<'a> {
     pub ts: String,
     /// The run: a UUID, version 7.
     pub run_id: String,
+    /// The event in a sentence for a person.
+    pub message: String,
     /// What happened.
     #[serde(flatten)]
     pub event: &'a Event,
@@ -262,7 +264,8 @@ pub struct RetryEvent {
     pub wait_ms: u64,
     /// The kind of the error.
     pub kind: String,
-    /// What happened.
+    /// What happened: the message of the event.
+    #[serde(skip)]
     pub message: String,
 }
 
@@ -294,7 +297,8 @@ pub struct VerifyEvent {
 /// Something that a person should know.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WarningEvent {
-    /// What.
+    /// What: the message of the event.
+    #[serde(skip)]
     pub message: String,
 }
 

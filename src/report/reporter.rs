@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Envelope, Event, SCHEMA_VERSION,
-    human::{Human, Stderr, Verbosity},
+    human::{Human, Stderr, Verbosity, message_of},
     style::{Palette, terminal_width, wrap},
 };
 use crate::{
@@ -226,6 +226,7 @@ impl Reporter {
             seq: state.next_seq,
             ts: timestamp(Timestamp::now()),
             run_id: self.run_id.to_string(),
+            message: message_of(event),
             event,
         };
         state.next_seq += 1;

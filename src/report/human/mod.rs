@@ -12,6 +12,7 @@ mod phrases;
 mod stderr;
 mod summary;
 
+pub(super) use phrases::message as message_of;
 pub use stderr::Stderr;
 
 use self::{bars::Bars, lines::Lines};

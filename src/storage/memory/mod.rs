@@ -396,14 +396,15 @@ impl Source for MemoryCache {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let fault = self.memory.begin(Call::Count).await?;
         let mut count = Count::none();
-        self.values(|values| {
+        let looked_at = self.values(|values| {
             for key in values.keys() {
                 if let Some(cache_type) = selection.of_key(key) {
                     count.add(cache_type);
                 }
             }
-            progress(values.len() as u64);
+            values.len() as u64
         });
+        progress(looked_at);
         self.memory.end(Call::Count, fault, count).await
     }
 
