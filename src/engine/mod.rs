@@ -1,12 +1,19 @@
 //! One run: preflight, plan, the pipeline, verification, and what is kept for later runs.
 
 pub mod checkpoint;
+mod connect;
+mod migrate;
 mod pipeline;
+mod plan;
+mod preflight;
 pub mod rejects;
 pub mod retry;
 pub mod run;
 pub mod stats;
 mod verify;
+
+pub use connect::{Connected, Counted};
+pub use plan::Prepared;
 
 use crate::report::{Event, Reporter, WarningEvent};
 

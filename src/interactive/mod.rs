@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     config::{Args, Environment, JobFile, configured_workspace},
-    engine::run::{Connected, Prepared, Run},
+    engine::{Connected, Prepared, run::Run},
     model::{Error, ErrorKind, Mode, NamedPair, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
     report::RunOutcome,
     storage::{Connector, Endpoint, Source, Target},

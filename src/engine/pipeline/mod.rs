@@ -24,13 +24,8 @@ use settle::Settlement;
 use write::{BatchOutcome, Writer};
 
 use crate::{
-    engine::{
-        checkpoint::Checkpoint,
-        rejects::RejectsFile,
-        retry::{RequestContext, Retrier},
-        stats::RunStats,
-    },
-    model::{BatchLimit, Error, ErrorKind, MaxErrors, OnConflict, Result, Selection, Side, WorkspacePair},
+    engine::{checkpoint::Checkpoint, rejects::RejectsFile, retry::Retrier, stats::RunStats},
+    model::{BatchLimit, Error, ErrorKind, MaxErrors, OnConflict, Result, Selection, WorkspacePair},
     report::Reporter,
     storage::{Count, Cursor, PageLimit, Source, Target},
     system::shutdown::{Shutdown, StopReason},
