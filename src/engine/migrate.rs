@@ -68,11 +68,7 @@ impl Run<'_> {
         Ok(None)
     }
 
-    pub(super) async fn move_workspaces(
-        &self,
-        prepared: &[Prepared],
-        files: &Files,
-    ) -> Result<Option<StopReason>> {
+    async fn move_workspaces(&self, prepared: &[Prepared], files: &Files) -> Result<Option<StopReason>> {
         let retrier = self.retrier();
         for (number, pair) in prepared.iter().enumerate() {
             if self.shutdown.reason().is_some() {
@@ -112,7 +108,7 @@ impl Run<'_> {
     }
 
     /// Opens checkpoint and rejects file, and takes over what an earlier run did.
-    pub(super) fn open_files(&self, prepared: &[Prepared]) -> Result<Files> {
+    fn open_files(&self, prepared: &[Prepared]) -> Result<Files> {
         let settings = self.settings;
         let mut before = None;
         let mut checkpoint = None;
@@ -144,7 +140,7 @@ impl Run<'_> {
 
     /// What makes this job the same as the one that wrote a checkpoint: each part with a name of its own, in words that stay
     /// from version to version.
-    pub(super) fn job_identity(&self, prepared: &[Prepared]) -> Vec<String> {
+    fn job_identity(&self, prepared: &[Prepared]) -> Vec<String> {
         let settings = self.settings;
         let sides = [Side::Source, Side::Target];
         let mut identity: Vec<String> = sides

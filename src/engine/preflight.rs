@@ -179,7 +179,7 @@ impl Run<'_> {
 
     /// No place may be read and written, and none may be written twice: records of different workspaces would meet in it.
     /// Nor may a file of the run be one.
-    pub(super) async fn check_places(
+    async fn check_places(
         &self,
         source: &dyn Connection,
         target: &dyn Connection,
@@ -210,7 +210,7 @@ impl Run<'_> {
     }
 
     /// A run begins its files anew: the rejects of one run, read back by the next, must not be its rejects file.
-    pub(super) fn check_own_files<'p>(&self, places: impl Iterator<Item = &'p String>) -> Result<()> {
+    fn check_own_files<'p>(&self, places: impl Iterator<Item = &'p String>) -> Result<()> {
         let real = |path: &Path| path.canonicalize().ok();
         let caches: Vec<PathBuf> = places.filter_map(|place| real(place.as_ref())).collect();
         let files = [

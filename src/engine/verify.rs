@@ -55,7 +55,7 @@ impl Comparison<'_> {
     ///
     /// # Errors
     /// The source or the target failed.
-    pub async fn run(&self, verification: &mut Verification) -> Result<()> {
+    pub(crate) async fn run(&self, verification: &mut Verification) -> Result<()> {
         let mut numbers = VerifyNumbers::default();
         let mut told = Instant::now();
         let mut pages = Arc::clone(self.source).scan(self.selection, self.limit(), None);
