@@ -80,8 +80,7 @@ mistakes! {
 
     a_database_that_postgres_does_not_have: changed("postgres", |url| url.set_path("no_such_database"));
     a_database_that_redis_does_not_have: changed("redis", |url| url.set_path("99"));
-    an_address_of_postgres_without_a_database: "postgres://me@localhost";
-    postgres_without_any_setting: "postgres";
+    an_address_of_postgres_without_a_database: "postgres://me@127.0.0.1:1";
 }
 
 #[test]

@@ -28,11 +28,14 @@ pub(super) const FIELDS: &[Field] = &[
     )
     .variable("MONGO_URI")
     .ini("uri")
-    .default("mongodb://root:root@localhost:27017/"),
+    .default("mongodb://root:root@localhost:27017/")
+    .address(),
     Field::new("database", "the database that holds LightRAG's collections")
         .variable("MONGO_DATABASE")
         .ini("database")
-        .default("LightRAG"),
+        .default("LightRAG")
+        .plain()
+        .address(),
     Field::new("tls", "whether to use TLS; otherwise as the address says"),
     Field::new(
         "tls_ca_file",

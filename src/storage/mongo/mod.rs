@@ -22,49 +22,33 @@ use std::{num::NonZeroUsize, sync::Arc};
 use async_trait::async_trait;
 
 use self::{config::Config, server::Server, source::MongoSource, target::MongoTarget};
-use super::{ConnectOptions, Connection, Connector, Source, Target};
-use crate::model::{Field, Result, Secret, Values, record::OnInvalid};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
 use crate::model::{Location, NAMESPACE, PhysicalLocation, Workspace};
+use crate::model::{Result, Secret, Values, record::OnInvalid};
 
 /// The collections of `MongoKVStorage`.
 pub struct Mongo;
 
+/// What this storage is called, and where its settings come from.
+const INFO: ConnectorInfo = ConnectorInfo {
+    kind: "mongo",
+    title: "MongoDB",
+    class_name: Some("MongoKVStorage"),
+    aliases: &["mongodb"],
+    schemes: &["mongodb", "mongodb+srv"],
+    takes_paths: false,
+    ini_section: Some("mongodb"),
+    workspace_variable: Some("MONGODB_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
+    batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
+    fields: config::FIELDS,
+};
+
 #[async_trait]
 impl Connector for Mongo {
-    fn kind(&self) -> &'static str {
-        "mongo"
-    }
-
-    fn title(&self) -> &'static str {
-        "MongoDB"
-    }
-
-    fn class_name(&self) -> &'static str {
-        "MongoKVStorage"
-    }
-
-    fn aliases(&self) -> &'static [&'static str] {
-        &["mongodb"]
-    }
-
-    fn schemes(&self) -> &'static [&'static str] {
-        &["mongodb", "mongodb+srv"]
-    }
-
-    fn ini_section(&self) -> Option<&'static str> {
-        Some("mongodb")
-    }
-
-    fn workspace_variable(&self) -> Option<&'static str> {
-        Some("MONGODB_WORKSPACE")
-    }
-
-    fn batch_bytes(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(2 << 20).unwrap() }
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        config::FIELDS
+    fn info(&self) -> &'static ConnectorInfo {
+        &INFO
     }
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
@@ -92,7 +76,7 @@ struct MongoStorage {
 impl Connection for MongoStorage {
     fn location(&self) -> Location {
         Location {
-            kind: Mongo.kind().to_owned(),
+            kind: INFO.kind.to_owned(),
             location: self.server.location().to_owned(),
         }
     }

@@ -27,8 +27,7 @@ use super::{
 use crate::{
     model::{CacheType, Error, ErrorKind, Result, Selection, record::CacheKey},
     storage::{
-        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source,
-        prefetch::{Prefetch, Step},
+        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source, prefetch::Prefetch,
     },
 };
 
@@ -484,11 +483,8 @@ impl Batches {
 }
 
 #[async_trait]
-impl Step for Batches {
-    type Item = RawBatch;
-    const ACTION: &'static str = "asking for the documents of a MongoDB collection";
-
-    async fn next(&mut self) -> Result<Option<RawBatch>> {
+impl PageReader<RawBatch> for Batches {
+    async fn next_page(&mut self) -> Result<Option<RawBatch>> {
         while let Some(range) = self.ranges.front() {
             let cursor = match &mut self.cursor {
                 Some(cursor) => cursor,
@@ -535,7 +531,7 @@ impl Step for Batches {
 struct Pages {
     source: Arc<MongoSource>,
     selection: Selection,
-    batches: Prefetch<Batches>,
+    batches: Prefetch<RawBatch>,
     /// A batch that came and was not looked into yet.
     fresh: Option<RawBatch>,
     /// The batch that is being read, and how many of its documents were.
@@ -603,11 +599,8 @@ impl Pages {
 }
 
 #[async_trait]
-impl Step for Pages {
-    type Item = Page;
-    const ACTION: &'static str = "reading a MongoDB collection";
-
-    async fn next(&mut self) -> Result<Option<Page>> {
+impl PageReader for Pages {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
         loop {
             // A question that fails is asked again, so the batch stays until it is answered.
             if let Some(batch) = self.fresh.take() {
@@ -624,7 +617,7 @@ impl Step for Pages {
                 self.batch = Some((batch, next));
                 return Ok(Some(self.take()));
             }
-            match self.batches.next().await? {
+            match self.batches.next_page().await? {
                 Some(batch) => self.fresh = Some(batch),
                 None => return Ok(self.begun.then(|| self.take())),
             }
@@ -653,7 +646,12 @@ impl Source for MongoSource {
         Ok(count)
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
         let at_once = u32::try_from(limit.records.get()).unwrap_or(AT_ONCE).min(AT_ONCE);
         let last = from.map(|Cursor(key)| key);
         let batches = Batches {
@@ -669,7 +667,7 @@ impl Source for MongoSource {
         let pages = Pages {
             source: self,
             selection: selection.clone(),
-            batches: Prefetch::new(batches),
+            batches: Prefetch::new("asking for the documents of a MongoDB collection", batches),
             fresh: None,
             batch: None,
             superseded: HashSet::new(),
@@ -678,7 +676,7 @@ impl Source for MongoSource {
             filtered: 0,
             last,
         };
-        Prefetch::new(pages).into_stream()
+        Box::new(Prefetch::new("reading a MongoDB collection", pages))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {

@@ -30,9 +30,11 @@ pub(super) const FIELDS: &[Field] = &[
     )
     .variable("REDIS_URI")
     .ini("uri")
-    .default("redis://localhost:6379"),
-    Field::new("username", "the user, instead of the one in the address"),
-    Field::new("password", "the password, instead of the one in the address; taken as it is, not percent-decoded"),
+    .default("redis://localhost:6379")
+    .address(),
+    Field::new("username", "the user, instead of the one in the address").plain().address(),
+    Field::new("password", "the password, instead of the one in the address; taken as it is, not percent-decoded")
+        .address(),
     Field::new(
         "ca_cert",
         "a file with the certificates of the authorities to trust (PEM), instead of the system's",
@@ -47,20 +49,33 @@ pub(super) const FIELDS: &[Field] = &[
         "socket_timeout",
         "how long an answer may take, where that is less than --timeout; seconds, or a duration such as 30s",
     )
-    .variable("REDIS_SOCKET_TIMEOUT"),
+    .variable("REDIS_SOCKET_TIMEOUT")
+    .plain(),
     Field::new(
         "connect_timeout",
         "how long connecting may take, where that is less than --timeout; seconds, or a duration such as 10s",
     )
     .variable("REDIS_CONNECT_TIMEOUT")
-    .default("10"),
+    .default("10")
+    .plain(),
     Field::new(
         "allow_eviction_policy",
         "true writes to a server that throws away keys when its memory is full, as LightRAG then does",
     )
     .variable("REDIS_ALLOW_EVICTION_POLICY")
-    .default("false"),
+    .read_as(is_true)
+    .default("false")
+    .plain(),
 ];
+
+/// LightRAG takes nothing but this word for a yes.
+fn is_true(text: &str) -> Option<Cow<'_, str>> {
+    Some(Cow::Borrowed(if text.trim().eq_ignore_ascii_case("true") {
+        "true"
+    } else {
+        "false"
+    }))
+}
 
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_HOST: &str = "localhost";

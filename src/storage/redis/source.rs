@@ -32,7 +32,7 @@ use crate::{
         Error, Result, Selection, Workspace,
         record::{CacheKey, KeyDigest, KeySet},
     },
-    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source},
+    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source},
 };
 
 /// Where `SCAN` begins, and what it answers at the end.
@@ -146,6 +146,25 @@ impl Reader {
 
     async fn send(&self, page: Result<Page>) -> Result<(), Stop> {
         self.pages.send(page).await.map_err(|_| Stop::Unread)
+    }
+}
+
+/// The pages that a [`Reader`] was told, for who reads them.
+struct ReceivedPages {
+    received: mpsc::Receiver<Result<Page>>,
+    asks: watch::Sender<u64>,
+    failed: bool,
+}
+
+#[async_trait]
+impl PageReader for ReceivedPages {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
+        if std::mem::take(&mut self.failed) {
+            self.asks.send_modify(|times| *times += 1);
+        }
+        let page = self.received.recv().await.transpose();
+        self.failed = page.is_err();
+        page
     }
 }
 
@@ -669,7 +688,12 @@ impl Source for RedisSource {
         Ok(count)
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, _: Option<Cursor>) -> PageStream {
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        _: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
         let selection = selection.clone();
         // One page is on its way while the next is read.
         let (pages, received) = mpsc::channel(1);
@@ -684,18 +708,11 @@ impl Source for RedisSource {
                 let _ = reader.send(Err(error)).await;
             }
         });
-        stream::unfold(
-            (received, asks, false),
-            |(mut received, asks, failed)| async move {
-                if failed {
-                    asks.send_modify(|times| *times += 1);
-                }
-                let page = received.recv().await?;
-                let failed = page.is_err();
-                Some((page, (received, asks, failed)))
-            },
-        )
-        .boxed()
+        Box::new(ReceivedPages {
+            received,
+            asks,
+            failed: false,
+        })
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
