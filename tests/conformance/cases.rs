@@ -209,7 +209,7 @@ pub async fn a_scan_goes_on_at_every_cursor(place: Place) {
 /// A record that is replaced while a scan is under way may move, and comes with its old or its new value, in this scan
 /// and in one that goes on where another stopped.
 pub async fn what_is_replaced_during_a_scan_is_not_missed(place: Place) {
-    let place = Place::alone(place.kind);
+    let place = Place::alone(place.server.name);
     let workspace = place.workspace("w");
     let records = plain(60);
     fill(&place, &workspace, &records).await;
