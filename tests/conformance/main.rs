@@ -8,6 +8,8 @@
 )]
 
 mod cases;
+mod client_addresses;
+mod mongo_services;
 mod opensearch_order;
 mod postgres_heap;
 mod redis_commands;

@@ -1,6 +1,6 @@
 //! Which servers, as whom, and how an index is made.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{borrow::Cow, fmt, path::PathBuf, time::Duration};
 
 use opensearch::http::Url;
 use percent_encoding::percent_decode_str;
@@ -16,23 +16,32 @@ pub(super) const FIELDS: &[Field] = &[
     )
     .variable("OPENSEARCH_HOSTS")
     .ini("hosts")
-    .default("localhost:9200"),
+    .default("localhost:9200")
+    .address(),
     Field::new("user", "the user; the default one is not sent to an http:// address")
         .variable("OPENSEARCH_USER")
         .ini("user")
-        .default("admin"),
+        .default("admin")
+        .plain()
+        .address(),
     Field::new("password", "the password")
         .variable("OPENSEARCH_PASSWORD")
         .ini("password")
-        .default("admin"),
-    Field::new("use_ssl", "whether hosts without a scheme are spoken to over TLS")
+        .default("admin")
+        .address(),
+    Field::new("use_ssl", "whether to use TLS; the scheme of an address that a flag or the job file names wins")
         .variable("OPENSEARCH_USE_SSL")
         .ini("use_ssl")
-        .default("true"),
+        .read_as(is_true)
+        .default("true")
+        .plain()
+        .address(),
     Field::new("verify_certs", "whether the server must prove who it is")
         .variable("OPENSEARCH_VERIFY_CERTS")
         .ini("verify_certs")
-        .default("false"),
+        .read_as(is_true)
+        .default("false")
+        .plain(),
     Field::new(
         "ca_cert",
         "a PEM file with the certificate authority of the server; implies verify_certs",
@@ -42,23 +51,33 @@ pub(super) const FIELDS: &[Field] = &[
         "how long a request may take, where that is shorter than --timeout",
     )
     .variable("OPENSEARCH_TIMEOUT")
-    .ini("timeout"),
+    .ini("timeout")
+    .plain(),
     Field::new(
         "max_retries",
         "how often a document is sent again that the server has no room for just now",
     )
     .variable("OPENSEARCH_MAX_RETRIES")
     .ini("max_retries")
-    .default("3"),
+    .default("3")
+    .plain(),
     Field::new("number_of_shards", "shards of an index that is made")
         .variable("OPENSEARCH_NUMBER_OF_SHARDS")
         .ini("number_of_shards")
-        .default("1"),
+        .default("1")
+        .plain(),
     Field::new("number_of_replicas", "replicas of an index that is made")
         .variable("OPENSEARCH_NUMBER_OF_REPLICAS")
         .ini("number_of_replicas")
-        .default("0"),
+        .default("0")
+        .plain(),
 ];
+
+/// What LightRAG takes for a yes; everything else is a no.
+fn is_true(text: &str) -> Option<Cow<'_, str>> {
+    let is_true = ["true", "1", "yes"].contains(&text.to_lowercase().as_str());
+    Some(Cow::Borrowed(if is_true { "true" } else { "false" }))
+}
 
 /// Takes an address apart: `https://[user[:password]@]host[:port][?verify_certs=…&ca_cert=…]`.
 ///
@@ -144,16 +163,19 @@ pub(super) struct Config {
 impl Config {
     pub(super) fn new(values: &Values) -> Result<Self> {
         let use_ssl = values.flag("use_ssl")?.unwrap_or(true);
+        // LightRAG's client speaks TLS to an http:// address too where its configuration says so, as it does by default.
+        let scheme_decides = is_named_by_user(values);
         let expected = "host[:port], or several between commas";
         let mut hosts = Vec::new();
         let mut own_login = None;
         let texts = values.required_text("hosts").split(',').map(str::trim);
         for text in texts.filter(|text| !text.is_empty()) {
-            let (host, login) = read_address(text, use_ssl).map_err(|error| {
+            let (mut host, login) = read_address(text, use_ssl).map_err(|error| {
                 let place = values.invalid("hosts", expected);
                 Error::config(format!("{}; {}", place.message(), error.message()))
             })?;
             own_login = own_login.or(login);
+            host.tls |= use_ssl && !scheme_decides;
             hosts.push(host);
         }
         if hosts.is_empty() {
@@ -209,10 +231,15 @@ fn login(values: &Values, own: Option<Login>, hosts: &[Host]) -> Option<(String,
     let user = values.text("user").filter(|user| !user.is_empty())?;
     let origin = |name| values.get(name).map(|value| &value.origin);
     let nobody_said_it = origin("user") == Some(&Origin::Default);
-    let named_by_address = matches!(origin("hosts"), Some(Origin::Flag(_) | Origin::Job { .. }));
     let in_clear_text = hosts.iter().any(|host| !host.tls);
-    let keep = nobody_said_it && named_by_address && in_clear_text;
+    let keep = nobody_said_it && is_named_by_user(values) && in_clear_text;
     (!keep).then(|| (user.to_owned(), password))
+}
+
+/// Whether a flag or the job file names the servers, and not LightRAG's configuration.
+fn is_named_by_user(values: &Values) -> bool {
+    let origin = values.get("hosts").map(|value| &value.origin);
+    matches!(origin, Some(Origin::Flag(_) | Origin::Job { .. }))
 }
 
 /// Reads `host[:port]` or an address.

@@ -25,49 +25,33 @@ use self::{
     source::OpenSearchSource,
     target::OpenSearchTarget,
 };
-use super::{ConnectOptions, Connection, Connector, Source, Target, tls::unverified};
-use crate::model::{Field, Result, Secret, Values};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, tls::unverified};
 use crate::model::{Location, PhysicalLocation, Workspace};
+use crate::model::{Result, Secret, Values};
 
 /// The indices of `OpenSearchKVStorage`.
 pub struct OpenSearch;
 
+/// What this storage is called, and where its settings come from.
+const INFO: ConnectorInfo = ConnectorInfo {
+    kind: "opensearch",
+    title: "OpenSearch",
+    class_name: Some("OpenSearchKVStorage"),
+    aliases: &["os"],
+    schemes: &["http", "https"],
+    takes_paths: false,
+    ini_section: Some("opensearch"),
+    workspace_variable: Some("OPENSEARCH_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
+    batch_bytes: NonZeroUsize::new(3 << 20).unwrap(),
+    fields: config::FIELDS,
+};
+
 #[async_trait]
 impl Connector for OpenSearch {
-    fn kind(&self) -> &'static str {
-        "opensearch"
-    }
-
-    fn title(&self) -> &'static str {
-        "OpenSearch"
-    }
-
-    fn class_name(&self) -> &'static str {
-        "OpenSearchKVStorage"
-    }
-
-    fn aliases(&self) -> &'static [&'static str] {
-        &["os"]
-    }
-
-    fn schemes(&self) -> &'static [&'static str] {
-        &["http", "https"]
-    }
-
-    fn ini_section(&self) -> Option<&'static str> {
-        Some("opensearch")
-    }
-
-    fn workspace_variable(&self) -> Option<&'static str> {
-        Some("OPENSEARCH_WORKSPACE")
-    }
-
-    fn batch_bytes(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(3 << 20).unwrap() }
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        config::FIELDS
+    fn info(&self) -> &'static ConnectorInfo {
+        &INFO
     }
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
@@ -93,17 +77,20 @@ struct OpenSearchStorage {
 impl Connection for OpenSearchStorage {
     fn location(&self) -> Location {
         Location {
-            kind: OpenSearch.kind().to_owned(),
+            kind: INFO.kind.to_owned(),
             location: self.config.parse_uri(),
         }
     }
 
     /// LightRAG trusts anybody by default, and so does a migration that has no other setting.
-    fn warning(&self) -> Option<String> {
+    fn warnings(&self) -> Vec<String> {
         let is_unverified =
             self.config.trust == Trust::Anyone && self.config.hosts.iter().any(|host| host.tls);
         let remedy = "set OPENSEARCH_VERIFY_CERTS=true or ca_cert to have it checked";
-        is_unverified.then(|| unverified(&self.config.parse_uri(), remedy))
+        is_unverified
+            .then(|| unverified(&self.config.parse_uri(), remedy))
+            .into_iter()
+            .collect()
     }
 
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot

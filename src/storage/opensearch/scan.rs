@@ -30,6 +30,7 @@ use std::{
     },
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt, future::select_all};
 use opensearch::http::Method;
@@ -47,7 +48,7 @@ use crate::{
         CacheType, Error, ErrorKind, Result, Selection,
         record::{CacheKey, Fields, KeyDigest, Record},
     },
-    storage::{Cursor, Entry, Page, PageBuilder, PageLimit},
+    storage::{Cursor, Entry, Page, PageBuilder, PageLimit, PageReader},
 };
 
 /// How long the server keeps a view that nobody asks for.
@@ -765,8 +766,22 @@ impl Scan {
         }
     }
 
-    /// The next page; `None` at the end.
-    pub(super) async fn next_page(&mut self) -> Result<Option<Page>> {
+    fn take_page(&mut self) -> Page {
+        self.begun = false;
+        let cursor = (self.documents.is_empty() && self.reading.is_at_position()).then(|| {
+            self.position = self.reading.position;
+            Position {
+                indices: self.indices.clone().unwrap_or_default(),
+                seq_no: self.position,
+            }
+        });
+        self.page.take(cursor.map(|position| position.to_cursor()))
+    }
+}
+
+#[async_trait]
+impl PageReader for Scan {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
         if self.indices.is_none() {
             let Some(indices) = self.source.uuids().await? else {
                 return Ok(None);
@@ -800,18 +815,6 @@ impl Scan {
                 None => return Ok(self.begun.then(|| self.take_page())),
             }
         }
-    }
-
-    fn take_page(&mut self) -> Page {
-        self.begun = false;
-        let cursor = (self.documents.is_empty() && self.reading.is_at_position()).then(|| {
-            self.position = self.reading.position;
-            Position {
-                indices: self.indices.clone().unwrap_or_default(),
-                seq_no: self.position,
-            }
-        });
-        self.page.take(cursor.map(|position| position.to_cursor()))
     }
 }
 

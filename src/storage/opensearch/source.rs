@@ -9,7 +9,6 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, stream};
 use opensearch::http::Method;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
@@ -24,7 +23,7 @@ use crate::{
         CacheType, Error, ErrorKind, Result, Selection,
         record::{CacheKey, Record},
     },
-    storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source},
+    storage::{Count, Cursor, Entry, PageLimit, PageReader, Progress, Source},
 };
 
 /// How large an answer with several documents may be at most. A larger one is asked for in halves.
@@ -328,13 +327,13 @@ impl Source for OpenSearchSource {
         }
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        let scan = Scan::new(self, selection.clone(), limit, from);
-        stream::unfold(scan, |mut scan| async {
-            let page = scan.next_page().await.transpose()?;
-            Some((page, scan))
-        })
-        .boxed()
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
+        Box::new(Scan::new(self, selection.clone(), limit, from))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {

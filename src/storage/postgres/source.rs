@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{CacheType, Result, Selection, Workspace, record::CacheKey},
-    storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source, prefetch::Prefetch},
+    storage::{Count, Cursor, Entry, PageLimit, PageReader, Progress, Source, prefetch::Prefetch},
 };
 
 /// LightRAG's name for the empty workspace in this storage. Both names stand for the same rows.
@@ -116,8 +116,14 @@ impl Source for PgSource {
         }
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        Prefetch::new(Scan::new(self, selection, limit, from)).into_stream()
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
+        let scan = Scan::new(self, selection, limit, from);
+        Box::new(Prefetch::new("taking records out of rows of PostgreSQL", scan))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
