@@ -107,7 +107,11 @@ impl dyn Connector + '_ {
 
     /// The name of a workspace in the text of this kind's variable or key, as LightRAG reads it.
     pub fn workspace_name<'a>(&self, text: &'a str) -> &'a str {
-        if self.info().trims_workspace { text.trim() } else { text }
+        if self.info().trims_workspace {
+            text.trim()
+        } else {
+            text
+        }
     }
 
     /// [`ConnectorInfo::title`].

@@ -11,6 +11,7 @@ mod cases;
 mod client_addresses;
 mod mongo_services;
 mod opensearch_order;
+mod opensearch_setups;
 mod postgres_heap;
 mod redis_commands;
 #[path = "../support/mod.rs"]

@@ -2,7 +2,8 @@
 //!
 //! * `config`: which servers, as whom, and how an index is made.
 //! * `client`: requests and answers, and what went wrong with them in this program's words.
-//! * `layout`: a record ↔ a document, and the names of indices.
+//! * `codec`: a record ↔ a document, and the names of indices.
+//! * `inspect`: whether an index keeps what is written to it, before anything is.
 //! * `mapping`: what an index expects of fields, and how to make it take records that it refuses.
 //! * `scan`: reading an index as a whole, in the order in which it was written.
 //! * `source`, `target`: counting, and finding documents by key; writing in bulk.
@@ -10,6 +11,7 @@
 mod client;
 mod codec;
 mod config;
+mod inspect;
 mod mapping;
 mod scan;
 mod source;
@@ -96,10 +98,14 @@ impl Connection for OpenSearchStorage {
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
     /// hold. Whether `space_1` is short for `Space 1`, nobody can tell any more.
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
-        let names = self.client.index_names(&codec::any_index()).await?;
-        let mut found: Vec<Workspace> = names
-            .iter()
-            .filter_map(|name| codec::workspace_of_index(name))
+        let resolved = self
+            .client
+            .resolve(&codec::any_index(), "list the indices")
+            .await?;
+        let open = resolved.indices.iter().filter(|index| !index.is_closed());
+        let mut found: Vec<Workspace> = open
+            .chain(&resolved.aliases)
+            .filter_map(|named| codec::workspace_of_index(&named.name))
             .collect();
         found.sort();
         found.dedup();
