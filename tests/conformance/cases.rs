@@ -538,6 +538,7 @@ pub async fn no_shape_of_a_record_is_lost_or_changed_silently(place: Place) {
     ];
     let mut records: Vec<Record> = odd
         .iter()
+        .filter(|text| place.server.decimals || !text.contains(r#""big""#))
         .enumerate()
         .map(|(n, text)| raw(&key("extract", n as u64), text))
         .collect();
