@@ -9,7 +9,9 @@
 
 mod cases;
 mod opensearch_order;
+mod postgres_connection;
 mod postgres_heap;
+mod postgres_table;
 mod redis_commands;
 #[path = "../support/mod.rs"]
 mod support;
