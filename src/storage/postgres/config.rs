@@ -1,6 +1,6 @@
 //! Which server, and how to reach it: LightRAG's variables, and addresses as libpq reads them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
@@ -22,63 +22,89 @@ pub(super) const FIELDS: &[Field] = &[
     )
     .variable("POSTGRES_HOST")
     .ini("host")
-    .default("localhost"),
+    .read_as(host)
+    .default("localhost")
+    .plain()
+    .address(),
     Field::new("port", "port; one for all hosts, or as many as hosts")
         .variable("POSTGRES_PORT")
         .ini("port")
-        .default("5432"),
+        .unset_by_empty()
+        .default("5432")
+        .plain()
+        .address(),
     Field::new("user", "role to log in as")
         .variable("POSTGRES_USER")
         .ini("user")
-        .default("postgres"),
+        .default("postgres")
+        .plain()
+        .address(),
     Field::new("password", "its password, where the server asks for one")
         .variable("POSTGRES_PASSWORD")
-        .ini("password"),
+        .ini("password")
+        .address(),
     Field::new("database", "database")
         .variable("POSTGRES_DATABASE")
         .ini("database")
-        .default("postgres"),
+        .default("postgres")
+        .plain()
+        .address(),
     Field::new(
         "ssl_mode",
         "disable, allow, prefer, require (encrypted, whoever answers), verify-ca, verify-full",
     )
     .variable("POSTGRES_SSL_MODE")
     .ini("ssl_mode")
-    .default("prefer"),
+    .read_as(ssl_mode)
+    .default("prefer")
+    .plain()
+    .address(),
     Field::new("ssl_cert", "PEM file with our certificate")
         .variable("POSTGRES_SSL_CERT")
-        .ini("ssl_cert"),
+        .ini("ssl_cert")
+        .unset_by_empty()
+        .plain(),
     Field::new("ssl_key", "PEM file with its private key")
         .variable("POSTGRES_SSL_KEY")
-        .ini("ssl_key"),
+        .ini("ssl_key")
+        .unset_by_empty()
+        .plain(),
     Field::new(
         "ssl_root_cert",
         "PEM file with the authorities to trust, instead of the system's",
     )
     .variable("POSTGRES_SSL_ROOT_CERT")
-    .ini("ssl_root_cert"),
+    .ini("ssl_root_cert")
+    .unset_by_empty()
+    .plain(),
     Field::new("ssl_crl", "PEM file with revoked certificates")
         .variable("POSTGRES_SSL_CRL")
-        .ini("ssl_crl"),
+        .ini("ssl_crl")
+        .unset_by_empty()
+        .plain(),
     Field::new(
         "server_settings",
         "settings of the session, `name=value&name=value`",
     )
     .variable("POSTGRES_SERVER_SETTINGS")
-    .ini("server_options"),
+    .ini("server_options")
+    .unset_by_empty(),
     Field::new(
         "statement_cache_size",
         "accepted because LightRAG knows it; no prepared statement is kept, whatever it says",
     )
     .variable("POSTGRES_STATEMENT_CACHE_SIZE")
-    .ini("statement_cache_size"),
+    .ini("statement_cache_size")
+    .plain(),
     Field::new("max_connections", "the most connections to open at once")
         .variable("POSTGRES_MAX_CONNECTIONS")
-        .ini("max_connections"),
+        .ini("max_connections")
+        .plain(),
     Field::new(
         "connect_timeout",
         "how long making a connection may take, 20s if not said",
-    ),
+    )
+    .plain(),
     Field::new(
         "options",
         "command-line options for the session: `-c search_path=rag`",
@@ -87,18 +113,32 @@ pub(super) const FIELDS: &[Field] = &[
         "application_name",
         "the name that the server's administrator sees",
     )
-    .default("migrate-llm-cache"),
+    .default("migrate-llm-cache")
+    .plain(),
     Field::new(
         "target_session_attrs",
         "which of several hosts will do: any, read-write, read-only",
     )
-    .default("any"),
+    .default("any")
+    .plain(),
     Field::new(
         "channel_binding",
         "whether the login is bound to the TLS connection: disable, prefer, require",
     )
-    .default("prefer"),
+    .default("prefer")
+    .plain(),
 ];
+
+/// What asyncpg makes of an empty host: the usual folders of Unix sockets, then this machine.
+fn host(text: &str) -> Option<Cow<'_, str>> {
+    const NOWHERE: &str = "/run/postgresql,/var/run/postgresql,/tmp,/private/tmp,localhost";
+    Some(Cow::Borrowed(if text.is_empty() { NOWHERE } else { text }))
+}
+
+/// LightRAG takes the mode in any case, and an empty one for none.
+fn ssl_mode(text: &str) -> Option<Cow<'_, str>> {
+    (!text.is_empty()).then(|| Cow::Owned(text.to_lowercase()))
+}
 
 /// libpq's parameters of an address, and what they are called here.
 const PARAMETERS: &[(&str, &str)] = &[
@@ -275,9 +315,6 @@ pub(super) struct Config {
     startup_options: String,
     /// The settings in those options; `None` where there is more than settings in them.
     user_settings: Option<Vec<Setting>>,
-    /// Where host and password came from, for a connection that cannot be made.
-    pub(super) host_origin: Option<Origin>,
-    pub(super) password_origin: Option<Origin>,
     application_name: String,
     connect_timeout: Option<Duration>,
     target_session_attrs: TargetSessionAttrs,
@@ -314,7 +351,6 @@ impl Config {
         let path = |name| values.text(name).map(PathBuf::from);
         let _: Option<usize> = values.parse("statement_cache_size", "a number of statements")?;
         let startup_options = startup_options(values)?;
-        let origin = |name| values.get(name).map(|value| value.origin.clone());
         let max_connections: Option<usize> = values.parse("max_connections", "a number of connections")?;
         // One more than there are writes at once, so that reading the target does not wait for them.
         let wanted = options.concurrency.get() + 1;
@@ -333,8 +369,6 @@ impl Config {
             ssl_crl: path("ssl_crl"),
             user_settings: parse_options(&startup_options),
             startup_options,
-            host_origin: origin("host"),
-            password_origin: origin("password"),
             application_name: values.required_text("application_name").to_owned(),
             connect_timeout: values.duration("connect_timeout")?,
             target_session_attrs: choice(values, "target_session_attrs", SESSION_ATTRS)?,
@@ -524,7 +558,7 @@ fn check_hosts(values: &Values, hosts: &[String]) -> Result<()> {
         return Ok(());
     }
     let (host, port) = match values.get("host").map(|host| &host.origin) {
-        Some(Origin::Variable(_) | Origin::DotEnv(..)) => ("POSTGRES_HOST", "POSTGRES_PORT"),
+        Some(Origin::Variable(_) | Origin::DotEnv { .. }) => ("POSTGRES_HOST", "POSTGRES_PORT"),
         _ => ("host", "port"),
     };
     let error = values.invalid("host", "a host without a port");

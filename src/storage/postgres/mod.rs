@@ -33,49 +33,33 @@ use self::{
     source::{EMPTY_WORKSPACE, PgSource, stored_name},
     target::PgTarget,
 };
-use super::{ConnectOptions, Connection, Connector, Source, Target};
-use crate::model::{Field, Result, Secret, Values, record::OnInvalid};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
 use crate::model::{Location, PhysicalLocation, Workspace};
+use crate::model::{Result, Secret, Values, record::OnInvalid};
 
 /// The table of `PGKVStorage`.
 pub struct Postgres;
 
+/// What this storage is called, and where its settings come from.
+const INFO: ConnectorInfo = ConnectorInfo {
+    kind: "postgres",
+    title: "PostgreSQL",
+    class_name: Some("PGKVStorage"),
+    aliases: &["postgresql", "pg"],
+    schemes: &["postgres", "postgresql"],
+    takes_paths: false,
+    ini_section: Some("postgres"),
+    workspace_variable: Some("POSTGRES_WORKSPACE"),
+    workspace_ini_key: Some("workspace"),
+    trims_workspace: false,
+    batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
+    fields: config::FIELDS,
+};
+
 #[async_trait]
 impl Connector for Postgres {
-    fn kind(&self) -> &'static str {
-        "postgres"
-    }
-
-    fn title(&self) -> &'static str {
-        "PostgreSQL"
-    }
-
-    fn class_name(&self) -> &'static str {
-        "PGKVStorage"
-    }
-
-    fn aliases(&self) -> &'static [&'static str] {
-        &["postgresql", "pg"]
-    }
-
-    fn schemes(&self) -> &'static [&'static str] {
-        &["postgres", "postgresql"]
-    }
-
-    fn ini_section(&self) -> Option<&'static str> {
-        Some("postgres")
-    }
-
-    fn workspace_variable(&self) -> Option<&'static str> {
-        Some("POSTGRES_WORKSPACE")
-    }
-
-    fn batch_bytes(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(2 << 20).unwrap() }
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        config::FIELDS
+    fn info(&self) -> &'static ConnectorInfo {
+        &INFO
     }
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
@@ -101,7 +85,7 @@ struct PgStorage {
 impl Connection for PgStorage {
     fn location(&self) -> Location {
         Location {
-            kind: Postgres.kind().to_owned(),
+            kind: INFO.kind.to_owned(),
             location: self.server.location().to_owned(),
         }
     }

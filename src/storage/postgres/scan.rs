@@ -17,10 +17,7 @@ use super::{
 };
 use crate::{
     model::{Error, ErrorKind, Result, Selection},
-    storage::{
-        Cursor, Page, PageBuilder, PageLimit,
-        prefetch::{Prefetch, Step},
-    },
+    storage::{Cursor, Page, PageBuilder, PageLimit, PageReader, prefetch::Prefetch},
 };
 
 /// The most rows of one request in the order of keys.
@@ -64,12 +61,9 @@ struct Chunk {
 }
 
 #[async_trait]
-impl Step for Chunks {
-    /// With the position before it.
-    type Item = (Position, Chunk);
-    const ACTION: &'static str = "reading from PostgreSQL";
-
-    async fn next(&mut self) -> Result<Option<(Position, Chunk)>> {
+impl PageReader<(Position, Chunk)> for Chunks {
+    /// The next chunk, with the position before it.
+    async fn next_page(&mut self) -> Result<Option<(Position, Chunk)>> {
         let Some(schema) = self.source.schema().await? else {
             return Ok(None);
         };
@@ -99,7 +93,7 @@ impl Step for Chunks {
 /// Cuts chunks into pages. While the rows of one chunk become records, the next one is on its way.
 pub(super) struct Scan {
     source: Arc<PgSource>,
-    chunks: Prefetch<Chunks>,
+    chunks: Prefetch<(Position, Chunk)>,
     /// Behind the last row that became a record.
     position: Position,
     rows: std::vec::IntoIter<Row>,
@@ -121,7 +115,7 @@ impl Scan {
         };
         Self {
             source,
-            chunks: Prefetch::new(chunks),
+            chunks: Prefetch::new("reading from PostgreSQL", chunks),
             position: Position::ALL_KEYS,
             rows: Vec::new().into_iter(),
             page: PageBuilder::new(limit),
@@ -134,11 +128,8 @@ impl Scan {
 }
 
 #[async_trait]
-impl Step for Scan {
-    type Item = Page;
-    const ACTION: &'static str = "taking records out of rows of PostgreSQL";
-
-    async fn next(&mut self) -> Result<Option<Page>> {
+impl PageReader for Scan {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
         loop {
             for row in self.rows.by_ref() {
                 let entry = self.source.read(|| {
@@ -150,7 +141,7 @@ impl Step for Scan {
                     return Ok(Some(self.take_page()));
                 }
             }
-            let Some((from, chunk)) = self.chunks.next().await? else {
+            let Some((from, chunk)) = self.chunks.next_page().await? else {
                 return Ok((!self.page.is_empty()).then(|| self.take_page()));
             };
             self.position = from;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{CacheType, Result, Selection, Side, Workspace, record::CacheKey},
-    storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source, prefetch::Prefetch},
+    storage::{Count, Cursor, Entry, PageLimit, PageReader, Progress, Source, prefetch::Prefetch},
 };
 
 /// What nearly every request of a source is for.
@@ -110,8 +110,14 @@ impl Source for PgSource {
         })
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        Prefetch::new(Scan::new(self, selection, limit, from)).into_stream()
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
+        let scan = Scan::new(self, selection, limit, from);
+        Box::new(Prefetch::new("taking records out of rows of PostgreSQL", scan))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
