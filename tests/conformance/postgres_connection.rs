@@ -40,7 +40,8 @@ async fn another_service_at_the_port_is_said_to_be_one() {
             let address = format!("postgres://rag:hidden@127.0.0.1:{port}/rag?sslmode={mode}");
             let error = connect(&address).await.unwrap_err();
             assert!(
-                error.message().contains("not as PostgreSQL") || error.message().contains("closed the connection"),
+                error.message().contains("not as PostgreSQL")
+                    || error.message().contains("closed the connection"),
                 "{kind}, {mode}: {error}"
             );
             assert!(error.message().contains(&port.to_string()), "{error}");
@@ -50,7 +51,9 @@ async fn another_service_at_the_port_is_said_to_be_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_does_not_resolve_is_said_not_to() {
-    let error = connect("postgres://rag:hidden@postgres-of-compose:5432/rag").await.unwrap_err();
+    let error = connect("postgres://rag:hidden@postgres-of-compose:5432/rag")
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(error.message().contains("does not resolve"), "{error}");
     assert!(error.remedy().unwrap().contains("Docker Compose"), "{error:?}");
@@ -83,7 +86,10 @@ async fn settings_of_the_user_hold_behind_a_pooler_that_refuses_options() {
         fill(&pooled, pooler, &records).await;
         let source = source(&pooled, pooler).await;
         let read = keys_of(&scan(&source, &Default::default(), pages_of(7), None).await);
-        assert_eq!(read.into_iter().collect::<std::collections::BTreeSet<_>>(), keys(&records));
+        assert_eq!(
+            read.into_iter().collect::<std::collections::BTreeSet<_>>(),
+            keys(&records)
+        );
         let sql = "SELECT count(*) FROM rag.lightrag_llm_cache WHERE workspace = $1";
         let rows: i64 = client.query_one(sql, &[&pooler]).await.unwrap().get(0);
         assert_eq!(rows, 40);

@@ -84,7 +84,11 @@ async fn a_row_that_a_trigger_swallows_is_rejected() {
     }
     let target = target(&place, "c").await;
     target.check_writable().await.unwrap();
-    target.reader().count(&Selection::default(), &|_| ()).await.unwrap();
+    target
+        .reader()
+        .count(&Selection::default(), &|_| ())
+        .await
+        .unwrap();
     let warning = target.warning().unwrap();
     assert!(warning.contains("the trigger guard"), "{warning}");
 }
@@ -111,7 +115,11 @@ async fn a_row_that_a_rule_swallows_is_rejected() {
 async fn an_update_that_a_trigger_swallows_is_rejected() {
     let (place, records) = with_table().await;
     fill(&place, "w", &records).await;
-    add_trigger(&place, "IF tg_op = 'UPDATE' THEN RETURN NULL; END IF; RETURN new;").await;
+    add_trigger(
+        &place,
+        "IF tg_op = 'UPDATE' THEN RETURN NULL; END IF; RETURN new;",
+    )
+    .await;
     let new = serde_json::json!({"return": "new"});
     let changed: Vec<Record> = records
         .iter()
@@ -152,7 +160,10 @@ async fn a_value_that_a_trigger_changes_is_rejected_unless_it_is_a_time() {
     )
     .await;
     for outcome in write(&place, "changed", &records, WriteMode::Upsert).await {
-        assert!(refusal(&outcome).contains("other values in return"), "{outcome:?}");
+        assert!(
+            refusal(&outcome).contains("other values in return"),
+            "{outcome:?}"
+        );
     }
     let outcomes = write(&place, "kept", &records, WriteMode::Upsert).await;
     assert!(outcomes.iter().all(is_written), "{outcomes:?}");
@@ -197,7 +208,10 @@ async fn rows_that_a_policy_hides_are_neither_written_nor_skipped() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
-    assert!(error.remedy().unwrap().contains("row-level security"), "{error:?}");
+    assert!(
+        error.remedy().unwrap().contains("row-level security"),
+        "{error:?}"
+    );
 }
 
 /// What a dry run and the first step of a move say of a table that cannot be written to.
@@ -344,19 +358,31 @@ async fn ids_without_a_colon_are_read_where_they_are_the_hash_of_their_prompt() 
     let pages = scan(&source, &Selection::default(), pages_of(3), None).await;
     let read = keys_of(&pages);
     assert_eq!(read.len(), expected.len());
-    assert_eq!(read.into_iter().collect::<std::collections::BTreeSet<_>>(), expected);
+    assert_eq!(
+        read.into_iter().collect::<std::collections::BTreeSet<_>>(),
+        expected
+    );
     let count = source.count(&Selection::default(), &|_| ()).await.unwrap();
     assert_eq!(count.total(), expected.len() as u64);
-    let got = source.get_many(&[bare.as_str().into(), both.as_str().into()]).await.unwrap();
+    let got = source
+        .get_many(&[bare.as_str().into(), both.as_str().into()])
+        .await
+        .unwrap();
     let texts: Vec<String> = got
         .iter()
         .map(|entry| String::from_utf8_lossy(entry.as_ref().unwrap().raw()).into_owned())
         .collect();
-    assert!(texts[0].contains("bare") && texts[1].contains("today"), "{texts:?}");
+    assert!(
+        texts[0].contains("bare") && texts[1].contains("today"),
+        "{texts:?}"
+    );
     assert!(source.warnings()[0].contains("default:extract:{id}"));
     // A target has what LightRAG finds there.
     let target = target(&place, "w").await;
-    assert_eq!(target.reader().get_many(&[bare.as_str().into()]).await.unwrap(), [None]);
+    assert_eq!(
+        target.reader().get_many(&[bare.as_str().into()]).await.unwrap(),
+        [None]
+    );
 }
 
 /// One text that is not UTF-8 costs one record, wherever the row is.
@@ -402,8 +428,16 @@ async fn a_text_that_is_not_utf8_costs_one_record() {
             })
             .collect();
         assert_eq!(invalid.len(), 2);
-        assert!(invalid.iter().all(|invalid| invalid.kind == RejectKind::InvalidUtf8));
-        assert!(invalid.iter().any(|invalid| invalid.raw.windows(4).any(|raw| raw == b"caf\xe9")));
+        assert!(
+            invalid
+                .iter()
+                .all(|invalid| invalid.kind == RejectKind::InvalidUtf8)
+        );
+        assert!(
+            invalid
+                .iter()
+                .any(|invalid| invalid.raw.windows(4).any(|raw| raw == b"caf\xe9"))
+        );
         // A later run goes on behind it.
         for page in &pages {
             scan(&source, &Selection::default(), pages_of(5), page.cursor.clone()).await;
@@ -426,7 +460,9 @@ async fn a_view_is_a_source_and_a_target() {
     let source = source(&place, "w").await;
     let pages = scan(&source, &Selection::default(), pages_of(3), None).await;
     assert_eq!(
-        keys_of(&pages).into_iter().collect::<std::collections::BTreeSet<_>>(),
+        keys_of(&pages)
+            .into_iter()
+            .collect::<std::collections::BTreeSet<_>>(),
         keys(&records)
     );
 }

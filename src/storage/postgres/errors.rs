@@ -31,8 +31,9 @@ impl Server {
         let (text, state) = (answer.message(), answer.code().code());
         let has_no_database = format!("PostgreSQL at {address} has no database {database}");
         if kind == ErrorKind::Login {
-            let message =
-                format!("PostgreSQL at {address} refused the login of {user} to the database {database}: {text}");
+            let message = format!(
+                "PostgreSQL at {address} refused the login of {user} to the database {database}: {text}"
+            );
             let error = Error::new(kind, message);
             // It names the kind of connection that it has no rule for.
             return match text.contains("no encryption") {
@@ -65,8 +66,9 @@ impl Server {
             );
         }
         if text.contains("no such database") {
-            return Error::new(ErrorKind::NotFound, has_no_database)
-                .with_remedy("add the database to the pooler's [databases], or name another (POSTGRES_DATABASE)");
+            return Error::new(ErrorKind::NotFound, has_no_database).with_remedy(
+                "add the database to the pooler's [databases], or name another (POSTGRES_DATABASE)",
+            );
         }
         let kind = match text {
             text if text.contains("no more connections") => ErrorKind::Busy,
@@ -122,7 +124,9 @@ impl Server {
         }
         match phase {
             Phase::Making => "use the login that owns the table, or start LightRAG once on it".to_owned(),
-            Phase::Writing => format!("GRANT SELECT, INSERT, UPDATE ON {TABLE} TO {user}, or use another login"),
+            Phase::Writing => {
+                format!("GRANT SELECT, INSERT, UPDATE ON {TABLE} TO {user}, or use another login")
+            }
             _ => format!("GRANT SELECT ON {TABLE} TO {user}, or use another login"),
         }
     }
@@ -171,7 +175,10 @@ impl Server {
                 }
             });
         }
-        Error::new(ErrorKind::Unreachable, format!("no connection to {name}: {cause}"))
+        Error::new(
+            ErrorKind::Unreachable,
+            format!("no connection to {name}: {cause}"),
+        )
     }
 
     /// An error of a connection that was there, or of the driver.

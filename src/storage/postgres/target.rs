@@ -1,11 +1,6 @@
 //! Writing rows.
 
-use std::{
-    borrow::Cow,
-    collections::HashSet,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -123,9 +118,13 @@ impl Target for PgTarget {
         statements.retain(|rows| !rows.ids.is_empty());
         let guards = self.guards(&schema).await?;
         if !guards.is_empty() {
-            return self.write_guarded(batch, mode, &schema, &statements, outcomes).await;
+            return self
+                .write_guarded(batch, mode, &schema, &statements, outcomes)
+                .await;
         }
-        let created = self.execute(&statement(&schema.table, mode, guards), &statements).await?;
+        let created = self
+            .execute(&statement(&schema.table, mode, guards), &statements)
+            .await?;
         if mode == WriteMode::Create {
             let created: HashSet<&str> = created.iter().map(String::as_str).collect();
             for (record, outcome) in batch.iter().zip(&mut outcomes) {
@@ -170,7 +169,10 @@ impl PgTarget {
             return Ok(Vec::new());
         }
         let workspace = self.source.workspace();
-        let parameters: Vec<_> = statements.iter().map(|rows| rows.parameters(&workspace)).collect();
+        let parameters: Vec<_> = statements
+            .iter()
+            .map(|rows| rows.parameters(&workspace))
+            .collect();
         let statements: Vec<_> = parameters
             .iter()
             .map(|parameters| (sql, parameters.as_slice()))
@@ -192,7 +194,8 @@ impl PgTarget {
     ) -> Result<Vec<WriteOutcome>> {
         let guards = self.guards(schema).await?;
         let before = self.look_back(batch).await?;
-        self.execute(&statement(&schema.table, mode, guards), statements).await?;
+        self.execute(&statement(&schema.table, mode, guards), statements)
+            .await?;
         let after = self.look_back(batch).await?;
         let seen = before.iter().zip(&after);
         let records = batch.iter().zip(expected).zip(seen);
@@ -289,21 +292,17 @@ impl<'a> Rows<'a> {
 
 /// What became of a record that the server did not refuse, by what is there after the write: triggers, rules and policies
 /// may have kept it out, changed it, or put it where only the table's readers find it.
-fn what_became(
-    record: &Record,
-    changes: Changes,
-    after: Option<&Entry>,
-    guards: &Guards,
-) -> WriteOutcome {
+fn what_became(record: &Record, changes: Changes, after: Option<&Entry>, guards: &Guards) -> WriteOutcome {
     let refused = |what: String| {
         let reason = format!("the table has {guards}: {what}");
         WriteOutcome::rejected(RejectKind::RefusedByTarget, reason)
     };
     match after {
         None => refused("the record was written, and is not there".to_owned()),
-        Some(Entry::Invalid(invalid)) => {
-            refused(format!("what is there after the write cannot be read: {}", invalid.reason))
-        }
+        Some(Entry::Invalid(invalid)) => refused(format!(
+            "what is there after the write cannot be read: {}",
+            invalid.reason
+        )),
         Some(Entry::Record(kept)) => {
             let mut differing =
                 compare::differing_fields(record, kept, &changes.sanitized, &changes.dropped_fields);
@@ -369,7 +368,10 @@ async fn create_table(server: &Server) -> Result<Schema> {
     Schema::look_up(server).await?.ok_or_else(|| {
         Error::new(
             ErrorKind::NotFound,
-            format!("{}: the table {TABLE} was created and is not there", server.name()),
+            format!(
+                "{}: the table {TABLE} was created and is not there",
+                server.name()
+            ),
         )
         .with_remedy("check search_path")
     })
@@ -378,9 +380,7 @@ async fn create_table(server: &Server) -> Result<Schema> {
 /// Runs a statement that makes something; that somebody else has made it meanwhile is as good.
 async fn make(server: &Server, purpose: Purpose, sql: &str) -> Result<()> {
     match server.run(purpose, &[(sql, &[])]).await? {
-        Err(error) if !is_there_already(&error) => {
-            Err(server.failed(purpose.phase, purpose.doing, error))
-        }
+        Err(error) if !is_there_already(&error) => Err(server.failed(purpose.phase, purpose.doing, error)),
         _ => Ok(()),
     }
 }
@@ -434,8 +434,14 @@ async fn add_indexes(server: &Server, schema: &Schema) -> Result<()> {
         return Ok(());
     };
     let found: Vec<String> = server.read(purpose, || rows.iter().map(|row| row.try_get(0)).collect())?;
-    for (name, columns) in INDEXES.iter().filter(|(name, _)| !found.iter().any(|found| found == name)) {
-        let sql = format!("CREATE INDEX IF NOT EXISTS {name} ON {} ({columns})", schema.table);
+    for (name, columns) in INDEXES
+        .iter()
+        .filter(|(name, _)| !found.iter().any(|found| found == name))
+    {
+        let sql = format!(
+            "CREATE INDEX IF NOT EXISTS {name} ON {} ({columns})",
+            schema.table
+        );
         let purpose = Purpose::new(Phase::Making, "create an index").without_limit();
         match make(server, purpose, &sql).await {
             Err(error) if !error.is_temporary() => tracing::warn!("{error}"),
