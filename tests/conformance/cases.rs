@@ -38,7 +38,7 @@ pub fn pages_of(records: usize) -> PageLimit {
     }
 }
 
-async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn Connection> {
+pub async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn Connection> {
     let options = ConnectOptions {
         timeout: Duration::from_secs(60),
         concurrency: number(2),
@@ -74,7 +74,7 @@ pub async fn fill(place: &Place, workspace: &str, records: &[Record]) {
     );
 }
 
-async fn write(place: &Place, workspace: &str, records: &[Record], mode: WriteMode) -> Vec<WriteOutcome> {
+pub async fn write(place: &Place, workspace: &str, records: &[Record], mode: WriteMode) -> Vec<WriteOutcome> {
     let target = target(place, workspace).await;
     target.prepare().await.unwrap();
     let mut outcomes = Vec::new();

@@ -12,7 +12,9 @@ mod client_addresses;
 mod mongo_services;
 mod opensearch_order;
 mod opensearch_setups;
+mod postgres_connection;
 mod postgres_heap;
+mod postgres_table;
 mod redis_commands;
 #[path = "../support/mod.rs"]
 mod support;
