@@ -13,10 +13,10 @@ use crate::model::{Error, Origin, Result, Secret, Value};
 pub(super) const WORKSPACE: &str = "WORKSPACE";
 
 /// The file with variables that LightRAG reads from the directory it is started in.
-const DOT_ENV: &str = ".env";
+pub(crate) const DOT_ENV: &str = ".env";
 
 /// The file with settings that LightRAG reads from the directory it is started in.
-const CONFIG_INI: &str = "config.ini";
+pub(crate) const CONFIG_INI: &str = "config.ini";
 
 type Variables = BTreeMap<String, Secret>;
 /// Values by section and key.

@@ -183,6 +183,7 @@ mod tests {
                     palette: Palette::new(false),
                     log: LogFormat::Text,
                     report: None,
+                    redactor: Arc::default(),
                 },
                 shutdown.clone(),
             )),
