@@ -144,9 +144,27 @@ fn settings_in_reach(arguments: &[OsString], args: &Args) -> Vec<String> {
     ];
     for file in files.into_iter().flatten().filter(|file| file.is_file()) {
         let content = std::fs::read(file).unwrap_or_default();
-        settings.extend(String::from_utf8_lossy(&content).lines().map(str::to_owned));
+        let content = String::from_utf8_lossy(&content);
+        settings.extend(content.lines().map(str::to_owned));
+        if let Ok(job) = serde_yaml::from_str(&content) {
+            collect_texts(&job, &mut settings);
+        }
     }
     settings
+}
+
+/// Every text in a job file, names of fields too.
+fn collect_texts(value: &serde_yaml::Value, texts: &mut Vec<String>) {
+    use serde_yaml::Value;
+    match value {
+        Value::String(text) => texts.push(text.clone()),
+        Value::Sequence(items) => items.iter().for_each(|item| collect_texts(item, texts)),
+        Value::Mapping(fields) => fields.iter().for_each(|(name, value)| {
+            collect_texts(name, texts);
+            collect_texts(value, texts);
+        }),
+        _ => {}
+    }
 }
 
 /// What a run keeps for later ones can be written: told before the first request, not after the last one.

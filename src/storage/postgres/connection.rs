@@ -182,7 +182,12 @@ impl Server {
     ///
     /// # Errors
     /// No connection, no answer in time, or what the server said.
-    pub(super) async fn ask(&self, purpose: Purpose, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>> {
+    pub(super) async fn ask(
+        &self,
+        purpose: Purpose,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>> {
         self.ask_all(purpose, &[(sql, parameters)]).await
     }
 
@@ -277,7 +282,9 @@ impl Server {
         }
         // The driver's own transaction undoes itself where nobody waits for its end.
         let transaction = client.transaction().await?;
-        transaction.batch_execute(&self.session.settings_of(purpose.phase, purpose.limit)).await?;
+        transaction
+            .batch_execute(&self.session.settings_of(purpose.phase, purpose.limit))
+            .await?;
         for (sql, parameters) in statements {
             rows.append(&mut transaction.query_typed(sql, parameters).await?);
         }
@@ -380,9 +387,7 @@ impl Connect for Connector {
         config: &tokio_postgres::Config,
     ) -> Pin<Box<dyn Future<Output = DriverResult<Connected>> + Send + '_>> {
         let config = config.clone();
-        Box::pin(async move {
-            self.by_mode(config).await
-        })
+        Box::pin(async move { self.by_mode(config).await })
     }
 }
 

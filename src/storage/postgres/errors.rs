@@ -70,8 +70,9 @@ impl Server {
             );
         }
         if text.contains("no such database") {
-            return Error::new(ErrorKind::NotFound, has_no_database)
-                .with_remedy("add the database to the pooler's [databases], or name another (POSTGRES_DATABASE)");
+            return Error::new(ErrorKind::NotFound, has_no_database).with_remedy(
+                "add the database to the pooler's [databases], or name another (POSTGRES_DATABASE)",
+            );
         }
         let kind = match text {
             text if text.contains("no more connections") => ErrorKind::Busy,
@@ -127,7 +128,9 @@ impl Server {
         }
         match phase {
             Phase::Making => "use the login that owns the table, or start LightRAG once on it".to_owned(),
-            Phase::Writing => format!("GRANT SELECT, INSERT, UPDATE ON {TABLE} TO {user}, or use another login"),
+            Phase::Writing => {
+                format!("GRANT SELECT, INSERT, UPDATE ON {TABLE} TO {user}, or use another login")
+            }
             _ => format!("GRANT SELECT ON {TABLE} TO {user}, or use another login"),
         }
     }
@@ -162,7 +165,10 @@ impl Server {
             return Error::config(format!("{name}: {cause}"));
         }
         if what.contains("parsing response") || what.contains("unexpected message") {
-            let message = format!("{address} answered, but not as PostgreSQL{}", from(self.host_origin.as_ref()));
+            let message = format!(
+                "{address} answered, but not as PostgreSQL{}",
+                from(self.host_origin.as_ref())
+            );
             return Error::new(ErrorKind::Server, message)
                 .with_remedy("check host and port: another service listens there");
         }
@@ -179,7 +185,10 @@ impl Server {
                 }
             });
         }
-        Error::new(ErrorKind::Unreachable, format!("no connection to {name}: {cause}"))
+        Error::new(
+            ErrorKind::Unreachable,
+            format!("no connection to {name}: {cause}"),
+        )
     }
 
     /// An error of a connection that was there, or of the driver.

@@ -1,11 +1,6 @@
 //! Writing rows.
 
-use std::{
-    borrow::Cow,
-    collections::HashSet,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -185,7 +180,10 @@ impl PgTarget {
             return Ok(Vec::new());
         }
         let workspace = self.source.workspace();
-        let parameters: Vec<_> = statements.iter().map(|rows| rows.parameters(&workspace)).collect();
+        let parameters: Vec<_> = statements
+            .iter()
+            .map(|rows| rows.parameters(&workspace))
+            .collect();
         let statements: Vec<_> = parameters
             .iter()
             .map(|parameters| (sql, parameters.as_slice()))
@@ -291,9 +289,10 @@ fn what_became(
     };
     match after {
         None => refused("the record was written, and is not there".to_owned()),
-        Some(Entry::Invalid(invalid)) => {
-            refused(format!("what is there after the write cannot be read: {}", invalid.reason))
-        }
+        Some(Entry::Invalid(invalid)) => refused(format!(
+            "what is there after the write cannot be read: {}",
+            invalid.reason
+        )),
         Some(Entry::Record(kept)) => {
             let mut differing =
                 compare::differing_fields(record, kept, &changes.sanitized, &changes.dropped_fields);
@@ -354,7 +353,10 @@ async fn create_table(server: &Server) -> Result<Schema> {
     Schema::look_up(server).await?.ok_or_else(|| {
         Error::new(
             ErrorKind::NotFound,
-            format!("{}: the table {TABLE} was created and is not there", server.name()),
+            format!(
+                "{}: the table {TABLE} was created and is not there",
+                server.name()
+            ),
         )
         .with_remedy("check search_path")
     })
@@ -363,9 +365,7 @@ async fn create_table(server: &Server) -> Result<Schema> {
 /// Runs a statement that makes something; that somebody else has made it meanwhile is as good.
 async fn make(server: &Server, purpose: Purpose, sql: &str) -> Result<()> {
     match server.run(purpose, &[(sql, &[])]).await? {
-        Err(error) if !is_there_already(&error) => {
-            Err(server.failed(purpose.phase, purpose.doing, error))
-        }
+        Err(error) if !is_there_already(&error) => Err(server.failed(purpose.phase, purpose.doing, error)),
         _ => Ok(()),
     }
 }
@@ -419,8 +419,14 @@ async fn add_indexes(server: &Server, schema: &Schema) -> Result<()> {
         return Ok(());
     };
     let found: Vec<String> = server.read(purpose, || rows.iter().map(|row| row.try_get(0)).collect())?;
-    for (name, columns) in INDEXES.iter().filter(|(name, _)| !found.iter().any(|found| found == name)) {
-        let sql = format!("CREATE INDEX IF NOT EXISTS {name} ON {} ({columns})", schema.table);
+    for (name, columns) in INDEXES
+        .iter()
+        .filter(|(name, _)| !found.iter().any(|found| found == name))
+    {
+        let sql = format!(
+            "CREATE INDEX IF NOT EXISTS {name} ON {} ({columns})",
+            schema.table
+        );
         let purpose = Purpose::new(Phase::Making, "create an index").without_limit();
         match make(server, purpose, &sql).await {
             Err(error) if !error.is_temporary() => tracing::warn!("{error}"),
