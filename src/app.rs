@@ -12,10 +12,12 @@ use anstream::{AutoStream, ColorChoice};
 use futures::FutureExt;
 
 use crate::{
-    config::{Args, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args},
+    config::{
+        Args, CONFIG_INI, DOT_ENV, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args,
+    },
     engine::{self, checkpoint::Checkpoint, rejects::RejectsFile, run::Run, stats::RunStats},
     interactive,
-    model::{Error, ErrorKind, ExitCode, Mode, Result, Settings},
+    model::{Error, ErrorKind, ExitCode, Mode, Redactor, Result, Settings},
     report::{
         self, Event, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity, logging,
         metrics,
@@ -50,7 +52,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let files = output.check_files();
     let shutdown = Shutdown::default();
     let stats = RunStats::new(mode);
-    let reporter = Arc::new(Reporter::new(told(&output), shutdown.clone()));
+    let redactor = Redactor::new(settings_in_reach(&arguments, &args));
+    let reporter = Arc::new(Reporter::new(told(&output, redactor), shutdown.clone()));
     reporter.emit(Event::RunStarted(RunStarted {
         tool: TOOL.to_owned(),
         version: VERSION.to_owned(),
@@ -123,6 +126,42 @@ fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
     Ok((environment, job))
 }
 
+/// Every text that a setting may come from, as it was written: arguments, variables, the lines of the job file and of
+/// LightRAG's files. An address with a password may be mistyped into any of them.
+fn settings_in_reach(arguments: &[OsString], args: &Args) -> Vec<String> {
+    let text = |text: &OsString| text.to_string_lossy().into_owned();
+    let mut settings: Vec<String> = arguments.iter().map(text).collect();
+    settings.extend(std::env::vars_os().map(|(_, value)| text(&value)));
+    let files = [
+        Some(Path::new(DOT_ENV)),
+        Some(Path::new(CONFIG_INI)),
+        args.job.as_deref(),
+    ];
+    for file in files.into_iter().flatten().filter(|file| file.is_file()) {
+        let content = std::fs::read(file).unwrap_or_default();
+        let content = String::from_utf8_lossy(&content);
+        settings.extend(content.lines().map(str::to_owned));
+        if let Ok(job) = serde_yaml::from_str(&content) {
+            collect_texts(&job, &mut settings);
+        }
+    }
+    settings
+}
+
+/// Every text in a job file, names of fields too.
+fn collect_texts(value: &serde_yaml::Value, texts: &mut Vec<String>) {
+    use serde_yaml::Value;
+    match value {
+        Value::String(text) => texts.push(text.clone()),
+        Value::Sequence(items) => items.iter().for_each(|item| collect_texts(item, texts)),
+        Value::Mapping(fields) => fields.iter().for_each(|(name, value)| {
+            collect_texts(name, texts);
+            collect_texts(value, texts);
+        }),
+        _ => {}
+    }
+}
+
 /// What a run keeps for later ones can be written: told before the first request, not after the last one.
 fn check_files(settings: &Settings) -> Result<()> {
     settings.rejects.as_deref().map_or(Ok(()), RejectsFile::check)?;
@@ -155,7 +194,7 @@ impl<'a> Task<'a> {
 }
 
 /// What is told where. A person who is asked is also told, whatever stands on standard output.
-fn told(output: &OutputSettings) -> Output {
+fn told(output: &OutputSettings, redactor: Redactor) -> Output {
     let human = match output.format {
         OutputFormat::Human => true,
         OutputFormat::Jsonl => false,
@@ -180,6 +219,7 @@ fn told(output: &OutputSettings) -> Output {
         palette: Palette::new(output.color.choice(&stderr) != ColorChoice::Never),
         log: output.log_format,
         report: output.report.clone(),
+        redactor: Arc::new(redactor),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::{
     style::{Palette, terminal_width, wrap},
 };
 use crate::{
-    model::{Error, ErrorKind, Result, Side, Workspace},
+    model::{Error, ErrorKind, Redactor, Result, Side, Workspace, may_hold_secret},
     report::logging::LogFormat,
     system::{
         atomic_file,
@@ -52,6 +52,8 @@ pub struct Output {
     pub log: LogFormat,
     /// The file for the report.
     pub report: Option<PathBuf>,
+    /// Keeps secrets out of all of it.
+    pub redactor: Arc<Redactor>,
 }
 
 struct State {
@@ -64,7 +66,7 @@ struct State {
 impl Reporter {
     /// Begins a run. When standard output is closed by its reader, `shutdown` is asked to stop the run.
     pub fn new(output: Output, shutdown: Shutdown) -> Self {
-        let (human, stderr) = Human::new(output.voice, output.palette);
+        let (human, stderr) = Human::new(output.voice, output.palette, Arc::clone(&output.redactor));
         Self {
             run_id: Uuid::now_v7(),
             output,
@@ -90,6 +92,7 @@ impl Reporter {
             palette: Palette::new(false),
             log: LogFormat::Text,
             report: None,
+            redactor: Arc::default(),
         };
         Self {
             observer: Some(observer),
@@ -214,7 +217,8 @@ impl Reporter {
     /// At a terminal, lines that fit into it; elsewhere whoever reads decides on breaks.
     fn fitted(&self, text: &str, indent: &str) -> String {
         match self.output.voice {
-            Verbosity::Bars { .. } => wrap(text, terminal_width(), indent),
+            // A word that holds a secret must not be broken before it is recognized.
+            Verbosity::Bars { .. } => wrap(&self.output.redactor.redact(text), terminal_width(), indent),
             _ => text.to_owned(),
         }
     }
@@ -230,14 +234,27 @@ impl Reporter {
             event,
         };
         state.next_seq += 1;
-        // Every event is made of texts and numbers, which always have a JSON form.
-        let mut line = serde_json::to_vec(&envelope).unwrap_or_default();
+        let mut line = self.redacted(&envelope);
         line.push(b'\n');
         if self.output.lines {
             self.write_stdout(&mut state, &line);
         }
         state.human.tell(event);
         line
+    }
+
+    /// An event as a line of JSON. Only the few that might hold a secret are taken apart once more.
+    fn redacted(&self, envelope: &Envelope<'_>) -> Vec<u8> {
+        // Every event is made of texts and numbers, which always have a JSON form.
+        let line = serde_json::to_string(envelope).unwrap_or_default();
+        if !may_hold_secret(&line) {
+            return line.into_bytes();
+        }
+        let Ok(mut value) = serde_json::from_str(&line) else {
+            return line.into_bytes();
+        };
+        self.output.redactor.redact_json(&mut value);
+        value.to_string().into_bytes()
     }
 
     fn write_stdout(&self, state: &mut State, line: &[u8]) {
