@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use migrate_llm_cache::{
     model::{Error, ErrorKind, Side, record::OnInvalid},
-    storage::{ConnectOptions, Endpoint},
+    storage::{ConnectOptions, Endpoint, SilentWaiter},
 };
 
 use crate::{
@@ -22,6 +22,7 @@ async fn connect(address: &str) -> Result<(), Error> {
         concurrency: NonZeroUsize::new(2).unwrap(),
         on_invalid: OnInvalid::Reject,
         salvage: false,
+        waiter: SilentWaiter::shared(0),
     };
     let endpoint = Endpoint::named(Side::Target, address).unwrap();
     endpoint.connect(&options).await.map(|_| ())
