@@ -160,7 +160,8 @@ impl Server {
         if what.contains("invalid configuration") {
             return Error::config(format!("{name}: {cause}"));
         }
-        if what.contains("parsing response") || what.contains("unexpected message") {
+        let is_unknown = what.contains("parsing response") || what.contains("unexpected message");
+        if is_unknown || cause.contains("bytes remaining on stream") {
             let message = format!("{address} answered, but not as PostgreSQL");
             return Error::new(ErrorKind::Server, message)
                 .with_remedy("check host and port: another service listens there");
