@@ -478,7 +478,7 @@ impl MemoryPages {
             true
         });
         if let Some(record) = again {
-            page.push(record.into());
+            page.push(Entry::Record(record));
         }
         let cursor = last.clone().filter(|_| self.cache.memory.has_order).map(Cursor);
         (page.take(cursor), last, is_at_end)
