@@ -264,6 +264,7 @@ mod tests {
             concurrency: std::num::NonZeroUsize::MIN,
             on_invalid: Default::default(),
             salvage: false,
+            waiter: crate::storage::SilentWaiter::shared(0),
         };
         Config::new(&values(pairs), &options).await
     }

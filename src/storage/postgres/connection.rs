@@ -21,7 +21,7 @@ use super::{
     session::{self, Limit, Session, Setting},
 };
 use crate::{
-    model::{Error, ErrorKind, Origin, Result, Retry, Side},
+    model::{Error, ErrorKind, Result, Retry, Side},
     storage::{ConnectOptions, tls},
 };
 
@@ -44,8 +44,6 @@ pub(super) struct Server {
     pub(super) database: String,
     location: String,
     side: Side,
-    pub(super) password_origin: Option<Origin>,
-    pub(super) host_origin: Option<Origin>,
     session: Session,
     /// How long a request may take, seen from here.
     patience: Duration,
@@ -106,8 +104,6 @@ impl Server {
             database: config.database().to_owned(),
             location: config.location(),
             side: config.side,
-            password_origin: config.password_origin.clone(),
-            host_origin: config.host_origin.clone(),
             session: config.session(options),
             patience: options.timeout * 19 / 20,
         };
@@ -182,7 +178,12 @@ impl Server {
     ///
     /// # Errors
     /// No connection, no answer in time, or what the server said.
-    pub(super) async fn ask(&self, purpose: Purpose, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>> {
+    pub(super) async fn ask(
+        &self,
+        purpose: Purpose,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>> {
         self.ask_all(purpose, &[(sql, parameters)]).await
     }
 
@@ -277,7 +278,9 @@ impl Server {
         }
         // The driver's own transaction undoes itself where nobody waits for its end.
         let transaction = client.transaction().await?;
-        transaction.batch_execute(&self.session.settings_of(purpose.phase, purpose.limit)).await?;
+        transaction
+            .batch_execute(&self.session.settings_of(purpose.phase, purpose.limit))
+            .await?;
         for (sql, parameters) in statements {
             rows.append(&mut transaction.query_typed(sql, parameters).await?);
         }
@@ -380,9 +383,7 @@ impl Connect for Connector {
         config: &tokio_postgres::Config,
     ) -> Pin<Box<dyn Future<Output = DriverResult<Connected>> + Send + '_>> {
         let config = config.clone();
-        Box::pin(async move {
-            self.by_mode(config).await
-        })
+        Box::pin(async move { self.by_mode(config).await })
     }
 }
 

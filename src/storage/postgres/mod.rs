@@ -124,7 +124,11 @@ impl Connection for PgStorage {
         let purpose = Purpose::new(Phase::Preparing, "ask the server who it is");
         // A standby has the identifier of its primary, and the same rows. Not every server tells everybody.
         let sql = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
-        let rows = self.server.ask_if_able(purpose, sql, &[]).await?.unwrap_or_default();
+        let rows = self
+            .server
+            .ask_if_able(purpose, sql, &[])
+            .await?
+            .unwrap_or_default();
         let server = match rows.first() {
             Some(row) => self.server.read(purpose, || row.try_get(0))?,
             None => self.server.address().to_owned(),

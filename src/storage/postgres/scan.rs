@@ -199,10 +199,7 @@ impl PgSource {
         };
         let position = Position::from_cursor(cursor, self.server())?;
         let holds = match &position {
-            Position::Heap(from) => self
-                .heap(schema)
-                .await?
-                .is_some_and(|heap| heap.is_as_at(from)),
+            Position::Heap(from) => self.heap(schema).await?.is_some_and(|heap| heap.is_as_at(from)),
             Position::Keys(KeyPosition {
                 since: Some(since), ..
             }) => self

@@ -177,14 +177,22 @@ impl Schema {
 
     /// A column that must have a value and that nobody gives one.
     pub(super) fn unknown_column(&self) -> Option<&str> {
-        let unknown = |column: &&Column| column.is_required && !WRITTEN_COLUMNS.contains(&column.name.as_str());
-        self.columns.iter().find(unknown).map(|column| column.name.as_str())
+        let unknown =
+            |column: &&Column| column.is_required && !WRITTEN_COLUMNS.contains(&column.name.as_str());
+        self.columns
+            .iter()
+            .find(unknown)
+            .map(|column| column.name.as_str())
     }
 
     /// A column that is to be written and whose values the server computes.
     pub(super) fn generated_column(&self) -> Option<&str> {
-        let generated = |column: &&Column| column.is_generated && WRITTEN_COLUMNS.contains(&column.name.as_str());
-        self.columns.iter().find(generated).map(|column| column.name.as_str())
+        let generated =
+            |column: &&Column| column.is_generated && WRITTEN_COLUMNS.contains(&column.name.as_str());
+        self.columns
+            .iter()
+            .find(generated)
+            .map(|column| column.name.as_str())
     }
 
     /// Whether it has a column of this name.
@@ -210,10 +218,14 @@ impl Schema {
     /// What a person should know of it.
     pub(super) fn warning(&self) -> Option<String> {
         let how = match (self.has_mode(), self.has_bare_ids) {
-            (true, _) => "rows without a colon in their id are read as {mode}:extract:{MD5 of the prompt}, the name that \
-                          LightRAG gives them when it brings the table up to date",
-            (false, true) => "rows without a colon in their id are read as default:extract:{id} where the id is the MD5 \
-                              of the prompt; LightRAG itself does not find them",
+            (true, _) => {
+                "rows without a colon in their id are read as {mode}:extract:{MD5 of the prompt}, the name that \
+                          LightRAG gives them when it brings the table up to date"
+            }
+            (false, true) => {
+                "rows without a colon in their id are read as default:extract:{id} where the id is the MD5 \
+                              of the prompt; LightRAG itself does not find them"
+            }
             (false, false) => return None,
         };
         Some(format!("the table {} is of an older LightRAG: {how}", self.table))

@@ -124,11 +124,7 @@ pub(super) fn set(settings: &[Setting]) -> String {
         return String::new();
     }
     let calls = settings.iter().map(|Setting { name, value, .. }| {
-        format!(
-            "pg_catalog.set_config({}, {}, true)",
-            quoted(name),
-            quoted(value)
-        )
+        format!("pg_catalog.set_config({}, {}, true)", quoted(name), quoted(value))
     });
     format!("SELECT {};", calls.collect::<Vec<_>>().join(", "))
 }
@@ -224,7 +220,8 @@ mod tests {
     #[test]
     fn what_is_relied_on_holds_over_what_the_user_asked_for() {
         let users = vec![users("TimeZone", "Asia/Tokyo"), users("search_path", "a, b'c\\")];
-        let begin = Session::new(Side::Source, Duration::from_secs(10), users).begin(Phase::Reading, Limit::Request);
+        let begin =
+            Session::new(Side::Source, Duration::from_secs(10), users).begin(Phase::Reading, Limit::Request);
         let at = |text: &str| begin.find(text).unwrap_or_else(|| panic!("{text} in {begin}"));
         assert!(at("E'Asia/Tokyo'") < at("E'UTC'"));
         assert!(at("E'a, b''c\\\\'") < at("statement_timeout = 9000"));

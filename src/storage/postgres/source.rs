@@ -97,7 +97,10 @@ impl Source for PgSource {
             selected = schema.selected(selection),
             first = schema.first_of_its_key(),
         );
-        let rows = self.server.ask(purpose, &sql, &[(&self.workspace, Type::TEXT)]).await?;
+        let rows = self
+            .server
+            .ask(purpose, &sql, &[(&self.workspace, Type::TEXT)])
+            .await?;
         self.server.read(purpose, || {
             let mut count = Count::none();
             for row in rows {

@@ -543,6 +543,7 @@ mod tests {
             concurrency: NonZeroUsize::MIN,
             on_invalid: OnInvalid::Reject,
             salvage: false,
+            waiter: crate::storage::SilentWaiter::shared(0),
         };
         Config::new(&values, &options)
     }

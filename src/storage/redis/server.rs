@@ -718,6 +718,7 @@ pub(super) mod tests {
             concurrency: NonZeroUsize::MIN,
             on_invalid: OnInvalid::Reject,
             salvage: false,
+            waiter: crate::storage::SilentWaiter::shared(0),
         };
         Server::new(Config::new(&values, &options).unwrap()).unwrap()
     }
