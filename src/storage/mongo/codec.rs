@@ -107,6 +107,21 @@ pub(super) fn encode(record: &Record, on_invalid: OnInvalid, max_size: usize) ->
     Ok(Encoded { document, changes })
 }
 
+/// Whether a document holds a decimal, which LightRAG's driver writes none of and not every service takes.
+pub(super) fn holds_decimal(document: &RawDocument) -> bool {
+    document
+        .iter_elements()
+        .flatten()
+        .any(|element| match element.value() {
+            Ok(RawBsonRef::Decimal128(_)) => true,
+            Ok(RawBsonRef::Document(inner)) => holds_decimal(inner),
+            Ok(RawBsonRef::Array(inner)) => {
+                RawDocument::from_bytes(inner.as_bytes()).is_ok_and(holds_decimal)
+            }
+            _ => false,
+        })
+}
+
 /// An empty document with room.
 fn with_capacity(bytes: usize) -> Result<RawDocumentBuf, Refusal> {
     let mut empty = Vec::with_capacity(bytes);

@@ -19,7 +19,10 @@ use mongodb::{
     raw_batch_cursor::{RawBatch, RawBatchCursor},
 };
 
+use tokio::sync::OnceCell;
+
 use super::{
+    checks,
     codec::{self, KeyRange},
     extras::{QueryExtras, is_about_the_request},
     server::{Server, by_bytes, integer},
@@ -66,6 +69,8 @@ pub(super) struct MongoSource {
     reads_old_keys: bool,
     /// Whether there are such documents, as far as anybody looked.
     has_old_keys: AtomicBool,
+    /// Whether the collection compares keys otherwise than byte by byte.
+    has_own_order: OnceCell<bool>,
     findings: Mutex<Findings>,
 }
 
@@ -114,6 +119,7 @@ impl MongoSource {
             collection,
             reads_old_keys: true,
             has_old_keys: AtomicBool::new(false),
+            has_own_order: OnceCell::new(),
             findings: Mutex::default(),
         }
     }
@@ -124,6 +130,11 @@ impl MongoSource {
             reads_old_keys: false,
             ..Self::new(server, collection)
         }
+    }
+
+    async fn has_own_order(&self) -> bool {
+        let look = || checks::has_own_order(&self.server, self.collection.name());
+        *self.has_own_order.get_or_init(look).await
     }
 
     fn note(&self, note: impl FnOnce(&mut Findings)) {
@@ -164,7 +175,7 @@ impl MongoSource {
 
     /// The documents of these keys, or of these no more than the keys.
     async fn documents_of(&self, keys: &[&str], keys_alone: bool) -> Result<RawCursor> {
-        let mut attempt = self.server.extras.query();
+        let mut attempt = self.server.extras.query(self.has_own_order().await);
         loop {
             let order = attempt.extras().collation.then(by_bytes);
             let found = self
@@ -275,7 +286,7 @@ impl MongoSource {
         let Some(filter) = range.filter(after) else {
             return Ok(None);
         };
-        let mut attempt = self.server.extras.query();
+        let mut attempt = self.server.extras.query(self.has_own_order().await);
         loop {
             let find = self.find(filter.clone(), attempt.extras());
             let cursor = find.batch_size(at_once).batch().await;
@@ -292,7 +303,7 @@ impl MongoSource {
             self.collection.namespace()
         );
         Error::new(ErrorKind::Server, message)
-            .with_remedy("check that the collection was made without a collation of its own")
+            .with_remedy("check that the collection was made without a collation of its own, or copy it")
     }
 
     /// An answer of the server that holds no documents where documents should be.
@@ -327,7 +338,7 @@ impl MongoSource {
         }
         // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
         let along_index = cache_type == CacheType::Extract;
-        let mut attempt = self.server.extras.query();
+        let mut attempt = self.server.extras.query(self.has_own_order().await);
         let counted = loop {
             let counted = self.run_count(&prefix, along_index, attempt.extras()).await;
             if let Some(counted) = attempt.settle(counted) {
@@ -390,7 +401,7 @@ impl MongoSource {
     /// The keys of a range, in their order.
     async fn keys(&self, range: &KeyRange) -> Result<RawCursor> {
         let filter = range.filter(None).unwrap_or_default();
-        let mut attempt = self.server.extras.query();
+        let mut attempt = self.server.extras.query(self.has_own_order().await);
         loop {
             let find = self.find(filter.clone(), attempt.extras());
             // The type belongs to the key of a document with an old one.
