@@ -200,6 +200,16 @@ impl Schema {
         self.columns.iter().any(|known| known.name == column)
     }
 
+    /// The columns of a row `t` that are read, as SQL. A login need not have a right to any other.
+    pub(super) fn read_columns(&self) -> String {
+        let read = WRITTEN_COLUMNS
+            .iter()
+            .chain(&["mode"])
+            .filter(|name| self.has(name));
+        let columns: Vec<String> = read.map(|name| format!("t.{name}")).collect();
+        columns.join(", ")
+    }
+
     /// Whether its rows can be read by their places, and have nothing but an id for a name.
     pub(super) fn has_places(&self) -> bool {
         self.is_heap && !self.has_mode()
