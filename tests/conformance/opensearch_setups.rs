@@ -285,6 +285,7 @@ async fn connect_to(answer: &'static str) -> Error {
         concurrency: NonZeroUsize::MIN,
         on_invalid: Default::default(),
         salvage: false,
+        waiter: migrate_llm_cache::storage::SilentWaiter::shared(0),
     };
     let endpoint = Endpoint::named(Side::Target, &address).unwrap();
     let error = match endpoint.connect(&options).await {
