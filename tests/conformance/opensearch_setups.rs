@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
+use ::opensearch::http::Method;
 use migrate_llm_cache::{
     model::{Error, ErrorKind, Selection, Side, Workspace},
     storage::{ConnectOptions, Endpoint, PageLimit, WriteMode, WriteOutcome},
 };
-use opensearch::http::Method;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
