@@ -22,7 +22,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use async_trait::async_trait;
 
 use self::{
-    client::Client,
+    client::{Client, Resolved, ResolvedName},
     config::{Config, Trust},
     source::OpenSearchSource,
     target::OpenSearchTarget,
@@ -102,6 +102,9 @@ impl Connection for OpenSearchStorage {
             .client
             .resolve(&codec::any_index(), "list the indices")
             .await?;
+        for (workspace, why) in unreadable(&resolved) {
+            tracing::warn!("the workspace {workspace} is left out: {why}");
+        }
         let open = resolved.indices.iter().filter(|index| !index.is_closed());
         let mut found: Vec<Workspace> = open
             .chain(&resolved.aliases)
@@ -136,4 +139,25 @@ impl Connection for OpenSearchStorage {
         let source = OpenSearchSource::new(Arc::clone(&self.client), index);
         Ok(Arc::new(OpenSearchTarget::new(source, &self.config)))
     }
+}
+
+/// The workspaces whose caches cannot be read, each with why.
+fn unreadable(resolved: &Resolved) -> Vec<(Workspace, String)> {
+    let named = |found: &ResolvedName, why: String| Some((codec::workspace_of_index(&found.name)?, why));
+    let closed = resolved.indices.iter().filter(|index| index.is_closed());
+    let closed = closed.filter_map(|index| {
+        let name = &index.name;
+        named(
+            index,
+            format!("the index {name} is closed; open it: POST /{name}/_open"),
+        )
+    });
+    let streams = resolved.data_streams.iter().filter_map(|stream| {
+        let why = format!(
+            "{} is a data stream, and LightRAG keeps its cache in an index",
+            stream.name
+        );
+        named(stream, why)
+    });
+    closed.chain(streams).collect()
 }

@@ -875,13 +875,18 @@ impl OpenSearchSource {
     ) -> Result<(Part, usize), Failure> {
         let range = json!({"range": {"_seq_no": {"gt": window.after, "lte": window.to}}});
         let conditions: Vec<&serde_json::Value> = [&range].into_iter().chain(&context.filter).collect();
+        let sort = match context.order {
+            Order::Disk => json!({context.order.field(): "asc"}),
+            // Of the indices behind an alias, one may never have been written to.
+            Order::Number => json!({context.order.field(): {"order": "asc", "unmapped_type": "long"}}),
+        };
         let mut body = json!({
             "size": at_once,
             "track_total_hits": false,
             "_source": wanted.want == Want::Documents,
             "seq_no_primary_term": true,
             "query": {"bool": {"filter": conditions}},
-            "sort": [{context.order.field(): "asc"}],
+            "sort": [sort],
         });
         if let Some(after) = after {
             body["search_after"] = json!([after]);
