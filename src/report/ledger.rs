@@ -13,7 +13,7 @@ use super::{
     reporter::timestamp,
 };
 use crate::{
-    model::{Error, ExitCode, Location, Mode},
+    model::{Error, ExitCode, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode},
     system::shutdown::StopReason,
 };
 
@@ -108,7 +108,7 @@ impl Ledger {
             totals.add(&workspace.totals);
             for (cache_type, numbers) in &workspace.by_cache_type {
                 by_cache_type
-                    .entry(*cache_type)
+                    .entry(cache_type.clone())
                     .or_insert_with(Totals::default)
                     .add(numbers);
             }
@@ -138,6 +138,7 @@ impl Ledger {
             next: self.next(ending, &totals, &entries),
             totals,
             by_cache_type,
+            left_out: left_out(&entries.workspaces),
             workspaces: entries.workspaces.clone(),
             batches: entries.batches.clone(),
             errors: entries.errors.clone(),
@@ -181,7 +182,7 @@ impl Ledger {
             RunOutcome::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
             RunOutcome::Done if self.mode == Mode::Verify => "Source and target agree.".into(),
             RunOutcome::Done if is_incomplete => {
-                "Look at the warnings: what stands behind the damage of the source was not moved.".into()
+                "Look at the warnings: some of the source could not be read, and was not migrated.".into()
             }
             RunOutcome::Done if totals.rejected > 0 => {
                 "Look at errors.first and the reject events (--rejects keeps the records), mend those at the source, \
@@ -205,6 +206,17 @@ impl Ledger {
             RunOutcome::Failed { .. } => "Mend what errors.first names, then run the same command again.".into(),
         }
     }
+}
+
+/// What all workspaces have beyond the selection; `None` where that is not known of one of them, or of any.
+fn left_out(workspaces: &[WorkspaceReport]) -> Option<Vec<LeftOutRecords>> {
+    let mut all = LeftOut::default();
+    for workspace in workspaces {
+        for LeftOutRecords { kind, records } in workspace.left_out.as_ref()? {
+            all.add(kind.clone(), LeftOutKind::OTHER, *records);
+        }
+    }
+    (!workspaces.is_empty()).then(|| all.list())
 }
 
 /// A clause as a sentence.

@@ -160,14 +160,11 @@ impl<'a> Account<'a> {
     /// The checkpoint could not be written.
     pub(super) fn close(mut self, complete: bool) -> Result<()> {
         let expected = self.job.expected;
-        for cache_type in CacheType::ALL {
-            let expected = expected.by_type.get(&cache_type).copied().unwrap_or(0);
-            if expected > 0 || self.by_type.contains_key(&cache_type) {
-                self.by_type
-                    .entry(cache_type)
-                    .or_default()
-                    .close(expected, complete);
-            }
+        for (cache_type, _) in expected.by_type.iter().filter(|(_, records)| *records > 0) {
+            self.by_type.entry(cache_type.clone()).or_default();
+        }
+        for (cache_type, totals) in &mut self.by_type {
+            totals.close(expected.by_type.get(cache_type), complete);
         }
         // The whole is the sum of its parts, also where the source changed between count and end.
         self.totals.selected = self.by_type.values().map(|totals| totals.selected).sum();
@@ -257,9 +254,10 @@ impl<'a> Account<'a> {
             ..change.clone()
         };
         self.totals.add(&change);
-        if let Some(cache_type) = CacheType::of_key(entry.key().as_str()) {
-            self.by_type.entry(cache_type).or_default().add(&change);
-        }
+        // Under the name under which it was counted.
+        let cache_type = CacheType::of_key(entry.key().as_str());
+        let cache_type = self.job.expected.by_type.label(cache_type, CacheType::Other);
+        self.by_type.entry(cache_type).or_default().add(&change);
     }
 
     fn reject(&self, batch: &Batch, entry: &Entry, kind: RejectKind, reason: String) -> Result<()> {
@@ -330,7 +328,7 @@ impl<'a> Account<'a> {
             by_cache_type: self
                 .by_type
                 .iter()
-                .map(|(t, totals)| (*t, settled(totals)))
+                .map(|(t, totals)| (t.clone(), settled(totals)))
                 .collect(),
         };
         let all = &mut self.job.progress;
@@ -381,7 +379,7 @@ impl<'a> Account<'a> {
         let first_type = batch
             .entries
             .first()
-            .and_then(|entry| CacheType::of_key(entry.key().as_str()));
+            .map(|entry| CacheType::of_key(entry.key().as_str()));
         self.job.reporter.emit(Event::Batch(BatchEvent {
             workspace: self.workspace().clone(),
             batch: batch.number,
@@ -412,7 +410,7 @@ impl<'a> Account<'a> {
         report.by_cache_type = self
             .by_type
             .iter()
-            .map(|(t, totals)| (*t, settled(totals)))
+            .map(|(t, totals)| (t.clone(), settled(totals)))
             .collect();
     }
 }

@@ -16,7 +16,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use async_trait::async_trait;
 
 use self::{config::Config, server::Server, source::MongoSource, target::MongoTarget};
-use super::{ConnectOptions, Connection, Connector, Source, Target};
+use super::{ConnectOptions, Connection, Connector, Source, Target, WorkspaceListing};
 use crate::model::{Field, Result, Secret, Values, record::OnInvalid};
 use crate::model::{Location, NAMESPACE, PhysicalLocation, Workspace};
 
@@ -95,7 +95,7 @@ impl Connection for MongoStorage {
         self.warning.clone()
     }
 
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
         let names = self
             .server
             .database()
@@ -104,9 +104,8 @@ impl Connection for MongoStorage {
             .authorized_collections(true)
             .await
             .map_err(|error| self.server.failed("list the collections of", error))?;
-        let mut found: Vec<Workspace> = names.iter().filter_map(|name| workspace_of(name)).collect();
-        found.sort();
-        Ok(found)
+        let found: Vec<Workspace> = names.iter().filter_map(|name| workspace_of(name)).collect();
+        Ok(found.into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {

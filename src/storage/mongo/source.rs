@@ -129,17 +129,17 @@ impl MongoSource {
         }))
     }
 
-    /// Counts the keys of one prefix. The command `count` looks at nothing but keys, where an aggregation would read
+    /// Counts the keys of a type that comes from files. The command `count` looks at nothing but keys, where an aggregation would read
     /// every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
-    async fn count_prefix(&self, cache_type: CacheType) -> Result<u64> {
-        let prefix = KeyRange::prefix(&format!("default:{cache_type}:"));
+    async fn count_prefix(&self, cache_type: &CacheType) -> Result<u64> {
+        let prefix = KeyRange::prefix(&codec::prefix(cache_type));
         let mut command = doc! {
             "count": self.collection.name(),
             "query": prefix.filter(None).unwrap_or_default(),
             "collation": { "locale": "simple" },
         };
         // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
-        if cache_type == CacheType::Extract {
+        if *cache_type == CacheType::Extract {
             command.insert("hint", doc! { "_id": 1 });
         }
         if let Some(concern) = self.collection.read_concern() {
@@ -157,7 +157,7 @@ impl MongoSource {
             .ok_or_else(|| self.unreadable("it holds no number"))
     }
 
-    /// Counts keys that may have any beginning, by looking at each.
+    /// Counts all other keys, by looking at each.
     async fn count_keys(
         &self,
         selection: &Selection,
@@ -165,7 +165,7 @@ impl MongoSource {
         count: &mut Count,
     ) -> Result<()> {
         let mut looked_at = 0;
-        for range in codec::ranges(selection) {
+        for range in codec::ranges_without_known_types() {
             let filter = range.filter(None).unwrap_or_default();
             let mut keys = self
                 .collection
@@ -181,8 +181,8 @@ impl MongoSource {
                 .await
                 .map_err(|error| self.failed("count", error))?
             {
-                if let Some(cache_type) = codec::key(keys.current()).and_then(|key| selection.of_key(key)) {
-                    count.add(cache_type);
+                if let Some(key) = codec::key(keys.current()) {
+                    count.add(selection, key, 1);
                 }
                 looked_at += 1;
                 if looked_at % PROGRESS_EVERY == 0 {
@@ -308,7 +308,7 @@ impl Pages {
                 continue;
             };
             self.begun = true;
-            if self.selection.of_key(key).is_some() {
+            if self.selection.contains(key) {
                 self.page.push(source.entry(key, document));
             } else {
                 self.page.pass_over();
@@ -355,17 +355,12 @@ impl Step for Pages {
 impl Source for MongoSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
-        let (from_files, of_questions): (Vec<CacheType>, Vec<CacheType>) = selection
-            .types()
-            .partition(|cache_type| cache_type.is_from_files());
         // One after another: asked at once, they would stand in each other's way.
-        for cache_type in from_files {
+        for cache_type in &CacheType::FROM_FILES {
             let records = self.count_prefix(cache_type).await?;
-            count.by_type.insert(cache_type, records);
+            count.add(selection, &codec::prefix(cache_type), records);
         }
-        if let Some(of_questions) = Selection::new(of_questions) {
-            self.count_keys(&of_questions, progress, &mut count).await?;
-        }
+        self.count_keys(selection, progress, &mut count).await?;
         Ok(count)
     }
 

@@ -25,7 +25,7 @@ use self::{
     source::OpenSearchSource,
     target::OpenSearchTarget,
 };
-use super::{ConnectOptions, Connection, Connector, Source, Target, tls::unverified};
+use super::{ConnectOptions, Connection, Connector, Source, Target, WorkspaceListing, tls::unverified};
 use crate::model::{Field, Result, Secret, Values};
 use crate::model::{Location, PhysicalLocation, Workspace};
 
@@ -108,7 +108,7 @@ impl Connection for OpenSearchStorage {
 
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
     /// hold. Whether `space_1` is short for `Space 1`, nobody can tell any more.
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
         let names = self.client.index_names(&codec::any_index()).await?;
         let mut found: Vec<Workspace> = names
             .iter()
@@ -116,7 +116,7 @@ impl Connection for OpenSearchStorage {
             .collect();
         found.sort();
         found.dedup();
-        Ok(found)
+        Ok(found.into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {

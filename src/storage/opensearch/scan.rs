@@ -40,11 +40,11 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     client::{Answer, Client, Request},
     codec,
-    source::{OpenSearchSource, Share, keys_of_type},
+    source::{OpenSearchSource, Share, keys_by_rule},
 };
 use crate::{
     model::{
-        CacheType, Error, ErrorKind, Result, Selection,
+        Error, ErrorKind, Result, Selection,
         record::{CacheKey, Fields, KeyDigest, Record},
     },
     storage::{Cursor, Entry, Page, PageBuilder, PageLimit},
@@ -120,8 +120,8 @@ pub(super) enum Want {
 pub(super) struct Document {
     /// What tells it from every other version of every document.
     version: KeyDigest,
-    /// Its type, where it is selected.
-    pub(super) selected: Option<CacheType>,
+    /// Its key, where nothing else was wanted.
+    pub(super) key: Option<String>,
     /// What it holds, where it is selected and that was wanted.
     entry: Option<Entry>,
 }
@@ -682,9 +682,9 @@ impl OpenSearchSource {
         for hit in found.hits.hits {
             last = Some(hit.sort[0]);
             let version = KeyDigest::of(&format!("{} {}", hit.seq_no, hit.id));
-            let selected = selection.of_key(&hit.id);
+            let key = (want == Want::Keys).then(|| hit.id.clone().into_owned());
             let mut entry = None;
-            if selected.is_some() && want == Want::Documents {
+            if want == Want::Documents && selection.contains(&hit.id) {
                 let Some(source) = hit.source else {
                     let message = format!(
                         "the index {} does not keep the source of its documents",
@@ -700,11 +700,7 @@ impl OpenSearchSource {
                     false => Record::new(key, value).into(),
                 });
             }
-            documents.push(Document {
-                version,
-                selected,
-                entry,
-            });
+            documents.push(Document { version, key, entry });
         }
         Ok((documents, last))
     }
@@ -720,8 +716,10 @@ impl OpenSearchSource {
             }
         }
         let pays = self.share_of(selection).is_some_and(Share::is_worth_a_filter);
-        let types = || selection.types().map(keys_of_type).collect::<Vec<_>>();
-        Ok(pays.then(|| json!({"bool": {"should": types()}})))
+        Ok(selection.rules().filter(|_| pays).map(|rules| {
+            let rules: Vec<_> = rules.iter().map(keys_by_rule).collect();
+            json!({"bool": {"should": rules}})
+        }))
     }
 }
 

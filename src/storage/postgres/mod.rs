@@ -27,7 +27,7 @@ use self::{
     source::{EMPTY_WORKSPACE, PgSource, stored_name},
     target::PgTarget,
 };
-use super::{ConnectOptions, Connection, Connector, Source, Target};
+use super::{ConnectOptions, Connection, Connector, Source, Target, WorkspaceListing};
 use crate::model::{Field, Result, Secret, Values, record::OnInvalid};
 use crate::model::{Location, PhysicalLocation, Workspace};
 
@@ -103,10 +103,10 @@ impl Connection for PgStorage {
     /// The rows of `default` are those of the empty workspace: LightRAG stores it under that name, and nothing tells
     /// the two apart any more. It is the name to the outside, so that the cache of a LightRAG without workspaces
     /// arrives as one in every other storage.
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
         let client = self.server.client().await?;
         let Some(schema) = Schema::look_up(&self.server, &client).await? else {
-            return Ok(Vec::new());
+            return Ok(WorkspaceListing::default());
         };
         // From name to name along the index, instead of over every row.
         let sql = format!(
@@ -136,8 +136,7 @@ impl Connection for PgStorage {
             let name = if name == EMPTY_WORKSPACE { "" } else { name };
             workspaces.push(Workspace::new(name)?);
         }
-        workspaces.sort();
-        Ok(workspaces)
+        Ok(workspaces.into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {

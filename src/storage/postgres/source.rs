@@ -14,7 +14,7 @@ use super::{
     schema::Schema,
 };
 use crate::{
-    model::{CacheType, Result, Selection, Workspace, record::CacheKey},
+    model::{Result, Selection, Workspace, record::CacheKey},
     storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source, prefetch::Prefetch},
 };
 
@@ -84,12 +84,12 @@ impl Source for PgSource {
         };
         let mut client = self.server.client().await?;
         let sql = format!(
-            "SELECT split_part(({key}) COLLATE \"C\", ':', 2)::text, count(*) FROM {table} t \
-             WHERE t.workspace = $1 AND {selected}{first} GROUP BY 1",
+            "SELECT min(({key}) COLLATE \"C\")::text, count(*) FROM {table} t \
+             WHERE t.workspace = $1{first} GROUP BY {kind}",
             key = schema.key(),
             table = schema.table,
-            selected = schema.selected(selection),
             first = schema.first_of_its_key(),
+            kind = schema.kind(),
         );
         let counting = async {
             // It takes as long as the table is large.
@@ -97,15 +97,18 @@ impl Source for PgSource {
             transaction
                 .batch_execute("SET LOCAL statement_timeout = 0")
                 .await?;
-            let rows = transaction.query(&sql, &[&self.workspace]).await?;
-            transaction.commit().await?;
             let mut count = Count::none();
-            for row in rows {
-                let (name, records): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
-                if let Some(cache_type) = CacheType::ALL.into_iter().find(|t| t.as_str() == name) {
-                    count.by_type.insert(cache_type, records.unsigned_abs());
+            {
+                // Row by row: there may be a million kinds.
+                let parameters: [&(dyn ToSql + Sync); 1] = [&self.workspace];
+                let rows = transaction.query_raw(&sql, parameters).await?;
+                let mut rows = std::pin::pin!(rows);
+                while let Some(row) = rows.try_next().await? {
+                    let (key, records): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
+                    count.add(selection, key, records.unsigned_abs());
                 }
             }
+            transaction.commit().await?;
             Ok(count)
         };
         match counting.await {

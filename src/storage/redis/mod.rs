@@ -22,7 +22,7 @@ use self::{
     source::RedisSource,
     target::{Eviction, RedisTarget},
 };
-use super::{ConnectOptions, Connection, Connector, Source, Target, tls::unverified};
+use super::{ConnectOptions, Connection, Connector, Source, Target, WorkspaceListing, tls::unverified};
 use crate::model::{Field, Result, Secret, Side, Values};
 use crate::model::{Location, PhysicalLocation, Workspace};
 
@@ -113,8 +113,8 @@ impl Connection for RedisStorage {
             .then(|| unverified(&config.location(), remedy))
     }
 
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
-        source::workspaces(&self.server).await
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
+        Ok(source::workspaces(&self.server).await?.into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
