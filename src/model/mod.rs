@@ -24,4 +24,6 @@ pub use selection::{CacheType, Counts, FILE_MODE, LeftOut, LeftOutKind, LeftOutR
 pub use setting::{Field, Origin, Value, Values};
 pub use settings::Settings;
 pub(crate) use suggest::nearest;
-pub use workspace::{NAMESPACE, Workspace, WorkspaceChoice, WorkspacePair};
+pub use workspace::{
+    NAMESPACE, NamedPair, NamedWorkspace, WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair,
+};
