@@ -624,6 +624,12 @@ impl Run<'_> {
         self.warn_of(source.warnings());
         let counted = self.count_target(target, &pair.to).await?;
         let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
+        if self.settings.mode != Mode::Verify && (count.total() > 0 || !count.exact) {
+            let checking = self.ask(Side::Target, "checking the target", async || {
+                opened.check_writable().await
+            });
+            checking.await?;
+        }
         let mut report = WorkspaceReport {
             from: pair.from.clone(),
             to: pair.to.clone(),
