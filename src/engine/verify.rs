@@ -1,18 +1,18 @@
 //! Comparing two storages by value: every record of the source is looked up at the target.
 
-use std::{
-    num::NonZeroUsize,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     engine::{
         pipeline::{LEAST_AHEAD, PAGE_BYTES},
+        plan::Prepared,
         retry::{RequestContext, Retrier},
+        run::Run,
     },
     model::{
-        BatchLimit, OnConflict, Result, Selection, Side, VerifyLevel, WorkspacePair,
+        BatchLimit, Error, ErrorKind, OnConflict, Result, Selection, Side, VerifyLevel, WorkspacePair,
         record::{CacheKey, KeyDigest, Record, compare},
     },
     report::{Difference, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What comparing one workspace needs to know.
-pub struct Comparison<'a> {
+pub(crate) struct Comparison<'a> {
     /// Which workspace, and where its records went.
     pub pair: &'a WorkspacePair,
     /// What was read.
@@ -55,7 +55,7 @@ impl Comparison<'_> {
     ///
     /// # Errors
     /// The source or the target failed.
-    pub async fn run(&self, verification: &mut Verification) -> Result<()> {
+    pub(crate) async fn run(&self, verification: &mut Verification) -> Result<()> {
         let mut numbers = VerifyNumbers::default();
         let mut told = Instant::now();
         let mut pages = Arc::clone(self.source).scan(self.selection, self.limit(), None);
@@ -222,6 +222,50 @@ impl Comparison<'_> {
             complete,
             numbers: numbers.clone(),
         }));
+    }
+}
+
+impl Run<'_> {
+    /// Compares every workspace.
+    pub(super) async fn verify(&self, prepared: &[Prepared]) -> Result<()> {
+        let mut verification = Verification {
+            level: self.settings.verify,
+            numbers: VerifyNumbers::default(),
+            first: Vec::new(),
+        };
+        for pair in prepared {
+            // Opened anew, so that it is what it became that is compared.
+            let opening = self.ask(Side::Target, "opening the target", async || {
+                pair.target_storage.target(&pair.pair.to).await
+            });
+            let target = opening.await?;
+            let comparison = Comparison {
+                pair: &pair.pair,
+                source: &pair.source,
+                target: &target,
+                selection: &self.settings.selection,
+                expected: pair.count.total(),
+                level: self.settings.verify,
+                on_conflict: self.settings.on_conflict,
+                batch: pair.batch,
+                retrier: &self.retrier(),
+                reporter: self.reporter,
+            };
+            let result = comparison.run(&mut verification).await;
+            self.stats.set_verification(verification.clone());
+            self.warn_of(pair.source.warnings());
+            result?;
+        }
+        let numbers = &verification.numbers;
+        if numbers.differences() == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "of {} records that were compared, the target lacks {} and has {} with another value",
+            numbers.compared, numbers.missing, numbers.different
+        );
+        Err(Error::new(ErrorKind::Differences, message)
+            .with_remedy("look at verification.first in the report, then migrate again"))
     }
 }
 

@@ -18,7 +18,7 @@ pub use error::{Error, ErrorKind, OnSide, Result, Retry, Side};
 pub use exit_code::ExitCode;
 pub use location::{Location, PhysicalLocation};
 pub use policy::{BatchLimit, MaxErrors, Mode, OnConflict, VerifyLevel};
-pub use secret::{Secret, redact_url};
+pub use secret::{Redactor, Secret, may_hold_secret, redact_url};
 pub(crate) use selection::KeyRule;
 pub use selection::{CacheType, Counts, FILE_MODE, LeftOut, LeftOutKind, LeftOutRecords, Selection};
 pub use setting::{Field, Origin, Value, Values};

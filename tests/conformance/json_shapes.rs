@@ -18,7 +18,10 @@ const FILE: &str = "kv_store_llm_response_cache.json";
 /// What is read besides what LightRAG finds: entries that it leaves in an old object which it does not take apart.
 const READ_BEYOND_LIGHTRAG: &[(&str, &[&str])] = &[
     // It looks at the first key alone.
-    ("09_flat_then_nested.json", &["default:extract:92eb5ffee6ae2fec3ad71c777531578f"]),
+    (
+        "09_flat_then_nested.json",
+        &["default:extract:92eb5ffee6ae2fec3ad71c777531578f"],
+    ),
     // One entry without an answer has it leave all of them.
     (
         "12_nested_one_without_return.json",
@@ -90,7 +93,11 @@ async fn what_a_selection_leaves_out_of_each_shape_is_counted() {
             let selection = Selection::parse(types.split(',')).unwrap();
             let count = source.count(&selection, &|_| ()).await.unwrap();
             let left_out = count.left_out.as_ref().unwrap();
-            assert_eq!(count.total() + left_out.total(), all.total(), "{name} {types}: {left_out:?}");
+            assert_eq!(
+                count.total() + left_out.total(),
+                all.total(),
+                "{name} {types}: {left_out:?}"
+            );
         }
     }
 }
