@@ -210,9 +210,7 @@ impl MongoSource {
         }
         let there = self.there(&keys).await?;
         for key in keys.iter().filter(|key| !there.contains(*key)) {
-            if let Some(cache_type) = selection.of_key(key.as_str()) {
-                count.add(cache_type);
-            }
+            count.add(selection, key.as_str(), 1);
         }
         Ok(())
     }
@@ -329,15 +327,15 @@ impl MongoSource {
         }))
     }
 
-    /// Counts the keys of one prefix. The command `count` looks at nothing but keys, where an aggregation would read
-    /// every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
-    async fn count_prefix(&self, cache_type: CacheType) -> Result<u64> {
-        let prefix = KeyRange::prefix(&format!("default:{cache_type}:"));
+    /// Counts the keys of a type that comes from files. The command `count` looks at nothing but keys, where an
+    /// aggregation would read every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
+    async fn count_prefix(&self, cache_type: &CacheType) -> Result<u64> {
+        let prefix = KeyRange::prefix(&codec::prefix(cache_type));
         if self.server.extras.lacks_count() {
             return self.count_range(&prefix).await;
         }
         // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
-        let along_index = cache_type == CacheType::Extract;
+        let along_index = *cache_type == CacheType::Extract;
         let mut attempt = self.server.extras.query(self.has_own_order().await);
         let counted = loop {
             let counted = self.run_count(&prefix, along_index, attempt.extras()).await;
@@ -412,7 +410,7 @@ impl MongoSource {
         }
     }
 
-    /// Counts keys that may have any beginning, by looking at each.
+    /// Counts all other keys, by looking at each.
     async fn count_keys(
         &self,
         selection: &Selection,
@@ -420,7 +418,7 @@ impl MongoSource {
         count: &mut Count,
     ) -> Result<()> {
         let mut looked_at = 0;
-        for range in codec::ranges(selection) {
+        for range in codec::ranges_without_known_types() {
             let mut keys = self.keys(&range).await?;
             while keys
                 .advance()
@@ -430,9 +428,8 @@ impl MongoSource {
                 let document = keys.current();
                 if let Some(id) = codec::key(document)
                     && let (key, false) = self.record_key(id, document)
-                    && let Some(cache_type) = selection.of_key(key.as_str())
                 {
-                    count.add(cache_type);
+                    count.add(selection, key.as_str(), 1);
                 }
                 looked_at += 1;
                 if looked_at % PROGRESS_EVERY == 0 {
@@ -569,7 +566,7 @@ impl Pages {
             self.begun = true;
             let (key, is_old) = source.record_key(id, document);
             let is_superseded = is_old && self.superseded.contains(&key);
-            if self.selection.of_key(key.as_str()).is_some() && !is_superseded {
+            if self.selection.contains(key.as_str()) && !is_superseded {
                 self.page.push(source.entry(key.as_str(), document));
             } else {
                 self.page.pass_over();
@@ -640,17 +637,12 @@ impl PageReader for Pages {
 impl Source for MongoSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
-        let (from_files, of_questions): (Vec<CacheType>, Vec<CacheType>) = selection
-            .types()
-            .partition(|cache_type| cache_type.is_from_files());
         // One after another: asked at once, they would stand in each other's way.
-        for cache_type in from_files {
+        for cache_type in &CacheType::FROM_FILES {
             let records = self.count_prefix(cache_type).await?;
-            count.by_type.insert(cache_type, records);
+            count.add(selection, &codec::prefix(cache_type), records);
         }
-        if let Some(of_questions) = Selection::new(of_questions) {
-            self.count_keys(&of_questions, progress, &mut count).await?;
-        }
+        self.count_keys(selection, progress, &mut count).await?;
         if self.reads_old_keys {
             self.count_old(selection, &mut count).await?;
         }

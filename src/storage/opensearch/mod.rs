@@ -27,7 +27,9 @@ use self::{
     source::OpenSearchSource,
     target::OpenSearchTarget,
 };
-use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, tls::unverified};
+use super::{
+    ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing, tls::unverified,
+};
 use crate::model::{Location, PhysicalLocation, Workspace};
 use crate::model::{Result, Secret, Values};
 
@@ -97,7 +99,7 @@ impl Connection for OpenSearchStorage {
 
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
     /// hold. Whether `space_1` is short for `Space 1`, nobody can tell any more.
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
         let resolved = self
             .client
             .resolve(&codec::any_index(), "list the indices")
@@ -112,7 +114,7 @@ impl Connection for OpenSearchStorage {
             .collect();
         found.sort();
         found.dedup();
-        Ok(found)
+        Ok(found.into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
