@@ -19,7 +19,7 @@ use bytes::Bytes;
 pub(crate) use self::fault::{Call, Fault, Script};
 use super::{
     ConnectOptions, Connection, Connector, ConnectorInfo, Count, Cursor, Entry, Page, PageBuilder, PageLimit,
-    PageReader, Progress, Source, Target, WriteMode, WriteOutcome,
+    PageReader, Progress, Source, Target, WorkspaceListing, WriteMode, WriteOutcome,
 };
 use crate::model::{
     Error, ErrorKind, Location, PhysicalLocation, Result, Secret, Selection, Values, Workspace,
