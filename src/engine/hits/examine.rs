@@ -1,0 +1,263 @@
+//! Finding out, record by record, how a key was made and whether LightRAG will ask for it.
+
+use std::sync::Arc;
+
+use super::{
+    candidates::{Analysis, Candidates, Explanation, Order, analysis_hash, chat_hash},
+    identity::Identity,
+    prompt::decode,
+    scheme::{Hash, PromptHasher, Scheme, parse, written},
+    tally::{Tally, Verdict},
+    target::{LightRag, Rekey},
+    templates::{Pattern, TEMPLATES, Templates},
+};
+use crate::record::{CacheKey, Record};
+
+/// Examines the records of a run. Shared by all its batches.
+#[derive(Debug)]
+pub(crate) struct Examiner {
+    lightrag: LightRag,
+    rekey: Rekey,
+    candidates: Candidates,
+    templates: &'static Templates,
+}
+
+/// What was found out about some records.
+#[derive(Debug, Default)]
+pub(crate) struct Examined {
+    /// Counts, by type and by how the keys were made.
+    pub(crate) tally: Tally,
+    /// Copies to add, each under the key that LightRAG will ask for; no key twice.
+    pub(crate) copies: Vec<Record>,
+}
+
+/// The types whose keys can be computed again.
+const COMPUTABLE: [&str; 4] = ["extract", "summary", "smartheading", "analysis"];
+
+/// Whether the keys of a type can be computed again from their records.
+pub(crate) fn is_computable(cache_type: &str) -> bool {
+    COMPUTABLE.contains(&cache_type)
+}
+
+impl Examiner {
+    /// An examiner for this LightRAG.
+    pub(crate) fn new(lightrag: LightRag, rekey: Rekey) -> Arc<Self> {
+        Arc::new(Self {
+            candidates: Candidates::new(lightrag.identities()),
+            templates: &TEMPLATES,
+            lightrag,
+            rekey,
+        })
+    }
+
+    /// The LightRAG whose hits are foretold.
+    pub(crate) fn lightrag(&self) -> &LightRag {
+        &self.lightrag
+    }
+
+    /// Which records get a copy.
+    pub(crate) fn rekey(&self) -> Rekey {
+        self.rekey
+    }
+
+    /// Examines records. Computes for about 2 ms a megabyte.
+    pub(crate) fn examine<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Examined {
+        let mut worker = Worker {
+            examiner: self,
+            order: self.candidates.order(),
+            recent: usize::MAX,
+            examined: Examined::default(),
+        };
+        let mut buffer = Vec::new();
+        for record in records {
+            worker.examine(record, &mut buffer);
+        }
+        self.candidates.remember(&worker.order);
+        let mut examined = worker.examined;
+        examined.copies.sort_by(|a, b| a.key().as_str().cmp(b.key().as_str()));
+        examined.copies.dedup_by(|a, b| a.key() == b.key());
+        examined
+    }
+}
+
+/// Examines one batch.
+struct Worker<'a> {
+    examiner: &'a Examiner,
+    order: Order,
+    /// The pattern of the last prompt.
+    recent: usize,
+    examined: Examined,
+}
+
+/// What a record was found to be.
+struct Finding {
+    verdict: Verdict,
+    explanation: Option<Explanation>,
+    /// The hash that LightRAG will ask for, where a copy belongs under it.
+    asked: Option<Hash>,
+}
+
+const UNEXPLAINED: Finding = Finding {
+    verdict: Verdict::Unexplained,
+    explanation: None,
+    asked: None,
+};
+
+impl Worker<'_> {
+    fn examine(&mut self, record: &Record, buffer: &mut Vec<u8>) {
+        let mut parts = record.key().as_str().splitn(3, ':');
+        let (Some(mode), Some(cache_type), Some(hash)) = (parts.next(), parts.next(), parts.next()) else {
+            return;
+        };
+        let finding = match parse(hash) {
+            Some(hash) if mode == "default" && is_computable(cache_type) => {
+                self.finding(record, cache_type, hash, buffer)
+            }
+            _ => None,
+        };
+        let finding = finding.unwrap_or(UNEXPLAINED);
+        let tally = &mut self.examined.tally;
+        tally.by_type.entry(cache_type.to_owned()).or_default().count(finding.verdict);
+        if let Some(explanation) = finding.explanation {
+            let identity = explanation.identity.and_then(|number| self.examiner.candidates.identity(number));
+            let origin = (explanation.scheme, identity.cloned());
+            *tally.origins.entry(origin).or_default() += 1;
+        }
+        if let Some(asked) = finding.asked {
+            let key = CacheKey::new(format!("default:{cache_type}:{}", written(asked)));
+            // The value was a record under its old key, and is one under any.
+            self.examined.copies.extend(Record::new(key, record.value().clone()));
+        }
+    }
+
+    fn finding(&mut self, record: &Record, cache_type: &str, key: Hash, buffer: &mut Vec<u8>) -> Option<Finding> {
+        let fields = record.fields();
+        let prompt = decode(fields.get("original_prompt")?, buffer)?;
+        if cache_type == "analysis" {
+            self.analysis(prompt, key)
+        } else {
+            self.chat(cache_type, prompt, key)
+        }
+    }
+
+    fn chat(&mut self, cache_type: &str, prompt: &[u8], key: Hash) -> Option<Finding> {
+        let examiner = self.examiner;
+        let mut hasher = PromptHasher::new(prompt);
+        let explanation = examiner
+            .candidates
+            .explain_chat(&mut hasher, key, &mut self.order)?;
+        let pattern = examiner.templates.recognize(cache_type, prompt, &mut self.recent);
+        let lightrag = &examiner.lightrag;
+        let is_extract = cache_type == "extract";
+        // Of a template of the user's own, only what its key says is known.
+        let json = match pattern {
+            Some(pattern) => pattern.json,
+            None => explanation.json.unwrap_or(is_extract && lightrag.json_extraction),
+        };
+        let other_form = is_extract && json != lightrag.json_extraction;
+        let verdict = self.verdict(pattern, explanation, &lightrag.extract, other_form);
+        let asked = self.gets_copy(verdict).then(|| {
+            chat_hash(&mut hasher, lightrag.scheme(), json, &lightrag.extract)
+        });
+        Some(Finding {
+            verdict,
+            explanation: Some(explanation),
+            asked,
+        })
+    }
+
+    fn analysis(&mut self, stored: &[u8], key: Hash) -> Option<Finding> {
+        let examiner = self.examiner;
+        let (prompt, images) = split_images(stored)?;
+        let pattern = examiner.templates.recognize("analysis", prompt, &mut self.recent);
+        let kinds: &[&str] = match (images.is_some(), pattern.map(|pattern| pattern.part.as_str())) {
+            (true, _) => &["drawing"],
+            (false, Some("table")) => &["table"],
+            (false, Some("equation")) => &["equation"],
+            (false, _) => &["table", "equation"],
+        };
+        let images = images.unwrap_or_else(|| "[]".to_owned());
+        let mut hasher = PromptHasher::new(prompt);
+        let (analysis, explanation) = kinds.iter().find_map(|kind| {
+            let analysis = Analysis { kind, images: &images };
+            let explanation = examiner.candidates.explain_analysis(&mut hasher, key, &analysis)?;
+            Some((analysis, explanation))
+        })?;
+        let lightrag = &examiner.lightrag;
+        let identity = if analysis.kind == "drawing" {
+            &lightrag.vlm
+        } else {
+            &lightrag.extract
+        };
+        let verdict = self.verdict(pattern, explanation, identity, false);
+        // Before 1.5 nothing was analysed.
+        let asked = (self.gets_copy(verdict) && lightrag.scheme().has_identity())
+            .then(|| analysis_hash(&mut hasher, lightrag.scheme(), &analysis, identity));
+        Some(Finding {
+            verdict,
+            explanation: Some(explanation),
+            asked,
+        })
+    }
+
+    /// What LightRAG, with this identity, will do with a record whose key is explained.
+    fn verdict(
+        &self,
+        pattern: Option<&Pattern>,
+        explanation: Explanation,
+        identity: &Identity,
+        other_form: bool,
+    ) -> Verdict {
+        let lightrag = &self.examiner.lightrag;
+        let is_asked = pattern.is_none_or(|pattern| pattern.releases.contains(lightrag.release));
+        if !is_asked || other_form {
+            return Verdict::OlderPrompt;
+        }
+        let made_for = explanation
+            .identity
+            .and_then(|number| self.examiner.candidates.identity(number));
+        match made_for {
+            Some(made_for) if lightrag.scheme().has_identity() && made_for != identity => {
+                if made_for.has_same_model(identity) {
+                    Verdict::OtherHost
+                } else {
+                    Verdict::OtherModel
+                }
+            }
+            _ if explanation.scheme != lightrag.scheme() => Verdict::OlderScheme,
+            _ if pattern.is_none_or(|pattern| pattern.custom) => Verdict::UnknownPrompt,
+            _ => Verdict::WillHit,
+        }
+    }
+
+    fn gets_copy(&self, verdict: Verdict) -> bool {
+        match self.examiner.rekey {
+            Rekey::Off => false,
+            Rekey::Host => matches!(verdict, Verdict::OtherHost | Verdict::OlderScheme),
+            Rekey::Model => matches!(
+                verdict,
+                Verdict::OtherHost | Verdict::OlderScheme | Verdict::OtherModel
+            ),
+        }
+    }
+}
+
+/// A stored prompt of an analysis without the block on images at its end, and what LightRAG hashes of them.
+///
+/// `None` where the block cannot be read.
+fn split_images(stored: &[u8]) -> Option<(&[u8], Option<String>)> {
+    const BEGIN: &[u8] = b"\n<vlm_images>";
+    const HASHED: [&str; 6] = ["bytes", "height", "index", "mime_type", "sha256", "width"];
+    let Some(block) = stored.strip_suffix(b"</vlm_images>") else {
+        return Some((stored, None));
+    };
+    let begin = memchr::memmem::rfind(block, BEGIN)?;
+    let images: Vec<serde_json::Map<String, serde_json::Value>> =
+        serde_json::from_slice(&block[begin + BEGIN.len()..]).ok()?;
+    let hashed = |image: &serde_json::Map<String, serde_json::Value>| {
+        let fields = HASHED.iter().map(|name| Some(((*name).to_owned(), image.get(*name)?.clone())));
+        fields.collect::<Option<serde_json::Map<_, _>>>()
+    };
+    let hashed: Vec<_> = images.iter().map(hashed).collect::<Option<_>>()?;
+    Some((&stored[..begin], Some(serde_json::to_string(&hashed).ok()?)))
+}
