@@ -12,19 +12,16 @@ use anstream::{AutoStream, ColorChoice};
 use futures::FutureExt;
 
 use crate::{
-    checkpoint::Checkpoint,
-    config::{
-        Args, Environment, JobFile, Mode, OutputFormat, OutputSettings, Parsed, Route, Settings, parse_args,
-    },
-    error::{Error, ErrorKind, Result},
-    exit::ExitCode,
-    interactive, logging,
-    rejects::RejectsFile,
+    config::{Args, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args},
+    engine::{checkpoint::Checkpoint, rejects::RejectsFile, run::Run},
+    interactive,
+    model::{Error, ErrorKind, ExitCode, Mode, Result, Settings},
     report::{
-        self, Ending, Event, Ledger, Output, Palette, Reporter, RunStarted, TOOL, VERSION, Voice, metrics,
+        self, Event, Ledger, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity,
+        logging, metrics,
     },
-    run::Run,
-    shutdown::Shutdown,
+    storage::Route,
+    system::shutdown::Shutdown,
 };
 
 /// Runs the program.
@@ -71,7 +68,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => {
             ledger.entries().errors.fatal(None, &error, 0);
             tell(&reporter, &error);
-            Ending::of(&error)
+            RunOutcome::of(&error)
         }
         Ok((settings, task)) => {
             let run = Run {
@@ -88,8 +85,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     {
         ledger.entries().errors.fatal(None, &error, 0);
         tell(&reporter, &error);
-        if matches!(ending, Ending::Done) {
-            ending = Ending::of(&error);
+        if matches!(ending, RunOutcome::Done) {
+            ending = RunOutcome::of(&error);
         }
     }
     let report = ledger.report(&ending);
@@ -170,17 +167,17 @@ fn told(output: &OutputSettings) -> Output {
     Output {
         lines: !human,
         voice: match output {
-            OutputSettings { quiet: true, .. } => Voice::Quiet,
+            OutputSettings { quiet: true, .. } => Verbosity::Quiet,
             OutputSettings {
                 interactive: guided, ..
             } if human || *guided => {
                 if stderr.is_terminal() {
-                    Voice::Bars { guided: *guided }
+                    Verbosity::Bars { guided: *guided }
                 } else {
-                    Voice::Lines
+                    Verbosity::Lines
                 }
             }
-            _ => Voice::Brief,
+            _ => Verbosity::Brief,
         },
         palette: Palette::new(output.color.choice(&stderr) != ColorChoice::Never),
         log: output.log_format,
@@ -189,13 +186,13 @@ fn told(output: &OutputSettings) -> Output {
 }
 
 /// The report has decided already; this is its number as a code.
-fn code_of(ending: &Ending, number: u8) -> ExitCode {
+fn code_of(ending: &RunOutcome, number: u8) -> ExitCode {
     match ending {
-        Ending::Done if number == ExitCode::Rejected.code() => ExitCode::Rejected,
-        Ending::Done => ExitCode::Done,
-        Ending::Left => ExitCode::Done,
-        Ending::Stopped(reason) => reason.exit_code(),
-        Ending::Failed { exit_code, .. } => *exit_code,
+        RunOutcome::Done if number == ExitCode::Rejected.code() => ExitCode::Rejected,
+        RunOutcome::Done => ExitCode::Done,
+        RunOutcome::Left => ExitCode::Done,
+        RunOutcome::Stopped(reason) => reason.exit_code(),
+        RunOutcome::Failed { exit_code, .. } => *exit_code,
     }
 }
 
@@ -220,7 +217,7 @@ fn keep_freed_memory() {
 }
 
 /// Runs a task, and turns a panic into an ending.
-fn execute(run: &Run<'_>, task: Task<'_>) -> Ending {
+fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     let (reporter, ledger, shutdown) = (run.reporter, run.ledger, run.shutdown);
     let teller = Arc::clone(reporter);
     std::panic::set_hook(Box::new(move |panic| {
@@ -237,7 +234,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> Ending {
             let error = Error::new(ErrorKind::Internal, format!("cannot start threads: {error}"));
             ledger.entries().errors.fatal(None, &error, 0);
             tell(reporter, &error);
-            return Ending::of(&error);
+            return RunOutcome::of(&error);
         }
     };
     let outcome = runtime.block_on(async {
@@ -255,20 +252,20 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> Ending {
     });
     let ending = match outcome {
         Ok(Ok(ending)) => {
-            if let Ending::Stopped(reason) = ending {
+            if let RunOutcome::Stopped(reason) = ending {
                 reporter.say_stopped(reason);
             }
             ending
         }
         Ok(Err(error)) => {
             tell(reporter, &error);
-            Ending::of(&error)
+            RunOutcome::of(&error)
         }
         Err(_) => {
             let error = Error::new(ErrorKind::Internal, "the run panicked");
             ledger.entries().errors.fatal(None, &error, 0);
             tell(reporter, &error);
-            Ending::of(&error)
+            RunOutcome::of(&error)
         }
     };
     // Requests that nobody waits for any more must not hold the process back.

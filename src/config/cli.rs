@@ -9,14 +9,10 @@ use clap::{
 };
 use serde::Deserialize;
 
-use super::{
-    generate::{self, Generate},
-    settings::{OnConflict, VerifyLevel},
-};
+use super::generate::{self, Generate};
 use crate::{
-    error::{Error, ErrorKind, Result},
-    logging::LogFormat,
-    record::OnInvalid,
+    model::{Error, ErrorKind, OnConflict, Result, VerifyLevel, record::OnInvalid},
+    report::logging::LogFormat,
 };
 
 pub(super) const EXAMPLES: &str = "  Look first: connect, check and count both sides, write nothing

@@ -7,8 +7,7 @@ use std::{
 
 use ini::Ini;
 
-use super::{Secret, Value, values::Origin};
-use crate::error::{Error, Result};
+use crate::model::{Error, Origin, Result, Secret, Value};
 
 /// The variable that names the workspace for every storage that has no variable of its own.
 pub(super) const WORKSPACE: &str = "WORKSPACE";

@@ -12,7 +12,10 @@ use super::{
     cli::{EXAMPLES, EXIT_CODES, STORAGES},
     env::WORKSPACE,
 };
-use crate::{logging::RUST_LOG, report::TOOL, storage::backends};
+use crate::{
+    report::{TOOL, logging::RUST_LOG},
+    storage::connectors,
+};
 
 /// What `--generate` writes on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,10 +83,10 @@ fn environment(page: &mut Roff) {
          process has none of the name, the files .env and config.ini in the current directory are asked, as LightRAG \
          does.",
     )]);
-    let variables = backends().iter().flat_map(|backend| {
-        let fields = backend.fields().iter();
+    let variables = connectors().iter().flat_map(|connector| {
+        let fields = connector.fields().iter();
         let variables = fields.filter_map(|field| Some((field.variable?, field.help)));
-        let workspace = backend.workspace_variable().map(|name| (name, "the workspace"));
+        let workspace = connector.workspace_variable().map(|name| (name, "the workspace"));
         variables.chain(workspace)
     });
     let own = [

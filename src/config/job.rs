@@ -5,16 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_yaml::{Mapping, Value as Yaml};
 
-use super::{
-    Color, OutputFormat, Secret,
-    env::Environment,
-    nearest,
-    settings::{OnConflict, VerifyLevel},
-};
+use super::{Color, OutputFormat, env::Environment};
 use crate::{
-    error::{Error, Result},
-    logging::LogFormat,
-    record::OnInvalid,
+    model::{Error, OnConflict, Result, Secret, VerifyLevel, nearest, record::OnInvalid},
+    report::logging::LogFormat,
 };
 
 /// A job file, as it was written: every flag has its field.

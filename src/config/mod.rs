@@ -8,26 +8,9 @@ mod cli;
 mod env;
 mod generate;
 mod job;
-mod secret;
-mod settings;
-mod values;
+mod resolve;
 
 pub use cli::{Args, Color, OutputFormat, Parsed, parse_args};
 pub use env::Environment;
 pub use job::JobFile;
-pub use secret::{Secret, redact_url};
-pub use settings::{
-    BatchLimit, Endpoint, MaxErrors, Mode, OnConflict, OutputSettings, Route, Settings, VerifyLevel,
-    WorkspaceChoice, WorkspacePair, configured_workspace,
-};
-pub use values::{Field, Origin, Value, Values};
-
-/// The known name that is nearest to an unknown one, for "did you mean"; `None` where nothing is near.
-pub(crate) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(unknown, name), name))
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
-}
+pub use resolve::{OutputSettings, configured_workspace};

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::{
-    config::nearest,
-    error::Side,
-    storage::{self, Backend},
+    model::{Side, nearest},
+    storage::{self, Connector},
 };
 
 /// The answer that shows the storages that were left out.
@@ -15,8 +14,8 @@ const SHOW_ALL: &str = "a";
 #[derive(Clone)]
 pub(super) struct Menu {
     side: Side,
-    entries: Vec<&'static dyn Backend>,
-    left_out: Option<&'static dyn Backend>,
+    entries: Vec<&'static dyn Connector>,
+    left_out: Option<&'static dyn Connector>,
 }
 
 /// What an answer chooses.
@@ -26,7 +25,7 @@ pub(super) enum Choice {
     /// The storages that were left out, too.
     ShowAll,
     /// This one.
-    Storage(&'static dyn Backend),
+    Storage(&'static dyn Connector),
 }
 
 impl Menu {
@@ -34,15 +33,15 @@ impl Menu {
     pub(super) fn all(side: Side) -> Self {
         Self {
             side,
-            entries: storage::backends().to_vec(),
+            entries: storage::connectors().to_vec(),
             left_out: None,
         }
     }
 
     /// The storages for a target, without the one that is the source.
-    pub(super) fn without(source: &'static dyn Backend) -> Self {
+    pub(super) fn without(source: &'static dyn Connector) -> Self {
         let mut menu = Self::all(Side::Target);
-        menu.entries.retain(|backend| backend.kind() != source.kind());
+        menu.entries.retain(|connector| connector.kind() != source.kind());
         menu.left_out = Some(source);
         menu
     }
@@ -57,13 +56,13 @@ impl Menu {
                 source.class_name()
             ),
         };
-        for (at, backend) in self.entries.iter().enumerate() {
+        for (at, connector) in self.entries.iter().enumerate() {
             let _ = write!(
                 text,
                 "\n[{}] {:<20} {}",
                 at + 1,
-                backend.class_name(),
-                backend.title()
+                connector.class_name(),
+                connector.title()
             );
         }
         if let Some(source) = self.left_out {
@@ -109,12 +108,12 @@ impl Menu {
                 .ok_or_else(|| format!("there is no [{number}]: {}", range()));
         }
         match storage::find(answer) {
-            Some(backend) if self.entries.iter().any(|entry| entry.kind() == backend.kind()) => {
-                Ok(Choice::Storage(backend))
+            Some(connector) if self.entries.iter().any(|entry| entry.kind() == connector.kind()) => {
+                Ok(Choice::Storage(connector))
             }
-            Some(backend) => Err(format!(
+            Some(connector) => Err(format!(
                 "{} is the source's type; {SHOW_ALL} shows it",
-                backend.class_name()
+                connector.class_name()
             )),
             None => {
                 let names = self.entries.iter().flat_map(|b| [b.kind(), b.class_name()]);
@@ -135,7 +134,7 @@ mod tests {
         match menu.read(answer) {
             Ok(Choice::Leave) => "leave".to_owned(),
             Ok(Choice::ShowAll) => "all".to_owned(),
-            Ok(Choice::Storage(backend)) => backend.kind().to_owned(),
+            Ok(Choice::Storage(connector)) => connector.kind().to_owned(),
             Err(what) => format!("error: {what}"),
         }
     }

@@ -22,20 +22,18 @@ use self::{
     words::Words,
 };
 use crate::{
-    config::{
-        Args, Endpoint, Environment, JobFile, Mode, WorkspaceChoice, WorkspacePair, configured_workspace,
-    },
-    error::{Error, ErrorKind, Result, Side},
-    report::Ending,
-    run::{Connected, Prepared, Run},
-    storage::{Backend, Source, Target, Workspace},
+    config::{Args, Environment, JobFile, configured_workspace},
+    engine::run::{Connected, Prepared, Run},
+    model::{Error, ErrorKind, Mode, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
+    report::RunOutcome,
+    storage::{Connector, Endpoint, Source, Target},
 };
 
 /// Asks, and runs what was answered.
 ///
 /// # Errors
 /// What ended it. It is in the ledger.
-pub async fn guide(run: &Run<'_>, args: &Args, job: &JobFile) -> Result<Ending> {
+pub async fn guide(run: &Run<'_>, args: &Args, job: &JobFile) -> Result<RunOutcome> {
     let guide = Guide {
         run,
         job,
@@ -45,9 +43,9 @@ pub async fn guide(run: &Run<'_>, args: &Args, job: &JobFile) -> Result<Ending> 
     };
     match guide.follow().await {
         Ok(ending) => Ok(ending),
-        Err(Way::Out) => Ok(Ending::Left),
-        Err(Way::Stopped) => Ok(run.stopped()),
-        Err(Way::Failed(error)) => Err(error),
+        Err(Abort::Out) => Ok(RunOutcome::Left),
+        Err(Abort::Stopped) => Ok(run.stopped()),
+        Err(Abort::Failed(error)) => Err(error),
     }
 }
 
@@ -61,7 +59,7 @@ struct Guide<'a> {
 }
 
 /// The ways that end the questions early.
-enum Way {
+enum Abort {
     /// The person leaves.
     Out,
     /// The run is to stop.
@@ -70,19 +68,19 @@ enum Way {
     Failed(Error),
 }
 
-impl From<Stopped> for Way {
+impl From<Stopped> for Abort {
     fn from(Stopped: Stopped) -> Self {
         Self::Stopped
     }
 }
 
-impl From<Error> for Way {
+impl From<Error> for Abort {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
-type Step<T> = std::result::Result<T, Way>;
+type Step<T> = std::result::Result<T, Abort>;
 
 /// A side that was chosen, and what is known of it.
 struct Chosen<T: ?Sized> {
@@ -91,10 +89,10 @@ struct Chosen<T: ?Sized> {
 }
 
 impl Guide<'_> {
-    async fn follow(mut self) -> Step<Ending> {
+    async fn follow(mut self) -> Step<RunOutcome> {
         let source = self.source().await?;
         let target = self.target(&source).await?;
-        let workspaces = self.workspaces(source.endpoint.backend, target.endpoint.backend)?;
+        let workspaces = self.workspaces(source.endpoint.connector, target.endpoint.connector)?;
         let prepared = self.run.prepare(source.connected, target.connected, &workspaces);
         let prepared = self.unless_stopped(prepared).await??;
         let confirmed = self.confirm(&prepared).await?;
@@ -118,7 +116,7 @@ impl Guide<'_> {
     /// Lets a target be chosen until one can be connected to.
     async fn target(&mut self, source: &Chosen<dyn Source>) -> Step<Chosen<dyn Target>> {
         let is_given = Endpoint::is_named(Side::Target, &self.args, self.job);
-        let source = source.endpoint.backend;
+        let source = source.endpoint.connector;
         let given_workspace = self.args.target_workspace.clone();
         loop {
             if !is_given {
@@ -137,22 +135,22 @@ impl Guide<'_> {
     }
 
     /// A storage out of a menu; one that leaves some out shows them when asked to.
-    async fn choose(&self, mut menu: Menu) -> Step<&'static dyn Backend> {
+    async fn choose(&self, mut menu: Menu) -> Step<&'static dyn Connector> {
         loop {
             self.run.reporter.say(&format!("\n{}", menu.list()));
             let known = menu.clone();
             let check = move |answer: &str| known.read(answer).map(drop);
             let answer = self.prompt.text(menu.question(), check).await?;
             match menu.read(&answer) {
-                Ok(Choice::Storage(backend)) => return Ok(backend),
+                Ok(Choice::Storage(connector)) => return Ok(connector),
                 Ok(Choice::ShowAll) => menu = Menu::all(Side::Target),
-                Ok(Choice::Leave) | Err(_) => return Err(Way::Out),
+                Ok(Choice::Leave) | Err(_) => return Err(Abort::Out),
             }
         }
     }
 
     /// Where the target is of the source's type, asks what makes it another place.
-    async fn tell_apart(&mut self, source: &'static dyn Backend) -> Step<()> {
+    async fn tell_apart(&mut self, source: &'static dyn Connector) -> Step<()> {
         let check = |answer: &str| match answer.trim() {
             "" => Ok(()),
             place => Endpoint::named(Side::Target, place)
@@ -186,7 +184,7 @@ impl Guide<'_> {
             Err(error) => return Ok(Err(error)),
         };
         // What is read does not depend on the target.
-        let workspaces = self.workspaces(endpoint.backend, endpoint.backend)?;
+        let workspaces = self.workspaces(endpoint.connector, endpoint.connector)?;
         let looked = async {
             let mut connected = self.run.connect_source(&endpoint).await?;
             self.say(&self.words.connected(&connected.storage.location()));
@@ -202,12 +200,12 @@ impl Guide<'_> {
         Ok(looked.map(|connected| Chosen { endpoint, connected }))
     }
 
-    async fn look_at_target(&self, source: &'static dyn Backend) -> Step<Result<Chosen<dyn Target>>> {
+    async fn look_at_target(&self, source: &'static dyn Connector) -> Step<Result<Chosen<dyn Target>>> {
         let endpoint = match self.endpoint(Side::Target)? {
             Ok(endpoint) => endpoint,
             Err(error) => return Ok(Err(error)),
         };
-        let workspaces = self.workspaces(source, endpoint.backend)?;
+        let workspaces = self.workspaces(source, endpoint.connector)?;
         let looked = async {
             let mut connected = self.run.connect_target(&endpoint).await?;
             self.say(&self.words.connected(&connected.storage.location()));
@@ -232,7 +230,7 @@ impl Guide<'_> {
             let workspace = if WorkspaceChoice::is_named(&self.args, self.job) {
                 None
             } else {
-                Some(configured_workspace(draft.backend, &environment)?)
+                Some(configured_workspace(draft.connector, &environment)?)
             };
             let endpoint = Endpoint::resolve(side, &self.args, self.job, &environment)?;
             self.say(&self.words.opening(&endpoint, workspace.as_ref()));
@@ -249,8 +247,8 @@ impl Guide<'_> {
 
     fn workspaces(
         &self,
-        source: &'static dyn Backend,
-        target: &'static dyn Backend,
+        source: &'static dyn Connector,
+        target: &'static dyn Connector,
     ) -> Step<WorkspaceChoice> {
         let environment = self.environment()?;
         self.settled(WorkspaceChoice::resolve(
@@ -283,13 +281,13 @@ impl Guide<'_> {
         }
         let error = Error::new(ErrorKind::NotConfirmed, "nothing was written: the answer was no")
             .with_remedy("run it again and answer y, or choose another --on-conflict");
-        Err(Way::Failed(self.entered(error)))
+        Err(Abort::Failed(self.entered(error)))
     }
 
     /// Tells what is wrong with an answer; with what was not asked for, no other answer can help.
     fn again_unless(&self, is_given: bool, error: Error) -> Step<()> {
         if is_given {
-            return Err(Way::Failed(self.entered(error)));
+            return Err(Abort::Failed(self.entered(error)));
         }
         self.run.reporter.say_error(&error);
         Ok(())
@@ -297,14 +295,14 @@ impl Guide<'_> {
 
     async fn unless_stopped<T>(&self, step: impl Future<Output = T>) -> Step<T> {
         tokio::select! {
-            () = self.run.shutdown.stopped() => Err(Way::Stopped),
+            () = self.run.shutdown.stopped() => Err(Abort::Stopped),
             done = step => Ok(done),
         }
     }
 
     /// A result of something that no answer can put right.
     fn settled<T>(&self, result: Result<T>) -> Step<T> {
-        result.map_err(|error| Way::Failed(self.entered(error)))
+        result.map_err(|error| Abort::Failed(self.entered(error)))
     }
 
     fn entered(&self, error: Error) -> Error {

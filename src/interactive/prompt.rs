@@ -10,8 +10,8 @@ use inquire::{
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::{
-    error::{Error, ErrorKind, Result},
-    shutdown::{Shutdown, StopReason},
+    model::{Error, ErrorKind, Result},
+    system::shutdown::{Shutdown, StopReason},
 };
 
 /// Makes sure that somebody can be asked.

@@ -5,11 +5,10 @@ use std::fmt::Write as _;
 use bytesize::ByteSize;
 
 use crate::{
-    config::{Endpoint, OnConflict, Origin, redact_url},
-    error::Side,
+    engine::run::Prepared,
+    model::{Location, OnConflict, Origin, Side, Workspace, redact_url},
     report::style::{Palette, cut, grouped, terminal_width, wrap},
-    run::Prepared,
-    storage::{self, Count, Location, Workspace},
+    storage::{self, Count, Endpoint},
 };
 
 /// How many workspaces a confirmation names.
@@ -30,11 +29,11 @@ impl Words {
 
     /// The settings of a side: what is set and where, what is missing, what holds by default.
     pub(super) fn settings(&self, endpoint: &Endpoint) -> String {
-        let Endpoint { backend, values } = endpoint;
-        let mut text = format!("\nChecking the settings of {}...", backend.class_name());
+        let Endpoint { connector, values } = endpoint;
+        let mut text = format!("\nChecking the settings of {}...", connector.class_name());
         let mut defaults = Vec::new();
         let missing: Vec<&str> = endpoint.missing().map(|field| field.name).collect();
-        for field in backend.fields() {
+        for field in connector.fields() {
             let name = field.variable.unwrap_or(field.name);
             match values.get(field.name).map(|value| &value.origin) {
                 Some(Origin::Default) if field.variable.is_none() => {}
@@ -70,7 +69,7 @@ impl Words {
         let side = endpoint.values.side();
         let mut text = format!(
             "\nInitializing the {side} storage...\n- Storage type: {}",
-            endpoint.backend.class_name()
+            endpoint.connector.class_name()
         );
         if let Some((workspace, origin)) = workspace {
             let line = format!("- Workspace: {workspace} ({})", origin);
@@ -104,7 +103,7 @@ impl Words {
         let mut text = format!("\n{rule}\n{heading}\n{rule}");
         for (name, location) in [("Source", &source), ("Target", &target)] {
             if let Some(location) = location {
-                let class = storage::find(&location.kind).map_or("", |backend| backend.class_name());
+                let class = storage::find(&location.kind).map_or("", |connector| connector.class_name());
                 let line = format!("{name}: {class} {}", location.location);
                 let _ = write!(text, "\n{}", cut(&line, self.width));
             }
@@ -148,7 +147,7 @@ impl Words {
             let _ = write!(
                 text,
                 "\n{}",
-                self.palette.caution(&wrap(&warning, self.width, ""))
+                self.palette.warning(&wrap(&warning, self.width, ""))
             );
         }
         text

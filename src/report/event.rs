@@ -6,11 +6,9 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
 use super::{Report, VerifyNumbers};
-use crate::{
-    config::{Mode, OnConflict, VerifyLevel, WorkspacePair},
-    error::Side,
-    record::{CacheType, OnInvalid, Selection},
-    storage::{Location, Workspace},
+use crate::model::{
+    CacheType, Location, Mode, OnConflict, Selection, Side, VerifyLevel, Workspace, WorkspacePair,
+    record::OnInvalid,
 };
 
 /// Raised when a reader of the events would have to change.
@@ -208,7 +206,7 @@ pub struct RejectEvent {
     /// The key.
     pub key: String,
     /// Why.
-    pub kind: crate::record::RejectKind,
+    pub kind: crate::model::record::RejectKind,
     /// The same for a person.
     pub reason: String,
 }

@@ -12,11 +12,14 @@ use super::{
     BatchTotals, ErrorTotals, Report, Status, TOOL, Totals, VERSION, Verification, WorkspaceReport, percent,
     reporter::timestamp,
 };
-use crate::{config::Mode, error::Error, exit::ExitCode, shutdown::StopReason, storage::Location};
+use crate::{
+    model::{Error, ExitCode, Location, Mode},
+    system::shutdown::StopReason,
+};
 
 /// How a run came to its end.
 #[derive(Debug)]
-pub enum Ending {
+pub enum RunOutcome {
     /// It did all it was to do.
     Done,
     /// The person at the terminal left it before there was anything to do.
@@ -34,7 +37,7 @@ pub enum Ending {
     },
 }
 
-impl Ending {
+impl RunOutcome {
     /// The ending that an error brings.
     pub fn of(error: &Error) -> Self {
         Self::Failed {
@@ -97,7 +100,7 @@ impl Ledger {
     }
 
     /// The report of a run that ended so.
-    pub fn report(&self, ending: &Ending) -> Report {
+    pub fn report(&self, ending: &RunOutcome) -> Report {
         let entries = self.entries();
         let mut totals = Totals::default();
         let mut by_cache_type = BTreeMap::new();
@@ -122,7 +125,7 @@ impl Ledger {
             exit_code: exit_code.code(),
             retryable: matches!(
                 ending,
-                Ending::Failed { retryable: true, .. } | Ending::Stopped(_)
+                RunOutcome::Failed { retryable: true, .. } | RunOutcome::Stopped(_)
             ),
             started_at: timestamp(self.started_at),
             finished_at: timestamp(Timestamp::now()),
@@ -153,12 +156,12 @@ impl Ledger {
         }
     }
 
-    fn status(ending: &Ending, is_partial: bool) -> (Status, ExitCode) {
+    fn status(ending: &RunOutcome, is_partial: bool) -> (Status, ExitCode) {
         match ending {
-            Ending::Done if is_partial => (Status::Partial, ExitCode::Rejected),
-            Ending::Done | Ending::Left => (Status::Ok, ExitCode::Done),
-            Ending::Stopped(reason) => (Status::Interrupted, reason.exit_code()),
-            Ending::Failed { exit_code, .. } => {
+            RunOutcome::Done if is_partial => (Status::Partial, ExitCode::Rejected),
+            RunOutcome::Done | RunOutcome::Left => (Status::Ok, ExitCode::Done),
+            RunOutcome::Stopped(reason) => (Status::Interrupted, reason.exit_code()),
+            RunOutcome::Failed { exit_code, .. } => {
                 let status = match exit_code {
                     ExitCode::Usage | ExitCode::Refused | ExitCode::Checkpoint => Status::Refused,
                     ExitCode::Differences => Status::Differences,
@@ -169,37 +172,37 @@ impl Ledger {
         }
     }
 
-    fn next(&self, ending: &Ending, totals: &Totals, entries: &Entries) -> String {
+    fn next(&self, ending: &RunOutcome, totals: &Totals, entries: &Entries) -> String {
         let is_incomplete = entries.is_incomplete;
         let again = "run the same command again: records that are there already are written over or skipped by \
                      --on-conflict";
         match ending {
-            Ending::Done if self.mode == Mode::DryRun && totals.selected == 0 => "There is nothing to migrate.".into(),
-            Ending::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
-            Ending::Done if self.mode == Mode::Verify => "Source and target agree.".into(),
-            Ending::Done if is_incomplete => {
+            RunOutcome::Done if self.mode == Mode::DryRun && totals.selected == 0 => "There is nothing to migrate.".into(),
+            RunOutcome::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
+            RunOutcome::Done if self.mode == Mode::Verify => "Source and target agree.".into(),
+            RunOutcome::Done if is_incomplete => {
                 "Look at the warnings: what stands behind the damage of the source was not moved.".into()
             }
-            Ending::Done if totals.rejected > 0 => {
+            RunOutcome::Done if totals.rejected > 0 => {
                 "Look at errors.first and the reject events (--rejects keeps the records), mend those at the source, \
                  and run the same command again."
                     .into()
             }
-            Ending::Done if totals.selected == 0 => {
-                "There was nothing to migrate; check source, workspace and types if that surprises.".into()
+            RunOutcome::Done if totals.selected == 0 => {
+                "There was nothing to migrate; if you expected records, check source, workspace and types.".into()
             }
-            Ending::Done => "Point LightRAG at the target; the source is as it was.".into(),
-            Ending::Left => "Nothing was chosen, and nothing was done.".into(),
-            Ending::Stopped(reason) => {
+            RunOutcome::Done => "Point LightRAG at the target; the source is as it was.".into(),
+            RunOutcome::Left => "Nothing was chosen, and nothing was done.".into(),
+            RunOutcome::Stopped(reason) => {
                 let stays = if totals.written > 0 { " What was written stays." } else { "" };
                 if entries.checkpoint.is_some() {
                     return format!("Stopped: {}.{stays} To finish, add --resume.", reason.as_str());
                 }
                 format!("Stopped: {}.{stays} To finish, {again}.", reason.as_str())
             }
-            Ending::Failed { remedy: Some(remedy), .. } => sentence(remedy),
-            Ending::Failed { retryable: true, .. } => sentence(again),
-            Ending::Failed { .. } => "Mend what errors.first names, then run the same command again.".into(),
+            RunOutcome::Failed { remedy: Some(remedy), .. } => sentence(remedy),
+            RunOutcome::Failed { retryable: true, .. } => sentence(again),
+            RunOutcome::Failed { .. } => "Mend what errors.first names, then run the same command again.".into(),
         }
     }
 }

@@ -15,9 +15,8 @@ use jiff::Timestamp;
 
 use super::{Report, Status, Totals, word};
 use crate::{
-    atomic_file,
-    config::Mode,
-    error::{Error, Result},
+    model::{Error, Mode, Result},
+    system::atomic_file,
 };
 
 /// What every name begins with.
@@ -70,7 +69,7 @@ impl Exposition<'_> {
     fn whole_run(&mut self, report: &Report) {
         let mode = word(&report.mode);
         let status = word(&report.status);
-        let place = |location: &Option<crate::storage::Location>| {
+        let place = |location: &Option<crate::model::Location>| {
             let location = location.as_ref();
             location.map_or_else(Default::default, |at| (at.kind.clone(), at.location.clone()))
         };

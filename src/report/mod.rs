@@ -1,24 +1,25 @@
 //! What comes out: events while a run goes on, one report at its end.
 
+mod document;
 mod event;
 mod human;
 mod ledger;
+pub mod logging;
 pub mod metrics;
-mod model;
 mod reporter;
 pub(crate) mod style;
 
+pub use document::{
+    BatchTotals, Difference, ErrorSample, ErrorTotals, Report, Status, Totals, Verification, VerifyNumbers,
+    WorkspaceReport, percent,
+};
 pub use event::{
     BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Envelope, Event, PlanEvent,
     PlanOptions, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, VerifyEvent, WarningEvent,
     event_schema,
 };
-pub use human::{Stderr, Voice};
-pub use ledger::{Ending, Entries, Ledger};
-pub use model::{
-    BatchTotals, Difference, ErrorSample, ErrorTotals, Report, Status, Totals, Verification, VerifyNumbers,
-    WorkspaceReport, percent,
-};
+pub use human::{Stderr, Verbosity};
+pub use ledger::{Entries, Ledger, RunOutcome};
 pub use reporter::{Output, Reporter};
 pub use style::Palette;
 

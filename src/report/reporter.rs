@@ -11,15 +11,16 @@ use uuid::Uuid;
 
 use super::{
     Envelope, Event, SCHEMA_VERSION,
-    human::{Human, Stderr, Voice},
+    human::{Human, Stderr, Verbosity},
     style::{Palette, terminal_width, wrap},
 };
 use crate::{
-    atomic_file,
-    error::{Error, ErrorKind, Result, Side},
-    logging::LogFormat,
-    shutdown::{Shutdown, StopReason},
-    storage::Workspace,
+    model::{Error, ErrorKind, Result, Side, Workspace},
+    report::logging::LogFormat,
+    system::{
+        atomic_file,
+        shutdown::{Shutdown, StopReason},
+    },
 };
 
 /// Numbers the events of one run and tells them. Safe to share between tasks; lines never mix.
@@ -37,7 +38,7 @@ pub struct Output {
     /// Whether events stand on standard output, as JSON lines.
     pub lines: bool,
     /// What is said on standard error.
-    pub voice: Voice,
+    pub voice: Verbosity,
     /// The colours of that.
     pub palette: Palette,
     /// How logs are written there. Logs in JSON leave no room for words beside them.
@@ -84,8 +85,8 @@ impl Reporter {
         if std::mem::replace(&mut self.state().reported, true) {
             return Ok(());
         }
-        if matches!(self.output.voice, Voice::Quiet | Voice::Brief)
-            && let Some((what, remedy)) = report.left_behind()
+        if matches!(self.output.voice, Verbosity::Quiet | Verbosity::Brief)
+            && let Some((what, remedy)) = report.dropped_fields()
         {
             // Whoever hears of errors alone must hear why the exit code is not 0.
             self.say_bad(&what, Some(remedy));
@@ -128,7 +129,7 @@ impl Reporter {
 
     /// Says why a run stopped, where no report in words does.
     pub fn say_stopped(&self, reason: StopReason) {
-        if self.output.voice != Voice::Brief || reason == StopReason::OutputClosed {
+        if self.output.voice != Verbosity::Brief || reason == StopReason::OutputClosed {
             return;
         }
         if self.output.log == LogFormat::Json {
@@ -140,7 +141,7 @@ impl Reporter {
 
     /// Says a sentence to a person, unless only errors are wanted.
     pub fn say(&self, text: &str) {
-        if self.output.voice != Voice::Quiet {
+        if self.output.voice != Verbosity::Quiet {
             self.stderr.line(text);
         }
     }
@@ -189,7 +190,7 @@ impl Reporter {
     /// At a terminal, lines that fit into it; elsewhere whoever reads decides on breaks.
     fn fitted(&self, text: &str, indent: &str) -> String {
         match self.output.voice {
-            Voice::Bars { .. } => wrap(text, terminal_width(), indent),
+            Verbosity::Bars { .. } => wrap(text, terminal_width(), indent),
             _ => text.to_owned(),
         }
     }

@@ -37,7 +37,7 @@ impl Palette {
     }
 
     /// What a person should look at.
-    pub fn caution(self, text: &str) -> String {
+    pub fn warning(self, text: &str) -> String {
         self.paint(AnsiColor::Yellow.on_default(), text)
     }
 

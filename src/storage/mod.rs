@@ -18,7 +18,8 @@
 //!   does not exist answers as an empty one.
 //! * **A source is changed by nothing**, not even by a conversion of an old layout.
 
-mod ahead;
+mod endpoint;
+mod prefetch;
 mod registry;
 
 pub mod json;
@@ -28,28 +29,24 @@ pub mod postgres;
 pub mod redis;
 mod tls;
 
-use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use registry::{backends, find, names};
+pub use endpoint::{Endpoint, Route};
+pub use registry::{connectors, find, names};
 
-use crate::{
-    config::{Field, Secret, Values},
-    error::Result,
-    record::{CacheKey, CacheType, Invalid, OnInvalid, Record, RejectKind, Selection},
+use crate::model::{
+    CacheType, Field, Location, PhysicalLocation, Result, Secret, Selection, Values, Workspace,
+    record::{CacheKey, Invalid, OnInvalid, Record, RejectKind},
 };
-
-/// The name of LightRAG's cache among its key-value storages.
-pub const NAMESPACE: &str = "llm_response_cache";
 
 /// A kind of storage: its names, its settings, and how to connect to one.
 #[async_trait]
-pub trait Backend: Send + Sync {
+pub trait Connector: Send + Sync {
     /// The name on the command line and in reports: `json`.
     fn kind(&self) -> &'static str;
 
@@ -83,15 +80,15 @@ pub trait Backend: Send + Sync {
     /// Takes a place (an address with one of the schemes, or a path) apart into settings.
     ///
     /// # Errors
-    /// [`crate::error::ErrorKind::Config`] where it cannot be read. The message does not repeat the place, which may hold a
+    /// [`crate::model::ErrorKind::Config`] where it cannot be read. The message does not repeat the place, which may hold a
     /// password.
-    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>>;
+    fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>>;
 
     /// Checks the settings and connects.
     ///
     /// # Errors
     /// Wrong settings, an unreachable server, a refused login.
-    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>>;
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>>;
 }
 
 /// What every storage is told when it is opened.
@@ -109,12 +106,12 @@ pub struct ConnectOptions {
 
 /// One connected place, which holds the caches of any number of workspaces.
 #[async_trait]
-pub trait Storage: Send + Sync {
+pub trait Connection: Send + Sync {
     /// Kind and redacted place.
     fn location(&self) -> Location;
 
     /// What a person should know of the connection, whatever comes of it.
-    fn caution(&self) -> Option<String> {
+    fn warning(&self) -> Option<String> {
         None
     }
 
@@ -122,7 +119,7 @@ pub trait Storage: Send + Sync {
     async fn workspaces(&self) -> Result<Vec<Workspace>>;
 
     /// Where the records of a workspace live. Two workspaces with the same container would mix their records.
-    async fn container(&self, workspace: &Workspace) -> Result<Container>;
+    async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation>;
 
     /// Opens a workspace to read.
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>>;
@@ -156,14 +153,14 @@ pub trait Target: Send + Sync {
     /// Writes records; no key stands twice among them. The answers are in the records' order.
     ///
     /// # Errors
-    /// [`crate::error::ErrorKind::BatchRefused`] or [`crate::error::ErrorKind::RequestTooLarge`] where fewer records
+    /// [`crate::model::ErrorKind::BatchRefused`] or [`crate::model::ErrorKind::RequestTooLarge`] where fewer records
     /// at a time may pass; nothing of the batch was then written. Otherwise, what failed; any of it may have been
     /// written.
-    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>>;
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>>;
 
     /// What a write of this record would answer: what it would change, or that it would refuse. Asks nobody.
-    fn preview(&self, _record: &Record) -> Outcome {
-        Outcome::written()
+    fn preview(&self, _record: &Record) -> WriteOutcome {
+        WriteOutcome::written()
     }
 
     /// Whether what was flushed is visible at once, or only after [`Target::finish`]: then a process that is killed
@@ -173,7 +170,7 @@ pub trait Target: Send + Sync {
     }
 
     /// What a person should know before this target is written to.
-    fn caution(&self) -> Option<String> {
+    fn warning(&self) -> Option<String> {
         None
     }
 
@@ -209,7 +206,7 @@ pub struct Page {
     /// The selected entries.
     pub entries: Vec<Entry>,
     /// How many entries were read and are not selected.
-    pub passed_over: u64,
+    pub filtered: u64,
     /// Where to go on after this page; `None` where no later scan could: in a storage without an order, and between two
     /// such places of others.
     pub cursor: Option<Cursor>,
@@ -297,13 +294,13 @@ impl Count {
 pub enum WriteMode {
     /// Replace it.
     Upsert,
-    /// Leave it, and answer [`Outcome::Exists`].
+    /// Leave it, and answer [`WriteOutcome::Exists`].
     Create,
 }
 
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WriteOutcome {
     /// The target has it.
     Written(Changes),
     /// The key was there already, and was left as it was.
@@ -317,7 +314,7 @@ pub enum Outcome {
     },
 }
 
-impl Outcome {
+impl WriteOutcome {
     /// Written, and nothing of it changed.
     pub fn written() -> Self {
         Self::Written(Changes::default())
@@ -338,84 +335,7 @@ pub struct Changes {
     /// Fields out of which a character had to go.
     pub sanitized: Vec<String>,
     /// Fields that the target has no place for.
-    pub left_behind: Vec<String>,
-}
-
-/// Kind and place of a storage, with no secret in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Location {
-    /// The kind: `json`, `redis`, …
-    pub kind: String,
-    /// The place, passwords replaced by `***`.
-    pub location: String,
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.location)
-    }
-}
-
-/// Where the records of one workspace live: equal containers are the same place.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Container {
-    /// The server or file system: an identity that it gives of itself where it has one.
-    pub server: String,
-    /// The place in it: `index space1_llm_response_cache`.
-    pub place: String,
-}
-
-/// The name under which LightRAG keeps one of several data sets apart. May be empty.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Workspace(String);
-
-impl Workspace {
-    /// A workspace of this name.
-    ///
-    /// # Errors
-    /// What LightRAG refuses: `/` or `\` in it, `.` and `..`.
-    pub fn new(name: impl Into<String>) -> Result<Self> {
-        let name = name.into();
-        if name.contains(['/', '\\']) || name == "." || name == ".." || name.contains('\0') {
-            return Err(crate::error::Error::config(format!(
-                "the workspace {name:?} cannot be a folder's name"
-            ))
-            .with_remedy("a workspace holds no `/` and no `\\`, and is not `.` or `..`"));
-        }
-        Ok(Self(name))
-    }
-
-    /// The name.
-    pub fn name(&self) -> &str {
-        &self.0
-    }
-
-    /// LightRAG's name for this workspace's cache where storages separate workspaces by prefix:
-    /// `[workspace_]llm_response_cache`.
-    pub fn prefixed_namespace(&self) -> String {
-        if self.0.is_empty() {
-            NAMESPACE.to_owned()
-        } else {
-            format!("{}_{NAMESPACE}", self.0)
-        }
-    }
-}
-
-impl fmt::Display for Workspace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            f.write_str("(empty)")
-        } else {
-            f.write_str(&self.0)
-        }
-    }
-}
-
-impl fmt::Debug for Workspace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
+    pub dropped_fields: Vec<String>,
 }
 
 /// Collects entries into a page and says when it is full.
@@ -441,7 +361,7 @@ impl PageBuilder {
     }
 
     pub(crate) fn pass_over(&mut self) {
-        self.page.passed_over += 1;
+        self.page.filtered += 1;
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,9 +1,9 @@
 //! The list of storages: the one place above the rooms that names them.
 
-use super::{Backend, json, mongo, opensearch, postgres, redis};
+use super::{Connector, json, mongo, opensearch, postgres, redis};
 
 /// Every storage, in the order of LightRAG's own list.
-static BACKENDS: &[&dyn Backend] = &[
+static CONNECTORS: &[&dyn Connector] = &[
     &json::Json,
     &redis::Redis,
     &postgres::Postgres,
@@ -12,25 +12,25 @@ static BACKENDS: &[&dyn Backend] = &[
 ];
 
 /// Every storage, in the order in which they are listed to people.
-pub fn backends() -> &'static [&'static dyn Backend] {
-    BACKENDS
+pub fn connectors() -> &'static [&'static dyn Connector] {
+    CONNECTORS
 }
 
 /// The storage of this name: its kind, an alias or LightRAG's class, in any case.
-pub fn find(name: &str) -> Option<&'static dyn Backend> {
-    BACKENDS.iter().copied().find(|backend| {
-        [backend.kind(), backend.class_name()]
+pub fn find(name: &str) -> Option<&'static dyn Connector> {
+    CONNECTORS.iter().copied().find(|connector| {
+        [connector.kind(), connector.class_name()]
             .iter()
-            .chain(backend.aliases())
+            .chain(connector.aliases())
             .any(|known| known.eq_ignore_ascii_case(name))
     })
 }
 
 /// The kinds, for messages: `json, redis, …`.
 pub fn names() -> String {
-    BACKENDS
+    CONNECTORS
         .iter()
-        .map(|backend| backend.kind())
+        .map(|connector| connector.kind())
         .collect::<Vec<_>>()
         .join(", ")
 }

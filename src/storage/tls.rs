@@ -19,7 +19,7 @@ use rustls::{
     },
 };
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Error, ErrorKind, Result};
 
 /// How far a server's certificate is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

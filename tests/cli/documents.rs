@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::CommandFactory;
 use migrate_llm_cache::{
-    config::{Args, Environment, Field, JobFile, parse_args},
+    config::{Args, Environment, JobFile, parse_args},
+    model::Field,
     report::event_schema,
-    storage::{Backend, backends},
+    storage::{Connector, connectors},
 };
 use serde_json::{Value, json};
 
@@ -42,8 +43,8 @@ fn the_storages_of_the_example_are_those_of_the_code() {
     let (head, _) = kept.split_once("\n# (from here on").expect("the storages' part");
     let line = "# (from here on made from the code: UPDATE_DOCS=1 cargo test --test cli documents)";
     let mut made = format!("{head}\n{line}\n");
-    for backend in backends() {
-        made.push_str(&example_of(*backend));
+    for connector in connectors() {
+        made.push_str(&example_of(*connector));
     }
     hold(EXAMPLE, &kept, &made);
 }
@@ -272,8 +273,8 @@ fn job_fields(of: &str) -> BTreeSet<String> {
 
 fn storages() -> String {
     let mut text = String::new();
-    for backend in backends() {
-        let schemes: Vec<String> = backend
+    for connector in connectors() {
+        let schemes: Vec<String> = connector
             .schemes()
             .iter()
             .map(|scheme| format!("`{scheme}://`"))
@@ -286,14 +287,14 @@ fn storages() -> String {
         let _ = write!(
             text,
             "\n**{}**: `kind: {}` or LightRAG's `{}`; places: {places}",
-            backend.title(),
-            backend.kind(),
-            backend.class_name()
+            connector.title(),
+            connector.kind(),
+            connector.class_name()
         );
-        if let Some(variable) = backend.workspace_variable() {
+        if let Some(variable) = connector.workspace_variable() {
             let _ = write!(text, "; workspace: `{variable}`");
         }
-        let section = backend
+        let section = connector
             .ini_section()
             .map(|section| format!(" `[{section}]`"))
             .unwrap_or_default();
@@ -301,7 +302,7 @@ fn storages() -> String {
             text,
             "\n\n| job file | variable | `config.ini`{section} | default | |\n|---|---|---|---|---|\n"
         );
-        for field in backend.fields() {
+        for field in connector.fields() {
             let default = match (field.default, field.required) {
                 (Some(default), _) => code(default),
                 (None, true) => "required".to_owned(),
@@ -321,9 +322,13 @@ fn storages() -> String {
 }
 
 /// The part of the example that shows a storage.
-fn example_of(backend: &dyn Backend) -> String {
-    let mut text = format!("\n# {}\n#target:\n#  kind: {}\n", backend.title(), backend.kind());
-    for field in backend.fields() {
+fn example_of(connector: &dyn Connector) -> String {
+    let mut text = format!(
+        "\n# {}\n#target:\n#  kind: {}\n",
+        connector.title(),
+        connector.kind()
+    );
+    for field in connector.fields() {
         let line = format!("{}{}: {}", mark(field), field.name, example_value(field));
         let variable = field.variable.map(|name| format!("{name}: ")).unwrap_or_default();
         let _ = writeln!(text, "#  {line:<40} # {variable}{}", field.help);
@@ -359,7 +364,7 @@ fn yaml(text: &str) -> String {
 
 /// The codes with what the code says of them.
 fn exit_codes() -> String {
-    let source = include_str!("../../src/exit.rs");
+    let source = include_str!("../../src/model/exit_code.rs");
     let mut text = String::from("| code | meaning |\n|---|---|\n");
     let mut meaning = String::new();
     for line in source.lines().map(str::trim) {

@@ -18,6 +18,7 @@ mod generate;
 mod interactive;
 mod job_file;
 mod json_files;
+mod layout;
 mod logs;
 mod metrics;
 mod mistakes;

@@ -9,12 +9,13 @@ use std::{
 
 use futures::StreamExt;
 use migrate_llm_cache::{
-    config::Endpoint,
-    error::{Error, ErrorKind, Side},
-    record::{CacheKey, CacheType, OnInvalid, Record, Selection},
+    model::{
+        CacheType, Error, ErrorKind, Selection, Side, Workspace,
+        record::{CacheKey, OnInvalid, Record},
+    },
     storage::{
-        ConnectOptions, Cursor, Entry, Outcome, Page, PageLimit, Source, Storage, Target, Workspace,
-        WriteMode,
+        ConnectOptions, Connection, Cursor, Endpoint, Entry, Page, PageLimit, Source, Target, WriteMode,
+        WriteOutcome,
     },
 };
 use serde_json::json;
@@ -38,7 +39,7 @@ pub fn pages_of(records: usize) -> PageLimit {
     }
 }
 
-async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn Storage> {
+async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn Connection> {
     let options = ConnectOptions {
         timeout: Duration::from_secs(60),
         concurrency: number(2),
@@ -68,12 +69,12 @@ pub async fn fill(place: &Place, workspace: &str, records: &[Record]) {
     assert!(
         outcomes
             .iter()
-            .all(|outcome| matches!(outcome, Outcome::Written(_))),
+            .all(|outcome| matches!(outcome, WriteOutcome::Written(_))),
         "{outcomes:?}"
     );
 }
 
-async fn write(place: &Place, workspace: &str, records: &[Record], mode: WriteMode) -> Vec<Outcome> {
+async fn write(place: &Place, workspace: &str, records: &[Record], mode: WriteMode) -> Vec<WriteOutcome> {
     let target = target(place, workspace).await;
     target.prepare().await.unwrap();
     let mut outcomes = Vec::new();
@@ -148,7 +149,7 @@ pub async fn a_workspace_that_is_not_there_is_empty_and_stays_so(place: Place) {
                 .unwrap(),
             [None]
         );
-        storage.container(&named).await.unwrap();
+        storage.physical_location(&named).await.unwrap();
     }
     if place.kind == "json" {
         assert!(!std::path::Path::new(&place.address).exists());
@@ -368,7 +369,7 @@ pub async fn an_upsert_replaces_the_whole_record_and_may_be_repeated(place: Plac
             WriteMode::Upsert,
         )
         .await;
-        assert_eq!(outcomes, [Outcome::written()]);
+        assert_eq!(outcomes, [WriteOutcome::written()]);
         let found = get(&place, &workspace, &[&name]).await;
         assert_eq!(meaning(record_of(found[0].as_ref().unwrap())), meaning(&second));
     }
@@ -383,7 +384,7 @@ pub async fn a_record_that_comes_again_replaces_the_first(place: Place) {
     target.prepare().await.unwrap();
     for batch in [&records, &changed] {
         let outcomes = target.write(batch, WriteMode::Upsert).await.unwrap();
-        assert_eq!(outcomes, vec![Outcome::written(); batch.len()]);
+        assert_eq!(outcomes, vec![WriteOutcome::written(); batch.len()]);
     }
     target.flush().await.unwrap();
     target.finish().await.unwrap();
@@ -422,7 +423,11 @@ pub async fn a_creation_leaves_what_is_there(place: Place) {
     let outcomes = write(&place, &workspace, &changed, WriteMode::Create).await;
     assert_eq!(
         outcomes,
-        [Outcome::written(), Outcome::Exists, Outcome::written()]
+        [
+            WriteOutcome::written(),
+            WriteOutcome::Exists,
+            WriteOutcome::written()
+        ]
     );
     let keys: Vec<&str> = old.iter().map(|record| record.key().as_str()).collect();
     let found = get(&place, &workspace, &keys).await;
@@ -484,7 +489,7 @@ pub async fn workspaces_are_kept_apart(place: Place) {
     for name in names {
         let workspace = Workspace::new(name.as_str()).unwrap();
         assert!(listed.contains(&workspace), "{name} is not among {listed:?}");
-        containers.insert(storage.container(&workspace).await.unwrap());
+        containers.insert(storage.physical_location(&workspace).await.unwrap());
     }
     assert!(listed.is_sorted());
     assert!(
@@ -566,13 +571,13 @@ pub async fn no_shape_of_a_record_is_lost_or_changed_silently(place: Place) {
     let mut written = 0;
     for ((record, outcome), found) in records.iter().zip(&outcomes).zip(&found) {
         match outcome {
-            Outcome::Written(changes) => {
+            WriteOutcome::Written(changes) => {
                 written += 1;
                 let found = found
                     .as_ref()
                     .unwrap_or_else(|| panic!("{} was written and is gone", record.key()));
                 let (mut sent, mut kept) = (meaning(record), meaning(record_of(found)));
-                for field in changes.sanitized.iter().chain(&changes.left_behind) {
+                for field in changes.sanitized.iter().chain(&changes.dropped_fields) {
                     sent.remove(field);
                     kept.remove(field);
                 }
@@ -582,11 +587,11 @@ pub async fn no_shape_of_a_record_is_lost_or_changed_silently(place: Place) {
                 }
                 assert_eq!(kept, sent, "{} {:?}: {changes:?}", record.key(), record.value());
             }
-            Outcome::Rejected { reason, .. } => {
+            WriteOutcome::Rejected { reason, .. } => {
                 assert!(!reason.is_empty());
                 assert_eq!(found, &None, "{} was rejected and is there", record.key());
             }
-            Outcome::Exists => panic!("{} was not there", record.key()),
+            WriteOutcome::Exists => panic!("{} was not there", record.key()),
         }
     }
     assert!(

@@ -8,8 +8,7 @@ use std::{
 
 use futures::StreamExt;
 use migrate_llm_cache::{
-    error::ErrorKind,
-    record::{Record, Selection},
+    model::{ErrorKind, Selection, record::Record},
     storage::{Page, PageStream},
 };
 use opensearch::http::Method;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::StreamExt;
-use migrate_llm_cache::{record::Selection, storage::Page};
+use migrate_llm_cache::{model::Selection, storage::Page};
 
 use crate::{
     cases::{fill, keys, keys_of, pages_of, scan, source},

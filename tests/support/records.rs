@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use migrate_llm_cache::record::{CacheKey, Record};
+use migrate_llm_cache::model::record::{CacheKey, Record};
 use serde_json::{Map, Value, json};
 
 /// A record of this value.

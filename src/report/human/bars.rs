@@ -11,12 +11,11 @@ use super::{
     summary,
 };
 use crate::{
-    error::Side,
+    model::{Side, Workspace},
     report::{
         BatchEvent, BatchStatus, CountEvent, Event, Palette, PlanEvent,
         style::{cut, grouped, wrap},
     },
-    storage::Workspace,
 };
 
 /// How often a bar moves on where nothing is told.
@@ -77,11 +76,11 @@ impl Bars {
             }
             Event::Count(count) => self.count(count),
             Event::Batch(batch) => self.batch(batch),
-            Event::Retry(retry) => self.caution(&phrases::retry(retry)),
+            Event::Retry(retry) => self.warning(&phrases::retry(retry)),
             Event::Reject(reject) => {
                 let key = cut(&reject.key, KEY);
                 if let Some(text) = self.rejects.next(&key, &reject.reason) {
-                    self.caution(&text);
+                    self.warning(&text);
                 }
             }
             Event::Checkpoint(_) => {}
@@ -93,7 +92,7 @@ impl Bars {
                 Activity::Comparing(verify.workspace.clone()),
                 phrases::verify(verify),
             ),
-            Event::Warning(warning) => self.caution(&format!("Warning: {}", warning.message)),
+            Event::Warning(warning) => self.warning(&format!("Warning: {}", warning.message)),
             Event::Report(report) => {
                 self.clear();
                 self.stderr
@@ -228,8 +227,8 @@ impl Bars {
         self.bar = Some((activity, bar));
     }
 
-    fn caution(&self, text: &str) {
-        self.stderr.line(&self.palette.caution(&self.fitted(text)));
+    fn warning(&self, text: &str) {
+        self.stderr.line(&self.palette.warning(&self.fitted(text)));
     }
 
     fn line(&self, text: &str) {

@@ -63,15 +63,15 @@ impl Lines {
                 let is_notable = batch.status != BatchStatus::Ok || batch.done == batch.total;
                 (self.progress.is_due() || is_notable).then(|| phrases::batch(batch))
             }
-            Event::Retry(retry) => Some(self.palette.caution(&phrases::retry(retry))),
+            Event::Retry(retry) => Some(self.palette.warning(&phrases::retry(retry))),
             Event::Verify(verify) => {
                 (self.progress.is_due() || verify.complete).then(|| phrases::verify(verify))
             }
             Event::Reject(reject) => self
                 .rejects
                 .next(&reject.key, &reject.reason)
-                .map(|text| self.palette.caution(&text)),
-            Event::Warning(warning) => Some(self.palette.caution(&format!("Warning: {}", warning.message))),
+                .map(|text| self.palette.warning(&text)),
+            Event::Warning(warning) => Some(self.palette.warning(&format!("Warning: {}", warning.message))),
             Event::Report(report) => Some(summary::text(report, self.palette, None)),
         }
     }

@@ -16,11 +16,11 @@ pub use stderr::Stderr;
 
 use self::{bars::Bars, lines::Lines};
 use super::{Event, Palette, style::terminal_width};
-use crate::{error::Side, storage::Workspace};
+use crate::model::{Side, Workspace};
 
 /// How much is said on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Voice {
+pub enum Verbosity {
     /// Errors.
     Quiet,
     /// Errors, and why a run stopped.
@@ -43,14 +43,14 @@ pub(super) enum Human {
 
 impl Human {
     /// Tells in this voice.
-    pub(super) fn new(voice: Voice, palette: Palette) -> (Self, Stderr) {
+    pub(super) fn new(voice: Verbosity, palette: Palette) -> (Self, Stderr) {
         match voice {
-            Voice::Quiet | Voice::Brief => (Self::Silent, Stderr::plain()),
-            Voice::Lines => {
+            Verbosity::Quiet | Verbosity::Brief => (Self::Silent, Stderr::plain()),
+            Verbosity::Lines => {
                 let stderr = Stderr::plain();
                 (Self::Lines(Lines::new(stderr.clone(), palette)), stderr)
             }
-            Voice::Bars { guided } => {
+            Verbosity::Bars { guided } => {
                 let stderr = Stderr::with_bars();
                 let bars = Bars::new(stderr.clone(), palette, terminal_width(), guided);
                 (Self::Bars(Box::new(bars)), stderr)

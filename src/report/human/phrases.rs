@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    error::Side,
+    model::Side,
     report::{
         BatchEvent, BatchStatus, CountEvent, CountProgressEvent, PlanEvent, RetryEvent, VerifyEvent,
         style::grouped,

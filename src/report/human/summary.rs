@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use bytesize::ByteSize;
 
 use crate::{
-    config::Mode,
+    model::Mode,
     report::{
         Palette, Report, Status,
         style::{cut, grouped, wrap},
@@ -149,9 +149,9 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
         }
         (Status::Ok, _) | (Status::Interrupted, _) => return None,
         (Status::Partial, _) if totals.rejected == 0 => {
-            palette.caution("WARNING: What is whole of a damaged source was migrated")
+            palette.warning("WARNING: What is whole of a damaged source was migrated")
         }
-        (Status::Partial, _) => palette.caution("WARNING: Migration completed with errors!"),
+        (Status::Partial, _) => palette.warning("WARNING: Migration completed with errors!"),
         (Status::Failed, _) => palette.bad("✗ FAILED"),
         (Status::Refused, _) => palette.bad("✗ Not begun: nothing was written"),
         (Status::Differences, _) => palette.bad("✗ Differences found"),
@@ -162,16 +162,15 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        error::{Error, ErrorKind, Side},
-        report::{BatchTotals, Ending, Ledger, Totals, WorkspaceReport},
-        shutdown::StopReason,
-        storage::Workspace,
+        model::{Error, ErrorKind, Side, Workspace},
+        report::{BatchTotals, Ledger, RunOutcome, Totals, WorkspaceReport},
+        system::shutdown::StopReason,
     };
 
     const WIDTH: usize = 80;
 
     /// What a run that ended so is told to have done.
-    fn told(mode: Mode, totals: Totals, ending: &Ending, fill: impl FnOnce(&Ledger)) -> String {
+    fn told(mode: Mode, totals: Totals, ending: &RunOutcome, fill: impl FnOnce(&Ledger)) -> String {
         let ledger = Ledger::new(mode);
         ledger.entries().workspaces.push(WorkspaceReport {
             from: Workspace::default(),
@@ -206,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_whole_migration_is_told_as_the_guide_tells_it() {
-        let text = told(Mode::Migrate, totals(8_734, 0, 0), &Ending::Done, |ledger| {
+        let text = told(Mode::Migrate, totals(8_734, 0, 0), &RunOutcome::Done, |ledger| {
             ledger.entries().batches = BatchTotals {
                 total: 9,
                 ok: 9,
@@ -218,32 +217,37 @@ mod tests {
 
     #[test]
     fn rejected_records_are_told_by_kind_and_by_example() {
-        let text = told(Mode::Migrate, totals(7_728, 1_006, 0), &Ending::Done, |ledger| {
-            let mut entries = ledger.entries();
-            entries.batches = BatchTotals {
-                total: 9,
-                ok: 7,
-                partial: 2,
-                ..BatchTotals::default()
-            };
-            for number in 0..1_000 {
-                entries.errors.reject(
-                    Some(2),
-                    "value_too_large",
-                    "16 MiB is the most",
-                    &format!("default:extract:{number}"),
-                );
-            }
-            let key = format!("default:summary:{}", "k".repeat(200));
-            for number in 0..6 {
-                entries.errors.reject(
-                    Some(3),
-                    "invalid_field",
-                    &format!("field {number} {}", "x".repeat(90)),
-                    &key,
-                );
-            }
-        });
+        let text = told(
+            Mode::Migrate,
+            totals(7_728, 1_006, 0),
+            &RunOutcome::Done,
+            |ledger| {
+                let mut entries = ledger.entries();
+                entries.batches = BatchTotals {
+                    total: 9,
+                    ok: 7,
+                    partial: 2,
+                    ..BatchTotals::default()
+                };
+                for number in 0..1_000 {
+                    entries.errors.reject(
+                        Some(2),
+                        "value_too_large",
+                        "16 MiB is the most",
+                        &format!("default:extract:{number}"),
+                    );
+                }
+                let key = format!("default:summary:{}", "k".repeat(200));
+                for number in 0..6 {
+                    entries.errors.reject(
+                        Some(3),
+                        "invalid_field",
+                        &format!("field {number} {}", "x".repeat(90)),
+                        &key,
+                    );
+                }
+            },
+        );
         insta::assert_snapshot!(text);
     }
 
@@ -253,7 +257,7 @@ mod tests {
         let text = told(
             Mode::Migrate,
             totals(5_000, 0, 3_734),
-            &Ending::of(&error),
+            &RunOutcome::of(&error),
             |ledger| {
                 ledger.entries().errors.fatal(Some(6), &error, 1_000);
             },
@@ -264,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_run_that_was_stopped_says_what_stays_and_how_to_go_on() {
-        let ending = Ending::Stopped(StopReason::Interrupted);
+        let ending = RunOutcome::Stopped(StopReason::Interrupted);
         let text = told(Mode::Migrate, totals(5_000, 0, 3_734), &ending, |ledger| {
             ledger.entries().checkpoint = Some("c".to_owned());
         });
@@ -280,14 +284,17 @@ mod tests {
 
     #[test]
     fn a_run_that_did_nothing_has_no_statistics() {
-        for (mode, ending) in [(Mode::Migrate, Ending::Done), (Mode::Migrate, Ending::Left)] {
+        for (mode, ending) in [
+            (Mode::Migrate, RunOutcome::Done),
+            (Mode::Migrate, RunOutcome::Left),
+        ] {
             let text = told(mode, totals(0, 0, 0), &ending, |_| ());
             assert!(!text.contains("Final Report") && !text.contains(':'), "{text}");
         }
-        let refused = Ending::of(&Error::new(ErrorKind::NotConfirmed, "no"));
+        let refused = RunOutcome::of(&Error::new(ErrorKind::NotConfirmed, "no"));
         let text = told(Mode::Migrate, totals(0, 0, 10), &refused, |_| ());
         assert_eq!(text, "\n✗ Not begun: nothing was written");
-        let counted = told(Mode::DryRun, totals(0, 0, 10), &Ending::Done, |_| ());
+        let counted = told(Mode::DryRun, totals(0, 0, 10), &RunOutcome::Done, |_| ());
         assert!(
             counted.contains("To move:                          10"),
             "{counted}"

@@ -2,12 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{
-    config::{Field, Secret, Values},
-    error::{Error, ErrorKind, Result},
-    rejects,
-    storage::{NAMESPACE, Workspace},
-};
+use crate::model::{Error, ErrorKind, Field, NAMESPACE, Result, Secret, Values, Workspace, rejects};
 
 /// The settings in the job file and the environment.
 pub(super) const FIELDS: &[Field] = &[
@@ -25,7 +20,7 @@ pub(super) const FIELDS: &[Field] = &[
 ];
 
 /// A path, as a flag or a `uri` gives it: a working directory, or the cache file itself.
-pub(super) fn place(path: &str) -> Vec<(&'static str, Secret)> {
+pub(super) fn parse_uri(path: &str) -> Vec<(&'static str, Secret)> {
     let has_ending = |ending: &str| {
         Path::new(path)
             .extension()
@@ -63,7 +58,7 @@ impl Config {
     }
 
     /// The place, for people.
-    pub(super) fn place(&self) -> &Path {
+    pub(super) fn parse_uri(&self) -> &Path {
         match self {
             Self::File(path) | Self::Rejects(path) | Self::WorkingDir(path) => path,
         }
@@ -81,7 +76,7 @@ impl Config {
 
     /// A source must at least have a place; a workspace in it that has no file is one without records.
     pub(super) fn check_source(&self) -> Result<()> {
-        let path = self.place();
+        let path = self.parse_uri();
         let metadata = path.metadata().map_err(|error| {
             Error::io("read the cache in", path, error)
                 .with_remedy("name LightRAG's working directory (WORKING_DIR) or the cache file itself")

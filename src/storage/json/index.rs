@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::layout::{CacheFile, EntryReader, Found, Position};
-use crate::{
-    error::Result,
+use super::codec::{CacheFile, EntryReader, Found, Position};
+use crate::model::{
+    Result,
     record::{CacheKey, KeyDigest},
 };
 

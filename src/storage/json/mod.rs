@@ -8,9 +8,9 @@
 //! * `rejects`: the rejects file of an earlier run, read back as a source.
 //! * `source`, `target`: reading; writing into a sibling that replaces the file at the end.
 
+mod codec;
 mod config;
 mod index;
-mod layout;
 mod rejects;
 mod source;
 mod splitter;
@@ -26,17 +26,15 @@ use std::{
 use async_trait::async_trait;
 
 use self::{config::Config, rejects::RejectsSource, source::JsonSource, target::JsonTarget};
-use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
-use crate::{
-    config::{Field, Secret, Values},
-    error::{Error, ErrorKind, Result, Side},
-};
+use super::{ConnectOptions, Connection, Connector, Source, Target};
+use crate::model::{Error, ErrorKind, Field, Result, Secret, Side, Values};
+use crate::model::{Location, PhysicalLocation, Workspace};
 
 /// The JSON files of `JsonKVStorage`.
 pub struct Json;
 
 #[async_trait]
-impl Backend for Json {
+impl Connector for Json {
     fn kind(&self) -> &'static str {
         "json"
     }
@@ -73,11 +71,11 @@ impl Backend for Json {
         config::FIELDS
     }
 
-    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
-        Ok(config::place(place))
+    fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        Ok(config::parse_uri(place))
     }
 
-    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values);
         match (values.side(), &config) {
             (Side::Source, config) => config.check_source()?,
@@ -104,11 +102,11 @@ struct JsonStorage {
 }
 
 #[async_trait]
-impl Storage for JsonStorage {
+impl Connection for JsonStorage {
     fn location(&self) -> Location {
         Location {
             kind: Json.kind().to_owned(),
-            location: self.config.place().display().to_string(),
+            location: self.config.parse_uri().display().to_string(),
         }
     }
 
@@ -119,9 +117,9 @@ impl Storage for JsonStorage {
         }
     }
 
-    async fn container(&self, workspace: &Workspace) -> Result<Container> {
+    async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
         let file = absolute(&self.config.file(workspace))?.display().to_string();
-        Ok(Container {
+        Ok(PhysicalLocation {
             server: "files".to_owned(),
             place: match &self.config {
                 Config::Rejects(_) => format!("{file}, workspace {workspace}"),

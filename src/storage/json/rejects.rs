@@ -14,10 +14,12 @@ use serde_json::value::RawValue;
 
 use super::source::{blocking, stream_of};
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, Invalid, KeyDigest, KeySet, Record, RejectKind, Selection},
-    rejects::RejectLine,
-    storage::{Count, Cursor, Entry, PageBuilder, PageLimit, PageStream, Progress, Source, Workspace},
+    model::{
+        Error, ErrorKind, Result, Selection, Workspace,
+        record::{CacheKey, Invalid, KeyDigest, KeySet, Record, RejectKind},
+        rejects::RejectLine,
+    },
+    storage::{Count, Cursor, Entry, PageBuilder, PageLimit, PageStream, Progress, Source},
 };
 
 /// The rejected records of one workspace.

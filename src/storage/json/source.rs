@@ -8,13 +8,12 @@ use tokio::sync::{OnceCell, mpsc};
 
 use super::{
     blocking_failed,
+    codec::{CacheFile, EntryReader, Position},
     index::Index,
-    layout::{CacheFile, EntryReader, Position},
     survey::Survey,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, Selection},
+    model::{Error, ErrorKind, Result, Selection, record::CacheKey},
     storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source},
 };
 

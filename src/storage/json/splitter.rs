@@ -63,7 +63,7 @@ pub(super) struct Splitter<R> {
     /// Windows before this one, of which pieces may still be held.
     behind: Behind,
     /// How many bytes of this window are of values that nobody keeps.
-    passed_over: usize,
+    filtered: usize,
     /// Whether most of the window before was kept; `false` where there is none.
     was_kept: bool,
 }
@@ -127,7 +127,7 @@ impl<R: Read> Splitter<R> {
             ended: false,
             size,
             behind: Behind::default(),
-            passed_over: 0,
+            filtered: 0,
             was_kept: false,
         }
     }
@@ -263,7 +263,7 @@ impl<R: Read> Splitter<R> {
 
     /// Tells that the value which was just taken, of so many bytes, is not kept.
     pub(super) fn let_go(&mut self, bytes: usize) {
-        self.passed_over = self.passed_over.saturating_add(bytes);
+        self.filtered = self.filtered.saturating_add(bytes);
     }
 
     /// Passes over the value, whatever its size.
@@ -276,7 +276,7 @@ impl<R: Read> Splitter<R> {
 
     /// Whether most of this window is kept, as far as it was looked at.
     fn is_kept(&self) -> bool {
-        self.passed_over < self.size / 4
+        self.filtered < self.size / 4
     }
 
     /// Checks that nothing follows the object.
@@ -463,7 +463,7 @@ impl<R: Read> Splitter<R> {
         self.filled = kept.len();
         if keep_from > 0 {
             self.was_kept = self.is_kept();
-            self.passed_over = 0;
+            self.filtered = 0;
         }
         match std::mem::take(&mut self.window).try_into_mut() {
             // The window of a large entry is not kept for small ones.

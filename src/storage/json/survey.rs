@@ -9,10 +9,12 @@ use std::{
     thread,
 };
 
-use super::layout::{CacheFile, EntryReader, Position};
+use super::codec::{CacheFile, EntryReader, Position};
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, CacheType, KeyDigest},
+    model::{
+        CacheType, Error, ErrorKind, Result,
+        record::{CacheKey, KeyDigest},
+    },
     storage::Progress,
 };
 
@@ -70,7 +72,7 @@ impl Survey {
             last_places: HashMap::new(),
         };
         let seen = whole.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-        survey.settle(file, salvage, &seen.repeated)?;
+        survey.next(file, salvage, &seen.repeated)?;
         Ok(survey)
     }
 
@@ -85,7 +87,7 @@ impl Survey {
     }
 
     /// The filter knows keys that stand once and look as if they stood twice. A second look tells them apart.
-    fn settle(&mut self, file: &Arc<CacheFile>, salvage: bool, repeated: &HashSet<KeyDigest>) -> Result<()> {
+    fn next(&mut self, file: &Arc<CacheFile>, salvage: bool, repeated: &HashSet<KeyDigest>) -> Result<()> {
         if repeated.is_empty() {
             return Ok(());
         }

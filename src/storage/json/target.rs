@@ -13,14 +13,16 @@ use async_trait::async_trait;
 use tempfile::NamedTempFile;
 
 use super::{
-    layout::{CacheFile, EntryReader, push_entry, read_key},
+    codec::{CacheFile, EntryReader, push_entry, read_key},
     source::{JsonSource, blocking},
     splitter::{SplitError, Splitter, WINDOW},
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, KeyDigest, KeySet, Record},
-    storage::{Outcome, Source, Target, WriteMode},
+    model::{
+        Error, ErrorKind, Result,
+        record::{CacheKey, KeyDigest, KeySet, Record},
+    },
+    storage::{Source, Target, WriteMode, WriteOutcome},
 };
 
 /// The cache file of a workspace, to read and write.
@@ -73,7 +75,7 @@ impl Target for JsonTarget {
         .await
     }
 
-    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
         let kept = match mode {
             WriteMode::Upsert => vec![false; batch.len()],
             WriteMode::Create => {
@@ -87,9 +89,9 @@ impl Target for JsonTarget {
             let draft = draft.as_mut().ok_or_else(not_prepared)?;
             let written = batch.iter().zip(kept).map(|(record, kept)| {
                 if kept {
-                    return Ok(Outcome::Exists);
+                    return Ok(WriteOutcome::Exists);
                 }
-                draft.add(record).map(|()| Outcome::written())
+                draft.add(record).map(|()| WriteOutcome::written())
             });
             written.collect()
         })
@@ -100,7 +102,7 @@ impl Target for JsonTarget {
         false
     }
 
-    fn caution(&self) -> Option<String> {
+    fn warning(&self) -> Option<String> {
         self.source.path().exists().then(|| {
             "a running LightRAG holds its JSON files in memory and writes them back: stop it before, and start it after \
              the migration"

@@ -12,10 +12,9 @@ use mongodb::options::{
 
 use super::server::connecting_failed;
 use crate::{
-    config::{Field, Secret, Values},
-    error::{Error, Result},
+    model::{Error, Field, Result, Secret, Values, Workspace},
     storage::{
-        ConnectOptions, Workspace,
+        ConnectOptions,
         tls::{system_authorities, unverified},
     },
 };
@@ -59,7 +58,7 @@ const FORBIDDEN_IN_DATABASE: &[char] = &['/', '\\', '.', ' ', '"', '$', '*', '<'
 const MAX_NAMESPACE: usize = 255;
 
 /// Takes an address apart that a flag or a job file names.
-pub(super) fn place(uri: &str) -> Result<Vec<(&'static str, Secret)>> {
+pub(super) fn parse_uri(uri: &str) -> Result<Vec<(&'static str, Secret)>> {
     let parsed = parse(uri).map_err(|reason| Error::config(reason).with_remedy(ADDRESS_REMEDY))?;
     let mut settings = vec![("uri", Secret::new(uri))];
     if let Some(database) = parsed.default_database.filter(|name| name != "admin") {
@@ -105,7 +104,7 @@ pub(super) struct Config {
     /// How writes are acknowledged.
     pub(super) write_concern: WriteConcern,
     /// What a person should know of the connection.
-    pub(super) caution: Option<String>,
+    pub(super) warning: Option<String>,
 }
 
 impl Config {
@@ -158,7 +157,7 @@ impl Config {
         let patience = SELECTION_TIMEOUT.min(options.timeout.mul_f64(0.8));
         driver.server_selection_timeout.get_or_insert(patience);
         driver.connect_timeout.get_or_insert(patience);
-        let caution = match &driver.tls {
+        let warning = match &driver.tls {
             Some(Tls::Enabled(tls)) if tls.allow_invalid_certificates == Some(true) => {
                 let remedy = "leave out tlsAllowInvalidCertificates and tls_allow_invalid_certificates to have it checked";
                 Some(unverified(&location, remedy))
@@ -175,7 +174,7 @@ impl Config {
             user,
             password,
             write_concern,
-            caution,
+            warning,
         })
     }
 }
@@ -251,10 +250,7 @@ pub(super) fn collection(database: &str, workspace: &Workspace) -> Result<String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{Origin, Value},
-        error::{ErrorKind, Side},
-    };
+    use crate::model::{ErrorKind, Origin, Side, Value};
 
     fn values(pairs: &[(&'static str, &str)]) -> Values {
         let mut values = Values::new(Side::Target);
@@ -291,7 +287,7 @@ mod tests {
     #[test]
     fn the_database_in_a_named_address_counts_unless_it_is_where_logins_are() {
         let named = |uri| {
-            let settings = place(uri).unwrap();
+            let settings = parse_uri(uri).unwrap();
             let found = settings.iter().find(|(name, _)| *name == "database");
             found.map(|(_, value)| value.expose().to_owned())
         };
@@ -314,12 +310,12 @@ mod tests {
             "mongodb://me:hunter2@h/?tls=perhaps",
             "mongodb://me:hunter2@h/?authMechanismProperties=hunter2",
         ] {
-            let error = place(uri).unwrap_err();
+            let error = parse_uri(uri).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             let told = format!("{error} {error:?} {}", error.remedy().unwrap());
             assert!(!told.contains("hun") && !told.contains("ter2"), "{told}");
         }
-        let error = place("mongodb://h/?tls=perhaps").unwrap_err();
+        let error = parse_uri("mongodb://h/?tls=perhaps").unwrap_err();
         assert!(error.message().contains("tls"), "{error}");
     }
 

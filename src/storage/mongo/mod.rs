@@ -5,8 +5,8 @@
 //! * `layout`: documents ↔ records.
 //! * `source`, `target`: reading in the order of keys; inserting, and replacing what is there.
 
+mod codec;
 mod config;
-mod layout;
 mod server;
 mod source;
 mod target;
@@ -16,18 +16,15 @@ use std::{num::NonZeroUsize, sync::Arc};
 use async_trait::async_trait;
 
 use self::{config::Config, server::Server, source::MongoSource, target::MongoTarget};
-use super::{Backend, ConnectOptions, Container, Location, NAMESPACE, Source, Storage, Target, Workspace};
-use crate::{
-    config::{Field, Secret, Values},
-    error::Result,
-    record::OnInvalid,
-};
+use super::{ConnectOptions, Connection, Connector, Source, Target};
+use crate::model::{Field, Result, Secret, Values, record::OnInvalid};
+use crate::model::{Location, NAMESPACE, PhysicalLocation, Workspace};
 
 /// The collections of `MongoKVStorage`.
 pub struct Mongo;
 
 #[async_trait]
-impl Backend for Mongo {
+impl Connector for Mongo {
     fn kind(&self) -> &'static str {
         "mongo"
     }
@@ -64,15 +61,15 @@ impl Backend for Mongo {
         config::FIELDS
     }
 
-    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
-        config::place(place)
+    fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        config::parse_uri(place)
     }
 
-    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values, options).await?;
-        let caution = config.caution.clone();
+        let warning = config.warning.clone();
         Ok(Arc::new(MongoStorage {
-            caution,
+            warning,
             server: Arc::new(Server::connect(config).await?),
             on_invalid: options.on_invalid,
         }))
@@ -80,13 +77,13 @@ impl Backend for Mongo {
 }
 
 struct MongoStorage {
-    caution: Option<String>,
+    warning: Option<String>,
     server: Arc<Server>,
     on_invalid: OnInvalid,
 }
 
 #[async_trait]
-impl Storage for MongoStorage {
+impl Connection for MongoStorage {
     fn location(&self) -> Location {
         Location {
             kind: Mongo.kind().to_owned(),
@@ -94,8 +91,8 @@ impl Storage for MongoStorage {
         }
     }
 
-    fn caution(&self) -> Option<String> {
-        self.caution.clone()
+    fn warning(&self) -> Option<String> {
+        self.warning.clone()
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
@@ -112,10 +109,10 @@ impl Storage for MongoStorage {
         Ok(found)
     }
 
-    async fn container(&self, workspace: &Workspace) -> Result<Container> {
+    async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
         let database = self.server.database_name();
         let collection = config::collection(database, workspace)?;
-        Ok(Container {
+        Ok(PhysicalLocation {
             server: self.server.identity.clone(),
             place: format!("collection {database}.{collection}"),
         })

@@ -16,10 +16,7 @@ use mongodb::{
 use tokio::sync::Notify;
 
 use super::config::Config;
-use crate::{
-    config::Secret,
-    error::{Error, ErrorKind, Result},
-};
+use crate::model::{Error, ErrorKind, Result, Secret};
 
 /// What the server takes at once, as its `hello` says (MongoDB manual, "MongoDB Limits and Thresholds").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +87,7 @@ impl Server {
             user,
             password,
             write_concern,
-            caution: _,
+            warning: _,
         } = config;
         let heartbeats = Arc::new(Heartbeats::default());
         let seeds = options.hosts.len();

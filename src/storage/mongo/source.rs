@@ -19,15 +19,14 @@ use mongodb::{
 };
 
 use super::{
-    layout::{self, KeyRange},
+    codec::{self, KeyRange},
     server::{Server, by_bytes, integer},
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, CacheType, Selection},
+    model::{CacheType, Error, ErrorKind, Result, Selection, record::CacheKey},
     storage::{
         Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source,
-        ahead::{Ahead, Step},
+        prefetch::{Prefetch, Step},
     },
 };
 
@@ -74,7 +73,7 @@ impl MongoSource {
     }
 
     fn entry(&self, key: &str, document: &RawDocument) -> Entry {
-        let decoded = layout::decode(key, document);
+        let decoded = codec::decode(key, document);
         if decoded.foreign && !self.told_of_foreign.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "{} holds values that JSON has no form for, such as dates or binary data (the first in {key}); they are \
@@ -166,7 +165,7 @@ impl MongoSource {
         count: &mut Count,
     ) -> Result<()> {
         let mut looked_at = 0;
-        for range in layout::ranges(selection) {
+        for range in codec::ranges(selection) {
             let filter = range.filter(None).unwrap_or_default();
             let mut keys = self
                 .collection
@@ -182,7 +181,7 @@ impl MongoSource {
                 .await
                 .map_err(|error| self.failed("count", error))?
             {
-                if let Some(cache_type) = layout::key(keys.current()).and_then(|key| selection.of_key(key)) {
+                if let Some(cache_type) = codec::key(keys.current()).and_then(|key| selection.of_key(key)) {
                     count.add(cache_type);
                 }
                 looked_at += 1;
@@ -222,7 +221,7 @@ impl Batches {
     fn note(&mut self, batch: &RawBatch) -> Result<bool> {
         let mut last = None;
         for document in self.source.documents(batch, 0)? {
-            last = layout::key(document?).or(last);
+            last = codec::key(document?).or(last);
         }
         let Some(last) = last else {
             return Ok(false);
@@ -288,13 +287,13 @@ impl Step for Batches {
 struct Pages {
     source: Arc<MongoSource>,
     selection: Selection,
-    batches: Ahead<Batches>,
+    batches: Prefetch<Batches>,
     /// The batch that is being read, and how many of its documents were.
     batch: Option<(RawBatch, usize)>,
     page: PageBuilder,
     /// Whether there was anything since the last page, be it only passed over.
     begun: bool,
-    passed_over: u64,
+    filtered: u64,
     /// The last key that was read.
     last: Option<String>,
 }
@@ -305,7 +304,7 @@ impl Pages {
         let source = Arc::clone(&self.source);
         for (at, document) in source.documents(batch, from)?.enumerate() {
             let document = document?;
-            let Some(key) = layout::key(document) else {
+            let Some(key) = codec::key(document) else {
                 continue;
             };
             self.begun = true;
@@ -313,12 +312,12 @@ impl Pages {
                 self.page.push(source.entry(key, document));
             } else {
                 self.page.pass_over();
-                self.passed_over += 1;
+                self.filtered += 1;
             }
             let last = self.last.get_or_insert_default();
             last.clear();
             last.push_str(key);
-            if self.page.is_full() || self.passed_over >= PASSED_OVER {
+            if self.page.is_full() || self.filtered >= PASSED_OVER {
                 return Ok(Some(from + at + 1));
             }
         }
@@ -326,7 +325,7 @@ impl Pages {
     }
 
     fn take(&mut self) -> Page {
-        (self.begun, self.passed_over) = (false, 0);
+        (self.begun, self.filtered) = (false, 0);
         self.page.take(self.last.clone().map(Cursor))
     }
 }
@@ -375,7 +374,7 @@ impl Source for MongoSource {
         let last = from.map(|Cursor(key)| key);
         let batches = Batches {
             source: Arc::clone(&self),
-            ranges: layout::ranges(selection).into(),
+            ranges: codec::ranges(selection).into(),
             last: last.clone(),
             at_once,
             cursor: None,
@@ -383,14 +382,14 @@ impl Source for MongoSource {
         let pages = Pages {
             source: self,
             selection: selection.clone(),
-            batches: Ahead::new(batches),
+            batches: Prefetch::new(batches),
             batch: None,
             page: PageBuilder::new(limit),
             begun: false,
-            passed_over: 0,
+            filtered: 0,
             last,
         };
-        Ahead::new(pages).into_stream()
+        Prefetch::new(pages).into_stream()
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
@@ -417,7 +416,7 @@ impl Source for MongoSource {
                 .map_err(|error| self.failed("read", error))?
             {
                 let document = documents.current();
-                if let Some(key) = layout::key(document) {
+                if let Some(key) = codec::key(document) {
                     found.insert(CacheKey::from(key), self.entry(key, document));
                 }
             }

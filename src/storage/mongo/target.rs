@@ -16,14 +16,16 @@ use mongodb::{
 };
 
 use super::{
-    layout::{self, Encoded},
+    codec::{self, Encoded},
     server::{Server, integer, kind_of_code, kind_of_concern},
     source::MongoSource,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, OnInvalid, Record, RejectKind},
-    storage::{Changes, Outcome, Source, Target, WriteMode},
+    model::{
+        Error, ErrorKind, Result,
+        record::{CacheKey, OnInvalid, Record, RejectKind},
+    },
+    storage::{Changes, Source, Target, WriteMode, WriteOutcome},
 };
 
 /// DuplicateKey.
@@ -69,13 +71,13 @@ impl Refused {
         self.is_duplicate() && !of_another_index
     }
 
-    fn outcome(self) -> Outcome {
+    fn outcome(self) -> WriteOutcome {
         // BSONObjectTooLarge, and what an update says instead
         let kind = match self.code {
             10334 | 17419 | 17420 => RejectKind::ValueTooLarge,
             _ => RejectKind::RefusedByTarget,
         };
-        Outcome::rejected(
+        WriteOutcome::rejected(
             kind,
             format!("MongoDB refused it: {} (code {})", self.message, self.code),
         )
@@ -200,7 +202,7 @@ impl MongoTarget {
         );
         let keys = unclear
             .iter()
-            .filter_map(|at| layout::key(documents.get(*at)?))
+            .filter_map(|at| codec::key(documents.get(*at)?))
             .map(CacheKey::from);
         let found = self.source.get_many(&keys.collect::<Vec<_>>()).await?;
         there.extend(
@@ -216,7 +218,7 @@ impl MongoTarget {
     fn about_records(&self, refused: Vec<Refused>) -> Result<Vec<Refused>> {
         let about_server = refused.iter().find_map(|refused| {
             let kind = kind_of_code(refused.code)?;
-            (!kind.asks_for_less()).then_some((kind, refused))
+            (!kind.is_splittable()).then_some((kind, refused))
         });
         match about_server {
             None => Ok(refused),
@@ -270,7 +272,7 @@ fn updates(documents: &[&RawDocumentBuf]) -> RawArrayBuf {
     let mut updates = RawArrayBuf::new();
     for document in documents {
         let mut update = RawDocumentBuf::new();
-        let key = layout::key(document).unwrap_or_default();
+        let key = codec::key(document).unwrap_or_default();
         update.append(cstr!("q"), &rawdoc! { "_id": key });
         update.append(cstr!("u"), *document);
         update.append(cstr!("upsert"), true);
@@ -319,16 +321,16 @@ impl Target for MongoTarget {
         }
     }
 
-    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
         let limits = self.server.limits;
-        let mut outcomes = vec![Outcome::written(); batch.len()];
+        let mut outcomes = vec![WriteOutcome::written(); batch.len()];
         let (mut piece, mut bytes) = (Vec::new(), 0);
         for (at, record) in batch.iter().enumerate() {
-            let Encoded { document, changes } = match layout::encode(record, self.on_invalid, limits.document)
+            let Encoded { document, changes } = match codec::encode(record, self.on_invalid, limits.document)
             {
                 Ok(encoded) => encoded,
                 Err((kind, reason)) => {
-                    outcomes[at] = Outcome::rejected(kind, reason);
+                    outcomes[at] = WriteOutcome::rejected(kind, reason);
                     continue;
                 }
             };
@@ -349,10 +351,10 @@ impl Target for MongoTarget {
         Ok(outcomes)
     }
 
-    fn preview(&self, record: &Record) -> Outcome {
-        match layout::encode(record, self.on_invalid, self.server.limits.document) {
-            Ok(Encoded { changes, .. }) => Outcome::Written(changes),
-            Err((kind, reason)) => Outcome::rejected(kind, reason),
+    fn preview(&self, record: &Record) -> WriteOutcome {
+        match codec::encode(record, self.on_invalid, self.server.limits.document) {
+            Ok(Encoded { changes, .. }) => WriteOutcome::Written(changes),
+            Err((kind, reason)) => WriteOutcome::rejected(kind, reason),
         }
     }
 
@@ -375,7 +377,7 @@ impl MongoTarget {
         &self,
         piece: Vec<Pending>,
         mode: WriteMode,
-        outcomes: &mut [Outcome],
+        outcomes: &mut [WriteOutcome],
     ) -> Result<()> {
         let documents: Vec<&RawDocumentBuf> = piece.iter().map(|pending| &pending.document).collect();
         let mut failures = HashMap::new();
@@ -383,28 +385,32 @@ impl MongoTarget {
         while let Some((start, part)) = parts.pop() {
             match self.send(part, mode).await {
                 Ok(failed) => failures.extend(failed.into_iter().map(|(at, what)| (start + at, what))),
-                Err(error) if error.kind().asks_for_less() && part.len() > 1 => {
+                Err(error) if error.kind().is_splittable() && part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([(start + first.len(), second), (start, first)]);
                 }
-                Err(error) if error.kind().asks_for_less() => {
+                Err(error) if error.kind().is_splittable() => {
                     let kind = match error.kind() {
                         ErrorKind::RequestTooLarge => RejectKind::ValueTooLarge,
                         _ => RejectKind::RefusedByTarget,
                     };
-                    failures.insert(start, Outcome::rejected(kind, error.message()));
+                    failures.insert(start, WriteOutcome::rejected(kind, error.message()));
                 }
                 Err(error) => return Err(error),
             }
         }
         for (index, Pending { at, changes, .. }) in piece.into_iter().enumerate() {
-            outcomes[at] = failures.remove(&index).unwrap_or(Outcome::Written(changes));
+            outcomes[at] = failures.remove(&index).unwrap_or(WriteOutcome::Written(changes));
         }
         Ok(())
     }
 
     /// Writes documents, and gives by their place what became of those that were not.
-    async fn send(&self, documents: &[&RawDocumentBuf], mode: WriteMode) -> Result<Vec<(usize, Outcome)>> {
+    async fn send(
+        &self,
+        documents: &[&RawDocumentBuf],
+        mode: WriteMode,
+    ) -> Result<Vec<(usize, WriteOutcome)>> {
         if documents.is_empty() {
             return Ok(Vec::new());
         }
@@ -419,7 +425,14 @@ impl MongoTarget {
         let outcome = |refused: Refused| {
             let index = refused.index;
             let there = there.contains(&index);
-            (index, if there { Outcome::Exists } else { refused.outcome() })
+            (
+                index,
+                if there {
+                    WriteOutcome::Exists
+                } else {
+                    refused.outcome()
+                },
+            )
         };
         Ok(refused.into_iter().map(outcome).collect())
     }
@@ -505,7 +518,7 @@ mod tests {
         let outcome = refused(10334, "too large").outcome();
         assert!(matches!(
             outcome,
-            Outcome::Rejected {
+            WriteOutcome::Rejected {
                 kind: RejectKind::ValueTooLarge,
                 ..
             }

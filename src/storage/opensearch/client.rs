@@ -21,7 +21,7 @@ use opensearch::{
 use serde::Deserialize;
 
 use super::config::{Config, Host, Trust};
-use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Error, ErrorKind, Result};
 
 /// A cluster, through the first of its hosts that answers.
 pub(super) struct Client {

@@ -5,10 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use opensearch::http::Url;
 use percent_encoding::percent_decode_str;
 
-use crate::{
-    config::{Field, Origin, Secret, Values},
-    error::{Error, Result},
-};
+use crate::model::{Error, Field, Origin, Result, Secret, Values};
 
 /// The settings in the job file and the environment.
 pub(super) const FIELDS: &[Field] = &[
@@ -67,7 +64,7 @@ pub(super) const FIELDS: &[Field] = &[
 ///
 /// # Errors
 /// It cannot be read. The message does not repeat it.
-pub(super) fn place(address: &str) -> Result<Vec<(&'static str, Secret)>> {
+pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
     let (host, login) = read_address(address, true)?;
     let mut settings = vec![("hosts", Secret::new(host.to_string()))];
     if let Some((user, password)) = login {
@@ -183,7 +180,7 @@ impl Config {
     }
 
     /// The place, for people.
-    pub(super) fn place(&self) -> String {
+    pub(super) fn parse_uri(&self) -> String {
         let scheme = self.hosts.first().map_or("https", Host::scheme);
         let login = match &self.login {
             Some((user, _)) => format!("{user}:***@"),
@@ -268,7 +265,7 @@ fn parse_url(text: &str) -> Result<Url> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Value, error::Side};
+    use crate::model::{Side, Value};
 
     fn values(settings: &[(&'static str, &str, Origin)]) -> Values {
         let mut values = Values::new(Side::Target);
@@ -298,7 +295,7 @@ mod tests {
     }
 
     fn flag(address: &str) -> Values {
-        let settings = place(address).unwrap();
+        let settings = parse_uri(address).unwrap();
         let settings: Vec<_> = settings
             .iter()
             .map(|(name, text)| (*name, text.expose(), Origin::Flag("--target")))
@@ -309,7 +306,7 @@ mod tests {
     #[test]
     fn without_a_word_it_is_lightrags_own_place() {
         let config = Config::new(&values(&[])).unwrap();
-        assert_eq!(config.place(), "https://admin:***@localhost:9200");
+        assert_eq!(config.parse_uri(), "https://admin:***@localhost:9200");
         assert_eq!(config.trust, Trust::Anyone);
         assert_eq!(
             (config.shards, config.replicas, config.max_retries, config.timeout),
@@ -335,13 +332,13 @@ mod tests {
             ]
         );
         let config = Config::new(&values(&[variable("use_ssl", "false")])).unwrap();
-        assert_eq!(config.place(), "http://admin:***@localhost:9200");
+        assert_eq!(config.parse_uri(), "http://admin:***@localhost:9200");
     }
 
     #[test]
     fn an_address_brings_its_login_and_hides_the_password() {
         let config = Config::new(&flag("https://me:p%40ss%2f@h:9?verify_certs=true")).unwrap();
-        assert_eq!(config.place(), "https://me:***@h:9");
+        assert_eq!(config.parse_uri(), "https://me:***@h:9");
         assert_eq!(config.login, Some(("me".to_owned(), Secret::new("p@ss/"))));
         assert_eq!(config.trust, Trust::System);
         assert!(!format!("{config:?}").contains("p@ss/"));
@@ -351,12 +348,12 @@ mod tests {
     fn the_default_login_is_not_sent_in_clear_text_to_a_named_server() {
         assert_eq!(Config::new(&flag("http://h:9200")).unwrap().login, None);
         let over_tls = Config::new(&flag("https://h:9200")).unwrap();
-        assert_eq!(over_tls.place(), "https://admin:***@h:9200");
+        assert_eq!(over_tls.parse_uri(), "https://admin:***@h:9200");
         let mut said = flag("http://h:80");
         let text = Secret::new("admin");
         let origin = Origin::Variable("OPENSEARCH_USER".to_owned());
         said.set("user", Value { text, origin });
-        assert_eq!(Config::new(&said).unwrap().place(), "http://admin:***@h:80");
+        assert_eq!(Config::new(&said).unwrap().parse_uri(), "http://admin:***@h:80");
     }
 
     #[test]
@@ -373,7 +370,7 @@ mod tests {
             "https://me:hunter2@",
             "ftp://me:hunter2@h",
         ] {
-            let error = place(address).unwrap_err();
+            let error = parse_uri(address).unwrap_err();
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
         let error = Config::new(&values(&[variable("hosts", " , ")])).unwrap_err();

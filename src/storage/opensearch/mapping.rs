@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::record::Fields;
+use crate::model::record::Fields;
 
 /// The properties of a mapping, by field.
 pub(super) type Properties = Map<String, Value>;

@@ -8,8 +8,8 @@
 //! * `source`, `target`: counting, and finding documents by key; writing in bulk.
 
 mod client;
+mod codec;
 mod config;
-mod layout;
 mod mapping;
 mod scan;
 mod source;
@@ -25,19 +25,15 @@ use self::{
     source::OpenSearchSource,
     target::OpenSearchTarget,
 };
-use super::{
-    Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace, tls::unverified,
-};
-use crate::{
-    config::{Field, Secret, Values},
-    error::Result,
-};
+use super::{ConnectOptions, Connection, Connector, Source, Target, tls::unverified};
+use crate::model::{Field, Result, Secret, Values};
+use crate::model::{Location, PhysicalLocation, Workspace};
 
 /// The indices of `OpenSearchKVStorage`.
 pub struct OpenSearch;
 
 #[async_trait]
-impl Backend for OpenSearch {
+impl Connector for OpenSearch {
     fn kind(&self) -> &'static str {
         "opensearch"
     }
@@ -74,11 +70,11 @@ impl Backend for OpenSearch {
         config::FIELDS
     }
 
-    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
-        config::place(place)
+    fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        config::parse_uri(place)
     }
 
-    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values)?;
         let client = Client::connect(&config, options.timeout).await?;
         Ok(Arc::new(OpenSearchStorage {
@@ -94,56 +90,56 @@ struct OpenSearchStorage {
 }
 
 #[async_trait]
-impl Storage for OpenSearchStorage {
+impl Connection for OpenSearchStorage {
     fn location(&self) -> Location {
         Location {
             kind: OpenSearch.kind().to_owned(),
-            location: self.config.place(),
+            location: self.config.parse_uri(),
         }
     }
 
     /// LightRAG trusts anybody by default, and so does a migration that has no other setting.
-    fn caution(&self) -> Option<String> {
+    fn warning(&self) -> Option<String> {
         let is_unverified =
             self.config.trust == Trust::Anyone && self.config.hosts.iter().any(|host| host.tls);
         let remedy = "set OPENSEARCH_VERIFY_CERTS=true or ca_cert to have it checked";
-        is_unverified.then(|| unverified(&self.config.place(), remedy))
+        is_unverified.then(|| unverified(&self.config.parse_uri(), remedy))
     }
 
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
     /// hold. Whether `space_1` is short for `Space 1`, nobody can tell any more.
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
-        let names = self.client.index_names(&layout::any_index()).await?;
+        let names = self.client.index_names(&codec::any_index()).await?;
         let mut found: Vec<Workspace> = names
             .iter()
-            .filter_map(|name| layout::workspace_of_index(name))
+            .filter_map(|name| codec::workspace_of_index(name))
             .collect();
         found.sort();
         found.dedup();
         Ok(found)
     }
 
-    async fn container(&self, workspace: &Workspace) -> Result<Container> {
-        let index = layout::index_name(workspace)?;
-        let found = self.client.field(&index, layout::MIRRORED_ID).await?;
+    async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
+        let index = codec::index_name(workspace)?;
+        let found = self.client.field(&index, codec::MIRRORED_ID).await?;
         // An alias is not the place; the indices behind it are.
         let indices = match found {
             Some(found) if !found.indices.is_empty() => found.indices.join(","),
             _ => index,
         };
-        Ok(Container {
+        Ok(PhysicalLocation {
             server: self.client.cluster().to_owned(),
             place: format!("index {indices}"),
         })
     }
 
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
-        let index = layout::index_name(workspace)?;
+        let index = codec::index_name(workspace)?;
         Ok(Arc::new(OpenSearchSource::new(Arc::clone(&self.client), index)))
     }
 
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
-        let index = layout::index_name(workspace)?;
+        let index = codec::index_name(workspace)?;
         let source = OpenSearchSource::new(Arc::clone(&self.client), index);
         Ok(Arc::new(OpenSearchTarget::new(source, &self.config)))
     }

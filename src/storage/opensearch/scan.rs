@@ -39,12 +39,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     client::{Answer, Client, Request},
-    layout,
+    codec,
     source::{OpenSearchSource, Share, keys_of_type},
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, CacheType, Fields, KeyDigest, Record, Selection},
+    model::{
+        CacheType, Error, ErrorKind, Result, Selection,
+        record::{CacheKey, Fields, KeyDigest, Record},
+    },
     storage::{Cursor, Entry, Page, PageBuilder, PageLimit},
 };
 
@@ -175,13 +177,13 @@ impl Width {
 
 /// How many documents the next answer is to hold.
 #[derive(Clone, Copy, Debug)]
-struct AtOnce {
+struct FetchSize {
     documents: usize,
     /// How large an answer should be.
     bytes: usize,
 }
 
-impl AtOnce {
+impl FetchSize {
     /// Learns from an answer how large documents are. One answer is no proof: it changes fourfold at most.
     fn learn(&mut self, found: usize, bytes: usize) {
         let average = bytes / found.max(1) + 1;
@@ -191,7 +193,7 @@ impl AtOnce {
 }
 
 /// What an index held at one moment.
-struct View {
+struct PointInTime {
     client: Arc<Client>,
     /// The server's name for it.
     id: String,
@@ -202,7 +204,7 @@ struct View {
     is_closed: AtomicBool,
 }
 
-impl View {
+impl PointInTime {
     fn close_request(&self) -> Request<'static> {
         Request::new(
             Method::Delete,
@@ -220,7 +222,7 @@ impl View {
     }
 }
 
-impl Drop for View {
+impl Drop for PointInTime {
     /// Whoever stops reading early does not wait for this.
     fn drop(&mut self) {
         if self.is_closed.swap(true, Ordering::Relaxed) {
@@ -300,7 +302,7 @@ pub(super) struct Reading {
     selection: Selection,
     want: Want,
     /// What is read; `None` before the first request, and when the last view is of no use any more.
-    view: Option<Arc<View>>,
+    view: Option<Arc<PointInTime>>,
     /// Up to where everything was given.
     position: i64,
     /// What is being read behind it, and what is left of that.
@@ -309,7 +311,7 @@ pub(super) struct Reading {
     /// What was given of the window: a new view begins it anew.
     given: HashSet<KeyDigest>,
     width: Width,
-    at_once: AtOnce,
+    at_once: FetchSize,
     /// How many requests in a row have failed.
     failed: u32,
 }
@@ -322,7 +324,7 @@ impl Reading {
             .get()
             .saturating_mul(WINDOW_PAGES)
             .min(WINDOW_DOCUMENTS);
-        let at_once = AtOnce {
+        let at_once = FetchSize {
             documents: FIRST_AT_ONCE,
             bytes: limit.ahead.get() / 2,
         };
@@ -331,7 +333,7 @@ impl Reading {
 
     /// Reads all keys.
     pub(super) fn keys(source: Arc<OpenSearchSource>, selection: Selection) -> Self {
-        let at_once = AtOnce {
+        let at_once = FetchSize {
             documents: MOST_DOCUMENTS,
             bytes: MOST_ANSWER_BYTES as usize,
         };
@@ -343,7 +345,7 @@ impl Reading {
         selection: Selection,
         want: Want,
         window: usize,
-        at_once: AtOnce,
+        at_once: FetchSize,
     ) -> Self {
         Self {
             source,
@@ -459,7 +461,7 @@ impl Reading {
     }
 
     /// Asks for the next answer of a lane.
-    fn ask(&mut self, view: &Arc<View>, at: usize) {
+    fn ask(&mut self, view: &Arc<PointInTime>, at: usize) {
         let lane = &mut self.lanes[at];
         lane.asked = self.at_once.documents;
         let (source, view) = (Arc::clone(&self.source), Arc::clone(view));
@@ -473,7 +475,7 @@ impl Reading {
     }
 
     /// Takes the answer of a lane, and asks for the next one.
-    fn take(&mut self, view: &Arc<View>, at: usize, part: Part) -> Vec<Document> {
+    fn take(&mut self, view: &Arc<PointInTime>, at: usize, part: Part) -> Vec<Document> {
         self.at_once.learn(part.documents.len(), part.bytes);
         let mut documents = part.documents;
         documents.retain(|document| self.given.insert(document.version));
@@ -532,7 +534,7 @@ impl OpenSearchSource {
     }
 
     /// Takes a view of the index; `None` where there is none.
-    async fn take_view(&self, selection: &Selection, want: Want) -> Result<Option<View>> {
+    async fn take_view(&self, selection: &Selection, want: Want) -> Result<Option<PointInTime>> {
         #[derive(Deserialize)]
         struct Taken {
             pit_id: String,
@@ -550,7 +552,7 @@ impl OpenSearchSource {
         }
         let answer = self.client.success(&request, answer)?;
         let taken: Taken = self.client.parse(&request.what, &answer.body)?;
-        let mut view = View {
+        let mut view = PointInTime {
             client: Arc::clone(&self.client),
             id: taken.pit_id,
             end: BEFORE_ALL,
@@ -565,7 +567,7 @@ impl OpenSearchSource {
     }
 
     /// The highest number in a view.
-    async fn last_number(&self, view: &View) -> Result<i64> {
+    async fn last_number(&self, view: &PointInTime) -> Result<i64> {
         let what = format!("look at the index {}", self.index);
         // An index into which nobody has written yet does not know of any.
         let body = json!({
@@ -583,7 +585,7 @@ impl OpenSearchSource {
     /// Reads so many documents of a window, behind a place on the disk.
     async fn read_part(
         &self,
-        view: &View,
+        view: &PointInTime,
         window: Window,
         after: Option<i64>,
         at_once: usize,
@@ -639,7 +641,7 @@ impl OpenSearchSource {
         // Nearly every answer can be read at once down to the fields of its documents.
         let hits = match self.client.parse::<Found<'_, Fields<'_>>>(what, body) {
             Ok(found) => self.hits(found, selection, want, |values, key, fields| {
-                layout::push_record(values, key, &fields);
+                codec::push_record(values, key, &fields);
                 true
             }),
             // One whose fields have names that no text can hold has to be read by the text of its documents.
@@ -648,7 +650,7 @@ impl OpenSearchSource {
                 self.hits(found, selection, want, |values, key, source| {
                     let fields = serde_json::from_str::<Fields<'_>>(source.get());
                     match &fields {
-                        Ok(fields) => layout::push_record(values, key, fields),
+                        Ok(fields) => codec::push_record(values, key, fields),
                         Err(_) => values.extend_from_slice(source.get().as_bytes()),
                     }
                     fields.is_ok()
@@ -854,7 +856,7 @@ mod tests {
 
     #[test]
     fn answers_get_as_large_as_they_should_be_step_by_step() {
-        let mut at_once = AtOnce {
+        let mut at_once = FetchSize {
             documents: 64,
             bytes: 1 << 20,
         };

@@ -16,12 +16,14 @@ use serde_json::{json, value::RawValue};
 
 use super::{
     client::{Cause, Client, Request},
-    layout::{self, MIRRORED_ID},
+    codec::{self, MIRRORED_ID},
     scan::{Reading, Scan},
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, CacheType, Record, Selection},
+    model::{
+        CacheType, Error, ErrorKind, Result, Selection,
+        record::{CacheKey, Record},
+    },
     storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source},
 };
 
@@ -225,7 +227,7 @@ impl OpenSearchSource {
             return Err(Error::new(ErrorKind::Damaged, message));
         };
         let start = values.len();
-        layout::push_value(values, source);
+        codec::push_value(values, source);
         Ok(Some(start..values.len()))
     }
 
@@ -340,7 +342,7 @@ impl Source for OpenSearchSource {
         // The server refuses a whole request for a key that no document can have.
         let known: Vec<&CacheKey> = keys
             .iter()
-            .filter(|key| layout::key_problem(key).is_none())
+            .filter(|key| codec::key_problem(key).is_none())
             .collect();
         let mut fetched = Vec::with_capacity(known.len());
         for piece in known.chunks(GOT_AT_ONCE) {
@@ -348,7 +350,7 @@ impl Source for OpenSearchSource {
         }
         let mut fetched = fetched.into_iter();
         for key in keys {
-            entries.push(match layout::key_problem(key) {
+            entries.push(match codec::key_problem(key) {
                 Some(_) => None,
                 None => fetched.next().flatten(),
             });

@@ -18,15 +18,17 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{
     client::{Cause, Client, Request},
+    codec::{self, MIRRORED_ID, Operation},
     config::Config,
-    layout::{self, MIRRORED_ID, Operation},
     mapping::{self, Properties},
     source::OpenSearchSource,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, Record, RejectKind},
-    storage::{Changes, Outcome, Source, Target, WriteMode},
+    model::{
+        Error, ErrorKind, Result,
+        record::{CacheKey, Record, RejectKind},
+    },
+    storage::{Changes, Source, Target, WriteMode, WriteOutcome},
 };
 
 /// How large a bulk request should be, in bytes. Larger ones are no faster.
@@ -59,17 +61,17 @@ pub(super) struct OpenSearchTarget {
     /// Held while the mapping is looked at and changed.
     mending: Mutex<()>,
     /// What the server changed or refused that nobody could know before, for whoever compares afterwards.
-    surprises: std::sync::Mutex<HashMap<CacheKey, Outcome>>,
+    late_outcomes: std::sync::Mutex<HashMap<CacheKey, WriteOutcome>>,
 }
 
-/// How many surprises are remembered.
+/// How many late outcomes are remembered.
 const MOST_SURPRISES: usize = 10_000;
 
 /// A record that is to be sent, for the first time or again.
 struct Pending {
     /// Its place in the batch.
     at: usize,
-    left_behind: Vec<String>,
+    dropped_fields: Vec<String>,
     /// How often the server had no room for it.
     waits: u32,
     mendings: u32,
@@ -135,7 +137,7 @@ impl OpenSearchTarget {
             has_written: AtomicBool::new(false),
             usual_fields: OnceCell::new(),
             mending: Mutex::new(()),
-            surprises: std::sync::Mutex::default(),
+            late_outcomes: std::sync::Mutex::default(),
         }
     }
 
@@ -312,7 +314,7 @@ impl OpenSearchTarget {
         batch: &[Record],
         pending: Vec<Pending>,
         mode: WriteMode,
-        outcomes: &mut [Option<Outcome>],
+        outcomes: &mut [Option<WriteOutcome>],
     ) -> Result<Round> {
         let mut round = Round::default();
         let mut body = Vec::new();
@@ -322,7 +324,7 @@ impl OpenSearchTarget {
             let limit = self.bulk_bytes.load(Ordering::Relaxed).min(largest);
             let start = body.len();
             let mut operation =
-                layout::push_operation(&mut body, &batch[pending.at], mode, &pending.left_behind);
+                codec::push_operation(&mut body, &batch[pending.at], mode, &pending.dropped_fields);
             if start > 0 && body.len() > limit {
                 let next = body.split_off(start);
                 let full = std::mem::replace(&mut body, next);
@@ -349,7 +351,7 @@ impl OpenSearchTarget {
         body: Vec<u8>,
         sent: Vec<(Pending, Operation)>,
         mode: WriteMode,
-        outcomes: &mut [Option<Outcome>],
+        outcomes: &mut [Option<WriteOutcome>],
         round: &mut Round,
     ) -> Result<()> {
         let what = format!("write to the index {}", self.index());
@@ -386,13 +388,13 @@ impl OpenSearchTarget {
         for ((mut pending, operation), item) in sent.into_iter().zip(answered.items) {
             let ItemAnswer { status, error } = item.operation;
             match status {
-                200..300 => outcomes[pending.at] = Some(Outcome::Written(operation.changes)),
+                200..300 => outcomes[pending.at] = Some(WriteOutcome::Written(operation.changes)),
                 409 if mode == WriteMode::Create && pending.waits > 0 => round.claimed.push(Claimed {
                     at: pending.at,
                     document: body.slice(operation.document),
                     changes: operation.changes,
                 }),
-                409 if mode == WriteMode::Create => outcomes[pending.at] = Some(Outcome::Exists),
+                409 if mode == WriteMode::Create => outcomes[pending.at] = Some(WriteOutcome::Exists),
                 400 | 409 => round.refused.push(Refused {
                     pending,
                     cause: error,
@@ -413,19 +415,19 @@ impl OpenSearchTarget {
         &self,
         batch: &[Record],
         claimed: Vec<Claimed>,
-        outcomes: &mut [Option<Outcome>],
+        outcomes: &mut [Option<WriteOutcome>],
     ) -> Result<()> {
         let keys: Vec<&CacheKey> = claimed.iter().map(|claimed| batch[claimed.at].key()).collect();
         let found = self.source.fetch(&keys, true).await?;
         for (claimed, found) in claimed.into_iter().zip(found) {
             let mut ours = Vec::new();
             if let Ok(document) = serde_json::from_slice::<&RawValue>(&claimed.document) {
-                layout::push_value(&mut ours, document);
+                codec::push_value(&mut ours, document);
             }
             let is_ours = found.is_some_and(|entry| entry.raw() == &ours);
             outcomes[claimed.at] = Some(match is_ours {
-                true => Outcome::Written(claimed.changes),
-                false => Outcome::Exists,
+                true => WriteOutcome::Written(claimed.changes),
+                false => WriteOutcome::Exists,
             });
         }
         Ok(())
@@ -447,15 +449,15 @@ impl OpenSearchTarget {
     }
 
     /// Remembers what a preview could not tell.
-    fn remember(&self, batch: &[Record], outcomes: &[Option<Outcome>]) {
+    fn remember(&self, batch: &[Record], outcomes: &[Option<WriteOutcome>]) {
         for (record, outcome) in batch.iter().zip(outcomes) {
             match outcome {
-                Some(Outcome::Written(changes)) if changes.left_behind.is_empty() => continue,
-                None | Some(Outcome::Exists) => continue,
+                Some(WriteOutcome::Written(changes)) if changes.dropped_fields.is_empty() => continue,
+                None | Some(WriteOutcome::Exists) => continue,
                 Some(outcome) => {
-                    let mut surprises = self.surprises.lock().unwrap_or_else(PoisonError::into_inner);
-                    if surprises.len() < MOST_SURPRISES {
-                        surprises.insert(record.key().clone(), outcome.clone());
+                    let mut late_outcomes = self.late_outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+                    if late_outcomes.len() < MOST_SURPRISES {
+                        late_outcomes.insert(record.key().clone(), outcome.clone());
                     }
                 }
             }
@@ -468,7 +470,7 @@ impl OpenSearchTarget {
         &self,
         batch: &[Record],
         refused: Vec<Refused>,
-        outcomes: &mut [Option<Outcome>],
+        outcomes: &mut [Option<WriteOutcome>],
     ) -> Result<Vec<Pending>> {
         let _mending = self.mending.lock().await;
         let properties = self.properties().await?;
@@ -509,12 +511,12 @@ impl OpenSearchTarget {
             let left = mapping::leave_behind(&properties, &fields, &reason);
             let new = left
                 .into_iter()
-                .filter(|name| !pending.left_behind.contains(name));
+                .filter(|name| !pending.dropped_fields.contains(name));
             let new: Vec<String> = new.collect();
             if new.is_empty() {
                 outcomes[pending.at] = Some(rejected(&cause));
             } else {
-                pending.left_behind.extend(new);
+                pending.dropped_fields.extend(new);
                 again.push(pending);
             }
         }
@@ -527,13 +529,13 @@ fn wait(waits: u32) -> Duration {
     FIRST_WAIT.saturating_mul(2_u32.saturating_pow(waits))
 }
 
-fn too_large(bytes: usize, most: usize) -> Outcome {
+fn too_large(bytes: usize, most: usize) -> WriteOutcome {
     let reason = format!("the record takes a request of {bytes} bytes; OpenSearch takes at most {most}");
-    Outcome::rejected(RejectKind::ValueTooLarge, reason)
+    WriteOutcome::rejected(RejectKind::ValueTooLarge, reason)
 }
 
 /// The outcome of a record that the server refused for what it holds.
-fn rejected(cause: &Cause) -> Outcome {
+fn rejected(cause: &Cause) -> WriteOutcome {
     let about_fields = [
         "mapper_parsing_exception",
         "illegal_argument_exception",
@@ -546,7 +548,7 @@ fn rejected(cause: &Cause) -> Outcome {
     } else {
         RejectKind::RefusedByTarget
     };
-    Outcome::rejected(kind, format!("OpenSearch refused it: {}", cause.text()))
+    WriteOutcome::rejected(kind, format!("OpenSearch refused it: {}", cause.text()))
 }
 
 #[async_trait]
@@ -563,15 +565,15 @@ impl Target for OpenSearchTarget {
         self.learn_largest_request().await
     }
 
-    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; batch.len()];
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
+        let mut outcomes: Vec<Option<WriteOutcome>> = vec![None; batch.len()];
         let mut pending = Vec::with_capacity(batch.len());
         for (at, record) in batch.iter().enumerate() {
-            match layout::preview(record) {
-                refused @ Outcome::Rejected { .. } => outcomes[at] = Some(refused),
+            match codec::preview(record) {
+                refused @ WriteOutcome::Rejected { .. } => outcomes[at] = Some(refused),
                 _ => pending.push(Pending {
                     at,
-                    left_behind: Vec::new(),
+                    dropped_fields: Vec::new(),
                     waits: 0,
                     mendings: 0,
                 }),
@@ -600,14 +602,14 @@ impl Target for OpenSearchTarget {
             }
         }
         self.remember(batch, &outcomes);
-        let answered: Option<Vec<Outcome>> = outcomes.into_iter().collect();
+        let answered: Option<Vec<WriteOutcome>> = outcomes.into_iter().collect();
         answered.ok_or_else(|| Error::new(ErrorKind::Internal, "a record of a batch got no answer"))
     }
 
-    fn preview(&self, record: &Record) -> Outcome {
-        let surprises = self.surprises.lock().unwrap_or_else(PoisonError::into_inner);
-        let surprise = surprises.get(record.key()).cloned();
-        surprise.unwrap_or_else(|| layout::preview(record))
+    fn preview(&self, record: &Record) -> WriteOutcome {
+        let late_outcomes = self.late_outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let surprise = late_outcomes.get(record.key()).cloned();
+        surprise.unwrap_or_else(|| codec::preview(record))
     }
 
     async fn flush(&self) -> Result<()> {

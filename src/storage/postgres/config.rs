@@ -5,8 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
 use crate::{
-    config::{Field, Secret, Values},
-    error::{Error, Result, Side},
+    model::{Error, Field, Result, Secret, Side, Values},
     storage::{
         ConnectOptions,
         tls::{TlsOptions, Verification},
@@ -118,7 +117,7 @@ const DEFAULT_PORT: u16 = 5432;
 ///
 /// # Errors
 /// Where it cannot be read; the message repeats names of parameters, never a value.
-pub(super) fn place(address: &str) -> Result<Vec<(&'static str, Secret)>> {
+pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
     let (_, rest) = address
         .split_once("://")
         .ok_or_else(|| unreadable("it has no scheme"))?;
@@ -505,10 +504,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
-    use crate::{
-        config::{Origin, Value},
-        record::OnInvalid,
-    };
+    use crate::model::{Origin, Value, record::OnInvalid};
 
     fn values(side: Side, settings: &[(&'static str, &str)]) -> Values {
         let mut values = Values::new(side);
@@ -538,7 +534,7 @@ mod tests {
     }
 
     fn read(address: &str) -> Vec<(&'static str, String)> {
-        let found = place(address).unwrap();
+        let found = parse_uri(address).unwrap();
         let text = found
             .into_iter()
             .map(|(name, text)| (name, text.expose().to_owned()));
@@ -579,13 +575,13 @@ mod tests {
             "postgres://me:hunter2@[db/rag",
             "postgres://me:hunter2@db/rag?hunter2",
         ] {
-            let error = place(address).unwrap_err();
+            let error = parse_uri(address).unwrap_err();
             assert!(
                 !format!("{error} {:?}", error.remedy()).contains("hunter2"),
                 "{error}"
             );
         }
-        let error = place("postgres://db/rag?sslmod=require").unwrap_err();
+        let error = parse_uri("postgres://db/rag?sslmod=require").unwrap_err();
         assert!(error.message().contains("`sslmod`"), "{error}");
     }
 

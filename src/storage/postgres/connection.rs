@@ -16,7 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::config::{Config, SslMode};
 use crate::{
-    error::{Error, ErrorKind, Result, Side},
+    model::{Error, ErrorKind, Result, Side},
     storage::{ConnectOptions, tls},
 };
 

@@ -7,9 +7,9 @@
 //! * `source`, `target`: reading rows; writing many of them a statement.
 //! * `scan`, `position`: reading all rows in pages, and where such a reading stands.
 
+mod codec;
 mod config;
 mod connection;
-mod layout;
 mod position;
 mod scan;
 mod schema;
@@ -27,18 +27,15 @@ use self::{
     source::{EMPTY_WORKSPACE, PgSource, stored_name},
     target::PgTarget,
 };
-use super::{Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace};
-use crate::{
-    config::{Field, Secret, Values},
-    error::Result,
-    record::OnInvalid,
-};
+use super::{ConnectOptions, Connection, Connector, Source, Target};
+use crate::model::{Field, Result, Secret, Values, record::OnInvalid};
+use crate::model::{Location, PhysicalLocation, Workspace};
 
 /// The table of `PGKVStorage`.
 pub struct Postgres;
 
 #[async_trait]
-impl Backend for Postgres {
+impl Connector for Postgres {
     fn kind(&self) -> &'static str {
         "postgres"
     }
@@ -75,11 +72,11 @@ impl Backend for Postgres {
         config::FIELDS
     }
 
-    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
-        config::place(place)
+    fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        config::parse_uri(place)
     }
 
-    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values, options)?;
         let server = Server::connect(&config, options).await?;
         Ok(Arc::new(PgStorage {
@@ -95,7 +92,7 @@ struct PgStorage {
 }
 
 #[async_trait]
-impl Storage for PgStorage {
+impl Connection for PgStorage {
     fn location(&self) -> Location {
         Location {
             kind: Postgres.kind().to_owned(),
@@ -143,7 +140,7 @@ impl Storage for PgStorage {
         Ok(workspaces)
     }
 
-    async fn container(&self, workspace: &Workspace) -> Result<Container> {
+    async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
         let client = self.server.client().await?;
         let failed = |error| {
             self.server
@@ -175,7 +172,7 @@ impl Storage for PgStorage {
             }
         };
         let (database, workspace) = (self.server.database(), stored_name(workspace));
-        Ok(Container {
+        Ok(PhysicalLocation {
             server: format!("PostgreSQL {server}"),
             place: format!("PostgreSQL database {database}, table {table}, workspace {workspace}"),
         })

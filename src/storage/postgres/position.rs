@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use super::connection::Server;
-use crate::{error::Error, storage::Cursor};
+use crate::{model::Error, storage::Cursor};
 
 /// A position in a scan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub(super) struct HeapPosition {
     pub(super) blocks: u32,
     pub(super) horizon: Horizon,
     /// The last place that was read.
-    pub(super) after: RowPlace,
+    pub(super) after: TupleId,
 }
 
 /// Behind a row, in the order of the primary key.
@@ -71,12 +71,12 @@ impl Horizon {
 
 /// A row's place in the heap: `ctid`. Offsets in a block begin with 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RowPlace {
+pub(super) struct TupleId {
     pub(super) block: u32,
     pub(super) offset: u16,
 }
 
-impl RowPlace {
+impl TupleId {
     /// Before every row of a block and behind every row of the block before.
     pub(super) fn begin_of(block: u32) -> Self {
         Self { block, offset: 0 }
@@ -84,7 +84,7 @@ impl RowPlace {
 }
 
 /// Sent and received as the block and the offset in it, in network order (`tidsend` in PostgreSQL's `tid.c`).
-impl<'a> FromSql<'a> for RowPlace {
+impl<'a> FromSql<'a> for TupleId {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         let [a, b, c, d, offset @ ..] = <[u8; 6]>::try_from(raw)?;
         Ok(Self {
@@ -96,7 +96,7 @@ impl<'a> FromSql<'a> for RowPlace {
     accepts!(TID);
 }
 
-impl ToSql for RowPlace {
+impl ToSql for TupleId {
     fn to_sql(
         &self,
         _: &Type,
@@ -135,7 +135,7 @@ impl Position {
 
     /// # Errors
     /// It is not a position in this storage.
-    pub(super) fn from_cursor(cursor: &Cursor, server: &Server) -> crate::error::Result<Self> {
+    pub(super) fn from_cursor(cursor: &Cursor, server: &Server) -> crate::model::Result<Self> {
         serde_json::from_str(&cursor.0)
             .map_err(|_| Error::checkpoint(format!("`{}` is no position in {}", cursor.0, server.name())))
     }
@@ -147,15 +147,15 @@ mod tests {
 
     #[test]
     fn a_place_is_read_as_it_is_sent() {
-        let place = RowPlace {
+        let place = TupleId {
             block: 0x0102_0304,
             offset: 0x0506,
         };
         let mut sent = BytesMut::new();
         place.to_sql(&Type::TID, &mut sent).unwrap();
         assert_eq!(*sent, [1, 2, 3, 4, 5, 6]);
-        assert_eq!(RowPlace::from_sql(&Type::TID, &sent).unwrap(), place);
-        RowPlace::from_sql(&Type::TID, &sent[1..]).unwrap_err();
+        assert_eq!(TupleId::from_sql(&Type::TID, &sent).unwrap(), place);
+        TupleId::from_sql(&Type::TID, &sent[1..]).unwrap_err();
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
             file: 16_395,
             blocks: 7,
             horizon: Horizon(734),
-            after: RowPlace { block: 3, offset: 12 },
+            after: TupleId { block: 3, offset: 12 },
         });
         let keys = Position::Keys(KeyPosition {
             since: Some(Horizon(734)),

@@ -9,18 +9,17 @@ use tokio_postgres::{
 };
 
 use super::{
+    codec::Stored,
     connection::Phase,
-    layout::Stored,
-    position::{HeapPosition, Horizon, KeyPosition, Position, RowName, RowPlace},
+    position::{HeapPosition, Horizon, KeyPosition, Position, RowName, TupleId},
     schema::Schema,
     source::PgSource,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::Selection,
+    model::{Error, ErrorKind, Result, Selection},
     storage::{
         Cursor, Page, PageBuilder, PageLimit,
-        ahead::{Ahead, Step},
+        prefetch::{Prefetch, Step},
     },
 };
 
@@ -100,7 +99,7 @@ impl Step for Chunks {
 /// Cuts chunks into pages. While the rows of one chunk become records, the next one is on its way.
 pub(super) struct Scan {
     source: Arc<PgSource>,
-    chunks: Ahead<Chunks>,
+    chunks: Prefetch<Chunks>,
     /// Behind the last row that became a record.
     position: Position,
     rows: std::vec::IntoIter<Row>,
@@ -122,7 +121,7 @@ impl Scan {
         };
         Self {
             source,
-            chunks: Ahead::new(chunks),
+            chunks: Prefetch::new(chunks),
             position: Position::ALL_KEYS,
             rows: Vec::new().into_iter(),
             page: PageBuilder::new(limit),
@@ -229,7 +228,7 @@ impl PgSource {
             file: heap.file,
             blocks: heap.blocks,
             horizon: heap.horizon,
-            after: RowPlace::begin_of(0),
+            after: TupleId::begin_of(0),
         }))
     }
 
@@ -308,7 +307,7 @@ impl PgSource {
         let parameters: Parameters<'_> = &[
             (&self.workspace(), Type::TEXT),
             (&from.after, Type::TID),
-            (&RowPlace::begin_of(end), Type::TID),
+            (&TupleId::begin_of(end), Type::TID),
             (&size.bytes(), Type::INT8),
         ];
         let rows = self.ask(&sql, parameters).await?;
@@ -316,7 +315,7 @@ impl PgSource {
             let last = rows.last();
             last.map(|row| {
                 Ok((
-                    row.try_get::<_, RowPlace>(PLACE)?,
+                    row.try_get::<_, TupleId>(PLACE)?,
                     row.try_get::<_, bool>(PLACE + 1)?,
                 ))
             })
@@ -324,7 +323,7 @@ impl PgSource {
         })?;
         let after = match last {
             Some((place, true)) => place,
-            _ => RowPlace::begin_of(end),
+            _ => TupleId::begin_of(end),
         };
         let passed = (after.block - from.after.block).max(1);
         Ok(Chunk {

@@ -3,13 +3,10 @@
 use deadpool_postgres::Client;
 
 use super::{
+    codec::Limits,
     connection::{Phase, Server},
-    layout::Limits,
 };
-use crate::{
-    error::{Error, ErrorKind, Result},
-    record::Selection,
-};
+use crate::model::{Error, ErrorKind, Result, Selection};
 
 /// The table's name; PostgreSQL folds LightRAG's `LIGHTRAG_LLM_CACHE` to it.
 pub(super) const TABLE: &str = "lightrag_llm_cache";
@@ -185,7 +182,7 @@ impl Schema {
         )
     }
 
-    /// The fields of a row `t`, as SQL: what [`super::layout::Stored`] reads. Columns that an old table lacks are NULL,
+    /// The fields of a row `t`, as SQL: what [`super::codec::Stored`] reads. Columns that an old table lacks are NULL,
     /// and the type then is that of the key, as LightRAG fills it in when it adds the column.
     pub(super) fn fields(&self) -> String {
         let column = |name: &str, sql: &str| {
@@ -257,7 +254,7 @@ const ROW_BYTES: u32 = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::CacheType;
+    use crate::model::CacheType;
 
     fn schema(columns: &[&str]) -> Schema {
         Schema {

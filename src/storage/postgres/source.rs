@@ -8,15 +8,14 @@ use tokio::sync::OnceCell;
 use tokio_postgres::types::ToSql;
 
 use super::{
+    codec::Stored,
     connection::{Phase, Server},
-    layout::Stored,
     scan::Scan,
     schema::Schema,
 };
 use crate::{
-    error::Result,
-    record::{CacheKey, CacheType, Selection},
-    storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source, Workspace, ahead::Ahead},
+    model::{CacheType, Result, Selection, Workspace, record::CacheKey},
+    storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source, prefetch::Prefetch},
 };
 
 /// LightRAG's name for the empty workspace in this storage. Both names stand for the same rows.
@@ -118,7 +117,7 @@ impl Source for PgSource {
     }
 
     fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        Ahead::new(Scan::new(self, selection, limit, from)).into_stream()
+        Prefetch::new(Scan::new(self, selection, limit, from)).into_stream()
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {

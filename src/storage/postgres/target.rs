@@ -7,15 +7,17 @@ use deadpool_postgres::{Client, GenericClient};
 use tokio_postgres::{error::SqlState, types::ToSql};
 
 use super::{
+    codec::{Columns, Limits, columns},
     connection::{Phase, Server},
-    layout::{Columns, Limits, columns},
     schema::{ADDED_COLUMNS, CREATE_TABLE, INDEXES, Schema, TABLE},
     source::PgSource,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{OnInvalid, Record},
-    storage::{Outcome, Source, Target, WriteMode},
+    model::{
+        Error, ErrorKind, Result,
+        record::{OnInvalid, Record},
+    },
+    storage::{Source, Target, WriteMode, WriteOutcome},
 };
 
 /// The most rows of a statement: more are no faster.
@@ -66,7 +68,7 @@ impl Target for PgTarget {
         add_indexes(server, &client, &schema).await
     }
 
-    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
         let Some(schema) = self.source.schema().await? else {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -86,7 +88,7 @@ impl Target for PgTarget {
                     if let Some(rows) = statements.last_mut() {
                         rows.push(record, columns);
                     }
-                    outcomes.push(Outcome::Written(changes));
+                    outcomes.push(WriteOutcome::Written(changes));
                 }
             }
         }
@@ -99,21 +101,21 @@ impl Target for PgTarget {
         if mode == WriteMode::Create {
             let created: HashSet<&str> = created.iter().map(String::as_str).collect();
             for (record, outcome) in batch.iter().zip(&mut outcomes) {
-                if matches!(outcome, Outcome::Written(_)) && !created.contains(record.key().as_str()) {
-                    *outcome = Outcome::Exists;
+                if matches!(outcome, WriteOutcome::Written(_)) && !created.contains(record.key().as_str()) {
+                    *outcome = WriteOutcome::Exists;
                 }
             }
         }
         Ok(outcomes)
     }
 
-    fn preview(&self, record: &Record) -> Outcome {
+    fn preview(&self, record: &Record) -> WriteOutcome {
         let limits = self
             .source
             .known_schema()
             .map_or(Limits::LIGHTRAG, Schema::limits);
         match columns(record, limits, self.on_invalid) {
-            Ok((_, changes)) => Outcome::Written(changes),
+            Ok((_, changes)) => WriteOutcome::Written(changes),
             Err(rejected) => rejected,
         }
     }

@@ -17,8 +17,7 @@ use redis::{
 use url::{Host, Url};
 
 use crate::{
-    config::{Field, Secret, Values},
-    error::{Error, Result},
+    model::{Error, Field, Result, Secret, Values},
     storage::ConnectOptions,
 };
 
@@ -73,7 +72,7 @@ const ENCODE: &str = "write characters such as # / ? @ : % in user and password 
 ///
 /// # Errors
 /// A configuration error. It does not repeat the address.
-pub(super) fn place(address: &str) -> Result<Vec<(&'static str, Secret)>> {
+pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
     Address::read(address)
         .map_err(|expected| Error::config(format!("expected {expected}")).with_remedy(ENCODE))?;
     Ok(vec![
@@ -431,11 +430,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
-    use crate::{
-        config::{Origin, Value},
-        error::Side,
-        record::OnInvalid,
-    };
+    use crate::model::{Origin, Side, Value, record::OnInvalid};
 
     fn config_with(settings: &[(&'static str, &str)]) -> Result<Config> {
         let mut values = Values::new(Side::Target);
@@ -498,7 +493,7 @@ mod tests {
             "redis://cache?password=hunter2&socket_timeout=hunter2",
             "hunter2",
         ] {
-            let error = place(uri).unwrap_err();
+            let error = parse_uri(uri).unwrap_err();
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{error}");
             let error = config_with(&[("uri", uri)]).unwrap_err();
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{error}");
@@ -534,7 +529,7 @@ mod tests {
 
     #[test]
     fn a_new_address_takes_no_login_from_an_old_one() {
-        let place = place("redis://other").unwrap();
+        let place = parse_uri("redis://other").unwrap();
         let mut settings = vec![("username", "me"), ("password", "p")];
         settings.extend(place.iter().map(|(name, text)| (*name, text.expose())));
         let config = config_with(&settings).unwrap();

@@ -5,8 +5,8 @@
 //! * `server`: the connection, and what the server's errors mean.
 //! * `source`, `target`: reading; writing.
 
+mod codec;
 mod config;
-mod layout;
 mod server;
 mod source;
 mod target;
@@ -16,25 +16,21 @@ use std::{num::NonZeroUsize, sync::Arc};
 use async_trait::async_trait;
 
 use self::{
+    codec::Namespace,
     config::Config,
-    layout::Namespace,
     server::Server,
     source::RedisSource,
     target::{Eviction, RedisTarget},
 };
-use super::{
-    Backend, ConnectOptions, Container, Location, Source, Storage, Target, Workspace, tls::unverified,
-};
-use crate::{
-    config::{Field, Secret, Values},
-    error::{Result, Side},
-};
+use super::{ConnectOptions, Connection, Connector, Source, Target, tls::unverified};
+use crate::model::{Field, Result, Secret, Side, Values};
+use crate::model::{Location, PhysicalLocation, Workspace};
 
 /// The strings of `RedisKVStorage`.
 pub struct Redis;
 
 #[async_trait]
-impl Backend for Redis {
+impl Connector for Redis {
     fn kind(&self) -> &'static str {
         "redis"
     }
@@ -67,11 +63,11 @@ impl Backend for Redis {
         config::FIELDS
     }
 
-    fn place(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
-        config::place(place)
+    fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        config::parse_uri(place)
     }
 
-    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Storage>> {
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let server = Server::new(Config::new(values, options)?)?;
         let info = server.info().await?;
         server.check_is_whole(&info).await?;
@@ -101,7 +97,7 @@ struct RedisStorage {
 }
 
 #[async_trait]
-impl Storage for RedisStorage {
+impl Connection for RedisStorage {
     fn location(&self) -> Location {
         Location {
             kind: Redis.kind().to_owned(),
@@ -109,7 +105,7 @@ impl Storage for RedisStorage {
         }
     }
 
-    fn caution(&self) -> Option<String> {
+    fn warning(&self) -> Option<String> {
         let config = self.server.config();
         let remedy = "leave out ssl_cert_reqs=none and verify_certs: false to have it checked";
         config
@@ -121,11 +117,11 @@ impl Storage for RedisStorage {
         source::workspaces(&self.server).await
     }
 
-    async fn container(&self, workspace: &Workspace) -> Result<Container> {
+    async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
         let database = self.server.config().database;
-        Ok(Container {
+        Ok(PhysicalLocation {
             server: format!("redis {}", self.identity),
-            place: format!("database {database}, {}", Namespace::new(workspace).place()),
+            place: format!("database {database}, {}", Namespace::new(workspace).parse_uri()),
         })
     }
 

@@ -11,7 +11,7 @@ use redis::{
 };
 
 use super::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Error, ErrorKind, Result};
 
 /// A server, and one connection to it that all requests share.
 ///
@@ -31,13 +31,13 @@ pub(super) struct Server {
 struct Link {
     /// Counts the connections.
     number: u64,
-    life: Life,
+    life: ServerEpoch,
     connection: MultiplexedConnection,
 }
 
 /// One life of a server, from start to end: what it said of places among its keys means nothing in the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Life(u64);
+pub(super) struct ServerEpoch(u64);
 
 /// What is known of the connections so far.
 #[derive(Default)]
@@ -140,7 +140,11 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::many`].
-    pub(super) async fn many_in_life(&self, doing: &str, commands: &Pipeline) -> Result<(Life, Vec<Value>)> {
+    pub(super) async fn many_in_life(
+        &self,
+        doing: &str,
+        commands: &Pipeline,
+    ) -> Result<(ServerEpoch, Vec<Value>)> {
         let mut lease = self.lease().await?;
         let answers = lease
             .link
@@ -192,7 +196,7 @@ impl Server {
         history.connections += 1;
         let link = Link {
             number: history.connections,
-            life: Life(history.lives),
+            life: ServerEpoch(history.lives),
             connection,
         };
         *self.current() = Some(link.clone());
@@ -629,9 +633,8 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        config::{Origin, Secret, Value as Setting, Values},
-        error::Side,
-        record::OnInvalid,
+        model::Value as Setting,
+        model::{Origin, Secret, Side, Values, record::OnInvalid},
         storage::ConnectOptions,
     };
 
@@ -732,7 +735,7 @@ pub(super) mod tests {
                 lives.push(life);
             }
         }
-        assert_eq!(lives, [Life(1), Life(1), Life(2)]);
+        assert_eq!(lives, [ServerEpoch(1), ServerEpoch(1), ServerEpoch(2)]);
     }
 
     #[tokio::test]

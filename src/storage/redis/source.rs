@@ -17,13 +17,15 @@ use redis::{Pipeline, Value, cmd, pipe};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    layout::{Namespace, StoredKey, old_entries, pattern_of_all, workspace_of},
-    server::{Life, Server},
+    codec::{Namespace, StoredKey, old_entries, pattern_of_all, workspace_of},
+    server::{Server, ServerEpoch},
 };
 use crate::{
-    error::{Error, Result},
-    record::{CacheKey, KeyDigest, KeySet, Selection},
-    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source, Workspace},
+    model::{
+        Error, Result, Selection, Workspace,
+        record::{CacheKey, KeyDigest, KeySet},
+    },
+    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source},
 };
 
 /// Where `SCAN` begins, and what it answers at the end.
@@ -59,7 +61,7 @@ struct Group {
     keys: Vec<StoredKey>,
     /// Entries that are known already: keys that hold no string.
     known: Vec<Entry>,
-    passed_over: u64,
+    filtered: u64,
 }
 
 impl Group {
@@ -166,18 +168,18 @@ struct Scan {
     /// Where to go on; `None` at the end.
     cursor: Option<Vec<u8>>,
     /// The life of the server in which the cursor means something; `None` at the beginning.
-    life: Option<Life>,
+    life: Option<ServerEpoch>,
 }
 
 /// An answer of `SCAN`.
 struct Found {
-    life: Life,
+    life: ServerEpoch,
     cursor: Vec<u8>,
     keys: Vec<Vec<u8>>,
 }
 
 impl Found {
-    fn read(server: &Server, life: Life, answer: Value) -> Result<Self> {
+    fn read(server: &Server, life: ServerEpoch, answer: Value) -> Result<Self> {
         let unexpected = || server.unexpected(READING_KEYS);
         let parts = match answer {
             Value::Array(parts) => parts,
@@ -417,7 +419,7 @@ impl RedisSource {
             }
             for key in found.into_iter().filter_map(|key| self.namespace.stored_key(key)) {
                 if selection.of_key(key.key.as_str()).is_none() {
-                    group.passed_over += 1;
+                    group.filtered += 1;
                 } else if seen.insert(key.digest()) {
                     fresh.push(key);
                 }
@@ -425,7 +427,7 @@ impl RedisSource {
             if !group.is_empty() || sent.elapsed() >= PAGE_EVERY || !goes_on {
                 send_group(&groups, group).await?;
                 sent = Instant::now();
-            } else if group.passed_over > 0 {
+            } else if group.filtered > 0 {
                 send_group(&groups, group).await?;
             }
             if !goes_on {
@@ -465,8 +467,8 @@ impl RedisSource {
             .map(|group| self.fetch(pages.reader, group))
             .buffered(GROUPS_IN_FLIGHT);
         let mut fetched = std::pin::pin!(fetched);
-        while let Some((entries, passed_over)) = fetched.try_next().await? {
-            (0..passed_over).for_each(|_| pages.page.pass_over());
+        while let Some((entries, filtered)) = fetched.try_next().await? {
+            (0..filtered).for_each(|_| pages.page.pass_over());
             for entry in entries {
                 pages.push(entry).await?;
             }
@@ -482,7 +484,7 @@ impl RedisSource {
         let mut found = group.known;
         // What went between the two looks was never there.
         found.extend(entries.filter_map(|(key, value)| Some(key.entry(value?))));
-        Ok((found, group.passed_over))
+        Ok((found, group.filtered))
     }
 
     /// Sends what stands in keys of the old layout, and not under a key of today's as well.

@@ -13,14 +13,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use redis::{Cmd, Pipeline, ServerError, Value, cmd, pipe};
 
 use super::{
-    layout::{DEFAULT_MAX_BYTES, check_size},
+    codec::{DEFAULT_MAX_BYTES, check_size},
     server::{Info, Server},
     source::RedisSource,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{CacheKey, Record, RejectKind},
-    storage::{Outcome, Source, Target, WriteMode},
+    model::{
+        Error, ErrorKind, Result,
+        record::{CacheKey, Record, RejectKind},
+    },
+    storage::{Source, Target, WriteMode, WriteOutcome},
 };
 
 /// What is sent at once, in bytes of keys and values. More is no faster and costs memory.
@@ -109,7 +111,7 @@ impl RedisTarget {
         self.source.server()
     }
 
-    fn place(&self) -> String {
+    fn parse_uri(&self) -> String {
         self.server().config().location()
     }
 
@@ -123,7 +125,7 @@ impl RedisTarget {
             return Ok(());
         }
         Err(self.refuse(
-            self.eviction.to_text(&self.place()),
+            self.eviction.to_text(&self.parse_uri()),
             "set maxmemory-policy to noeviction or volatile-*, or accept the loss with REDIS_ALLOW_EVICTION_POLICY=true",
         ))
     }
@@ -137,7 +139,7 @@ impl RedisTarget {
             (Some(host), Some(port)) => format!(" of {host}:{port}"),
             _ => String::new(),
         };
-        let what = format!("{} is a read-only replica{master}", self.place());
+        let what = format!("{} is a read-only replica{master}", self.parse_uri());
         Err(self.refuse(what, "name the master as the target"))
     }
 
@@ -152,7 +154,7 @@ impl RedisTarget {
         }
         let what = format!(
             "{} holds records in LightRAG's old layout ({old}), which LightRAG no longer sees once there are others",
-            self.place()
+            self.parse_uri()
         );
         Err(self.refuse(
             what,
@@ -160,7 +162,7 @@ impl RedisTarget {
         ))
     }
 
-    /// Tries whether the login may write, and the server takes a write, by replacing a key that is not there.
+    /// Attempts whether the login may write, and the server takes a write, by replacing a key that is not there.
     async fn check_can_write(&self) -> Result<()> {
         let probe = self.source.namespace().probe();
         self.server()
@@ -189,11 +191,11 @@ impl RedisTarget {
         check_size(key, record.value().len() + key, max_bytes).err()
     }
 
-    async fn write_piece(&self, records: Vec<&Record>, mode: WriteMode) -> Result<Vec<Outcome>> {
+    async fn write_piece(&self, records: Vec<&Record>, mode: WriteMode) -> Result<Vec<WriteOutcome>> {
         let server = self.server();
         if mode == WriteMode::Upsert && !self.one_by_one.load(Ordering::Relaxed) {
             match server.many(WRITING, &self.one_command(&records)).await?.pop() {
-                Some(Value::Okay) => return Ok(vec![Outcome::written(); records.len()]),
+                Some(Value::Okay) => return Ok(vec![WriteOutcome::written(); records.len()]),
                 Some(Value::ServerError(error)) if forbids_several(&error) => {
                     tracing::debug!(
                         "records are written one by one: {}",
@@ -207,8 +209,8 @@ impl RedisTarget {
         }
         let answers = server.many(WRITING, &self.commands(&records, mode)).await?;
         let outcome = |answer| match answer {
-            Value::Okay => Ok(Outcome::written()),
-            Value::Nil if mode == WriteMode::Create => Ok(Outcome::Exists),
+            Value::Okay => Ok(WriteOutcome::written()),
+            Value::Nil if mode == WriteMode::Create => Ok(WriteOutcome::Exists),
             Value::ServerError(error) => Err(server.refused(WRITING, &error)),
             _ => Err(server.unexpected(WRITING)),
         };
@@ -299,15 +301,15 @@ impl Target for RedisTarget {
         Ok(())
     }
 
-    fn preview(&self, record: &Record) -> Outcome {
+    fn preview(&self, record: &Record) -> WriteOutcome {
         match self.misfit(record) {
-            Some(reason) => Outcome::rejected(RejectKind::ValueTooLarge, reason),
-            None => Outcome::written(),
+            Some(reason) => WriteOutcome::rejected(RejectKind::ValueTooLarge, reason),
+            None => WriteOutcome::written(),
         }
     }
 
-    fn caution(&self) -> Option<String> {
-        let place = self.place();
+    fn warning(&self) -> Option<String> {
+        let place = self.parse_uri();
         if self.eviction.policy.is_none() {
             return Some(format!(
                 "{place} does not tell its maxmemory-policy: if that is allkeys-*, records may vanish when its memory \
@@ -321,7 +323,7 @@ impl Target for RedisTarget {
         })
     }
 
-    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<Outcome>> {
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
         let misfits: Vec<Option<String>> = batch.iter().map(|record| self.misfit(record)).collect();
         let fitting: Vec<&Record> = batch
             .iter()
@@ -330,13 +332,13 @@ impl Target for RedisTarget {
             .collect();
         let pieces = pieces(&fitting).into_iter();
         let requests: Vec<_> = pieces.map(|piece| self.write_piece(piece, mode)).collect();
-        let written: Vec<Vec<Outcome>> = stream::iter(requests)
+        let written: Vec<Vec<WriteOutcome>> = stream::iter(requests)
             .buffered(PIECES_IN_FLIGHT)
             .try_collect()
             .await?;
         let mut written = written.into_iter().flatten();
         let outcomes = misfits.into_iter().filter_map(|misfit| match misfit {
-            Some(reason) => Some(Outcome::rejected(RejectKind::ValueTooLarge, reason)),
+            Some(reason) => Some(WriteOutcome::rejected(RejectKind::ValueTooLarge, reason)),
             None => written.next(),
         });
         Ok(outcomes.collect())
@@ -361,7 +363,7 @@ impl Target for RedisTarget {
         match answers.last() {
             Some(Value::Array(kept)) if matches!(kept.first(), Some(Value::Int(1..))) => Ok(()),
             Some(Value::Array(_)) => {
-                let message = format!("{}: the writes were not on the disk in time", self.place());
+                let message = format!("{}: the writes were not on the disk in time", self.parse_uri());
                 Err(Error::new(ErrorKind::Timeout, message))
             }
             // The file was turned off meanwhile, or the login may not ask.

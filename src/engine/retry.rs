@@ -1,0 +1,251 @@
+//! Trying again what may succeed later.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+
+use crate::{
+    model::{Error, ErrorKind, OnSide, Result, Side, Workspace},
+    report::{Event, Reporter, RetryEvent},
+    system::shutdown::Shutdown,
+};
+
+/// Bounds requests in time and tries them again.
+///
+/// Waits grow from 0.2 s by a factor of two to 20 s, each spread at random so that clients that failed together do not
+/// come back together. [`ErrorKind::retry`] says what is worth another try.
+#[derive(Clone)]
+pub struct Retrier {
+    /// How often a request is tried again.
+    pub retries: usize,
+    /// How long one try may take.
+    pub timeout: Duration,
+    /// The wait before the second try.
+    pub first_wait: Duration,
+    /// Where retries are told.
+    pub reporter: Arc<Reporter>,
+    /// Ends the waiting.
+    pub shutdown: Shutdown,
+}
+
+/// The wait before the second try, as runs have it.
+pub const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+
+/// What a request is for, as retries tell it.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestContext<'a> {
+    /// In a clause: `writing a batch`.
+    pub what: &'a str,
+    /// On which side.
+    pub side: Side,
+    /// In which workspace, where it is for one.
+    pub workspace: Option<&'a Workspace>,
+    /// For which batch, from 1, where it is for one.
+    pub batch: Option<u64>,
+}
+
+impl Retrier {
+    /// Makes a request, again while that may help.
+    ///
+    /// # Errors
+    /// The error of the last try, marked with the side.
+    pub async fn run<T>(
+        &self,
+        purpose: RequestContext<'_>,
+        mut request: impl AsyncFnMut() -> Result<T>,
+    ) -> Result<T> {
+        let mut tries = self.tries(purpose);
+        loop {
+            let result = self.once(purpose.what, request()).await;
+            if let Some(answer) = tries.next(result).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Begins a request that is made by the caller: [`Retrier::once`] makes it, [`Attempts::settle`] says whether again.
+    pub fn tries<'a>(&'a self, purpose: RequestContext<'a>) -> Attempts<'a> {
+        Attempts {
+            retrier: self,
+            purpose,
+            waits: Box::new(self.waits()),
+            failed: 0,
+        }
+    }
+
+    /// Makes a request once, bounded in time.
+    ///
+    /// # Errors
+    /// Its own, or [`ErrorKind::Timeout`].
+    pub async fn once<T>(&self, what: &str, request: impl Future<Output = Result<T>>) -> Result<T> {
+        let started = tokio::time::Instant::now();
+        let result = tokio::time::timeout(self.timeout, request)
+            .await
+            .unwrap_or_else(|_| {
+                let limit = humantime::format_duration(self.timeout);
+                Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("{what} took longer than {limit}"),
+                ))
+            });
+        tracing::debug!(
+            request = what,
+            duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            error = result.as_ref().err().map(ToString::to_string),
+            "request"
+        );
+        result
+    }
+
+    fn waits(&self) -> impl Iterator<Item = Duration> + Send + use<> {
+        ExponentialBuilder::default()
+            .with_min_delay(self.first_wait)
+            .with_max_delay(LONGEST_WAIT)
+            .with_max_times(self.retries)
+            .with_jitter()
+            .build()
+    }
+
+    /// Tells of a failed try and waits; `false` where the run is to stop instead.
+    async fn wait(&self, purpose: RequestContext<'_>, error: &Error, failed: usize, wait: Duration) -> bool {
+        self.reporter.emit(Event::Retry(RetryEvent {
+            side: purpose.side,
+            workspace: purpose.workspace.cloned(),
+            batch: purpose.batch,
+            operation: purpose.what.to_owned(),
+            attempt: failed as u64,
+            retries: self.retries as u64,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            kind: error.kind().as_str().to_owned(),
+            message: error.to_string(),
+        }));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            () = self.shutdown.stopped() => false,
+        }
+    }
+}
+
+/// The tries of one request.
+pub struct Attempts<'a> {
+    retrier: &'a Retrier,
+    purpose: RequestContext<'a>,
+    waits: Box<dyn Iterator<Item = Duration> + Send>,
+    failed: usize,
+}
+
+impl Attempts<'_> {
+    /// Takes the result of a try: an answer, or `None` after a wait, when it is time for another try.
+    ///
+    /// # Errors
+    /// The error of this try, marked with the side, where another would not help or there were enough.
+    pub async fn next<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        let error = match result.on(self.purpose.side) {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) => error,
+        };
+        self.failed += 1;
+        if error.is_temporary()
+            && let Some(wait) = self.waits.next()
+            && self.retrier.wait(self.purpose, &error, self.failed, wait).await
+        {
+            return Ok(None);
+        }
+        Err(if self.failed > 1 {
+            error.after_tries(self.failed)
+        } else {
+            error
+        })
+    }
+
+    /// How many tries failed so far.
+    pub fn failed(&self) -> usize {
+        self.failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Output, Palette, Verbosity, logging::LogFormat};
+
+    fn retrier(retries: usize) -> Retrier {
+        let shutdown = Shutdown::default();
+        Retrier {
+            retries,
+            timeout: Duration::from_millis(20),
+            first_wait: Duration::from_millis(1),
+            reporter: Arc::new(Reporter::new(
+                Output {
+                    lines: false,
+                    voice: Verbosity::Quiet,
+                    palette: Palette::new(false),
+                    log: LogFormat::Text,
+                    report: None,
+                },
+                shutdown.clone(),
+            )),
+            shutdown,
+        }
+    }
+
+    const PURPOSE: RequestContext<'static> = RequestContext {
+        what: "trying",
+        side: Side::Target,
+        workspace: None,
+        batch: None,
+    };
+
+    #[tokio::test]
+    async fn what_is_temporary_is_tried_again_and_then_given_up() {
+        let mut tries = 0;
+        let result: Result<()> = retrier(3)
+            .run(PURPOSE, async || {
+                tries += 1;
+                Err(Error::new(ErrorKind::Busy, "later"))
+            })
+            .await;
+        assert_eq!(tries, 4);
+        assert_eq!(result.unwrap_err().message(), "later (tried 4 times)");
+    }
+
+    #[tokio::test]
+    async fn what_is_permanent_is_tried_once() {
+        let mut tries = 0;
+        let result: Result<()> = retrier(3)
+            .run(PURPOSE, async || {
+                tries += 1;
+                Err(Error::new(ErrorKind::Login, "no"))
+            })
+            .await;
+        assert_eq!((tries, result.unwrap_err().kind()), (1, ErrorKind::Login));
+    }
+
+    #[tokio::test]
+    async fn a_try_that_takes_too_long_is_ended_and_tried_again() {
+        let mut tries = 0;
+        let answer = retrier(3)
+            .run(PURPOSE, async || {
+                tries += 1;
+                if tries < 3 {
+                    std::future::pending::<()>().await;
+                }
+                Ok(tries)
+            })
+            .await;
+        assert_eq!(answer.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_wish_to_stop_ends_the_waiting() {
+        let retrier = retrier(1000);
+        retrier
+            .shutdown
+            .stop(crate::system::shutdown::StopReason::Terminated);
+        let result: Result<()> = retrier
+            .run(PURPOSE, async || Err(Error::new(ErrorKind::Busy, "later")))
+            .await;
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Busy);
+    }
+}

@@ -1,0 +1,238 @@
+//! Comparing two storages by value: every record of the source is looked up at the target.
+
+use std::{
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+
+use crate::{
+    engine::{
+        pipeline::{LEAST_AHEAD, PAGE_BYTES},
+        retry::{RequestContext, Retrier},
+    },
+    model::{
+        BatchLimit, OnConflict, Result, Selection, Side, VerifyLevel, WorkspacePair,
+        record::{CacheKey, KeyDigest, Record, compare},
+    },
+    report::{Difference, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},
+    storage::{Entry, Page, PageLimit, PageStream, Source, Target, WriteOutcome},
+};
+
+/// What comparing one workspace needs to know.
+pub struct Comparison<'a> {
+    /// Which workspace, and where its records went.
+    pub pair: &'a WorkspacePair,
+    /// What was read.
+    pub source: &'a Arc<dyn Source>,
+    /// What was written.
+    pub target: &'a Arc<dyn Target>,
+    /// Which records.
+    pub selection: &'a Selection,
+    /// How many there are, as counted.
+    pub expected: u64,
+    /// How thoroughly.
+    pub level: VerifyLevel,
+    /// The policy by which records were written: under some a target rightly keeps another value.
+    pub on_conflict: OnConflict,
+    /// How much is looked up at a time.
+    pub batch: BatchLimit,
+    /// Bounds and repeats requests.
+    pub retrier: &'a Retrier,
+    /// Where events go.
+    pub reporter: &'a Reporter,
+}
+
+/// How many records of a workspace a sample holds, about.
+const SAMPLE: u64 = 1000;
+/// How many differences a report names.
+const MOST_NAMED: usize = 20;
+/// How often a long verification says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+impl Comparison<'_> {
+    /// Compares, and adds what it finds to the verification. Finding differences is no error.
+    ///
+    /// # Errors
+    /// The source or the target failed.
+    pub async fn run(&self, verification: &mut Verification) -> Result<()> {
+        let mut numbers = VerifyNumbers::default();
+        let mut told = Instant::now();
+        let mut pages = Arc::clone(self.source).scan(self.selection, self.limit(), None);
+        while let Some(page) = self.next_page(Side::Source, &mut pages).await? {
+            let records = page.entries.into_iter().filter_map(|entry| match entry {
+                Entry::Record(record) => Some(record),
+                Entry::Invalid(_) => None,
+            });
+            let records: Vec<Record> = records.filter(|record| self.is_in_sample(record)).collect();
+            numbers.compared += records.len() as u64;
+            self.compare(&records, &mut numbers, &mut verification.first)
+                .await?;
+            if told.elapsed() >= PROGRESS_EVERY {
+                told = Instant::now();
+                self.tell(&numbers, false);
+            }
+        }
+        if self.level == VerifyLevel::Full {
+            numbers.beyond = Some(self.count_beyond().await?);
+        }
+        self.tell(&numbers, true);
+        verification.numbers.add(&numbers);
+        Ok(())
+    }
+
+    async fn compare(
+        &self,
+        given: &[Record],
+        numbers: &mut VerifyNumbers,
+        first: &mut Vec<Difference>,
+    ) -> Result<()> {
+        if given.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<CacheKey> = given.iter().map(|record| record.key().clone()).collect();
+        let target = self.target.reader();
+        let purpose = self.purpose(Side::Target, "reading records of the target");
+        let kept = self
+            .retrier
+            .run(purpose, async || target.get_many(&keys).await)
+            .await?;
+        for (given, kept) in given.iter().zip(kept) {
+            let fields = match self.verdict(given, kept) {
+                Verdict::Equal => {
+                    numbers.equal += 1;
+                    continue;
+                }
+                Verdict::Kept => {
+                    numbers.kept += 1;
+                    continue;
+                }
+                Verdict::Unmovable => {
+                    numbers.unmovable += 1;
+                    continue;
+                }
+                Verdict::Missing => {
+                    numbers.missing += 1;
+                    Vec::new()
+                }
+                Verdict::Different(fields) => {
+                    numbers.different += 1;
+                    fields
+                }
+            };
+            if first.len() < MOST_NAMED {
+                first.push(Difference {
+                    workspace: self.pair.from.clone(),
+                    key: given.key().to_string(),
+                    fields,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(&self, given: &Record, kept: Option<Entry>) -> Verdict {
+        let preview = self.target.preview(given);
+        let (sanitized, dropped_fields) = match &preview {
+            WriteOutcome::Written(changes) => {
+                (changes.sanitized.as_slice(), changes.dropped_fields.as_slice())
+            }
+            _ => (&[][..], &[][..]),
+        };
+        match kept {
+            None if matches!(preview, WriteOutcome::Rejected { .. }) => Verdict::Unmovable,
+            None => Verdict::Missing,
+            Some(Entry::Invalid(_)) => Verdict::Different(vec!["(no record)".to_owned()]),
+            Some(Entry::Record(kept)) => {
+                let fields = compare::differing_fields(given, &kept, sanitized, dropped_fields);
+                let was_to_be_kept = match self.on_conflict {
+                    OnConflict::Overwrite | OnConflict::Fail => false,
+                    OnConflict::Skip => true,
+                    OnConflict::Newer => kept.update_time() >= given.update_time(),
+                };
+                match fields {
+                    fields if fields.is_empty() => Verdict::Equal,
+                    _ if was_to_be_kept => Verdict::Kept,
+                    fields => Verdict::Different(fields),
+                }
+            }
+        }
+    }
+
+    /// Counts the records of the target that the source does not have.
+    async fn count_beyond(&self) -> Result<u64> {
+        let mut beyond = 0;
+        let target = self.target.reader();
+        let mut pages = target.scan(self.selection, self.limit(), None);
+        while let Some(page) = self.next_page(Side::Target, &mut pages).await? {
+            if page.entries.is_empty() {
+                continue;
+            }
+            let keys: Vec<CacheKey> = page.entries.iter().map(|entry| entry.key().clone()).collect();
+            let purpose = self.purpose(Side::Source, "reading records of the source");
+            let given = self
+                .retrier
+                .run(purpose, async || self.source.get_many(&keys).await)
+                .await?;
+            beyond += given.iter().filter(|entry| entry.is_none()).count() as u64;
+        }
+        Ok(beyond)
+    }
+
+    /// A sample is chosen by the digests of keys, so that it is the same in every run.
+    fn is_in_sample(&self, record: &Record) -> bool {
+        if self.level == VerifyLevel::Full || self.expected <= SAMPLE {
+            return true;
+        }
+        let share = self.expected / SAMPLE;
+        KeyDigest::of(record.key().as_str())
+            .bits()
+            .is_multiple_of(u128::from(share))
+    }
+
+    fn limit(&self) -> PageLimit {
+        PageLimit {
+            // What is looked up at once is held twice.
+            records: self.batch.records.min(const { NonZeroUsize::new(1000).unwrap() }),
+            bytes: self.batch.bytes.min(PAGE_BYTES),
+            ahead: LEAST_AHEAD,
+        }
+    }
+
+    async fn next_page(&self, side: Side, pages: &mut PageStream) -> Result<Option<Page>> {
+        let purpose = self.purpose(side, "reading a page");
+        self.retrier
+            .run(purpose, async || pages.next().await.transpose())
+            .await
+    }
+
+    fn purpose<'a>(&'a self, side: Side, what: &'a str) -> RequestContext<'a> {
+        RequestContext {
+            what,
+            side,
+            workspace: Some(match side {
+                Side::Source => &self.pair.from,
+                Side::Target => &self.pair.to,
+            }),
+            batch: None,
+        }
+    }
+
+    fn tell(&self, numbers: &VerifyNumbers, complete: bool) {
+        self.reporter.emit(Event::Verify(VerifyEvent {
+            workspace: self.pair.from.clone(),
+            complete,
+            numbers: numbers.clone(),
+        }));
+    }
+}
+
+enum Verdict {
+    Equal,
+    Kept,
+    Unmovable,
+    Missing,
+    Different(Vec<String>),
+}

@@ -1,0 +1,343 @@
+//! What can go wrong: a kind, what happened, where, and what to do about it.
+//!
+//! One table ([`ErrorKind`]) gives each kind its name in reports, whether another try is worth it, the exit code
+//! and a remedy for where the place that failed had no better one.
+
+use std::{error::Error as StdError, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::ExitCode;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One of the two ends of a migration.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// What is read.
+    Source,
+    /// What is written.
+    Target,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        })
+    }
+}
+
+/// Whether the same call may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It fails again until somebody changes something.
+    Permanent,
+    /// It may succeed when tried again.
+    Temporary,
+}
+
+/// What kind of thing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// The command line is wrong.
+    Usage,
+    /// A setting is wrong or missing.
+    Config,
+    /// The plan was not confirmed.
+    NotConfirmed,
+    /// No connection to the server.
+    Unreachable,
+    /// A connection that was there is gone.
+    ConnectionLost,
+    /// The two ends could not agree on TLS, or the certificate is not trusted.
+    Tls,
+    /// The server refused user or password.
+    Login,
+    /// The login may not do what is needed.
+    Permission,
+    /// A database, a table, an index or a file that must be there is not.
+    NotFound,
+    /// No answer in time.
+    Timeout,
+    /// The server asks to come back later: overloaded, starting, failing over.
+    Busy,
+    /// What the storage holds cannot be read as a cache.
+    Damaged,
+    /// The source gave fewer records than it had when they were counted.
+    Incomplete,
+    /// The target refused the content of a batch; fewer records at a time may show which.
+    BatchRefused,
+    /// A request is larger than the server takes; fewer records at a time may pass.
+    RequestTooLarge,
+    /// The disk or the memory of the target is full, or it is read-only.
+    Full,
+    /// A file could not be read or written.
+    Io,
+    /// The server answered with an error of another kind.
+    Server,
+    /// The target holds a record already, and the policy is `fail`.
+    Conflict,
+    /// A check before the first write said no.
+    Refused,
+    /// There is nothing to migrate, and that was to be an error.
+    Empty,
+    /// More records were rejected than `--max-errors` allows.
+    TooManyErrors,
+    /// The checkpoint is another job's, cannot be read, or is held by another run.
+    Checkpoint,
+    /// The rejects file cannot be written.
+    Rejects,
+    /// A verification found differences.
+    Differences,
+    /// A signal asked to stop.
+    Interrupted,
+    /// Whoever read the output has gone.
+    OutputClosed,
+    /// A bug in this program.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Config => "config",
+            Self::NotConfirmed => "not_confirmed",
+            Self::Unreachable => "unreachable",
+            Self::ConnectionLost => "connection_lost",
+            Self::Tls => "tls",
+            Self::Login => "login",
+            Self::Permission => "permission",
+            Self::NotFound => "not_found",
+            Self::Timeout => "timeout",
+            Self::Busy => "busy",
+            Self::Damaged => "damaged",
+            Self::Incomplete => "incomplete",
+            Self::BatchRefused => "batch_refused",
+            Self::RequestTooLarge => "request_too_large",
+            Self::Full => "full",
+            Self::Io => "io",
+            Self::Server => "server",
+            Self::Conflict => "conflict",
+            Self::Refused => "refused",
+            Self::Empty => "empty",
+            Self::TooManyErrors => "too_many_errors",
+            Self::Checkpoint => "checkpoint",
+            Self::Rejects => "rejects",
+            Self::Differences => "differences",
+            Self::Interrupted => "interrupted",
+            Self::OutputClosed => "output_closed",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    pub const fn retry(self) -> Retry {
+        match self {
+            Self::Unreachable | Self::ConnectionLost | Self::Timeout | Self::Busy => Retry::Temporary,
+            _ => Retry::Permanent,
+        }
+    }
+
+    /// Whether fewer records at a time may succeed.
+    pub const fn is_splittable(self) -> bool {
+        matches!(self, Self::BatchRefused | Self::RequestTooLarge)
+    }
+
+    /// What to do, where the place that failed said nothing better.
+    pub const fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::Usage => Some("see `migrate-llm-cache --help`"),
+            Self::NotConfirmed => Some("add --yes to run it, or --dry-run to count without writing"),
+            Self::Unreachable => Some("check that the server runs, and its host and port"),
+            Self::ConnectionLost => Some("check the server's log, then run the same command again"),
+            Self::Tls => Some("check the scheme, the port and the certificate authority"),
+            Self::Login => Some("check user and password"),
+            Self::Permission => Some("give the login the permission, or use another login"),
+            Self::Timeout => Some("raise --timeout, or look why the server is slow"),
+            Self::Busy => Some("run the same command again when the server has recovered"),
+            Self::Full => Some("free space or lift the read-only setting, then run the same command again"),
+            Self::TooManyErrors => Some("look at the rejected records, then raise --max-errors or mend them"),
+            Self::Incomplete => {
+                Some("see that nobody deletes records meanwhile, then run the same command again")
+            }
+            Self::Conflict => Some("choose --on-conflict overwrite, skip or newer"),
+            Self::Internal => Some("this is a bug; please report it with the output of --log-level debug"),
+            _ => None,
+        }
+    }
+
+    /// The exit code; for what a storage says, the side decides.
+    const fn exit_code(self, side: Option<Side>) -> ExitCode {
+        match self {
+            Self::Usage | Self::Config | Self::NotConfirmed | Self::Rejects => ExitCode::Usage,
+            Self::Refused => ExitCode::Refused,
+            Self::Empty => ExitCode::Empty,
+            Self::TooManyErrors => ExitCode::MaxErrors,
+            Self::Checkpoint => ExitCode::Checkpoint,
+            Self::Differences => ExitCode::Differences,
+            Self::Interrupted => ExitCode::Interrupted,
+            Self::OutputClosed => ExitCode::OutputClosed,
+            Self::Internal => ExitCode::Internal,
+            _ => match side {
+                Some(Side::Source) => ExitCode::Source,
+                Some(Side::Target) => ExitCode::Target,
+                None => ExitCode::Internal,
+            },
+        }
+    }
+}
+
+/// An error: its kind, what happened in a sentence that names the place, and what to do.
+///
+/// The text never holds a secret: whoever makes one takes places from redacted locations alone.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    side: Option<Side>,
+    message: String,
+    remedy: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind. The message is a clause without a full stop that names the place.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            side: None,
+            message: message.into(),
+            remedy: None,
+            source: None,
+        }
+    }
+
+    /// An error in a setting.
+    pub fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    /// A checkpoint that this run cannot go on from.
+    pub fn checkpoint(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Checkpoint, message).with_remedy("leave out --resume to begin anew")
+    }
+
+    /// A failed file operation: what was tried, on which path.
+    pub fn io(action: &str, path: &std::path::Path, error: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match error.kind() {
+            Io::NotFound => ErrorKind::NotFound,
+            Io::PermissionDenied => ErrorKind::Permission,
+            Io::StorageFull | Io::QuotaExceeded | Io::ReadOnlyFilesystem => ErrorKind::Full,
+            _ => ErrorKind::Io,
+        };
+        Self::new(kind, format!("cannot {action} {}: {error}", path.display())).caused_by(error)
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Adds the cause, for logs at the debug level.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Says that it was tried several times in vain. What was temporary is so no longer for this run.
+    #[must_use]
+    pub fn after_tries(mut self, tries: usize) -> Self {
+        self.message = format!("{} (tried {tries} times)", self.message);
+        self
+    }
+
+    /// Says on which side it happened, unless it says so already.
+    #[must_use]
+    pub fn on(mut self, side: Side) -> Self {
+        self.side.get_or_insert(side);
+        self
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The side on which it happened, where that is known.
+    pub fn side(&self) -> Option<Side> {
+        self.side
+    }
+
+    /// What happened.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy.as_deref().or(self.kind.remedy())
+    }
+
+    /// Whether the same run may succeed later with nothing changed.
+    pub fn is_temporary(&self) -> bool {
+        self.kind.retry() == Retry::Temporary
+    }
+
+    /// The exit code of a run that ends with this error.
+    pub fn exit_code(&self) -> ExitCode {
+        self.kind.exit_code(self.side)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(side) = self.side {
+            write!(f, "{side}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source
+            .as_ref()
+            .map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+/// Says on which side a result of a storage failed.
+pub trait OnSide<T> {
+    /// The same result, its error marked with the side.
+    fn on(self, side: Side) -> Result<T>;
+}
+
+impl<T> OnSide<T> for Result<T> {
+    fn on(self, side: Side) -> Self {
+        self.map_err(|error| error.on(side))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_side_decides_the_exit_code_of_what_a_storage_says() {
+        let error = || Error::new(ErrorKind::Unreachable, "no answer");
+        assert_eq!(error().on(Side::Source).exit_code(), ExitCode::Source);
+        assert_eq!(error().on(Side::Target).exit_code(), ExitCode::Target);
+        assert_eq!(Error::config("x").on(Side::Target).exit_code(), ExitCode::Usage);
+    }
+}

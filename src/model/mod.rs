@@ -1,0 +1,26 @@
+//! What a run is about: records, workspaces, policies, errors. Pure types without I/O, which import nothing else of this
+//! crate.
+
+mod error;
+mod exit_code;
+mod location;
+mod policy;
+pub mod record;
+pub mod rejects;
+mod secret;
+mod selection;
+mod setting;
+mod settings;
+mod suggest;
+mod workspace;
+
+pub use error::{Error, ErrorKind, OnSide, Result, Retry, Side};
+pub use exit_code::ExitCode;
+pub use location::{Location, PhysicalLocation};
+pub use policy::{BatchLimit, MaxErrors, Mode, OnConflict, VerifyLevel};
+pub use secret::{Secret, redact_url};
+pub use selection::{CacheType, Selection};
+pub use setting::{Field, Origin, Value, Values};
+pub use settings::Settings;
+pub(crate) use suggest::nearest;
+pub use workspace::{NAMESPACE, Workspace, WorkspaceChoice, WorkspacePair};

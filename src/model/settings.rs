@@ -1,0 +1,56 @@
+//! The settings of a run, whatever named them.
+
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use super::{BatchLimit, MaxErrors, Mode, OnConflict, Selection, VerifyLevel, record::OnInvalid};
+
+/// What a run does on its way, whichever it is.
+#[derive(Debug)]
+pub struct Settings {
+    /// What it does.
+    pub mode: Mode,
+    /// Which cache types.
+    pub selection: Selection,
+    /// What to do with keys that are there.
+    pub on_conflict: OnConflict,
+    /// What to do with records that the target could hold if a character went.
+    pub on_invalid: OnInvalid,
+    /// Records in a batch.
+    pub batch_records: NonZeroUsize,
+    /// Bytes in a batch; `None` for what the target takes fastest.
+    pub batch_bytes: Option<NonZeroUsize>,
+    /// How many batches are written at the same time.
+    pub concurrency: NonZeroUsize,
+    /// How long each request may take.
+    pub timeout: Duration,
+    /// How often a request is tried again.
+    pub retries: usize,
+    /// How long the whole run may take.
+    pub max_duration: Option<Duration>,
+    /// How many rejected records end it.
+    pub max_errors: Option<MaxErrors>,
+    /// How thoroughly the target is compared with the source.
+    pub verify: VerifyLevel,
+    /// Where to keep how far it came.
+    pub checkpoint: Option<PathBuf>,
+    /// Whether to go on where an earlier run stopped.
+    pub resume: bool,
+    /// Where to keep rejected records.
+    pub rejects: Option<PathBuf>,
+    /// Whether to take what stands before the damage of a damaged file.
+    pub salvage: bool,
+    /// Whether it may write without being asked.
+    pub yes: bool,
+    /// Whether nothing to migrate is an error.
+    pub fail_on_empty: bool,
+}
+
+impl Settings {
+    /// The size of a batch for a target that writes fastest in batches of `preferred` bytes.
+    pub fn batch_for(&self, preferred: NonZeroUsize) -> BatchLimit {
+        BatchLimit {
+            records: self.batch_records,
+            bytes: self.batch_bytes.unwrap_or(preferred),
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The report: what a run did, in numbers that add up.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{CacheType, Error, Location, Mode, VerifyLevel, Workspace};
+
+/// Numbers of records. Always `selected = written + skipped + rejected + not_attempted`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Totals {
+    /// Entries of the source that were looked at, selected or not.
+    pub read: u64,
+    /// Entries that the run was to move.
+    pub selected: u64,
+    /// Records that the target says it keeps.
+    pub written: u64,
+    /// Records left as the target had them.
+    pub skipped: u64,
+    /// Entries that could not be moved.
+    pub rejected: u64,
+    /// Entries that the run did not come to, or whose fate it does not know.
+    pub not_attempted: u64,
+    /// Records, among the written ones, that had to be changed to be held.
+    pub sanitized: u64,
+    /// Bytes of keys and values of the written records.
+    pub bytes: u64,
+}
+
+impl Totals {
+    /// Adds other numbers to these.
+    pub fn add(&mut self, other: &Self) {
+        self.read += other.read;
+        self.selected += other.selected;
+        self.written += other.written;
+        self.skipped += other.skipped;
+        self.rejected += other.rejected;
+        self.not_attempted += other.not_attempted;
+        self.sanitized += other.sanitized;
+        self.bytes += other.bytes;
+    }
+
+    /// The records whose fate is known.
+    pub fn done(&self) -> u64 {
+        self.written + self.skipped + self.rejected
+    }
+
+    /// Ends the account: `expected` records were counted at the source before the run. What of them was not done is
+    /// not attempted; a run that `completed` saw all there was, whatever the count said.
+    pub fn close(&mut self, expected: u64, completed: bool) {
+        let done = self.done();
+        self.selected = if completed {
+            self.selected.max(done)
+        } else {
+            self.selected.max(done).max(expected)
+        };
+        self.not_attempted = self.selected - done;
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Everything was moved, or there was nothing to do.
+    Ok,
+    /// Done, but some records were rejected.
+    Partial,
+    /// It could not go on.
+    Failed,
+    /// It did not begin.
+    Refused,
+    /// Somebody stopped it.
+    Interrupted,
+    /// A verification found differences.
+    Differences,
+}
+
+/// Numbers of batches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BatchTotals {
+    /// All that were begun.
+    pub total: u64,
+    /// Every record written or skipped.
+    pub ok: u64,
+    /// Some records rejected.
+    pub partial: u64,
+    /// Not written.
+    pub failed: u64,
+    /// Written at a later try.
+    pub retried: u64,
+}
+
+/// What became of one workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WorkspaceReport {
+    /// The workspace that was read.
+    pub from: Workspace,
+    /// The workspace that was written.
+    pub to: Workspace,
+    /// Selected records that the source had when they were counted; null where the run did not come to it.
+    pub source_records: Option<u64>,
+    /// Records of the selected types that the target had before; null where the run did not come to it.
+    pub target_records_before: Option<u64>,
+    /// The numbers of this workspace.
+    pub totals: Totals,
+    /// The same by cache type.
+    pub by_cache_type: BTreeMap<CacheType, Totals>,
+}
+
+/// What went wrong, in numbers and first examples.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorTotals {
+    /// Records rejected, plus one for what ended the run, if something did.
+    pub total: u64,
+    /// The same by kind.
+    pub by_kind: BTreeMap<String, u64>,
+    /// The first of them.
+    pub first: Vec<ErrorSample>,
+}
+
+/// How many examples a report holds.
+const MOST_SAMPLES: usize = 20;
+/// How many keys an example holds.
+const MOST_KEYS: usize = 5;
+
+/// One thing that went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorSample {
+    /// The batch, from 1; null where it happened outside of one.
+    pub batch: Option<u64>,
+    /// The kind.
+    pub kind: String,
+    /// What happened, and where.
+    pub message: String,
+    /// Records that it concerns.
+    pub records: u64,
+    /// The first of their keys.
+    pub keys: Vec<String>,
+}
+
+impl ErrorTotals {
+    /// Counts a rejected record.
+    pub fn reject(&mut self, batch: Option<u64>, kind: &str, message: &str, key: &str) {
+        self.total += 1;
+        *self.by_kind.entry(kind.to_owned()).or_default() += 1;
+        let same = |sample: &&mut ErrorSample| {
+            sample.kind == kind && sample.batch == batch && sample.message == message
+        };
+        if let Some(sample) = self.first.iter_mut().find(same) {
+            sample.records += 1;
+            if sample.keys.len() < MOST_KEYS {
+                sample.keys.push(key.to_owned());
+            }
+        } else if self.first.len() < MOST_SAMPLES {
+            self.first.push(ErrorSample {
+                batch,
+                kind: kind.to_owned(),
+                message: message.to_owned(),
+                records: 1,
+                keys: vec![key.to_owned()],
+            });
+        }
+    }
+
+    /// Counts what ended the run. It is always among the examples.
+    pub fn fatal(&mut self, batch: Option<u64>, error: &Error, records: u64) {
+        self.total += 1;
+        *self.by_kind.entry(error.kind().as_str().to_owned()).or_default() += 1;
+        self.first.push(ErrorSample {
+            batch,
+            kind: error.kind().as_str().to_owned(),
+            message: error.to_string(),
+            records,
+            keys: Vec::new(),
+        });
+    }
+}
+
+/// What a verification found, in numbers of records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct VerifyNumbers {
+    /// Records of the source that were compared.
+    pub compared: u64,
+    /// Those that the target has, equal in every field.
+    pub equal: u64,
+    /// Those that the target has with another value, and was to keep (`--on-conflict skip` or `newer`).
+    pub kept: u64,
+    /// Those that the target cannot hold, and so does not have.
+    pub unmovable: u64,
+    /// Those that the target does not have.
+    pub missing: u64,
+    /// Those that the target has with another value.
+    pub different: u64,
+    /// Records of the target that the source does not have; null where nobody looked.
+    pub beyond: Option<u64>,
+}
+
+impl VerifyNumbers {
+    /// Adds other numbers to these.
+    pub fn add(&mut self, other: &Self) {
+        self.compared += other.compared;
+        self.equal += other.equal;
+        self.kept += other.kept;
+        self.unmovable += other.unmovable;
+        self.missing += other.missing;
+        self.different += other.different;
+        if let Some(beyond) = other.beyond {
+            *self.beyond.get_or_insert(0) += beyond;
+        }
+    }
+
+    /// Records that should be equal and are not.
+    pub fn differences(&self) -> u64 {
+        self.missing + self.different
+    }
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Verification {
+    /// How thorough it was.
+    pub level: VerifyLevel,
+    /// All numbers.
+    #[serde(flatten)]
+    pub numbers: VerifyNumbers,
+    /// The first differences.
+    pub first: Vec<Difference>,
+}
+
+/// A record that should be equal and is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Difference {
+    /// The workspace that is read.
+    pub workspace: Workspace,
+    /// The key.
+    pub key: String,
+    /// The fields that differ; none where the record is missing.
+    pub fields: Vec<String>,
+}
+
+/// What a run did: the last event, and the content of `--report`.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Report {
+    /// The program.
+    pub tool: String,
+    /// Its version.
+    pub version: String,
+    /// What it was to do.
+    pub mode: Mode,
+    /// How it ended.
+    pub status: Status,
+    /// The exit code of the process.
+    pub exit_code: u8,
+    /// Whether the same command may succeed later with nothing changed.
+    pub retryable: bool,
+    /// When it began, RFC 3339, UTC.
+    pub started_at: String,
+    /// When it ended.
+    pub finished_at: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// What was read; null where the run ended before it knew.
+    pub source: Option<Location>,
+    /// What was written; null where the run ended before it knew.
+    pub target: Option<Location>,
+    /// All numbers.
+    pub totals: Totals,
+    /// The same by cache type.
+    pub by_cache_type: BTreeMap<CacheType, Totals>,
+    /// The same by workspace.
+    pub workspaces: Vec<WorkspaceReport>,
+    /// The batches.
+    pub batches: BatchTotals,
+    /// Written and skipped among the selected, in percent, two decimals; 100 where nothing was selected.
+    pub success_rate: f64,
+    /// Written records a second of the whole run.
+    pub records_per_second: f64,
+    /// Written bytes a second of the whole run.
+    pub bytes_per_second: u64,
+    /// What went wrong.
+    pub errors: ErrorTotals,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// What a verification found; null without one.
+    pub verification: Option<Verification>,
+    /// The checkpoint file; null without one.
+    pub checkpoint: Option<String>,
+    /// The rejects file; null without one.
+    pub rejects: Option<String>,
+    /// What to do next, in a sentence.
+    pub next: String,
+}
+
+impl Report {
+    /// What of a run that came to its end was left behind, and what to do about it; `None` where nothing was.
+    pub fn dropped_fields(&self) -> Option<(String, &'static str)> {
+        if self.status != Status::Partial {
+            return None;
+        }
+        if self.totals.rejected == 0 {
+            let what = "what stands behind the damage of the source was not moved".to_owned();
+            return Some((what, "look at the warnings in the report"));
+        }
+        let kinds: Vec<String> = self
+            .errors
+            .by_kind
+            .iter()
+            .map(|(kind, number)| format!("{kind} {number}"))
+            .collect();
+        let what = format!(
+            "{} of {} records were rejected ({})",
+            self.totals.rejected,
+            self.totals.selected,
+            kinds.join(", ")
+        );
+        Some((
+            what,
+            "look at errors.first in the report, or keep the records with --rejects",
+        ))
+    }
+}
+
+/// A part of a whole in percent, two decimals, cut so that only all of it is 100; 100 where there is no whole.
+pub fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        return 100.0;
+    }
+    let hundredths = u128::from(part) * 10_000 / u128::from(whole);
+    hundredths as f64 / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_stopped_early_says_what_was_not_attempted() {
+        let mut totals = Totals {
+            selected: 60,
+            written: 40,
+            rejected: 5,
+            ..Totals::default()
+        };
+        totals.close(100, false);
+        assert_eq!((totals.selected, totals.not_attempted), (100, 55));
+        totals.close(100, true);
+        assert_eq!(totals.selected, totals.done() + totals.not_attempted);
+    }
+
+    #[test]
+    fn only_everything_is_a_hundred_percent() {
+        assert_eq!(percent(999_999, 1_000_000), 99.99);
+        assert_eq!(percent(3, 3), 100.0);
+        assert_eq!(percent(0, 0), 100.0);
+    }
+}

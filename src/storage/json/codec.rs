@@ -1,0 +1,546 @@
+//! A cache file's entries as records: today's flat layout, the old nested one, and files that hold both.
+//!
+//! Today: `{"default:extract:<hash>": {"return": …}}`. Before LightRAG 1.4: `{"default": {"<hash>": {"return": …,
+//! "cache_type": "extract"}}}`, which LightRAG rewrites as `default:extract:<hash>` when it starts
+//! (`JsonKVStorage._migrate_legacy_cache_structure`). Here each entry is looked at by itself, so that a file with both
+//! layouts loses nothing, and the file is never rewritten.
+
+use std::{
+    borrow::Cow,
+    fs::{File, Metadata},
+    io::Read,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use serde::de::IgnoredAny;
+
+use super::splitter::{SMALL_WINDOW, SplitError, Splitter, WINDOW};
+use crate::{
+    model::{
+        Error, ErrorKind, Result,
+        record::{CacheKey, Fields, Invalid, Record, RejectKind, unescape},
+    },
+    storage::Entry,
+};
+
+/// The type that LightRAG gives to an old entry that names none.
+const DEFAULT_TYPE: &str = "extract";
+
+/// An open cache file. LightRAG replaces its file by renaming another over it, so an open one stays the same from the
+/// first look to the last.
+#[derive(Debug)]
+pub(super) struct CacheFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl CacheFile {
+    /// Opens a file; `None` where it is not there.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(super) fn open(path: &Path) -> Result<Option<Arc<Self>>> {
+        match File::open(path) {
+            Ok(file) => Ok(Some(Arc::new(Self {
+                path: path.to_owned(),
+                file,
+            }))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", path, error)),
+        }
+    }
+
+    /// Size, mode and owner.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub(super) fn metadata(&self) -> Result<Metadata> {
+        self.file
+            .metadata()
+            .map_err(|error| Error::io("read", &self.path, error))
+    }
+
+    /// What tells this file from another, and from itself after a change: size, time of the last change, inode.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub(super) fn identity(&self) -> Result<String> {
+        let metadata = self.metadata()?;
+        let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+        Ok(format!(
+            "{}-{seconds}.{nanoseconds:09}-{}",
+            metadata.len(),
+            metadata.ino()
+        ))
+    }
+
+    /// A place behind a byte that looks like the beginning of an entry in a file that LightRAG wrote, with its indentation
+    /// of two. It may be none: in another file the same characters may stand anywhere but in a text.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn likely_entry(&self, offset: u64) -> Result<Option<Position>> {
+        const BETWEEN_ENTRIES: &[u8] = b"\n  },\n  \"";
+        let mut piece = vec![0; 1 << 18];
+        let read = self.file.read_at(&mut piece, offset);
+        let read = read.map_err(|error| Error::io("read", &self.path, error))?;
+        let found = memchr::memmem::find(&piece[..read], BETWEEN_ENTRIES);
+        Ok(found.map(|found| Position {
+            offset: offset + (found + BETWEEN_ENTRIES.len() - 1) as u64,
+            mode: None,
+            first: true,
+        }))
+    }
+
+    /// Line and column, from 1, of a byte; the column counts bytes.
+    fn line_and_column(&self, offset: u64) -> std::io::Result<(u64, u64)> {
+        let mut piece = vec![0; 1 << 16];
+        let (mut at, mut line, mut column) = (0, 1, 1);
+        while at < offset {
+            let wanted = usize::try_from(offset - at)
+                .unwrap_or(usize::MAX)
+                .min(piece.len());
+            let read = self.file.read_at(&mut piece[..wanted], at)?;
+            if read == 0 {
+                break;
+            }
+            let piece = &piece[..read];
+            at += read as u64;
+            line += memchr::memchr_iter(b'\n', piece).count() as u64;
+            column = match memchr::memrchr(b'\n', piece) {
+                Some(newline) => (read - newline) as u64,
+                None => column + read as u64,
+            };
+        }
+        Ok((line, column))
+    }
+}
+
+/// Reads an open file from a place of its own, so that several readers do not disturb each other.
+#[derive(Debug)]
+struct FileReader {
+    file: Arc<CacheFile>,
+    offset: u64,
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// Where an entry was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The byte behind which the entry's key is looked for.
+    pub(super) offset: u64,
+    /// The mode, inside of an old nested object.
+    pub(super) mode: Option<String>,
+    /// Whether an entry begins there, with no comma before it.
+    pub(super) first: bool,
+}
+
+impl Position {
+    /// The position as a cursor: `offset|first|mode`.
+    pub(super) fn to_text(&self) -> String {
+        let mode = self
+            .mode
+            .as_ref()
+            .map(|mode| format!("|{mode}"))
+            .unwrap_or_default();
+        format!("{}|{}{mode}", self.offset, u8::from(self.first))
+    }
+
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '|');
+        Some(Self {
+            offset: parts.next()?.parse().ok()?,
+            first: parts.next()? == "1",
+            mode: parts.next().map(str::to_owned),
+        })
+    }
+}
+
+/// An entry of a file. Its value must be taken or passed over before the next one is asked for.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The key as it is in today's layout. That of an old entry holds its type, which is only known with the value; until
+    /// that is taken, the default stands there.
+    pub(super) key: CacheKey,
+    /// Whether the key could not be read as text, for half of a surrogate pair in it; `key` then holds its JSON text.
+    pub(super) unreadable_key: bool,
+    /// Where the entry begins.
+    pub(super) position: Position,
+    /// The second half of the key of an old entry.
+    hash: Option<String>,
+}
+
+impl Found {
+    /// Whether this is an entry of the old layout, so that its type stands in its value.
+    pub(super) fn is_nested(&self) -> bool {
+        self.hash.is_some()
+    }
+}
+
+/// Reads the entries of a file in order.
+pub(super) struct EntryReader {
+    splitter: Splitter<FileReader>,
+    file: Arc<CacheFile>,
+    /// Inside of an old nested object: its key.
+    mode: Option<String>,
+    first: bool,
+    /// Whether the value of the last entry was neither taken nor passed over yet.
+    pending: bool,
+    /// The key of the last entry that was found whole.
+    last_key: Option<CacheKey>,
+    /// The key of the entry whose value comes.
+    this_key: Option<CacheKey>,
+    done: bool,
+    /// The byte behind the last entry that was found whole.
+    last_whole: u64,
+    /// The end of the object, before its bracket; where an object was found at all.
+    end: Option<Position>,
+}
+
+impl EntryReader {
+    /// Reads an open file, from its beginning or from a position in it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not begin as a cache.
+    pub(super) fn new(file: &Arc<CacheFile>, from: Option<Position>) -> Result<Self> {
+        let from_start = from.is_none();
+        let from = from.unwrap_or(Position {
+            offset: 0,
+            mode: None,
+            first: true,
+        });
+        let mut reader = Self::with_window(file, from, WINDOW);
+        if from_start {
+            // An empty file is what LightRAG reads as a cache without records.
+            reader.done = !reader.splitter.begin().map_err(|error| reader.damaged(error))?;
+        }
+        Ok(reader)
+    }
+
+    /// Reads the one entry at a position.
+    pub(super) fn for_one(file: &Arc<CacheFile>, at: Position) -> Self {
+        Self::with_window(file, at, SMALL_WINDOW)
+    }
+
+    fn with_window(file: &Arc<CacheFile>, from: Position, size: usize) -> Self {
+        let input = FileReader {
+            file: Arc::clone(file),
+            offset: from.offset,
+        };
+        Self {
+            splitter: Splitter::new(input, from.offset, size),
+            file: Arc::clone(file),
+            mode: from.mode,
+            first: from.first,
+            pending: false,
+            last_key: None,
+            this_key: None,
+            done: false,
+            last_whole: 0,
+            end: None,
+        }
+    }
+
+    /// Where the next entry is to be looked for; `None` in a file that holds no object.
+    pub(super) fn position(&self) -> Option<Position> {
+        if self.done {
+            return self.end.clone();
+        }
+        Some(Position {
+            offset: self.splitter.position(),
+            mode: self.mode.clone(),
+            first: self.first,
+        })
+    }
+
+    /// The next entry; `None` at the end of the file, whose outer structure is then known to be whole. A value that
+    /// was not taken is passed over.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged at this place.
+    pub(super) fn next(&mut self) -> Result<Option<Found>> {
+        if std::mem::take(&mut self.pending) {
+            self.splitter.skip_value().map_err(|error| self.damaged(error))?;
+        }
+        self.last_whole = self.splitter.position();
+        self.last_key = self.this_key.take().or_else(|| self.last_key.take());
+        while !self.done {
+            let before = self.position();
+            let key = match self.splitter.next_key(self.first) {
+                Ok(key) => key.map(read_key),
+                Err(error) => return Err(self.damaged(error)),
+            };
+            self.first = false;
+            let Some((text, unreadable_key)) = key else {
+                if self.mode.take().is_none() {
+                    self.splitter.finish().map_err(|error| self.damaged(error))?;
+                    self.done = true;
+                    self.end = before;
+                }
+                continue;
+            };
+            if let Some(mode) = &self.mode {
+                let key = CacheKey::flattened(mode, DEFAULT_TYPE, &text);
+                return Ok(Some(self.found(key, unreadable_key, Some(text))));
+            }
+            let key = CacheKey::new(text);
+            // A key of another form holds a mode, if what it holds are objects: a record holds texts and numbers.
+            if key.parts().is_none() {
+                let nested = self.splitter.value_is_object_of_objects();
+                if nested.map_err(|error| self.damaged(error))? {
+                    self.splitter.enter();
+                    self.mode = Some(key.as_str().to_owned());
+                    self.first = true;
+                    continue;
+                }
+            }
+            return Ok(Some(self.found(key, unreadable_key, None)));
+        }
+        Ok(None)
+    }
+
+    fn found(&mut self, key: CacheKey, unreadable_key: bool, hash: Option<String>) -> Found {
+        self.pending = true;
+        self.this_key = Some(key.clone());
+        let position = Position {
+            offset: self.splitter.key_offset(),
+            mode: self.mode.clone(),
+            first: true,
+        };
+        Found {
+            key,
+            unreadable_key,
+            position,
+            hash,
+        }
+    }
+
+    /// Takes the value of the entry that was just found, and gives an old entry its final key.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged at this place.
+    pub(super) fn take(&mut self, found: &mut Found) -> Result<Bytes> {
+        self.pending = false;
+        let (file, keys) = (&self.file, (self.this_key.as_ref(), self.last_key.as_ref()));
+        let value = self
+            .splitter
+            .take_value()
+            .map_err(|error| damaged(file, keys, error))?;
+        if let (Some(mode), Some(hash)) = (&self.mode, &found.hash) {
+            let cache_type = serde_json::from_slice::<Fields<'_>>(&value)
+                .ok()
+                .and_then(|fields| fields.string("cache_type").map(Cow::into_owned));
+            if let Some(cache_type) = cache_type {
+                found.key = CacheKey::flattened(mode, &cache_type, hash);
+            }
+        }
+        Ok(value)
+    }
+
+    /// Takes the entry that was just found, as what it is. Its value must be JSON: where it is not, a quote or a bracket
+    /// is missing, and what follows cannot be told from what belongs to it. Then the file is damaged, and not this record
+    /// alone. (What is no UTF-8 is one record's matter: quotes and brackets are found without.)
+    ///
+    /// # Errors
+    /// As [`EntryReader::take`].
+    pub(super) fn take_entry(&mut self, mut found: Found) -> Result<Entry> {
+        let start = self.splitter.position();
+        let value = self.take(&mut found)?;
+        if found.unreadable_key {
+            self.check_is_json(start, &found.key, &value)?;
+            return Ok(Entry::Invalid(Invalid {
+                key: found.key,
+                kind: RejectKind::InvalidKey,
+                reason: "the key is no text: it holds half of a surrogate pair, or is no UTF-8".to_owned(),
+                raw: value,
+            }));
+        }
+        let entry = Record::new(found.key, value).into();
+        if let Entry::Invalid(invalid) = &entry
+            && invalid.kind == RejectKind::InvalidJson
+        {
+            self.check_is_json(start, &invalid.key, &invalid.raw)?;
+        }
+        Ok(entry)
+    }
+
+    /// Tells that the entry which was just taken is not kept.
+    pub(super) fn let_go(&mut self, entry: &Entry) {
+        self.splitter.let_go(entry.size());
+    }
+
+    fn check_is_json(&self, start: u64, key: &CacheKey, value: &[u8]) -> Result<()> {
+        match serde_json::from_slice::<IgnoredAny>(value) {
+            Err(error) if simdutf8::basic::from_utf8(value).is_ok() => {
+                let syntax = SplitError::Syntax {
+                    offset: start + offset_of(value, error.line(), error.column()),
+                    what: "the value of this entry is no JSON",
+                };
+                Err(damaged(&self.file, (Some(key), self.last_key.as_ref()), syntax))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The byte behind the last entry that was found whole.
+    pub(super) fn last_whole(&self) -> u64 {
+        self.last_whole
+    }
+
+    fn damaged(&self, error: SplitError) -> Error {
+        damaged(
+            &self.file,
+            (self.this_key.as_ref(), self.last_key.as_ref()),
+            error,
+        )
+    }
+}
+
+/// The text of a key, and whether it could not be decoded.
+pub(super) fn read_key(json: &[u8]) -> (String, bool) {
+    let text = std::str::from_utf8(json).ok().and_then(unescape);
+    match text {
+        Some(text) => (text.into_owned(), false),
+        None => {
+            let raw = String::from_utf8_lossy(json);
+            (raw.trim_matches('"').to_owned(), true)
+        }
+    }
+}
+
+/// The error for a file that is no whole JSON object: where, in which entry, behind which whole one, and what to do.
+fn damaged(
+    file: &CacheFile,
+    (this, last): (Option<&CacheKey>, Option<&CacheKey>),
+    error: SplitError,
+) -> Error {
+    let (offset, what) = match error {
+        SplitError::Io(error) => return Error::io("read", &file.path, error),
+        SplitError::Syntax { offset, what } => (offset, what),
+    };
+    let place = match file.line_and_column(offset) {
+        Ok((line, column)) => format!("byte {offset}, line {line}, column {column}"),
+        Err(_) => format!("byte {offset}"),
+    };
+    let inside = this
+        .map(|key| format!(" (in the entry {key})"))
+        .unwrap_or_default();
+    let behind = match last {
+        Some(key) => format!("; the last whole entry is {key}"),
+        None => "; no whole entry stands before it".to_owned(),
+    };
+    Error::new(
+        ErrorKind::Damaged,
+        format!(
+            "{} is damaged at {place}: {what}{inside}{behind}",
+            file.path.display()
+        ),
+    )
+    .with_remedy("restore the file from a backup, mend it at that place, or see --salvage")
+}
+
+/// The byte of a text at a line and a column, both from 1.
+fn offset_of(text: &[u8], line: usize, column: usize) -> u64 {
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    let before: usize = lines.take(line.saturating_sub(1)).map(<[u8]>::len).sum();
+    (before + column.saturating_sub(1)) as u64
+}
+
+/// Adds an entry to the text of a cache file, in LightRAG's form: indented by two, a line for each entry at least.
+pub(super) fn push_entry(out: &mut Vec<u8>, first: bool, key_json: &[u8], value: &[u8]) {
+    out.extend_from_slice(if first { b"\n  " } else { b",\n  " });
+    out.extend_from_slice(key_json);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(text: &str) -> Vec<(String, String)> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let mut found = Vec::new();
+        let file = CacheFile::open(file.path()).unwrap().unwrap();
+        let mut reader = EntryReader::new(&file, None).unwrap();
+        while let Some(mut entry) = reader.next().unwrap() {
+            let value = String::from_utf8(reader.take(&mut entry).unwrap().to_vec()).unwrap();
+            // Every position leads to the rest of the entries.
+            let again = EntryReader::new(&file, Some(entry.position.clone()))
+                .unwrap()
+                .next();
+            assert_eq!(again.unwrap().unwrap().position, entry.position);
+            assert_eq!(
+                Position::from_text(&entry.position.to_text()).as_ref(),
+                Some(&entry.position)
+            );
+            found.push((entry.key.to_string(), value));
+        }
+        found
+    }
+
+    fn pair(key: &str, value: &str) -> (String, String) {
+        (key.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn nested_entries_get_the_keys_of_today() {
+        let text = r#"{"default": {"h1": {"return": "a"}, "h2": {"return": "b", "cache_type": "summary"}},
+                      "mix": {"h3": {"return": "c", "cache_type": "query"}}}"#;
+        assert_eq!(
+            entries(text),
+            [
+                pair("default:extract:h1", r#"{"return": "a"}"#),
+                pair(
+                    "default:summary:h2",
+                    r#"{"return": "b", "cache_type": "summary"}"#
+                ),
+                pair("mix:query:h3", r#"{"return": "c", "cache_type": "query"}"#),
+            ]
+        );
+    }
+
+    #[test]
+    fn both_layouts_in_one_file_lose_nothing() {
+        let text = r#"{"default:extract:h1": {"return": "a"}, "default": {"h2": {"return": "b"}}, "empty": {},
+                      "plain": {"return": "c"}, "default:extract:h4": null}"#;
+        assert_eq!(
+            entries(text),
+            [
+                pair("default:extract:h1", r#"{"return": "a"}"#),
+                pair("default:extract:h2", r#"{"return": "b"}"#),
+                pair("empty", "{}"),
+                pair("plain", r#"{"return": "c"}"#),
+                pair("default:extract:h4", "null"),
+            ]
+        );
+    }
+
+    #[test]
+    fn damage_is_told_by_byte_line_column_and_last_key() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "{\n  \"default:extract:h1\": {\"return\": \"a\"}\n  \"x\": 1}",
+        )
+        .unwrap();
+        let file = CacheFile::open(file.path()).unwrap().unwrap();
+        let mut reader = EntryReader::new(&file, None).unwrap();
+        reader.next().unwrap().unwrap();
+        let error = reader.next().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert!(error.message().contains("byte 44, line 3, column 3"), "{error}");
+        assert!(error.message().contains("default:extract:h1"), "{error}");
+    }
+}
