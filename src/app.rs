@@ -152,7 +152,7 @@ impl<'a> Task<'a> {
         } else {
             Self::Told(Route::resolve(args, job, environment)?)
         };
-        Ok((Settings::resolve(args, job)?, task))
+        Ok((Settings::resolve(args, job, environment)?, task))
     }
 }
 

@@ -8,6 +8,7 @@ mod cli;
 mod env;
 mod generate;
 mod job;
+mod lightrag;
 mod resolve;
 
 pub use cli::{Args, Color, OutputFormat, Parsed, parse_args};

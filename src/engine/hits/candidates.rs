@@ -2,10 +2,41 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{
-    identity::{Identity, Role},
-    scheme::{Hash, PromptHasher, Scheme},
-};
+use serde::Serialize;
+
+use super::scheme::{Hash, PromptHasher, Scheme};
+use crate::model::Identity;
+
+/// What LightRAG uses a model for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Extraction, summaries, tables and equations.
+    Extract,
+    /// Images.
+    Vlm,
+}
+
+/// An identity as LightRAG hashes it: compact JSON with sorted keys, not escaped to ASCII.
+fn hashed(identity: &Identity, role: Role) -> String {
+    #[derive(Serialize)]
+    struct Sorted<'a> {
+        binding: &'a Option<String>,
+        host: &'a Option<String>,
+        model: &'a Option<String>,
+        role: &'static str,
+    }
+    let sorted = Sorted {
+        binding: &identity.binding,
+        host: &identity.host,
+        model: &identity.model,
+        role: match role {
+            Role::Extract => "extract",
+            Role::Vlm => "vlm",
+        },
+    };
+    // Strings and nulls can always be written.
+    serde_json::to_string(&sorted).unwrap_or_default()
+}
 
 /// How LightRAG writes that it wants an answer in JSON.
 const JSON_OBJECT: &str = r#"{"type":"json_object"}"#;
@@ -62,7 +93,7 @@ pub(super) fn chat_hash(
     let mut suffix = Vec::new();
     if scheme.has_identity() {
         let response_format = if json { JSON_OBJECT } else { "" };
-        let identity = identity.hashed(Role::Extract);
+        let identity = hashed(identity, Role::Extract);
         scheme.append(&chat_texts(response_format, &identity), &mut suffix);
     }
     hasher.hash(scheme, &suffix)
@@ -75,7 +106,7 @@ pub(super) fn analysis_hash(
     identity: &Identity,
 ) -> Hash {
     let mut suffix = Vec::new();
-    let identity = identity.hashed(analysis.role());
+    let identity = hashed(identity, analysis.role());
     scheme.append(&analysis.texts(&identity), &mut suffix);
     hasher.hash(scheme, &suffix)
 }
@@ -113,7 +144,7 @@ impl Candidates {
                 continue;
             }
             for (number, identity) in identities.iter().enumerate() {
-                let identity = identity.hashed(Role::Extract);
+                let identity = hashed(identity, Role::Extract);
                 for json in [false, true] {
                     let mut suffix = Vec::new();
                     let response_format = if json { JSON_OBJECT } else { "" };
@@ -208,4 +239,22 @@ impl Candidates {
 pub(super) struct Order {
     order: Vec<usize>,
     found: Vec<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_hashed_as_python_writes_it() {
+        let identity = Identity {
+            binding: Some("open\"ai".to_owned()),
+            model: Some("模型\\\u{7f}\u{1f}".to_owned()),
+            host: None,
+        };
+        assert_eq!(
+            hashed(&identity, Role::Extract),
+            "{\"binding\":\"open\\\"ai\",\"host\":null,\"model\":\"模型\\\\\u{7f}\\u001f\",\"role\":\"extract\"}"
+        );
+    }
 }

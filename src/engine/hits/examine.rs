@@ -1,22 +1,28 @@
 //! Finding out, record by record, how a key was made and whether LightRAG will ask for it.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{
     candidates::{Analysis, Candidates, Explanation, Order, analysis_hash, chat_hash},
-    identity::Identity,
     prompt::decode,
     scheme::{Hash, PromptHasher, Scheme, parse, written},
-    tally::{Tally, Verdict},
-    target::{LightRag, Rekey},
     templates::{Pattern, TEMPLATES, Templates},
 };
-use crate::record::{CacheKey, Record};
+use crate::model::{
+    Error, HitCounts, Hits, Identity, KeyOrigin, LightRag, Rekey, Result,
+    record::{CacheKey, Record},
+};
 
 /// Examines the records of a run. Shared by all its batches.
 #[derive(Debug)]
-pub(crate) struct Examiner {
+pub struct Examiner {
     lightrag: LightRag,
+    /// Its number among the known releases.
+    release: usize,
+    scheme: Scheme,
     rekey: Rekey,
     candidates: Candidates,
     templates: &'static Templates,
@@ -26,9 +32,41 @@ pub(crate) struct Examiner {
 #[derive(Debug, Default)]
 pub(crate) struct Examined {
     /// Counts, by type and by how the keys were made.
-    pub(crate) tally: Tally,
+    pub(crate) hits: Hits,
     /// Copies to add, each under the key that LightRAG will ask for; no key twice.
     pub(crate) copies: Vec<Record>,
+}
+
+/// What LightRAG will do with a record. The first that applies counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing that was tried explains the key.
+    Unexplained,
+    /// The prompt is one that this LightRAG no longer asks.
+    OlderPrompt,
+    /// The key was made for another model.
+    OtherModel,
+    /// The key was made for the same model at another host.
+    OtherHost,
+    /// The key was made under another LightRAG's scheme.
+    OlderScheme,
+    /// The prompt is of no release: a hit if the user's template is unchanged.
+    UnknownPrompt,
+    /// LightRAG asks this prompt under this key.
+    WillHit,
+}
+
+fn count(counts: &mut HitCounts, verdict: Verdict) {
+    counts.records += 1;
+    *match verdict {
+        Verdict::Unexplained => &mut counts.unexplained,
+        Verdict::OlderPrompt => &mut counts.older_prompt,
+        Verdict::OtherModel => &mut counts.other_model,
+        Verdict::OtherHost => &mut counts.other_host,
+        Verdict::OlderScheme => &mut counts.older_scheme,
+        Verdict::UnknownPrompt => &mut counts.unknown_prompt,
+        Verdict::WillHit => &mut counts.will_hit,
+    } += 1;
 }
 
 /// The types whose keys can be computed again.
@@ -41,23 +79,42 @@ pub(crate) fn is_computable(cache_type: &str) -> bool {
 
 impl Examiner {
     /// An examiner for this LightRAG.
-    pub(crate) fn new(lightrag: LightRag, rekey: Rekey) -> Arc<Self> {
-        Arc::new(Self {
+    ///
+    /// # Errors
+    /// A release whose prompts are not known.
+    pub fn new(lightrag: LightRag, rekey: Rekey) -> Result<Arc<Self>> {
+        let templates = &*TEMPLATES;
+        let releases = templates.releases();
+        let newest = releases.len().saturating_sub(1);
+        let release = match &lightrag.version {
+            None => Some(newest),
+            Some(version) => releases.iter().position(|known| known == version),
+        };
+        let release = release.ok_or_else(|| {
+            let version = lightrag.version.as_deref().unwrap_or_default();
+            let [first, last] = [releases.first(), releases.last()].map(|release| release.map_or("", String::as_str));
+            Error::config(format!("the prompts of LightRAG {version} are not known"))
+                .with_remedy(format!("name a release from {first} to {last}; without one, {last} is assumed"))
+        })?;
+        let numbers: Vec<u32> = releases[release].split('.').filter_map(|number| number.parse().ok()).collect();
+        Ok(Arc::new(Self {
             candidates: Candidates::new(lightrag.identities()),
-            templates: &TEMPLATES,
+            scheme: Scheme::of_release(&numbers),
+            release,
+            templates,
             lightrag,
             rekey,
-        })
-    }
-
-    /// The LightRAG whose hits are foretold.
-    pub(crate) fn lightrag(&self) -> &LightRag {
-        &self.lightrag
+        }))
     }
 
     /// Which records get a copy.
     pub(crate) fn rekey(&self) -> Rekey {
         self.rekey
+    }
+
+    /// The LightRAG whose hits are foretold: release, and model for extraction.
+    pub(crate) fn describe(&self) -> (&str, &Identity) {
+        (&self.templates.releases()[self.release], &self.lightrag.extract)
     }
 
     /// Examines records. Computes for about 2 ms a megabyte.
@@ -66,17 +123,16 @@ impl Examiner {
             examiner: self,
             order: self.candidates.order(),
             recent: usize::MAX,
-            examined: Examined::default(),
+            counts: BTreeMap::new(),
+            origins: HashMap::new(),
+            copies: Vec::new(),
         };
         let mut buffer = Vec::new();
         for record in records {
             worker.examine(record, &mut buffer);
         }
         self.candidates.remember(&worker.order);
-        let mut examined = worker.examined;
-        examined.copies.sort_by(|a, b| a.key().as_str().cmp(b.key().as_str()));
-        examined.copies.dedup_by(|a, b| a.key() == b.key());
-        examined
+        worker.finish()
     }
 }
 
@@ -86,7 +142,9 @@ struct Worker<'a> {
     order: Order,
     /// The pattern of the last prompt.
     recent: usize,
-    examined: Examined,
+    counts: BTreeMap<String, HitCounts>,
+    origins: HashMap<(Scheme, Option<usize>), u64>,
+    copies: Vec<Record>,
 }
 
 /// What a record was found to be.
@@ -116,17 +174,37 @@ impl Worker<'_> {
             _ => None,
         };
         let finding = finding.unwrap_or(UNEXPLAINED);
-        let tally = &mut self.examined.tally;
-        tally.by_type.entry(cache_type.to_owned()).or_default().count(finding.verdict);
-        if let Some(explanation) = finding.explanation {
-            let identity = explanation.identity.and_then(|number| self.examiner.candidates.identity(number));
-            let origin = (explanation.scheme, identity.cloned());
-            *tally.origins.entry(origin).or_default() += 1;
+        match self.counts.get_mut(cache_type) {
+            Some(counts) => count(counts, finding.verdict),
+            None => count(self.counts.entry(cache_type.to_owned()).or_default(), finding.verdict),
+        }
+        if let Some(Explanation { scheme, identity, .. }) = finding.explanation {
+            *self.origins.entry((scheme, identity)).or_default() += 1;
         }
         if let Some(asked) = finding.asked {
             let key = CacheKey::new(format!("default:{cache_type}:{}", written(asked)));
             // The value was a record under its old key, and is one under any.
-            self.examined.copies.extend(Record::new(key, record.value().clone()));
+            self.copies.extend(Record::new(key, record.value().clone()));
+        }
+    }
+
+    fn finish(mut self) -> Examined {
+        let mut hits = Hits::default();
+        for counts in self.counts.values() {
+            hits.total.add(counts);
+        }
+        hits.by_cache_type = self.counts;
+        let origin = |((scheme, identity), records): ((Scheme, Option<usize>), u64)| KeyOrigin {
+            releases: scheme.releases().to_owned(),
+            identity: identity.and_then(|number| self.examiner.candidates.identity(number).cloned()),
+            records,
+        };
+        hits.identities = self.origins.into_iter().map(origin).collect();
+        self.copies.sort_by(|a, b| a.key().as_str().cmp(b.key().as_str()));
+        self.copies.dedup_by(|a, b| a.key() == b.key());
+        Examined {
+            hits,
+            copies: self.copies,
         }
     }
 
@@ -157,7 +235,7 @@ impl Worker<'_> {
         let other_form = is_extract && json != lightrag.json_extraction;
         let verdict = self.verdict(pattern, explanation, &lightrag.extract, other_form);
         let asked = self.gets_copy(verdict).then(|| {
-            chat_hash(&mut hasher, lightrag.scheme(), json, &lightrag.extract)
+            chat_hash(&mut hasher, examiner.scheme, json, &lightrag.extract)
         });
         Some(Finding {
             verdict,
@@ -191,8 +269,8 @@ impl Worker<'_> {
         };
         let verdict = self.verdict(pattern, explanation, identity, false);
         // Before 1.5 nothing was analysed.
-        let asked = (self.gets_copy(verdict) && lightrag.scheme().has_identity())
-            .then(|| analysis_hash(&mut hasher, lightrag.scheme(), &analysis, identity));
+        let asked = (self.gets_copy(verdict) && examiner.scheme.has_identity())
+            .then(|| analysis_hash(&mut hasher, examiner.scheme, &analysis, identity));
         Some(Finding {
             verdict,
             explanation: Some(explanation),
@@ -208,8 +286,8 @@ impl Worker<'_> {
         identity: &Identity,
         other_form: bool,
     ) -> Verdict {
-        let lightrag = &self.examiner.lightrag;
-        let is_asked = pattern.is_none_or(|pattern| pattern.releases.contains(lightrag.release));
+        let scheme = self.examiner.scheme;
+        let is_asked = pattern.is_none_or(|pattern| pattern.releases.contains(self.examiner.release));
         if !is_asked || other_form {
             return Verdict::OlderPrompt;
         }
@@ -217,14 +295,14 @@ impl Worker<'_> {
             .identity
             .and_then(|number| self.examiner.candidates.identity(number));
         match made_for {
-            Some(made_for) if lightrag.scheme().has_identity() && made_for != identity => {
+            Some(made_for) if scheme.has_identity() && made_for != identity => {
                 if made_for.has_same_model(identity) {
                     Verdict::OtherHost
                 } else {
                     Verdict::OtherModel
                 }
             }
-            _ if explanation.scheme != lightrag.scheme() => Verdict::OlderScheme,
+            _ if explanation.scheme != scheme => Verdict::OlderScheme,
             _ if pattern.is_none_or(|pattern| pattern.custom) => Verdict::UnknownPrompt,
             _ => Verdict::WillHit,
         }

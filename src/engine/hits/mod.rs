@@ -6,15 +6,9 @@
 
 mod candidates;
 mod examine;
-mod identity;
 mod prompt;
 mod scheme;
-mod tally;
-mod target;
 mod templates;
 
-pub(crate) use examine::{Examined, Examiner, is_computable};
-pub(crate) use identity::Identity;
-pub(crate) use tally::{HitCounts, Tally};
-pub(crate) use target::{BINDINGS, DEFAULT_MODELS, LightRag, Named, Rekey, default_host};
-pub(crate) use templates::TEMPLATES;
+pub use examine::Examiner;
+pub(crate) use examine::{Examined, is_computable};
