@@ -13,7 +13,7 @@ use futures::FutureExt;
 
 use crate::{
     config::{Args, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args},
-    engine::{checkpoint::Checkpoint, rejects::RejectsFile, run::Run},
+    engine::{checkpoint::Checkpoint, hits::Examiner, rejects::RejectsFile, run::Run},
     interactive,
     model::{Error, ErrorKind, ExitCode, Mode, Result, Settings},
     report::{
@@ -125,8 +125,10 @@ fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
     Ok((environment, job))
 }
 
-/// What a run keeps for later ones can be written: told before the first request, not after the last one.
+/// What can be known to fail is told before the first request, not after the last one: what a run keeps for later ones
+/// cannot be written, a release of LightRAG is not known.
 fn check_files(settings: &Settings) -> Result<()> {
+    Examiner::of(settings)?;
     settings.rejects.as_deref().map_or(Ok(()), RejectsFile::check)?;
     settings.checkpoint.as_deref().map_or(Ok(()), Checkpoint::check)
 }

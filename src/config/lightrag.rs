@@ -140,9 +140,7 @@ impl Layers<'_> {
 
     /// The binding of all roles that have none of their own.
     fn base_binding(&self) -> Given {
-        let mut binding = self
-            .variable("LLM_BINDING")
-            .unwrap_or_else(|| default("ollama"));
+        let mut binding = self.variable("LLM_BINDING").unwrap_or_else(|| default("ollama"));
         binding.text = match normalized(&binding.text) {
             "openai-ollama" => "openai".to_owned(),
             binding => binding.to_owned(),
@@ -167,23 +165,15 @@ impl Layers<'_> {
             if is_given { given.or(own) } else { own.or(given) }
         };
         let base = self.base_binding();
-        let own = self
-            .role_variable(role, "LLM_BINDING")
-            .map(|binding| Given {
-                text: normalized(&binding.text).to_owned(),
-                ..binding
-            });
+        let own = self.role_variable(role, "LLM_BINDING").map(|binding| Given {
+            text: normalized(&binding.text).to_owned(),
+            ..binding
+        });
         let binding = first(self.binding(), own).unwrap_or_else(|| base.clone());
         let is_library = binding.text == LIBRARY;
         let model = first(self.model(), self.role_variable(role, "LLM_MODEL"))
             .or_else(|| self.variable("LLM_MODEL"))
-            .unwrap_or_else(|| {
-                default(if is_library {
-                    LIBRARY_MODEL
-                } else {
-                    DEFAULT_MODEL
-                })
-            });
+            .unwrap_or_else(|| default(if is_library { LIBRARY_MODEL } else { DEFAULT_MODEL }));
         let host = first(self.host(), self.role_variable(role, "LLM_BINDING_HOST")).unwrap_or_else(|| {
             if is_library {
                 return default("none");
@@ -192,11 +182,7 @@ impl Layers<'_> {
             let base_host = is_base.then(|| self.variable("LLM_BINDING_HOST")).flatten();
             base_host.unwrap_or_else(|| self.default_host(&binding.text))
         });
-        Parts {
-            binding,
-            model,
-            host,
-        }
+        Parts { binding, model, host }
     }
 
     /// `ENTITY_EXTRACTION_USE_JSON`, of which LightRAG understands `true` alone.

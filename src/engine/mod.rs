@@ -1,6 +1,7 @@
 //! One run: preflight, plan, the pipeline, verification, and what is kept for later runs.
 
 pub mod checkpoint;
+mod foretell;
 pub mod hits;
 pub mod pipeline;
 pub mod rejects;

@@ -13,14 +13,15 @@ use std::{
 use crate::{
     engine::{
         checkpoint::{Checkpoint, Progress},
+        hits::Examiner,
         pipeline::{self, WorkspaceJob},
         rejects::RejectsFile,
         retry::{FIRST_WAIT, RequestContext, Retrier},
         verify::Comparison,
     },
     model::{
-        BatchLimit, Error, ErrorKind, Mode, PhysicalLocation, Result, Settings, Side, VerifyLevel, Workspace,
-        WorkspaceChoice, WorkspacePair, nearest,
+        BatchLimit, Error, ErrorKind, Mode, PhysicalLocation, Rekey, Result, Settings, Side, VerifyLevel,
+        Workspace, WorkspaceChoice, WorkspacePair, nearest,
     },
     report::{
         CountEvent, CountProgressEvent, Event, Ledger, PlanEvent, PlanOptions, Reporter, RunOutcome,
@@ -75,8 +76,17 @@ impl Run<'_> {
     /// What ended it. It is in the ledger.
     pub async fn carry_out(&self, prepared: &[Prepared], confirmed: bool) -> Result<RunOutcome> {
         match self.settings.mode {
-            Mode::DryRun => return Ok(RunOutcome::Done),
-            Mode::Verify => {}
+            Mode::DryRun => {
+                return self
+                    .survey(prepared)
+                    .await
+                    .map(|stopped| stopped.unwrap_or(RunOutcome::Done));
+            }
+            Mode::Verify => {
+                if let Some(stopped) = self.survey(prepared).await? {
+                    return Ok(stopped);
+                }
+            }
             Mode::Migrate if !confirmed => {
                 let error = Error::new(
                     ErrorKind::NotConfirmed,
@@ -103,11 +113,11 @@ impl Run<'_> {
     }
 
     /// Enters an error that belongs to no batch.
-    fn enter(&self, error: &Error) {
+    pub(super) fn enter(&self, error: &Error) {
         self.ledger.entries().errors.fatal(None, error, 0);
     }
 
-    fn retrier(&self) -> Retrier {
+    pub(super) fn retrier(&self) -> Retrier {
         Retrier {
             retries: self.settings.retries,
             timeout: self.settings.timeout,
@@ -182,11 +192,14 @@ impl Run<'_> {
         let warnings = [source.storage.warning(), target.storage.warning()];
         let warnings: BTreeSet<String> = warnings.into_iter().flatten().collect();
         warnings.into_iter().for_each(|warning| self.warn(warning));
-        self.check_containers(&*source.storage, &*target.storage, &pairs)
+        let in_place = self
+            .check_containers(&*source.storage, &*target.storage, &pairs)
             .await?;
         let mut prepared = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            prepared.push(self.prepare_pair(&mut source, &mut target, pair).await?);
+            let is_in_place = in_place.contains(&pair.from);
+            let pair = self.prepare_pair(&mut source, &mut target, pair).await?;
+            prepared.push(Prepared { is_in_place, ..pair });
         }
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
         if total == 0 && self.settings.fail_on_empty {
@@ -310,13 +323,14 @@ impl Run<'_> {
     }
 
     /// No container may be read and written, and none may be written twice: records of different workspaces would
-    /// meet in it.
+    /// meet in it. Only `--rekey` adds to the place that is read; the workspaces of which that is so are answered.
     async fn check_containers(
         &self,
         source: &dyn Connection,
         target: &dyn Connection,
         pairs: &[WorkspacePair],
-    ) -> Result<()> {
+    ) -> Result<BTreeSet<Workspace>> {
+        let mut in_place = BTreeSet::new();
         let mut read: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
         let mut written: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
         for pair in pairs {
@@ -351,10 +365,17 @@ impl Run<'_> {
                 }
             }
         }
-        if let Some(both) = read.keys().find(|container| written.contains_key(container)) {
-            let message = format!("source and target are the same place: {}", both.place);
-            let remedy = "name another target, or another workspace on one side";
-            return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+        for (both, from) in &read {
+            let Some(to) = written.get(both) else {
+                continue;
+            };
+            let is_one_pair = pairs.iter().any(|pair| pair.from == **from && pair.to == **to);
+            if self.settings.rekey == Rekey::Off || !is_one_pair {
+                let message = format!("source and target are the same place: {}", both.place);
+                let remedy = "name another target, or another workspace on one side";
+                return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+            }
+            in_place.insert((*from).clone());
         }
         // A run begins its files anew: the rejects of one run, read back by the next, must not be its rejects file.
         let files = [
@@ -382,7 +403,7 @@ impl Run<'_> {
                 return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
             }
         }
-        Ok(())
+        Ok(in_place)
     }
 
     /// Opens a workspace of the source and counts it, unless that was done already.
@@ -465,6 +486,7 @@ impl Run<'_> {
             target_storage: Arc::clone(&target.storage),
             count,
             before,
+            is_in_place: false,
             batch: self.settings.batch_for(target.connector.batch_bytes()),
         })
     }
@@ -528,6 +550,7 @@ impl Run<'_> {
             preparing.await.inspect_err(|error| self.enter(error))?;
         }
         let retrier = self.retrier();
+        let examiner = Examiner::of(self.settings).inspect_err(|error| self.enter(error))?;
         for (number, pair) in prepared.iter().enumerate() {
             if self.shutdown.reason().is_some() {
                 return Ok(self.shutdown.reason());
@@ -541,7 +564,9 @@ impl Run<'_> {
             if done || !pair.has_records() {
                 continue;
             }
+            let hits = self.watch_hits(&examiner, pair);
             let stopped = pipeline::run(WorkspaceJob {
+                hits: hits.clone(),
                 pair: &pair.pair,
                 number,
                 source: Arc::clone(&pair.source),
@@ -560,7 +585,11 @@ impl Run<'_> {
                 progress: &mut files.progress,
                 shutdown: self.shutdown,
             });
-            if let Some(reason) = stopped.await? {
+            let stopped = stopped.await;
+            if let (Some(examiner), Some(hits)) = (&examiner, hits) {
+                self.tell_hits(examiner, &pair.pair.from, hits.hits());
+            }
+            if let Some(reason) = stopped? {
                 return Ok(Some(reason));
             }
         }
@@ -624,6 +653,10 @@ impl Run<'_> {
         }
         identity.extend(settings.selection.types().map(|t| t.to_string()));
         identity.push(format!("{:?} {:?}", settings.on_conflict, settings.on_invalid));
+        if let (Rekey::Host | Rekey::Model, Some(lightrag)) = (settings.rekey, &settings.lightrag) {
+            let version = lightrag.version.as_deref().unwrap_or("newest");
+            identity.push(format!("{:?} {version} {}", settings.rekey, lightrag.extract));
+        }
         identity
     }
 
@@ -633,6 +666,10 @@ impl Run<'_> {
             level: self.settings.verify,
             numbers: VerifyNumbers::default(),
             first: Vec::new(),
+        };
+        let examiner = match self.settings.rekey {
+            Rekey::Off => None,
+            Rekey::Host | Rekey::Model => Examiner::of(self.settings)?,
         };
         for pair in prepared {
             // Opened anew, so that it is what it became that is compared.
@@ -645,6 +682,7 @@ impl Run<'_> {
                 source: &pair.source,
                 target: &target,
                 selection: &self.settings.selection,
+                examiner: examiner.as_ref(),
                 expected: pair.count.total(),
                 level: self.settings.verify,
                 on_conflict: self.settings.on_conflict,
@@ -713,7 +751,9 @@ pub struct Prepared {
     pub before: Count,
     /// How large a batch of it is.
     pub batch: BatchLimit,
-    source: Arc<dyn Source>,
+    /// Whether source and target are the same place, to which only copies are added.
+    pub is_in_place: bool,
+    pub(super) source: Arc<dyn Source>,
     target: Arc<dyn Target>,
     target_storage: Arc<dyn Connection>,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::{Identity, Rekey};
 
 /// Records by what LightRAG will do with them. Each counts once, copies apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,8 +26,14 @@ pub struct HitCounts {
     pub unknown_prompt: u64,
     /// Keys that nothing explains.
     pub unexplained: u64,
+    /// Records of which `--rekey`, as it was given, makes a copy.
+    pub to_rekey: u64,
     /// Copies that were added under the key that LightRAG asks for.
     pub rekeyed: u64,
+    /// Copies that were not added, as source or target have a record under that key.
+    pub rekey_existing: u64,
+    /// Copies that the target cannot store.
+    pub rekey_rejected: u64,
 }
 
 impl HitCounts {
@@ -41,10 +47,12 @@ impl HitCounts {
         self.older_prompt += other.older_prompt;
         self.unknown_prompt += other.unknown_prompt;
         self.unexplained += other.unexplained;
+        self.to_rekey += other.to_rekey;
         self.rekeyed += other.rekeyed;
+        self.rekey_existing += other.rekey_existing;
+        self.rekey_rejected += other.rekey_rejected;
     }
 }
-
 
 /// How some keys were made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -73,7 +81,10 @@ impl Hits {
     pub(crate) fn add(&mut self, other: &Self) {
         self.total.add(&other.total);
         for (cache_type, counts) in &other.by_cache_type {
-            self.by_cache_type.entry(cache_type.clone()).or_default().add(counts);
+            self.by_cache_type
+                .entry(cache_type.clone())
+                .or_default()
+                .add(counts);
         }
         for origin in &other.identities {
             let known = self
@@ -85,6 +96,33 @@ impl Hits {
                 None => self.identities.push(origin.clone()),
             }
         }
-        self.identities.sort_by_key(|origin| std::cmp::Reverse(origin.records));
+        self.identities
+            .sort_by_key(|origin| std::cmp::Reverse(origin.records));
     }
+}
+
+/// The LightRAG whose hits are foretold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AskingLightRag {
+    /// Its release.
+    pub version: String,
+    /// The model that it extracts with.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// Whether it asks for entities in JSON.
+    pub json_extraction: bool,
+    /// Where each of these came from.
+    pub origins: Vec<String>,
+    /// Which records get a copy.
+    pub rekey: Rekey,
+}
+
+/// What a LightRAG will find.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ForetoldHits {
+    /// The LightRAG.
+    pub lightrag: AskingLightRag,
+    /// What it will find.
+    #[serde(flatten)]
+    pub hits: Hits,
 }

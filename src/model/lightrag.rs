@@ -48,7 +48,11 @@ impl fmt::Display for Identity {
             (None, None) => write!(f, "{model} (LightRAG as a library)"),
             (binding, host) => {
                 let binding = binding.as_deref().unwrap_or("no binding");
-                write!(f, "{binding} / {model} at {}", host.as_deref().unwrap_or("no host"))
+                write!(
+                    f,
+                    "{binding} / {model} at {}",
+                    host.as_deref().unwrap_or("no host")
+                )
             }
         }
     }

@@ -18,7 +18,7 @@ mod workspace;
 
 pub use error::{Error, ErrorKind, OnSide, Result, Retry, Side};
 pub use exit_code::ExitCode;
-pub use hits::{HitCounts, Hits, KeyOrigin};
+pub use hits::{AskingLightRag, ForetoldHits, HitCounts, Hits, KeyOrigin};
 pub(crate) use lightrag::{DEFAULT_MODEL, LIBRARY_MODEL, default_host};
 pub use lightrag::{Identity, LightRag, Named, Rekey};
 pub use location::{Location, PhysicalLocation};

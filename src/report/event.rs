@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{Report, VerifyNumbers};
 use crate::model::{
-    CacheType, Location, Mode, OnConflict, Selection, Side, VerifyLevel, Workspace, WorkspacePair,
-    record::OnInvalid,
+    CacheType, ForetoldHits, Location, Mode, OnConflict, Selection, Side, VerifyLevel, Workspace,
+    WorkspacePair, record::OnInvalid,
 };
 
 /// Raised when a reader of the events would have to change.
@@ -50,6 +50,8 @@ pub enum Event {
     Reject(RejectEvent),
     /// How far the run came is on the disk.
     Checkpoint(CheckpointEvent),
+    /// What LightRAG will find of a workspace.
+    Hits(HitsEvent),
     /// A verification of a workspace is under way or done.
     Verify(VerifyEvent),
     /// Something that a person should know.
@@ -257,6 +259,16 @@ pub struct VerifyEvent {
     /// The numbers so far.
     #[serde(flatten)]
     pub numbers: VerifyNumbers,
+}
+
+/// What LightRAG will find of a workspace.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HitsEvent {
+    /// The workspace that is read.
+    pub workspace: Workspace,
+    /// What it will find.
+    #[serde(flatten)]
+    pub foretold: ForetoldHits,
 }
 
 /// Something that a person should know.

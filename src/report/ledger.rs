@@ -13,7 +13,7 @@ use super::{
     reporter::timestamp,
 };
 use crate::{
-    model::{Error, ExitCode, Location, Mode},
+    model::{Error, ExitCode, ForetoldHits, Location, Mode},
     system::shutdown::StopReason,
 };
 
@@ -76,6 +76,8 @@ pub struct Entries {
     pub is_incomplete: bool,
     /// What a verification found.
     pub verification: Option<Verification>,
+    /// What LightRAG will find of what was moved or looked at.
+    pub hits: Option<ForetoldHits>,
     /// The checkpoint file.
     pub checkpoint: Option<String>,
     /// The rejects file.
@@ -143,6 +145,11 @@ impl Ledger {
             errors: entries.errors.clone(),
             warnings: entries.warnings.clone(),
             verification: entries.verification.clone(),
+            rekeyed: entries
+                .hits
+                .as_ref()
+                .map_or(0, |foretold| foretold.hits.total.rekeyed),
+            hits: entries.hits.clone(),
             checkpoint: entries.checkpoint.clone(),
             rejects: entries.rejects.clone(),
         }

@@ -14,8 +14,8 @@ pub use document::{
     WorkspaceReport, percent,
 };
 pub use event::{
-    BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Envelope, Event, PlanEvent,
-    PlanOptions, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, VerifyEvent, WarningEvent,
+    BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Envelope, Event, HitsEvent,
+    PlanEvent, PlanOptions, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, VerifyEvent, WarningEvent,
     event_schema,
 };
 pub use human::{Stderr, Verbosity};

@@ -12,7 +12,7 @@ use super::{
     templates::{Pattern, TEMPLATES, Templates},
 };
 use crate::model::{
-    Error, HitCounts, Hits, Identity, KeyOrigin, LightRag, Rekey, Result,
+    AskingLightRag, Error, HitCounts, Hits, Identity, KeyOrigin, LightRag, Rekey, Result, Settings,
     record::{CacheKey, Record},
 };
 
@@ -33,8 +33,17 @@ pub struct Examiner {
 pub(crate) struct Examined {
     /// Counts, by type and by how the keys were made.
     pub(crate) hits: Hits,
-    /// Copies to add, each under the key that LightRAG will ask for; no key twice.
-    pub(crate) copies: Vec<Record>,
+    /// Copies to add. Two of them may have the same key.
+    pub(crate) copies: Vec<Copy>,
+}
+
+/// A copy of a record under the key that LightRAG will ask for.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    /// The place of the record among those that were examined.
+    pub(crate) of: usize,
+    /// The copy.
+    pub(crate) record: Record,
 }
 
 /// What LightRAG will do with a record. The first that applies counts.
@@ -92,11 +101,16 @@ impl Examiner {
         };
         let release = release.ok_or_else(|| {
             let version = lightrag.version.as_deref().unwrap_or_default();
-            let [first, last] = [releases.first(), releases.last()].map(|release| release.map_or("", String::as_str));
-            Error::config(format!("the prompts of LightRAG {version} are not known"))
-                .with_remedy(format!("name a release from {first} to {last}; without one, {last} is assumed"))
+            let [first, last] =
+                [releases.first(), releases.last()].map(|release| release.map_or("", String::as_str));
+            Error::config(format!("the prompts of LightRAG {version} are not known")).with_remedy(format!(
+                "name a release from {first} to {last}; without one, {last} is assumed"
+            ))
         })?;
-        let numbers: Vec<u32> = releases[release].split('.').filter_map(|number| number.parse().ok()).collect();
+        let numbers: Vec<u32> = releases[release]
+            .split('.')
+            .filter_map(|number| number.parse().ok())
+            .collect();
         Ok(Arc::new(Self {
             candidates: Candidates::new(lightrag.identities()),
             scheme: Scheme::of_release(&numbers),
@@ -112,13 +126,30 @@ impl Examiner {
         self.rekey
     }
 
-    /// The LightRAG whose hits are foretold: release, and model for extraction.
-    pub(crate) fn describe(&self) -> (&str, &Identity) {
-        (&self.templates.releases()[self.release], &self.lightrag.extract)
+    /// What a run is asked to foretell; `None` where it is not.
+    ///
+    /// # Errors
+    /// As [`Examiner::new`].
+    pub fn of(settings: &Settings) -> Result<Option<Arc<Self>>> {
+        let lightrag = settings.lightrag.clone();
+        lightrag
+            .map(|lightrag| Self::new(lightrag, settings.rekey))
+            .transpose()
     }
 
-    /// Examines records. Computes for about 2 ms a megabyte.
-    pub(crate) fn examine<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Examined {
+    /// The LightRAG whose hits are foretold.
+    pub(crate) fn lightrag(&self) -> AskingLightRag {
+        AskingLightRag {
+            version: self.templates.releases()[self.release].clone(),
+            identity: self.lightrag.extract.clone(),
+            json_extraction: self.lightrag.json_extraction,
+            origins: self.lightrag.origins.clone(),
+            rekey: self.rekey,
+        }
+    }
+
+    /// Examines records that are to be counted. Computes for some milliseconds a megabyte.
+    pub(crate) fn examine(&self, records: &[Record], is_counted: impl Fn(&Record) -> bool) -> Examined {
         let mut worker = Worker {
             examiner: self,
             order: self.candidates.order(),
@@ -128,8 +159,10 @@ impl Examiner {
             copies: Vec::new(),
         };
         let mut buffer = Vec::new();
-        for record in records {
-            worker.examine(record, &mut buffer);
+        for (at, record) in records.iter().enumerate() {
+            if is_counted(record) {
+                worker.examine(at, record, &mut buffer);
+            }
         }
         self.candidates.remember(&worker.order);
         worker.finish()
@@ -144,7 +177,7 @@ struct Worker<'a> {
     recent: usize,
     counts: BTreeMap<String, HitCounts>,
     origins: HashMap<(Scheme, Option<usize>), u64>,
-    copies: Vec<Record>,
+    copies: Vec<Copy>,
 }
 
 /// What a record was found to be.
@@ -162,7 +195,7 @@ const UNEXPLAINED: Finding = Finding {
 };
 
 impl Worker<'_> {
-    fn examine(&mut self, record: &Record, buffer: &mut Vec<u8>) {
+    fn examine(&mut self, at: usize, record: &Record, buffer: &mut Vec<u8>) {
         let mut parts = record.key().as_str().splitn(3, ':');
         let (Some(mode), Some(cache_type), Some(hash)) = (parts.next(), parts.next(), parts.next()) else {
             return;
@@ -174,9 +207,12 @@ impl Worker<'_> {
             _ => None,
         };
         let finding = finding.unwrap_or(UNEXPLAINED);
-        match self.counts.get_mut(cache_type) {
-            Some(counts) => count(counts, finding.verdict),
-            None => count(self.counts.entry(cache_type.to_owned()).or_default(), finding.verdict),
+        if !self.counts.contains_key(cache_type) {
+            self.counts.insert(cache_type.to_owned(), HitCounts::default());
+        }
+        if let Some(counts) = self.counts.get_mut(cache_type) {
+            count(counts, finding.verdict);
+            counts.to_rekey += u64::from(finding.asked.is_some());
         }
         if let Some(Explanation { scheme, identity, .. }) = finding.explanation {
             *self.origins.entry((scheme, identity)).or_default() += 1;
@@ -184,11 +220,12 @@ impl Worker<'_> {
         if let Some(asked) = finding.asked {
             let key = CacheKey::new(format!("default:{cache_type}:{}", written(asked)));
             // The value was a record under its old key, and is one under any.
-            self.copies.extend(Record::new(key, record.value().clone()));
+            let copy = Record::new(key, record.value().clone());
+            self.copies.extend(copy.map(|record| Copy { of: at, record }));
         }
     }
 
-    fn finish(mut self) -> Examined {
+    fn finish(self) -> Examined {
         let mut hits = Hits::default();
         for counts in self.counts.values() {
             hits.total.add(counts);
@@ -200,15 +237,19 @@ impl Worker<'_> {
             records,
         };
         hits.identities = self.origins.into_iter().map(origin).collect();
-        self.copies.sort_by(|a, b| a.key().as_str().cmp(b.key().as_str()));
-        self.copies.dedup_by(|a, b| a.key() == b.key());
         Examined {
             hits,
             copies: self.copies,
         }
     }
 
-    fn finding(&mut self, record: &Record, cache_type: &str, key: Hash, buffer: &mut Vec<u8>) -> Option<Finding> {
+    fn finding(
+        &mut self,
+        record: &Record,
+        cache_type: &str,
+        key: Hash,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Finding> {
         let fields = record.fields();
         let prompt = decode(fields.get("original_prompt")?, buffer)?;
         if cache_type == "analysis" {
@@ -234,9 +275,9 @@ impl Worker<'_> {
         };
         let other_form = is_extract && json != lightrag.json_extraction;
         let verdict = self.verdict(pattern, explanation, &lightrag.extract, other_form);
-        let asked = self.gets_copy(verdict).then(|| {
-            chat_hash(&mut hasher, examiner.scheme, json, &lightrag.extract)
-        });
+        let asked = self
+            .gets_copy(verdict)
+            .then(|| chat_hash(&mut hasher, examiner.scheme, json, &lightrag.extract));
         Some(Finding {
             verdict,
             explanation: Some(explanation),
@@ -257,8 +298,13 @@ impl Worker<'_> {
         let images = images.unwrap_or_else(|| "[]".to_owned());
         let mut hasher = PromptHasher::new(prompt);
         let (analysis, explanation) = kinds.iter().find_map(|kind| {
-            let analysis = Analysis { kind, images: &images };
-            let explanation = examiner.candidates.explain_analysis(&mut hasher, key, &analysis)?;
+            let analysis = Analysis {
+                kind,
+                images: &images,
+            };
+            let explanation = examiner
+                .candidates
+                .explain_analysis(&mut hasher, key, &analysis)?;
             Some((analysis, explanation))
         })?;
         let lightrag = &examiner.lightrag;
@@ -333,7 +379,9 @@ fn split_images(stored: &[u8]) -> Option<(&[u8], Option<String>)> {
     let images: Vec<serde_json::Map<String, serde_json::Value>> =
         serde_json::from_slice(&block[begin + BEGIN.len()..]).ok()?;
     let hashed = |image: &serde_json::Map<String, serde_json::Value>| {
-        let fields = HASHED.iter().map(|name| Some(((*name).to_owned(), image.get(*name)?.clone())));
+        let fields = HASHED
+            .iter()
+            .map(|name| Some(((*name).to_owned(), image.get(*name)?.clone())));
         fields.collect::<Option<serde_json::Map<_, _>>>()
     };
     let hashed: Vec<_> = images.iter().map(hashed).collect::<Option<_>>()?;

@@ -65,7 +65,10 @@ mod tests {
     fn every_escape_is_decoded() {
         let mut buffer = Vec::new();
         let json = r#""a\"\\\/\n\r\t\b\f\u00e9\ud83d\ude00é""#;
-        assert_eq!(decode(json, &mut buffer), Some("a\"\\/\n\r\t\u{8}\u{c}é😀é".as_bytes()));
+        assert_eq!(
+            decode(json, &mut buffer),
+            Some("a\"\\/\n\r\t\u{8}\u{c}é😀é".as_bytes())
+        );
     }
 
     #[test]

@@ -72,9 +72,9 @@ impl<'a> PromptHasher<'a> {
     pub(super) fn hash(&mut self, scheme: Scheme, suffix: &[u8]) -> Hash {
         let prompt = self.prompt;
         let state = match scheme {
-            Scheme::PromptAlone | Scheme::Joined => self
-                .plain
-                .get_or_insert_with(|| Md5::new().chain_update(prompt)),
+            Scheme::PromptAlone | Scheme::Joined => {
+                self.plain.get_or_insert_with(|| Md5::new().chain_update(prompt))
+            }
             Scheme::LengthPrefixed => self.prefixed.get_or_insert_with(|| {
                 let length = format!("{}:", characters(prompt));
                 Md5::new().chain_update(length).chain_update(prompt)
@@ -136,7 +136,11 @@ mod tests {
         let hash = PromptHasher::new(b"abc").hash(Scheme::PromptAlone, b"");
         assert_eq!(written(hash), "900150983cd24fb0d6963f7d28e17f72");
         assert_eq!(parse(&written(hash)), Some(hash));
-        for other in ["", "900150983cd24fb0d6963f7d28e17f7", "900150983CD24FB0D6963F7D28E17F72"] {
+        for other in [
+            "",
+            "900150983cd24fb0d6963f7d28e17f7",
+            "900150983CD24FB0D6963F7D28E17F72",
+        ] {
             assert_eq!(parse(other), None);
         }
     }

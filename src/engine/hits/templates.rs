@@ -313,7 +313,8 @@ mod tests {
     }
 
     fn release(templates: &Templates, text: &str) -> Option<usize> {
-        let pattern = templates.recognize("extract", text.as_bytes(), &mut usize::MAX)?;
+        let mut none = usize::MAX;
+        let pattern = templates.recognize("extract", text.as_bytes(), &mut none)?;
         (0..2).find(|release| pattern.releases.contains(*release))
     }
 
@@ -322,7 +323,10 @@ mod tests {
         let templates = templates();
         // Twice, as the second time finds what the first one learned.
         for _ in 0..2 {
-            assert_eq!(release(&templates, "Ask 12 of English:\nText\nEnd. More\nEnd."), Some(0));
+            assert_eq!(
+                release(&templates, "Ask 12 of English:\nText\nEnd. More\nEnd."),
+                Some(0)
+            );
             assert_eq!(release(&templates, "Ask 7 of 中文:\n\nEnd.\nThe end."), Some(1));
         }
     }

@@ -30,6 +30,7 @@ use write::Writer;
 use crate::{
     engine::{
         checkpoint::{Checkpoint, Progress},
+        hits::WorkspaceHits,
         rejects::RejectsFile,
         retry::{RequestContext, Retrier},
     },
@@ -69,6 +70,8 @@ pub struct WorkspaceJob<'a> {
     pub ledger: &'a Ledger,
     /// Where rejected records go.
     pub rejects: Option<&'a RejectsFile>,
+    /// Where it is asked whether LightRAG will find the records.
+    pub hits: Option<Arc<WorkspaceHits>>,
     /// Where to keep how far the run came, and what of the job is done.
     pub checkpoint: Option<&'a Checkpoint>,
     /// What of the job is done, this workspace among it.
@@ -123,6 +126,7 @@ pub async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
         workspace: job.pair.from.clone(),
         on_conflict: job.on_conflict,
         retrier: job.retrier.clone(),
+        hits: job.hits.clone(),
     });
     let target = Arc::clone(&job.target);
     let retrier = job.retrier;

@@ -52,7 +52,7 @@ impl Lines {
 
     fn text(&mut self, event: &Event) -> Option<String> {
         match event {
-            Event::RunStarted(_) | Event::Checkpoint(_) => None,
+            Event::RunStarted(_) | Event::Checkpoint(_) | Event::Hits(_) => None,
             Event::Plan(plan) => {
                 let rows = phrases::plan(plan).map(|(name, what)| format!("{name}: {what}"));
                 Some(rows.join("\n"))
