@@ -36,7 +36,8 @@ cargo clippy --all-targets --locked -- -D warnings
 
 headline "shell scripts"
 need shellcheck=shellcheck
-shellcheck -x "${SCRIPTS[@]}"
+# With what each of them sources.
+shellcheck -x -a "${SCRIPTS[@]}"
 
 headline "Python scripts"
 python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name in sys.argv[1:]]' scripts/*.py scripts/bench/*.py

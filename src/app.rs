@@ -60,6 +60,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let level = output.log_level.as_deref();
     let logging = logging::init(output.log_format, level, output.quiet, reporter.stderr());
     tracing::info!(run_id = %reporter.run_id(), version = VERSION, mode = report::word(&mode), "run started");
+    for warning in environment.warnings() {
+        reporter.warn(&ledger, warning.clone());
+    }
     let task = logging
         .and_then(|()| unreadable.map_or(Ok(()), Err))
         .and_then(|()| Task::resolve(&args, &job, &environment, output.interactive))
@@ -117,7 +120,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
-    let environment = Environment::read(Path::new("."))?;
+    let environment = Environment::read(Path::new("."));
     let job = match &args.job {
         Some(file) => JobFile::read(file, &environment)?,
         None => JobFile::default(),

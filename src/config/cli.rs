@@ -81,15 +81,14 @@ pub struct Args {
     pub target: Option<String>,
 
     /// Workspace on both sides
-    #[arg(long, value_name = "NAME", help_heading = "What",
-          conflicts_with_all = ["source_workspace", "target_workspace", "workspace_map", "all_workspaces"])]
+    #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with_all = ["workspace_map", "all_workspaces"])]
     pub workspace: Option<String>,
 
-    /// Workspace to read
+    /// Workspace to read; wins over --workspace
     #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with_all = ["workspace_map", "all_workspaces"])]
     pub source_workspace: Option<String>,
 
-    /// Workspace to write
+    /// Workspace to write; wins over --workspace
     #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with_all = ["workspace_map", "all_workspaces"])]
     pub target_workspace: Option<String>,
 

@@ -1,16 +1,17 @@
 //! LightRAG's own configuration: the process environment, `.env` and `config.ini`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    io::ErrorKind as IoErrorKind,
     path::{Path, PathBuf},
 };
 
-use ini::Ini;
-
+use super::{
+    configparser::{ConfigIni, Problem},
+    dotenv::DotEnv,
+};
 use crate::model::{Error, Origin, Result, Secret, Value};
-
-/// The variable that names the workspace for every storage that has no variable of its own.
-pub(super) const WORKSPACE: &str = "WORKSPACE";
 
 /// The file with variables that LightRAG reads from the directory it is started in.
 const DOT_ENV: &str = ".env";
@@ -18,36 +19,61 @@ const DOT_ENV: &str = ".env";
 /// The file with settings that LightRAG reads from the directory it is started in.
 const CONFIG_INI: &str = "config.ini";
 
-type Variables = BTreeMap<String, Secret>;
-/// Values by section and key.
-type IniKeys = BTreeMap<(String, String), Secret>;
+/// The variable that keeps python-dotenv from reading `.env`, and what it must be.
+const DOT_ENV_DISABLED: &str = "PYTHON_DOTENV_DISABLED";
+const DISABLING: [&str; 5] = ["1", "true", "t", "yes", "y"];
+
+/// How many line numbers a warning lists.
+const MOST_LINES: usize = 10;
 
 /// What LightRAG would find if it were started here.
 ///
-/// An empty value counts as none.
+/// A variable that is set and empty is set: it hides what `.env` and `config.ini` say of it, as it does for LightRAG.
 #[derive(Debug, Default)]
 pub struct Environment {
-    process: Variables,
-    dot_env: Option<(PathBuf, Variables)>,
-    ini: Option<(PathBuf, IniKeys)>,
+    process: BTreeMap<String, Secret>,
+    /// Variables of the process whose values are not UTF-8.
+    unreadable_variables: BTreeSet<String>,
+    dot_env: File<DotEnv>,
+    ini: File<ConfigIni>,
+    warnings: Vec<String>,
+}
+
+/// A file of LightRAG's configuration.
+#[derive(Debug, Default)]
+enum File<T> {
+    /// There is none, or none that LightRAG would read.
+    #[default]
+    Absent,
+    Read(PathBuf, T),
+    /// LightRAG does not start with it. The reason names the file.
+    Unreadable(String),
 }
 
 impl Environment {
-    /// The environment of this process and the files in a directory.
-    ///
-    /// # Errors
-    /// A file that is there and cannot be read. The message names file and line, not what stands there.
-    pub fn read(directory: &Path) -> Result<Self> {
-        let process = std::env::vars_os()
-            .filter_map(|(name, value)| {
-                Some((name.into_string().ok()?, Secret::new(value.into_string().ok()?)))
-            })
-            .collect();
-        Ok(Self {
-            process,
-            dot_env: read_dot_env(&directory.join(DOT_ENV))?,
-            ini: read_ini(&directory.join(CONFIG_INI))?,
-        })
+    /// The environment of this process and the files in a directory. A fault in a file is a warning here, and an error
+    /// once something is needed from the file.
+    pub fn read(directory: &Path) -> Self {
+        Self::with(std::env::vars_os(), directory)
+    }
+
+    /// These variables as the environment of the process, and the files in a directory.
+    pub fn with(process: impl IntoIterator<Item = (OsString, OsString)>, directory: &Path) -> Self {
+        let mut environment = Self::default();
+        for (name, value) in process {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(text) => {
+                    environment.process.insert(name, Secret::new(text));
+                }
+                Err(_) => {
+                    environment.unreadable_variables.insert(name);
+                }
+            }
+        }
+        environment.read_dot_env(&directory.join(DOT_ENV));
+        environment.read_ini(&directory.join(CONFIG_INI));
+        environment
     }
 
     /// An environment of these variables alone.
@@ -61,162 +87,338 @@ impl Environment {
         }
     }
 
-    /// A variable, from the process or from `.env`.
-    pub fn variable(&self, name: &str) -> Option<Value> {
-        let process = self.process.get(name).map(|text| Value {
-            text: text.clone(),
-            origin: Origin::Variable(name.to_owned()),
-        });
-        let dot_env = || {
-            let (file, variables) = self.dot_env.as_ref()?;
-            Some(Value {
-                text: variables.get(name)?.clone(),
-                origin: Origin::DotEnv(file.clone(), name.to_owned()),
-            })
-        };
-        process.filter(is_said).or_else(|| dot_env().filter(is_said))
+    /// What is wrong with the files, in sentences that name them and repeat no value.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
-    /// A variable of the process alone, empty or not: what `${NAME}` in a job file stands for.
+    /// A variable, from the process or from `.env`.
+    ///
+    /// # Errors
+    /// Whether it is set, or to what, cannot be known.
+    pub fn variable(&self, name: &str) -> Result<Option<Value>> {
+        let found = self.readable_variable(name)?;
+        match (&found, &self.dot_env) {
+            (None, File::Unreadable(reason)) => {
+                Err(unreadable(reason, &format!("{name} is looked up there")))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// A variable, from the process or from a `.env` that can be read.
+    ///
+    /// # Errors
+    /// It is set, and to what cannot be known.
+    pub fn readable_variable(&self, name: &str) -> Result<Option<Value>> {
+        if let Some(text) = self.process.get(name) {
+            let (text, origin) = (text.clone(), Origin::Variable(name.to_owned()));
+            return Ok(Some(Value { text, origin }));
+        }
+        if self.unreadable_variables.contains(name) {
+            return Err(Error::config(format!("the variable {name} is not valid UTF-8")));
+        }
+        match &self.dot_env {
+            File::Absent | File::Unreadable(_) => Ok(None),
+            File::Read(file, variables) => Ok(variables.get(name).and_then(|variable| {
+                let origin = Origin::DotEnv {
+                    file: file.clone(),
+                    name: name.to_owned(),
+                    line: variable.line,
+                };
+                let text = variable.value.clone()?;
+                Some(Value { text, origin })
+            })),
+        }
+    }
+
+    /// A variable of the process alone: what `${NAME}` in a job file stands for.
     pub fn process_variable(&self, name: &str) -> Option<&Secret> {
         self.process.get(name)
     }
 
     /// A key in a section of `config.ini`.
-    pub fn ini(&self, section: &str, key: &str) -> Option<Value> {
-        let (file, keys) = self.ini.as_ref()?;
-        let text = keys.get(&(section.to_owned(), key.to_owned()))?.clone();
-        let origin = Origin::Ini(file.clone(), format!("[{section}] {key}"));
-        Some(Value { text, origin }).filter(is_said)
+    ///
+    /// # Errors
+    /// Whether it is set cannot be known, or it is set and LightRAG's reader refuses it.
+    pub fn ini(&self, section: &str, key: &str) -> Result<Option<Value>> {
+        match &self.ini {
+            File::Unreadable(reason) => Err(unreadable(
+                reason,
+                &format!("[{section}] {key} is looked up there"),
+            )),
+            _ => self.readable_ini(section, key),
+        }
     }
-}
 
-fn is_said(value: &Value) -> bool {
-    !value.text.expose().trim().is_empty()
-}
-
-fn read_dot_env(path: &Path) -> Result<Option<(PathBuf, Variables)>> {
-    let text = match read_if_there(path)? {
-        Some(text) => text,
-        None => return Ok(None),
-    };
-    let mut variables = BTreeMap::new();
-    for item in dotenvy::from_read_iter(keep_dollars(&text).as_bytes()) {
-        // The library's message repeats the line, which may hold a password.
-        let (name, value) = item.map_err(|error| {
-            let line = match &error {
-                dotenvy::Error::LineParse(line, _) => text
-                    .lines()
-                    .position(|l| l.trim() == line.trim())
-                    .map(|at| format!(" line {}", at + 1)),
-                _ => None,
-            };
-            Error::config(format!(
-                "{}{}: not of the form NAME=value",
-                path.display(),
-                line.unwrap_or_default()
-            ))
-            .with_remedy("quote values that hold spaces, quotes or `#`")
-        })?;
-        variables.insert(name, Secret::new(value));
-    }
-    Ok(Some((path.to_owned(), variables)))
-}
-
-/// LightRAG's reader replaces `${NAME}` and takes any other `$` as it is; the reader here would replace `$NAME`
-/// too, and so change a password. Outside of single quotes such a `$` is therefore escaped first.
-fn keep_dollars(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let mut quoted = false;
-        let comment = line.trim_start().starts_with('#');
-        let mut characters = line.chars().peekable();
-        let mut escaped = false;
-        while let Some(character) = characters.next() {
-            if character == '$' && !quoted && !comment && !escaped && characters.peek() != Some(&'{') {
-                kept.push('\\');
+    /// A key in a section of a `config.ini` that can be read.
+    ///
+    /// # Errors
+    /// It is set, and LightRAG's reader refuses it.
+    pub fn readable_ini(&self, section: &str, key: &str) -> Result<Option<Value>> {
+        let named = format!("[{section}] {key}");
+        match &self.ini {
+            File::Absent | File::Unreadable(_) => Ok(None),
+            File::Read(file, ini) => {
+                let value = ini
+                    .get(section, key)
+                    .map_err(|problem| refused(file, &problem, &named))?;
+                Ok(value.map(|value| Value {
+                    text: value.text,
+                    origin: Origin::Ini {
+                        file: file.clone(),
+                        key: named,
+                        line: value.line,
+                    },
+                }))
             }
-            quoted ^= character == '\'' && !escaped;
-            escaped = character == '\\' && !escaped && !quoted;
-            kept.push(character);
         }
     }
-    kept
-}
 
-fn read_ini(path: &Path) -> Result<Option<(PathBuf, IniKeys)>> {
-    let text = match read_if_there(path)? {
-        Some(text) => text,
-        None => return Ok(None),
-    };
-    // Python's configparser takes backslashes as they are, and so must this.
-    let options = ini::ParseOption {
-        enabled_escape: false,
-        enabled_quote: false,
-        ..ini::ParseOption::default()
-    };
-    let ini = Ini::load_from_str_opt(&text, options)
-        .map_err(|error| Error::config(format!("{} line {}: {}", path.display(), error.line, error.msg)))?;
-    let mut keys = BTreeMap::new();
-    for (section, properties) in &ini {
-        for (key, value) in properties.iter() {
-            let name = (section.unwrap_or_default().to_owned(), key.to_ascii_lowercase());
-            keys.insert(name, Secret::new(value));
+    fn read_dot_env(&mut self, path: &Path) {
+        let is_disabled = self
+            .process
+            .get(DOT_ENV_DISABLED)
+            .is_some_and(|text| DISABLING.contains(&text.expose().to_lowercase().as_str()));
+        if is_disabled {
+            return;
+        }
+        // Where python-dotenv finds neither a file nor a FIFO it does as if there were nothing.
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                self.warnings.push(format!(
+                    "{} is a folder, not a file, and is ignored, as LightRAG ignores it; Docker creates such a folder \
+                     where it mounts a file that does not exist",
+                    path.display()
+                ));
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => return self.ignore(path, &error),
+        }
+        let text = match std::fs::read(path) {
+            Ok(bytes) => decode(path, bytes),
+            Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        };
+        self.dot_env = match text {
+            Ok(text) => {
+                let process = |name: &str| self.process.get(name).map(Secret::expose);
+                let read = DotEnv::parse(&text, process);
+                let skipped = skipped_lines(path, read.unparsable_lines());
+                self.warnings.extend(skipped);
+                File::Read(path.to_owned(), read)
+            }
+            Err(reason) => self.give_up(reason),
+        };
+    }
+
+    fn read_ini(&mut self, path: &Path) {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            // Python's configparser goes on without a file that it cannot open.
+            Err(error) => return self.ignore(path, &error),
+        };
+        self.ini = match decode(path, bytes) {
+            Ok(text) => {
+                let read = ConfigIni::parse(&text);
+                if let Some(problem) = read.problems().first() {
+                    self.warnings.push(format!(
+                        "{} {problem}; LightRAG refuses the whole file",
+                        path.display()
+                    ));
+                }
+                File::Read(path.to_owned(), read)
+            }
+            Err(reason) => self.give_up(reason),
+        };
+    }
+
+    /// Goes on without a file, as LightRAG does; that it is not there is nothing to speak of.
+    fn ignore(&mut self, path: &Path, error: &std::io::Error) {
+        if error.kind() != IoErrorKind::NotFound {
+            self.warnings.push(format!(
+                "cannot read {}: {error}; it is ignored, as LightRAG ignores it",
+                path.display()
+            ));
         }
     }
-    Ok(Some((path.to_owned(), keys)))
+
+    /// Goes on without a file with which LightRAG does not start.
+    fn give_up<T>(&mut self, reason: String) -> File<T> {
+        self.warnings
+            .push(format!("{reason}; LightRAG does not start with it"));
+        File::Unreadable(reason)
+    }
 }
 
-fn read_if_there(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::config(format!("cannot read {}: {error}", path.display()))),
-    }
+/// # Errors
+/// Why the file cannot be read, and which file.
+fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let bytes = error.as_bytes();
+        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+            return format!("{} is UTF-16, not UTF-8", path.display());
+        }
+        let line = bytes[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("{} line {line} is not valid UTF-8", path.display())
+    })
+}
+
+fn unreadable(reason: &str, needed: &str) -> Error {
+    Error::config(format!("{reason}; {needed}")).with_remedy(
+        "make it a readable UTF-8 file, or name both sides and --workspace with flags or a job file",
+    )
+}
+
+fn refused(file: &Path, problem: &Problem, needed: &str) -> Error {
+    Error::config(format!("{} {problem}; {needed} is read from it", file.display())).with_remedy(
+        "correct the line, as LightRAG does not start with it either, or set the value elsewhere: a flag, the job file \
+         or a variable",
+    )
+}
+
+/// A warning of the lines that were skipped, where there are any.
+fn skipped_lines(path: &Path, lines: &[usize]) -> Option<String> {
+    let path = path.display();
+    let listed: Vec<String> = lines.iter().take(MOST_LINES).map(usize::to_string).collect();
+    let more = lines.len().saturating_sub(MOST_LINES);
+    Some(match (listed.as_slice(), more) {
+        ([], _) => return None,
+        ([line], _) => format!("{path} line {line} is not of the form NAME=value and is skipped"),
+        (lines, 0) => format!(
+            "{path} lines {} are not of the form NAME=value and are skipped",
+            lines.join(", ")
+        ),
+        (lines, more) => format!(
+            "{path} lines {} and {more} more are not of the form NAME=value and are skipped",
+            lines.join(", ")
+        ),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+    fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            std::fs::write(directory.path().join(name), text).unwrap();
+        for (name, bytes) in files {
+            std::fs::write(directory.path().join(name), bytes).unwrap();
         }
         directory
     }
 
+    fn environment(process: &[(&str, &str)], directory: &tempfile::TempDir) -> Environment {
+        let process = process.iter().map(|(name, value)| (name.into(), value.into()));
+        Environment::with(process, directory.path())
+    }
+
+    fn text(value: Result<Option<Value>>) -> Option<String> {
+        value.unwrap().map(|value| value.text.expose().to_owned())
+    }
+
     #[test]
-    fn the_files_are_read_and_empty_values_count_as_none() {
+    fn the_process_comes_before_the_file_even_where_it_says_nothing() {
         let directory = directory(&[
             (
                 ".env",
-                "# don't\nexport POSTGRES_HOST=db\nPOSTGRES_USER=\nPOSTGRES_PASSWORD='a # b'\nMONGO_URI=a$b\n",
+                b"POSTGRES_HOST=file\nPOSTGRES_USER=file\nMONGO_URI=${POSTGRES_HOST}\nBARE\n",
             ),
-            ("config.ini", "[postgres]\nuser = rag\npassword = a\\b\n"),
+            ("config.ini", b"[postgres]\nuser = ini\n"),
         ]);
-        let environment = Environment::read(directory.path()).unwrap();
-        let text = |value: Option<Value>| value.map(|value| value.text.expose().to_owned());
-        assert_eq!(text(environment.variable("POSTGRES_HOST")).as_deref(), Some("db"));
-        assert_eq!(text(environment.variable("POSTGRES_USER")), None);
+        let environment = environment(&[("POSTGRES_HOST", "process"), ("POSTGRES_USER", "")], &directory);
         assert_eq!(
-            text(environment.variable("POSTGRES_PASSWORD")).as_deref(),
-            Some("a # b")
+            text(environment.variable("POSTGRES_HOST")).as_deref(),
+            Some("process")
         );
-        assert_eq!(text(environment.variable("MONGO_URI")).as_deref(), Some("a$b"));
-        assert_eq!(text(environment.ini("postgres", "user")).as_deref(), Some("rag"));
+        assert_eq!(text(environment.variable("POSTGRES_USER")).as_deref(), Some(""));
         assert_eq!(
-            text(environment.ini("postgres", "password")).as_deref(),
-            Some("a\\b")
+            text(environment.variable("MONGO_URI")).as_deref(),
+            Some("process")
+        );
+        assert_eq!(text(environment.variable("BARE")), None);
+        assert_eq!(text(environment.ini("postgres", "user")).as_deref(), Some("ini"));
+        assert_eq!(environment.warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn an_origin_names_file_and_line() {
+        let directory = directory(&[
+            (".env", b"\n# note\nPOSTGRES_HOST=db\n"),
+            ("config.ini", b"[postgres]\n\nuser = rag\n"),
+        ]);
+        let environment = environment(&[], &directory);
+        let origin = |value: Result<Option<Value>>| value.unwrap().unwrap().origin.to_string();
+        let folder = directory.path().display();
+        assert_eq!(
+            origin(environment.variable("POSTGRES_HOST")),
+            format!("POSTGRES_HOST in {folder}/.env line 3")
+        );
+        assert_eq!(
+            origin(environment.ini("postgres", "user")),
+            format!("[postgres] user in {folder}/config.ini line 3")
         );
     }
 
     #[test]
-    fn a_broken_line_is_named_by_number_and_not_repeated() {
-        let directory = directory(&[(".env", "A=1\nPASSWORD hunter2 'x\n")]);
-        let error = Environment::read(directory.path()).unwrap_err();
-        assert!(error.message().contains(".env line 2"), "{error}");
-        assert!(!error.to_string().contains("hunter2"));
+    fn skipped_lines_are_named_by_number_and_not_repeated() {
+        let directory = directory(&[(
+            ".env",
+            b"A=1\nPASSWORD hunter2 'x\nB=2\n\"hunter2\nX=a\"b\n='hunter2\n",
+        )]);
+        let environment = environment(&[], &directory);
+        let warnings = environment.warnings().join("\n");
+        assert!(warnings.contains(".env lines 2, 6 are not"), "{warnings}");
+        assert!(!warnings.contains("hunter2"), "{warnings}");
+        assert_eq!(text(environment.variable("B")).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_concerns_only_who_needs_it() {
+        for (bytes, reason) in [
+            (&b"A=1\nB=\xe9\n"[..], "line 2 is not valid UTF-8"),
+            (b"\xff\xfeA\0", "is UTF-16, not UTF-8"),
+        ] {
+            let directory = directory(&[(".env", bytes), ("config.ini", bytes)]);
+            let environment = environment(&[("A", "process")], &directory);
+            assert_eq!(environment.warnings().len(), 2);
+            assert!(
+                environment
+                    .warnings()
+                    .iter()
+                    .all(|warning| warning.contains(reason))
+            );
+            assert_eq!(text(environment.variable("A")).as_deref(), Some("process"));
+            for error in [
+                environment.variable("B").unwrap_err(),
+                environment.ini("postgres", "user").unwrap_err(),
+            ] {
+                assert!(error.message().contains(reason), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_in_place_of_a_file_is_ignored_with_a_warning() {
+        let directory = directory(&[]);
+        for name in [DOT_ENV, CONFIG_INI] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let environment = environment(&[], &directory);
+        assert_eq!(environment.warnings().len(), 2, "{:?}", environment.warnings());
+        assert_eq!(text(environment.variable("A")), None);
+        assert_eq!(text(environment.ini("postgres", "user")), None);
+    }
+
+    #[test]
+    fn a_file_that_is_switched_off_is_not_read() {
+        let directory = directory(&[(".env", b"A=1\n")]);
+        assert_eq!(
+            text(environment(&[(DOT_ENV_DISABLED, "True")], &directory).variable("A")),
+            None
+        );
+        let environment = environment(&[(DOT_ENV_DISABLED, "0")], &directory);
+        assert_eq!(text(environment.variable("A")).as_deref(), Some("1"));
     }
 }

@@ -10,9 +10,9 @@ use clap_mangen::{
 use super::{
     Args,
     cli::{EXAMPLES, EXIT_CODES, STORAGES},
-    env::WORKSPACE,
 };
 use crate::{
+    model::WORKSPACE_VARIABLE,
     report::{TOOL, logging::RUST_LOG},
     storage::connectors,
 };
@@ -91,7 +91,7 @@ fn environment(page: &mut Roff) {
     });
     let own = [
         (
-            WORKSPACE,
+            WORKSPACE_VARIABLE,
             "the workspace of every storage that has no variable of its own for it",
         ),
         (RUST_LOG, "filters the log where --log-level does not"),

@@ -5,6 +5,8 @@
 //! of which knows where it came from, so that every complaint can say so.
 
 mod cli;
+pub mod configparser;
+pub mod dotenv;
 mod env;
 mod generate;
 mod job;

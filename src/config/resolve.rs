@@ -6,11 +6,12 @@ use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 use bytesize::ByteSize;
 use serde_yaml::Mapping;
 
-use super::{Args, Color, Environment, JobFile, OutputFormat, env, job, lightrag};
+use super::{Args, Color, Environment, JobFile, OutputFormat, job, lightrag};
 use crate::{
     model::{
-        CacheType, Error, Field, MaxErrors, Mode, OnConflict, Origin, Result, Secret, Selection, Settings,
-        Side, Value, Values, VerifyLevel, Workspace, WorkspaceChoice, WorkspacePair, nearest,
+        CacheType, Error, Field, MaxErrors, Mode, NamedPair, NamedWorkspace, OnConflict, Origin, Result,
+        Secret, Selection, Settings, Side, Value, Values, VerifyLevel, WORKSPACE_VARIABLE, Workspace,
+        WorkspaceChoice, nearest,
     },
     report::logging::LogFormat,
     storage::{self, Connector, Endpoint, Route},
@@ -34,16 +35,6 @@ impl Endpoint {
             },
         };
         Self::resolve(side, &args, &JobFile::default(), &Environment::default())
-    }
-
-    /// Decides which storage a side is, and its settings.
-    ///
-    /// # Errors
-    /// A side that nobody names, or a setting that is missing or cannot be read.
-    pub fn resolve(side: Side, args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
-        let endpoint = Self::draft(side, args, job, environment)?;
-        require(&endpoint)?;
-        Ok(endpoint)
     }
 
     /// Whether a flag or the job file names the storage of a side.
@@ -331,7 +322,7 @@ fn resolve_selection(args: &Args, job: &JobFile) -> Result<Selection> {
 }
 
 impl WorkspaceChoice {
-    /// Decides which workspaces. What is read does not depend on the target.
+    /// Decides which workspaces. What is read does not depend on the target, nor what is written on the source.
     ///
     /// # Errors
     /// A name that no workspace can have, or a pair that is none.
@@ -342,48 +333,52 @@ impl WorkspaceChoice {
         source: &dyn Connector,
         target: &dyn Connector,
     ) -> Result<Self> {
-        let pair = |from: &str, to: &str| {
-            Ok(WorkspacePair {
-                from: Workspace::new(from)?,
-                to: Workspace::new(to)?,
-            })
-        };
         if args.all_workspaces {
-            return Ok(WorkspaceChoice::All);
-        }
-        if let Some(name) = &args.workspace {
-            let pair = pair(name, name).map_err(|error| prefixed("--workspace", error))?;
-            return Ok(WorkspaceChoice::Pairs(vec![pair]));
+            return Ok(Self::All);
         }
         if !args.workspace_map.is_empty() {
-            let pairs = args.workspace_map.iter().map(|text| {
-                let (from, to) = text.split_once('=').ok_or_else(|| {
-                    Error::config(format!("--workspace-map: expected FROM=TO, found `{text}`"))
-                })?;
-                pair(from, to).map_err(|error| prefixed("--workspace-map", error))
-            });
-            return Ok(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?));
+            let pairs = args.workspace_map.iter().map(|text| mapped_pair(text));
+            return Ok(Self::Pairs(pairs.collect::<Result<_>>()?));
         }
-        if args.source_workspace.is_none() && args.target_workspace.is_none() {
-            match &job.workspaces {
-                Some(job::WorkspacesSpec::All) => return Ok(WorkspaceChoice::All),
-                Some(job::WorkspacesSpec::Pairs(pairs)) => {
-                    let pairs = pairs.iter().enumerate().map(|(at, (from, to))| {
-                        pair(from, to)
-                            .map_err(|error| job.error(&format!("workspaces[{at}]"), error.message()))
-                    });
-                    return Ok(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?));
+        let mut from = flag_workspace(Side::Source, args)?;
+        let mut to = flag_workspace(Side::Target, args)?;
+        match job_workspaces(job)? {
+            Some(choice) if from.is_none() && to.is_none() => return Ok(choice),
+            Some(Self::Pairs(pairs)) if pairs.len() == 1 => {
+                // A flag wins on its side alone.
+                for pair in pairs {
+                    from = from.or(Some(pair.from));
+                    to = to.or(Some(pair.to));
                 }
-                None => {}
             }
+            Some(_) if from.is_none() || to.is_none() => {
+                return Err(Error::config(
+                    "a flag names the workspace of one side, and the job file several workspaces",
+                )
+                .with_remedy(
+                    "name the workspace of the other side with a flag too, or use --workspace-map",
+                ));
+            }
+            _ => {}
         }
-        let workspace = |flag: &Option<String>, flag_name: &str, connector| match flag {
-            Some(name) => Workspace::new(name).map_err(|error| prefixed(flag_name, error)),
-            None => configured_workspace(connector, environment).map(|(workspace, _)| workspace),
+        // Where nothing names one side, it takes the name that a flag or the job file gives the other.
+        let source = match &from {
+            Some(_) => None,
+            None => configured_workspace(source, environment)?,
         };
-        Ok(WorkspaceChoice::Pairs(vec![WorkspacePair {
-            from: workspace(&args.source_workspace, "--source-workspace", source)?,
-            to: workspace(&args.target_workspace, "--target-workspace", target)?,
+        let target = match &to {
+            Some(_) => None,
+            None => configured_workspace(target, environment)?,
+        };
+        let chosen = |own: &Option<NamedWorkspace>, configured, other: &Option<NamedWorkspace>| {
+            own.clone()
+                .or(configured)
+                .or_else(|| other.clone())
+                .unwrap_or_default()
+        };
+        Ok(Self::Pairs(vec![NamedPair {
+            from: chosen(&from, source, &to),
+            to: chosen(&to, target, &from),
         }]))
     }
 
@@ -398,27 +393,94 @@ impl WorkspaceChoice {
     }
 }
 
-/// The workspace that LightRAG would use for this storage, and who says so: its own variable, `WORKSPACE`, `config.ini`,
-/// or nobody.
+/// The workspace that a flag names for a side.
+fn flag_workspace(side: Side, args: &Args) -> Result<Option<NamedWorkspace>> {
+    let own = match side {
+        Side::Source => ("--source-workspace", &args.source_workspace),
+        Side::Target => ("--target-workspace", &args.target_workspace),
+    };
+    let flags = [own, ("--workspace", &args.workspace)];
+    let given = flags
+        .into_iter()
+        .find_map(|(flag, name)| name.as_ref().map(|name| (flag, name)));
+    given
+        .map(|(flag, name)| named_workspace(name, Origin::Flag(flag)))
+        .transpose()
+}
+
+/// `FROM=TO`.
+fn mapped_pair(text: &str) -> Result<NamedPair> {
+    const FLAG: &str = "--workspace-map";
+    let (from, to) = text
+        .split_once('=')
+        .ok_or_else(|| Error::config(format!("{FLAG}: expected FROM=TO, found `{text}`")))?;
+    Ok(NamedPair {
+        from: named_workspace(from, Origin::Flag(FLAG))?,
+        to: named_workspace(to, Origin::Flag(FLAG))?,
+    })
+}
+
+/// The workspaces that the job file names.
+fn job_workspaces(job: &JobFile) -> Result<Option<WorkspaceChoice>> {
+    let pairs = match &job.workspaces {
+        None => return Ok(None),
+        Some(job::WorkspacesSpec::All) => return Ok(Some(WorkspaceChoice::All)),
+        Some(job::WorkspacesSpec::Pairs(pairs)) => pairs,
+    };
+    let pairs = pairs.iter().enumerate().map(|(at, (from, to))| {
+        let path = format!("workspaces[{at}]");
+        let named = |name: &str| {
+            let workspace = Workspace::new(name).map_err(|error| job.error(&path, error.message()))?;
+            let origin = Origin::Job {
+                file: job.file().to_owned(),
+                line: job.line(&path),
+                path: "workspaces".to_owned(),
+            };
+            Ok(NamedWorkspace { workspace, origin })
+        };
+        Ok(NamedPair {
+            from: named(from)?,
+            to: named(to)?,
+        })
+    });
+    Ok(Some(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?)))
+}
+
+fn named_workspace(name: &str, origin: Origin) -> Result<NamedWorkspace> {
+    match Workspace::new(name) {
+        Ok(workspace) => Ok(NamedWorkspace { workspace, origin }),
+        Err(error) => Err(prefixed(&origin.to_string(), error)),
+    }
+}
+
+/// The workspace that LightRAG's configuration names for this storage: its own variable, its key in `config.ini`, or
+/// `WORKSPACE`. `None` where none of them does; LightRAG then uses the empty one.
 ///
 /// # Errors
-/// A name that no workspace can have.
+/// A name that no workspace can have, or a file that cannot be read.
 pub fn configured_workspace(
     connector: &dyn Connector,
     environment: &Environment,
-) -> Result<(Workspace, Origin)> {
-    let own = connector
-        .workspace_variable()
-        .and_then(|name| environment.variable(name));
-    let ini = || environment.ini(connector.ini_section()?, "workspace");
-    let value = own.or_else(|| environment.variable(env::WORKSPACE)).or_else(ini);
-    value.map_or_else(
-        || Ok((Workspace::default(), Origin::Default)),
-        |Value { text, origin }| match Workspace::new(text.expose().trim()) {
-            Ok(workspace) => Ok((workspace, origin)),
-            Err(error) => Err(prefixed(&origin.to_string(), error)),
-        },
-    )
+) -> Result<Option<NamedWorkspace>> {
+    let own = match connector.workspace_variable() {
+        Some(variable) => environment.variable(variable)?,
+        None => None,
+    };
+    let own = match (own, connector.ini_section(), connector.workspace_ini_key()) {
+        // An empty variable hides the key, and is then no name.
+        (None, Some(section), Some(key)) => environment.ini(section, key)?,
+        (own, ..) => own,
+    };
+    let own = own.filter(|value| !connector.workspace_name(value.text.expose()).is_empty());
+    if let Some(Value { text, origin }) = own {
+        return named_workspace(connector.workspace_name(text.expose()), origin).map(Some);
+    }
+    match environment.variable(WORKSPACE_VARIABLE)? {
+        Some(Value { text, origin }) if !text.expose().is_empty() => {
+            named_workspace(text.expose(), origin).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Which storage a text names, and the settings that its place tells.
@@ -428,11 +490,11 @@ struct Place {
 }
 
 impl Endpoint {
-    /// What is said of a side, which may not be all that is needed.
+    /// Decides which storage a side is, and its settings.
     ///
     /// # Errors
     /// A side that nobody names, or a place or a setting that cannot be read.
-    pub fn draft(side: Side, args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
+    pub fn resolve(side: Side, args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
         let (flag_name, flag, spec) = match side {
             Side::Source => ("--source", &args.source, &job.source),
             Side::Target => ("--target", &args.target, &job.target),
@@ -441,22 +503,7 @@ impl Endpoint {
             .as_deref()
             .map(|text| read_place(text).map_err(|error| prefixed(flag_name, error)))
             .transpose()?;
-        let job_origin = |path: String| Origin::Job {
-            file: job.file().to_owned(),
-            line: job.line(&path),
-            path,
-        };
-        let job_place = match spec {
-            None => None,
-            Some(job::StorageSpec::Text(text)) => {
-                let path = side.to_string();
-                let place = read_place(text.expose()).map_err(|error| job.error(&path, error.message()))?;
-                Some((place.connector, at_origin(place.settings, &job_origin(path))))
-            }
-            Some(job::StorageSpec::Settings(settings)) => {
-                Some(read_settings(side, settings, job, &job_origin)?)
-            }
-        };
+        let job_place = spec.as_ref().map(|spec| read_spec(side, spec, job)).transpose()?;
         let connector = match (&flag, &job_place) {
             (Some(place), _) => place.connector,
             (None, Some((connector, _))) => *connector,
@@ -468,27 +515,50 @@ impl Endpoint {
             }
         };
 
-        // From the weakest to the strongest: each layer replaces what the one before said.
-        let mut values = Values::new(side);
+        let mut given = Vec::new();
+        if let Some((job_connector, settings)) = job_place
+            && job_connector.kind() == connector.kind()
+        {
+            given = settings;
+        }
+        if let Some(place) = flag {
+            given.extend(at_origin(place.settings, &Origin::Flag(flag_name)));
+        }
+        // A side that is named by its kind alone is where LightRAG's configuration says, which must then be readable.
+        let environment = Lookup {
+            environment,
+            must_be_readable: given.is_empty(),
+        };
+        let mut values = Values::of(side, connector.fields());
+        // From the job file's to the flag's: each replaces what the one before said.
+        for (name, value) in given {
+            values.set(name, value);
+        }
         for field in connector.fields() {
-            if let Some(value) = configured(field, connector, environment) {
+            if values.get(field.name).is_none()
+                && let Some(value) = environment.configured(field, connector)?
+            {
                 values.set(field.name, value);
             }
         }
-        if let Some((job_backend, settings)) = job_place
-            && job_backend.kind() == connector.kind()
-        {
-            settings
-                .into_iter()
-                .for_each(|(name, value)| values.set(name, value));
-        }
-        if let Some(place) = flag {
-            let settings = at_origin(place.settings, &Origin::Flag(flag_name));
-            settings
-                .into_iter()
-                .for_each(|(name, value)| values.set(name, value));
-        }
         Ok(Self { connector, values })
+    }
+}
+
+/// Reads what the job file says of a side.
+fn read_spec(side: Side, spec: &job::StorageSpec, job: &JobFile) -> Result<JobEndpoint> {
+    let origin = |path: String| Origin::Job {
+        file: job.file().to_owned(),
+        line: job.line(&path),
+        path,
+    };
+    match spec {
+        job::StorageSpec::Text(text) => {
+            let path = side.to_string();
+            let place = read_place(text.expose()).map_err(|error| job.error(&path, error.message()))?;
+            Ok((place.connector, at_origin(place.settings, &origin(path))))
+        }
+        job::StorageSpec::Settings(settings) => read_settings(side, settings, job, &origin),
     }
 }
 
@@ -508,40 +578,51 @@ fn prefixed(place: &str, error: Error) -> Error {
     }
 }
 
-/// What LightRAG's configuration or the table says of a setting.
-fn configured(field: &Field, connector: &dyn Connector, environment: &Environment) -> Option<Value> {
-    let variable = field.variable.and_then(|name| environment.variable(name));
-    let ini = || environment.ini(connector.ini_section()?, field.ini?);
-    let default = || {
-        Some(Value {
-            text: Secret::new(field.default?),
-            origin: Origin::Default,
-        })
-    };
-    variable.or_else(ini).or_else(default)
+/// LightRAG's configuration, as one side needs it.
+struct Lookup<'a> {
+    environment: &'a Environment,
+    /// Whether a file that cannot be read is an error. Otherwise the warning about it is enough.
+    must_be_readable: bool,
 }
 
-/// Complains about every required setting that nobody gave, in one error.
-fn require(endpoint: &Endpoint) -> Result<()> {
-    let (side, connector) = (endpoint.values.side(), endpoint.connector);
-    let missing: Vec<&Field> = endpoint.missing().collect();
-    if missing.is_empty() {
-        return Ok(());
+impl Lookup<'_> {
+    /// What LightRAG's configuration or the table says of a setting.
+    ///
+    /// # Errors
+    /// It cannot be known.
+    fn configured(&self, field: &Field, connector: &dyn Connector) -> Result<Option<Value>> {
+        let configured = match self.by_variable(field)? {
+            Some(value) => Some(value),
+            None => self.by_ini(field, connector)?,
+        };
+        let as_lightrag = |Value { text, origin }| {
+            let text = Secret::new((field.as_lightrag)(Secret::expose(&text))?);
+            Some(Value { text, origin })
+        };
+        let default = || {
+            Some(Value {
+                text: Secret::new(field.default?),
+                origin: Origin::Default,
+            })
+        };
+        Ok(configured.and_then(as_lightrag).or_else(default))
     }
-    let list =
-        |name: &dyn Fn(&Field) -> String| missing.iter().map(|f| name(f)).collect::<Vec<_>>().join(", ");
-    let variables = list(&|field| field.variable.unwrap_or(field.name).to_owned());
-    let paths = list(&|field| format!("{side}.{}", field.name));
-    let section = connector.ini_section().unwrap_or_default();
-    let keys = list(&|field| field.ini.unwrap_or(field.name).to_owned());
-    Err(Error::config(format!(
-        "{} is not fully configured: {variables} missing",
-        connector.title()
-    ))
-    .with_remedy(format!(
-        "set {variables} in the environment or in .env, [{section}] {keys} in config.ini, {paths} in the \
-             job file, or give the {side} as an address"
-    )))
+
+    fn by_variable(&self, field: &Field) -> Result<Option<Value>> {
+        match field.variable {
+            Some(name) if self.must_be_readable => self.environment.variable(name),
+            Some(name) => self.environment.readable_variable(name),
+            None => Ok(None),
+        }
+    }
+
+    fn by_ini(&self, field: &Field, connector: &dyn Connector) -> Result<Option<Value>> {
+        match (connector.ini_section(), field.ini) {
+            (Some(section), Some(key)) if self.must_be_readable => self.environment.ini(section, key),
+            (Some(section), Some(key)) => self.environment.readable_ini(section, key),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// Reads what a flag or a plain text in the job file names.
@@ -589,7 +670,7 @@ fn read_place(text: &str) -> Result<Place> {
     let files = storage::connectors()
         .iter()
         .copied()
-        .find(|b| b.schemes().is_empty());
+        .find(|b| b.info().takes_paths);
     match files {
         Some(connector) if looks_like_path => Ok(Place {
             connector,

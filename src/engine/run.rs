@@ -20,12 +20,13 @@ use crate::{
         verify::Comparison,
     },
     model::{
-        BatchLimit, Error, ErrorKind, Mode, PhysicalLocation, Rekey, Result, Settings, Side, VerifyLevel,
-        Workspace, WorkspaceChoice, WorkspacePair, nearest,
+        BatchLimit, Error, ErrorKind, Mode, NamedPair, NamedWorkspace, Origin, PhysicalLocation, Rekey,
+        Result, Settings, Side, Values, VerifyLevel, WORKSPACE_VARIABLE, Workspace, WorkspaceChoice,
+        WorkspacePair, nearest,
     },
     report::{
-        CountEvent, CountProgressEvent, Event, Ledger, PlanEvent, PlanOptions, Reporter, RunOutcome,
-        Verification, VerifyNumbers, WarningEvent, WorkspaceReport,
+        CountEvent, CountProgressEvent, Event, Ledger, PlanEvent, PlanOptions, PlanSettings, Reporter,
+        RunOutcome, SettingOrigin, Verification, VerifyNumbers, WorkspaceReport,
     },
     storage::{ConnectOptions, Connection, Connector, Count, Endpoint, Route, Source, Target},
     system::shutdown::{Shutdown, StopReason},
@@ -154,7 +155,7 @@ impl Run<'_> {
     pub async fn connect_source(&self, endpoint: &Endpoint) -> Result<Connected<dyn Source>> {
         let storage = self.connect(endpoint).await?;
         self.ledger.entries().source = Some(storage.location());
-        Ok(Connected::new(endpoint.connector, storage))
+        Ok(Connected::new(endpoint, storage))
     }
 
     /// Connects to the target.
@@ -164,7 +165,7 @@ impl Run<'_> {
     pub async fn connect_target(&self, endpoint: &Endpoint) -> Result<Connected<dyn Target>> {
         let storage = self.connect(endpoint).await?;
         self.ledger.entries().target = Some(storage.location());
-        Ok(Connected::new(endpoint.connector, storage))
+        Ok(Connected::new(endpoint, storage))
     }
 
     /// Checks, tells the plan and counts what was not counted yet.
@@ -188,10 +189,11 @@ impl Run<'_> {
         workspaces: &WorkspaceChoice,
     ) -> Result<Vec<Prepared>> {
         let pairs = self.pairs(&*source.storage, workspaces).await?;
-        self.tell_plan(&*source.storage, &target, &pairs);
-        let warnings = [source.storage.warning(), target.storage.warning()];
-        let warnings: BTreeSet<String> = warnings.into_iter().flatten().collect();
-        warnings.into_iter().for_each(|warning| self.warn(warning));
+        let pairs = self.with_targets(&*target.storage, workspaces, pairs).await?;
+        self.tell_plan(&source, &target, workspaces, &pairs);
+        let mut warnings = source.storage.warnings();
+        warnings.extend(target.storage.warnings());
+        self.warn_of(warnings);
         let in_place = self
             .check_containers(&*source.storage, &*target.storage, &pairs)
             .await?;
@@ -210,26 +212,109 @@ impl Run<'_> {
         Ok(prepared)
     }
 
-    /// The pairs of workspaces that a choice stands for.
+    /// The pairs of workspaces that a choice stands for. Which name of two the target has is still open.
     ///
     /// # Errors
-    /// The source failed.
+    /// The source failed, or it has two caches of which LightRAG could mean either.
     pub async fn pairs(
         &self,
         source: &dyn Connection,
         workspaces: &WorkspaceChoice,
     ) -> Result<Vec<WorkspacePair>> {
-        if let WorkspaceChoice::Pairs(pairs) = workspaces {
-            return Ok(pairs.clone());
-        }
-        let listing = self.ask(Side::Source, "listing workspaces", async || {
-            source.workspaces().await
-        });
-        let same = |workspace: Workspace| WorkspacePair {
-            from: workspace.clone(),
-            to: workspace,
+        let WorkspaceChoice::Pairs(named) = workspaces else {
+            let listing = self.ask(Side::Source, "listing workspaces", async || {
+                source.workspaces().await
+            });
+            let same = |workspace: Workspace| WorkspacePair {
+                from: workspace.clone(),
+                to: workspace,
+            };
+            return Ok(listing.await?.into_iter().map(same).collect());
         };
-        Ok(listing.await?.into_iter().map(same).collect())
+        let mut pairs = Vec::with_capacity(named.len());
+        for NamedPair { from, to } in named {
+            pairs.push(WorkspacePair {
+                from: self.settle(Side::Source, source, from, None).await?,
+                to: to.workspace.clone(),
+            });
+        }
+        Ok(pairs)
+    }
+
+    /// The same pairs, with the names that the target has.
+    ///
+    /// # Errors
+    /// The target failed, or it has two caches of which LightRAG could mean either.
+    pub async fn with_targets(
+        &self,
+        target: &dyn Connection,
+        workspaces: &WorkspaceChoice,
+        mut pairs: Vec<WorkspacePair>,
+    ) -> Result<Vec<WorkspacePair>> {
+        if let WorkspaceChoice::Pairs(named) = workspaces {
+            for (pair, named) in pairs.iter_mut().zip(named) {
+                let form = (named.from.origin == named.to.origin).then_some(&pair.from);
+                pair.to = self.settle(Side::Target, target, &named.to, form).await?;
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Decides between the name in `WORKSPACE` and the one that LightRAG's server makes of it: the one that holds a cache
+    /// is meant. Where neither does, it is `otherwise`, which the other side has settled on, or the name as it is.
+    ///
+    /// # Errors
+    /// The storage failed, or both hold a cache.
+    pub async fn settle(
+        &self,
+        side: Side,
+        storage: &dyn Connection,
+        named: &NamedWorkspace,
+        otherwise: Option<&Workspace>,
+    ) -> Result<Workspace> {
+        let as_it_is = &named.workspace;
+        let of_server = as_it_is.as_server_names_it();
+        if !named.origin.is_variable(WORKSPACE_VARIABLE) || of_server == *as_it_is {
+            return Ok(as_it_is.clone());
+        }
+        let listing = self.ask(side, "listing workspaces", async || storage.workspaces().await);
+        let mut caches = BTreeSet::new();
+        for workspace in listing.await? {
+            caches.insert(self.physical_location(side, storage, &workspace).await?);
+        }
+        let places = [
+            self.physical_location(side, storage, as_it_is).await?,
+            self.physical_location(side, storage, &of_server).await?,
+        ];
+        if places[0] == places[1] {
+            return Ok(as_it_is.clone());
+        }
+        let chosen = match places.map(|place| caches.contains(&place)) {
+            [true, true] => return Err(two_workspaces(side, named, &of_server)),
+            [true, false] => as_it_is.clone(),
+            [false, true] => of_server.clone(),
+            [false, false] => otherwise.unwrap_or(as_it_is).clone(),
+        };
+        self.warn(format!(
+            "{side}: {} is {as_it_is}, of which LightRAG's server makes {of_server}; the workspace is {chosen}, name it with \
+             --{side}-workspace for another",
+            named.origin
+        ));
+        Ok(chosen)
+    }
+
+    async fn physical_location(
+        &self,
+        side: Side,
+        storage: &dyn Connection,
+        workspace: &Workspace,
+    ) -> Result<PhysicalLocation> {
+        let what = match side {
+            Side::Source => "looking at the source",
+            Side::Target => "looking at the target",
+        };
+        self.ask(side, what, async || storage.physical_location(workspace).await)
+            .await
     }
 
     /// A misspelt workspace is one without records; a list of those that are there helps to see it. Told once.
@@ -258,9 +343,17 @@ impl Run<'_> {
         }
     }
 
+    /// Warns of what was not warned of before.
+    fn warn_of(&self, warnings: Vec<String>) {
+        for warning in warnings {
+            if !self.ledger.entries().warnings.contains(&warning) {
+                self.warn(warning);
+            }
+        }
+    }
+
     fn warn(&self, message: String) {
-        self.ledger.entries().warnings.push(message.clone());
-        self.reporter.emit(Event::Warning(WarningEvent { message }));
+        self.reporter.warn(self.ledger, message);
     }
 
     /// Connects. A server that is not there, or hangs up on the first word, is not waited for; one that is busy is.
@@ -291,14 +384,26 @@ impl Run<'_> {
         connected.await?.map_err(|error| error.on(endpoint.values.side()))
     }
 
-    fn tell_plan(&self, source: &dyn Connection, target: &Connected<dyn Target>, pairs: &[WorkspacePair]) {
+    fn tell_plan(
+        &self,
+        source: &Connected<dyn Source>,
+        target: &Connected<dyn Target>,
+        workspaces: &WorkspaceChoice,
+        pairs: &[WorkspacePair],
+    ) {
+        let of_source = workspace_origin(workspaces, pairs, |pair| &pair.from, |pair| &pair.from);
+        let of_target = workspace_origin(workspaces, pairs, |pair| &pair.to, |pair| &pair.to);
         let settings = self.settings;
-        let batch = settings.batch_for(target.connector.batch_bytes());
+        let batch = settings.batch_for(target.connector.info().batch_bytes);
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         self.reporter.emit(Event::Plan(PlanEvent {
-            source: source.location(),
+            source: source.storage.location(),
             target: target.storage.location(),
+            settings: PlanSettings {
+                source: source.settings.iter().cloned().chain(of_source).collect(),
+                target: target.settings.iter().cloned().chain(of_target).collect(),
+            },
             workspaces: pairs.to_vec(),
             types: settings.selection.clone(),
             options: PlanOptions {
@@ -334,14 +439,8 @@ impl Run<'_> {
         let mut read: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
         let mut written: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
         for pair in pairs {
-            let from = self.ask(Side::Source, "looking at the source", async || {
-                source.physical_location(&pair.from).await
-            });
-            let from = from.await?;
-            let to = self.ask(Side::Target, "looking at the target", async || {
-                target.physical_location(&pair.to).await
-            });
-            let to = to.await?;
+            let from = self.physical_location(Side::Source, source, &pair.from).await?;
+            let to = self.physical_location(Side::Target, target, &pair.to).await?;
             for (seen, container, workspace, side) in [
                 (&mut read, &from, &pair.from, Side::Source),
                 (&mut written, &to, &pair.to, Side::Target),
@@ -460,6 +559,7 @@ impl Run<'_> {
     ) -> Result<Prepared> {
         let counted = self.count_source(source, &pair.from).await?;
         let (source, count) = (Arc::clone(&counted.opened), counted.count.clone());
+        self.warn_of(source.warnings());
         let counted = self.count_target(target, &pair.to).await?;
         let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
         let mut report = WorkspaceReport {
@@ -487,7 +587,7 @@ impl Run<'_> {
             count,
             before,
             is_in_place: false,
-            batch: self.settings.batch_for(target.connector.batch_bytes()),
+            batch: self.settings.batch_for(target.connector.info().batch_bytes),
         })
     }
 
@@ -589,6 +689,7 @@ impl Run<'_> {
             if let (Some(examiner), Some(hits)) = (&examiner, hits) {
                 self.tell_hits(examiner, &pair.pair.from, hits.hits());
             }
+            self.warn_of(pair.source.warnings());
             if let Some(reason) = stopped? {
                 return Ok(Some(reason));
             }
@@ -692,6 +793,7 @@ impl Run<'_> {
             };
             let result = comparison.run(&mut verification).await;
             self.ledger.entries().verification = Some(verification.clone());
+            self.warn_of(pair.source.warnings());
             result?;
         }
         let numbers = &verification.numbers;
@@ -717,6 +819,7 @@ struct Files {
 /// A side that is connected to, and those of its workspaces that were opened and counted.
 pub struct Connected<T: ?Sized> {
     connector: &'static dyn Connector,
+    settings: Vec<SettingOrigin>,
     /// The storage.
     pub storage: Arc<dyn Connection>,
     counted: BTreeMap<Workspace, Counted<T>>,
@@ -724,14 +827,49 @@ pub struct Connected<T: ?Sized> {
 }
 
 impl<T: ?Sized> Connected<T> {
-    fn new(connector: &'static dyn Connector, storage: Arc<dyn Connection>) -> Self {
+    fn new(endpoint: &Endpoint, storage: Arc<dyn Connection>) -> Self {
         Self {
-            connector,
+            connector: endpoint.connector,
+            settings: setting_origins(&endpoint.values),
             storage,
             counted: BTreeMap::new(),
             is_told_empty: false,
         }
     }
+}
+
+/// What the settings of a side are and where each came from.
+fn setting_origins(values: &Values) -> Vec<SettingOrigin> {
+    let told = values.iter().filter(|(field, value)| {
+        // Of what nothing sets, only what LightRAG's configuration could have set.
+        value.origin != Origin::Default || field.variable.is_some()
+    });
+    told.map(|(field, value)| SettingOrigin {
+        name: field.name.to_owned(),
+        value: values.printable(field.name, value).map(str::to_owned),
+        origin: value.origin.to_string(),
+    })
+    .collect()
+}
+
+/// The workspace of a side as one of its settings, where one is named.
+fn workspace_origin(
+    workspaces: &WorkspaceChoice,
+    pairs: &[WorkspacePair],
+    of: impl Fn(&NamedPair) -> &NamedWorkspace,
+    name: impl Fn(&WorkspacePair) -> &Workspace,
+) -> Option<SettingOrigin> {
+    let WorkspaceChoice::Pairs(named) = workspaces else {
+        return None;
+    };
+    let ([named], [pair]) = (named.as_slice(), pairs) else {
+        return None;
+    };
+    Some(SettingOrigin {
+        name: "workspace".to_owned(),
+        value: Some(name(pair).name().to_owned()),
+        origin: of(named).origin.to_string(),
+    })
 }
 
 /// A workspace that was opened and counted.
@@ -765,13 +903,23 @@ impl Prepared {
     }
 }
 
+/// Two caches, of which LightRAG's server uses one and a program with LightRAG as a library the other.
+fn two_workspaces(side: Side, named: &NamedWorkspace, of_server: &Workspace) -> Error {
+    let (name, origin) = (&named.workspace, &named.origin);
+    let message = format!(
+        "{origin} is {name}, of which LightRAG's server makes {of_server}, and the {side} holds a cache under both names"
+    );
+    Error::new(ErrorKind::Refused, message)
+        .with_remedy(format!("name the one that is meant with --{side}-workspace"))
+}
+
 /// What of the workspaces that are there one without records may be a misspelling of.
 fn meant_workspace(choice: &WorkspaceChoice, others: &[Workspace]) -> String {
     let WorkspaceChoice::Pairs(pairs) = choice else {
         return String::new();
     };
     let is_there = |name: &str| others.iter().any(|other| other.name() == name);
-    for asked in pairs.iter().map(|pair| pair.from.name()) {
+    for asked in pairs.iter().map(|pair| pair.from.workspace.name()) {
         if asked.contains(',') && asked.split(',').all(|name| is_there(name.trim())) {
             return "; name several with --workspace-map A=A --workspace-map B=B".to_owned();
         }

@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
-
 use crate::{
     engine::{
         hits::Examiner,
@@ -19,7 +17,7 @@ use crate::{
         record::{CacheKey, KeyDigest, KeySet, Record, compare},
     },
     report::{Difference, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},
-    storage::{Entry, Page, PageLimit, PageStream, Source, Target, WriteOutcome},
+    storage::{Entry, Page, PageLimit, PageReader, Source, Target, WriteOutcome},
 };
 
 /// What comparing one workspace needs to know.
@@ -65,7 +63,7 @@ impl Comparison<'_> {
         let mut told = Instant::now();
         let mut copies = KeySet::new();
         let mut pages = Arc::clone(self.source).scan(self.selection, self.limit(), None);
-        while let Some(page) = self.next_page(Side::Source, &mut pages).await? {
+        while let Some(page) = self.next_page(Side::Source, &mut *pages).await? {
             let records = page.entries.into_iter().filter_map(|entry| match entry {
                 Entry::Record(record) => Some(record),
                 Entry::Invalid(_) => None,
@@ -231,7 +229,7 @@ impl Comparison<'_> {
         let mut beyond = 0;
         let target = self.target.reader();
         let mut pages = target.scan(self.selection, self.limit(), None);
-        while let Some(page) = self.next_page(Side::Target, &mut pages).await? {
+        while let Some(page) = self.next_page(Side::Target, &mut *pages).await? {
             if page.entries.is_empty() {
                 continue;
             }
@@ -269,11 +267,9 @@ impl Comparison<'_> {
         }
     }
 
-    async fn next_page(&self, side: Side, pages: &mut PageStream) -> Result<Option<Page>> {
+    async fn next_page(&self, side: Side, pages: &mut dyn PageReader) -> Result<Option<Page>> {
         let purpose = self.purpose(side, "reading a page");
-        self.retrier
-            .run(purpose, async || pages.next().await.transpose())
-            .await
+        self.retrier.run(purpose, async || pages.next_page().await).await
     }
 
     fn purpose<'a>(&'a self, side: Side, what: &'a str) -> RequestContext<'a> {

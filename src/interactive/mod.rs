@@ -24,7 +24,7 @@ use self::{
 use crate::{
     config::{Args, Environment, JobFile, configured_workspace},
     engine::run::{Connected, Prepared, Run},
-    model::{Error, ErrorKind, Mode, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
+    model::{Error, ErrorKind, Mode, NamedPair, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
     report::RunOutcome,
     storage::{Connector, Endpoint, Source, Target},
 };
@@ -165,7 +165,8 @@ impl Guide<'_> {
         if WorkspaceChoice::is_named(&self.args, self.job) {
             return Ok(());
         }
-        let (workspace, _) = self.settled(configured_workspace(source, &self.environment()?))?;
+        let configured = self.settled(configured_workspace(source, &self.environment()))?;
+        let workspace = configured.unwrap_or_default().workspace;
         let question = format!("Workspace of the target (Enter for {workspace}):");
         let check = |answer: &str| {
             let workspace = Workspace::new(answer.trim());
@@ -211,9 +212,13 @@ impl Guide<'_> {
             self.say(&self.words.connected(&connected.storage.location()));
             // Which workspaces `all` are is known to the source alone, and told before the confirmation.
             if let WorkspaceChoice::Pairs(pairs) = &workspaces {
-                for WorkspacePair { to, .. } in pairs {
-                    let counted = self.run.count_target(&mut connected, to).await?;
-                    self.say(&self.words.counted(to, &counted.count));
+                for NamedPair { to, .. } in pairs {
+                    let to = self
+                        .run
+                        .settle(Side::Target, &*connected.storage, to, None)
+                        .await?;
+                    let counted = self.run.count_target(&mut connected, &to).await?;
+                    self.say(&self.words.counted(&to, &counted.count));
                 }
             }
             Ok(connected)
@@ -222,17 +227,16 @@ impl Guide<'_> {
         Ok(looked.map(|connected| Chosen { endpoint, connected }))
     }
 
-    /// The settings of a side, told with where each comes from; an error where one is missing.
+    /// The settings of a side, told with where each comes from.
     fn endpoint(&self, side: Side) -> Step<Result<Endpoint>> {
-        let environment = self.environment()?;
-        let resolved = Endpoint::draft(side, &self.args, self.job, &environment).and_then(|draft| {
-            self.say(&self.words.settings(&draft));
+        let environment = self.environment();
+        let resolved = Endpoint::resolve(side, &self.args, self.job, &environment).and_then(|endpoint| {
+            self.say(&self.words.settings(&endpoint));
             let workspace = if WorkspaceChoice::is_named(&self.args, self.job) {
                 None
             } else {
-                Some(configured_workspace(draft.connector, &environment)?)
+                Some(configured_workspace(endpoint.connector, &environment)?.unwrap_or_default())
             };
-            let endpoint = Endpoint::resolve(side, &self.args, self.job, &environment)?;
             self.say(&self.words.opening(&endpoint, workspace.as_ref()));
             Ok(endpoint)
         });
@@ -241,8 +245,8 @@ impl Guide<'_> {
 
     /// LightRAG's configuration, read anew for each answer: who was told that something is missing puts it there and
     /// chooses again.
-    fn environment(&self) -> Step<Environment> {
-        self.settled(Environment::read(Path::new(".")))
+    fn environment(&self) -> Environment {
+        Environment::read(Path::new("."))
     }
 
     fn workspaces(
@@ -250,7 +254,7 @@ impl Guide<'_> {
         source: &'static dyn Connector,
         target: &'static dyn Connector,
     ) -> Step<WorkspaceChoice> {
-        let environment = self.environment()?;
+        let environment = self.environment();
         self.settled(WorkspaceChoice::resolve(
             &self.args,
             self.job,

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use crate::{
     engine::run::Prepared,
-    model::{Location, OnConflict, Origin, Side, Workspace, redact_url},
+    model::{Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, redact_url},
     report::style::{Palette, cut, grouped, terminal_width, wrap},
     storage::{self, Count, Endpoint},
 };
@@ -27,12 +27,11 @@ impl Words {
         }
     }
 
-    /// The settings of a side: what is set and where, what is missing, what holds by default.
+    /// The settings of a side: what is set and where, and what holds by default.
     pub(super) fn settings(&self, endpoint: &Endpoint) -> String {
         let Endpoint { connector, values } = endpoint;
         let mut text = format!("\nChecking the settings of {}...", connector.class_name());
         let mut defaults = Vec::new();
-        let missing: Vec<&str> = endpoint.missing().map(|field| field.name).collect();
         for field in connector.fields() {
             let name = field.variable.unwrap_or(field.name);
             match values.get(field.name).map(|value| &value.origin) {
@@ -46,16 +45,8 @@ impl Words {
                     let line = cut(&line, self.width.saturating_sub(2));
                     let _ = write!(text, "\n{mark} {line}");
                 }
-                None if missing.contains(&field.name) => {
-                    let mark = self.palette.bad("✗");
-                    let _ = write!(text, "\n{mark} {name}: missing ({})", field.help);
-                }
                 None => {}
             }
-        }
-        if missing.is_empty() {
-            let mark = self.palette.good("✓");
-            let _ = write!(text, "\n{mark} All required settings are there");
         }
         if !defaults.is_empty() {
             let line = format!("- By default: {}", defaults.join(", "));
@@ -65,14 +56,14 @@ impl Words {
     }
 
     /// That a side is being connected to.
-    pub(super) fn opening(&self, endpoint: &Endpoint, workspace: Option<&(Workspace, Origin)>) -> String {
+    pub(super) fn opening(&self, endpoint: &Endpoint, workspace: Option<&NamedWorkspace>) -> String {
         let side = endpoint.values.side();
         let mut text = format!(
             "\nInitializing the {side} storage...\n- Storage type: {}",
             endpoint.connector.class_name()
         );
-        if let Some((workspace, origin)) = workspace {
-            let line = format!("- Workspace: {workspace} ({})", origin);
+        if let Some(NamedWorkspace { workspace, origin }) = workspace {
+            let line = format!("- Workspace: {workspace} ({origin})");
             let _ = write!(text, "\n{}", cut(&line, self.width));
         }
         text
@@ -184,7 +175,7 @@ fn in_words(count: &Count) -> String {
 fn whence(origin: &Origin) -> String {
     match origin {
         Origin::Variable(_) => "environment".to_owned(),
-        Origin::DotEnv(file, _) => file.display().to_string(),
+        Origin::DotEnv { file, line, .. } => format!("{} line {line}", file.display()),
         other => other.to_string(),
     }
 }

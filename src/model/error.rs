@@ -248,6 +248,13 @@ impl Error {
         self
     }
 
+    /// Adds where the settings came from.
+    #[must_use]
+    pub fn with_settings(mut self, origins: &str) -> Self {
+        self.message = format!("{}; settings: {origins}", self.message);
+        self
+    }
+
     /// Adds the cause, for logs at the debug level.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

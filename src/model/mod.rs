@@ -28,4 +28,6 @@ pub use selection::{CacheType, Selection};
 pub use setting::{Field, Origin, Value, Values};
 pub use settings::Settings;
 pub(crate) use suggest::nearest;
-pub use workspace::{NAMESPACE, Workspace, WorkspaceChoice, WorkspacePair};
+pub use workspace::{
+    NAMESPACE, NamedPair, NamedWorkspace, WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair,
+};

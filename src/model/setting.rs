@@ -1,6 +1,6 @@
 //! The settings of a storage: a table of what there is, and the values that were found.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{Error, Result, Secret, Side};
 
@@ -16,10 +16,25 @@ pub struct Field {
     pub ini: Option<&'static str>,
     /// What holds where nobody says anything, as it would stand in the job file.
     pub default: Option<&'static str>,
-    /// Whether there must be a value.
-    pub required: bool,
+    /// Whether a value may be printed: it holds no secret, whatever it is.
+    pub is_plain: bool,
+    /// Whether it says which storage it is, or as whom to log in: what to look at where connecting fails.
+    pub is_address: bool,
+    /// What LightRAG makes of the text of its variable or key, as it would stand in the job file; `None` where it takes
+    /// the setting for unset.
+    pub as_lightrag: fn(&str) -> Option<Cow<'_, str>>,
     /// What it means, in a clause.
     pub help: &'static str,
+}
+
+/// What most settings do: the text is the value, also where there is none in it.
+fn as_it_is(text: &str) -> Option<Cow<'_, str>> {
+    Some(Cow::Borrowed(text))
+}
+
+/// An empty text unsets the setting.
+fn unless_empty(text: &str) -> Option<Cow<'_, str>> {
+    (!text.is_empty()).then_some(Cow::Borrowed(text))
 }
 
 impl Field {
@@ -30,7 +45,9 @@ impl Field {
             variable: None,
             ini: None,
             default: None,
-            required: false,
+            is_plain: false,
+            is_address: false,
+            as_lightrag: as_it_is,
             help,
         }
     }
@@ -56,10 +73,30 @@ impl Field {
         self
     }
 
-    /// Without which nothing works.
+    /// Printed in messages, as it holds no secret.
     #[must_use]
-    pub const fn required(mut self) -> Self {
-        self.required = true;
+    pub const fn plain(mut self) -> Self {
+        self.is_plain = true;
+        self
+    }
+
+    /// Part of what says where the storage is and who logs in.
+    #[must_use]
+    pub const fn address(mut self) -> Self {
+        self.is_address = true;
+        self
+    }
+
+    /// Unset for LightRAG where its variable or key is empty.
+    #[must_use]
+    pub const fn unset_by_empty(self) -> Self {
+        self.read_as(unless_empty)
+    }
+
+    /// Read by LightRAG in a way of its own.
+    #[must_use]
+    pub const fn read_as(mut self, as_lightrag: fn(&str) -> Option<Cow<'_, str>>) -> Self {
+        self.as_lightrag = as_lightrag;
         self
     }
 }
@@ -81,11 +118,32 @@ pub enum Origin {
     /// A variable of the process.
     Variable(String),
     /// A variable in a `.env` file.
-    DotEnv(PathBuf, String),
+    DotEnv {
+        /// The file.
+        file: PathBuf,
+        /// The variable.
+        name: String,
+        /// The line, from 1.
+        line: usize,
+    },
     /// A key in a `config.ini`.
-    Ini(PathBuf, String),
+    Ini {
+        /// The file.
+        file: PathBuf,
+        /// Section and key: `[redis] uri`.
+        key: String,
+        /// The line, from 1.
+        line: usize,
+    },
     /// Nobody said anything.
     Default,
+}
+
+impl Origin {
+    /// Whether it is this variable, of the process or in `.env`.
+    pub fn is_variable(&self, wanted: &str) -> bool {
+        matches!(self, Self::Variable(name) | Self::DotEnv { name, .. } if name == wanted)
+    }
 }
 
 impl fmt::Display for Origin {
@@ -97,8 +155,8 @@ impl fmt::Display for Origin {
                 line.map_or(Ok(()), |line| write!(f, " line {line}"))
             }
             Self::Variable(name) => write!(f, "the variable {name}"),
-            Self::DotEnv(file, name) => write!(f, "{name} in {}", file.display()),
-            Self::Ini(file, key) => write!(f, "{key} in {}", file.display()),
+            Self::DotEnv { file, name, line } => write!(f, "{name} in {} line {line}", file.display()),
+            Self::Ini { file, key, line } => write!(f, "{key} in {} line {line}", file.display()),
             Self::Default => f.write_str("the default"),
         }
     }
@@ -117,14 +175,21 @@ pub struct Value {
 #[derive(Clone, Debug)]
 pub struct Values {
     side: Side,
+    fields: &'static [Field],
     values: BTreeMap<&'static str, Value>,
 }
 
 impl Values {
-    /// No values yet.
+    /// No values yet, for settings of which nothing is known.
     pub fn new(side: Side) -> Self {
+        Self::of(side, &[])
+    }
+
+    /// No values yet, for these settings.
+    pub fn of(side: Side, fields: &'static [Field]) -> Self {
         Self {
             side,
+            fields,
             values: BTreeMap::new(),
         }
     }
@@ -144,12 +209,19 @@ impl Values {
         self.values.get(name)
     }
 
+    /// The values of known settings, in the order of the settings.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Field, &Value)> {
+        self.fields
+            .iter()
+            .filter_map(|field| Some((field, self.values.get(field.name)?)))
+    }
+
     /// A value as text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name).map(|value| value.text.expose())
     }
 
-    /// A value that was checked to be there (required or with a default); empty if the table says otherwise.
+    /// The value of a setting with a default; empty for one without.
     pub fn required_text(&self, name: &str) -> &str {
         self.text(name).unwrap_or_default()
     }
@@ -200,17 +272,127 @@ impl Values {
             .transpose()
     }
 
-    /// The complaint about a value: names the setting and where it came from. The value is not repeated.
+    /// The complaint about a value: names the setting, where it came from and, where it is no secret, the value.
     pub fn invalid(&self, name: &str, expected: &str) -> Error {
         let place = format!("{}.{name}", self.side);
-        let origin = match self.get(name).map(|value| &value.origin) {
+        let value = self.get(name);
+        let shown = value.and_then(|value| self.printable(name, value));
+        let set_to = shown.map(|text| format!("={text}")).unwrap_or_default();
+        let found = shown.map(|text| format!(", found `{text}`")).unwrap_or_default();
+        let message = match value.map(|value| &value.origin) {
+            Some(Origin::Variable(variable)) => format!("{variable}{set_to}: expected {expected}"),
+            Some(Origin::DotEnv { file, name, line }) => {
+                format!(
+                    "{name}{set_to} in {} line {line}: expected {expected}",
+                    file.display()
+                )
+            }
+            Some(Origin::Ini { file, key, line }) => {
+                format!(
+                    "{key}{set_to} in {} line {line}: expected {expected}",
+                    file.display()
+                )
+            }
             Some(Origin::Job { path, line, file }) if *path == place => {
                 let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
-                format!(" ({}{line})", file.display())
+                format!("{place} ({}{line}): expected {expected}{found}", file.display())
             }
-            Some(origin) => format!(" (from {origin})"),
-            None => String::new(),
+            Some(origin) => format!("{place} (from {origin}): expected {expected}{found}"),
+            None => format!("{place}: expected {expected}"),
         };
-        Error::config(format!("{place}{origin}: expected {expected}"))
+        Error::config(message)
+    }
+
+    /// A value as it may be printed; `None` where it may hold a secret.
+    pub fn printable<'a>(&self, name: &str, value: &'a Value) -> Option<&'a str> {
+        let field = self.fields.iter().find(|field| field.name == name)?;
+        field.is_plain.then(|| value.text.expose())
+    }
+
+    /// Where the settings came from that say which storage it is and who logs in: `host, port from --target; password
+    /// from the variable POSTGRES_PASSWORD`.
+    pub fn address_origins(&self) -> String {
+        let mut by_origin: Vec<(&Origin, Vec<&str>)> = Vec::new();
+        for (field, value) in self.iter().filter(|(field, _)| field.is_address) {
+            match by_origin.iter_mut().find(|(origin, _)| **origin == value.origin) {
+                Some((_, names)) => names.push(field.name),
+                None => by_origin.push((&value.origin, vec![field.name])),
+            }
+        }
+        let groups = by_origin
+            .iter()
+            .map(|(origin, names)| format!("{} from {origin}", names.join(", ")));
+        groups.collect::<Vec<_>>().join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELDS: &[Field] = &[
+        Field::new("host", "").plain().address(),
+        Field::new("port", "").plain().address(),
+        Field::new("password", "").address(),
+        Field::new("timeout", "").plain(),
+    ];
+
+    fn values(origin: &Origin) -> Values {
+        let mut values = Values::of(Side::Target, FIELDS);
+        for field in FIELDS {
+            let (text, origin) = (Secret::new("hunter2"), origin.clone());
+            values.set(field.name, Value { text, origin });
+        }
+        values
+    }
+
+    #[test]
+    fn a_complaint_names_where_the_value_is_and_the_value_unless_it_is_a_secret() {
+        let file = || PathBuf::from("./x");
+        for (origin, port, password) in [
+            (
+                Origin::Variable("PG".into()),
+                "PG=hunter2: expected 1",
+                "PG: expected 1",
+            ),
+            (
+                Origin::DotEnv {
+                    file: file(),
+                    name: "PG".into(),
+                    line: 3,
+                },
+                "PG=hunter2 in ./x line 3: expected 1",
+                "PG in ./x line 3: expected 1",
+            ),
+            (
+                Origin::Ini {
+                    file: file(),
+                    key: "[pg] a".into(),
+                    line: 3,
+                },
+                "[pg] a=hunter2 in ./x line 3: expected 1",
+                "[pg] a in ./x line 3: expected 1",
+            ),
+            (
+                Origin::Flag("--target"),
+                "target.port (from --target): expected 1, found `hunter2`",
+                "target.password (from --target): expected 1",
+            ),
+        ] {
+            let values = values(&origin);
+            assert_eq!(values.invalid("port", "1").message(), port);
+            assert_eq!(values.invalid("password", "1").message(), password);
+        }
+    }
+
+    #[test]
+    fn origins_are_told_once_each() {
+        let mut values = values(&Origin::Flag("--target"));
+        let (text, origin) = (Secret::new("x"), Origin::Variable("PG".into()));
+        values.set("port", Value { text, origin });
+        assert_eq!(
+            values.address_origins(),
+            "host, password from --target; port from the variable PG"
+        );
     }
 }

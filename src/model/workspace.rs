@@ -5,10 +5,13 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Error, Result};
+use super::{Error, Origin, Result};
 
 /// The name of LightRAG's cache among its key-value storages.
 pub const NAMESPACE: &str = "llm_response_cache";
+
+/// The variable that names the workspace for every storage that has no variable of its own.
+pub const WORKSPACE_VARIABLE: &str = "WORKSPACE";
 
 /// The name under which LightRAG keeps one of several data sets apart. May be empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, JsonSchema)]
@@ -34,6 +37,12 @@ impl Workspace {
     /// The name.
     pub fn name(&self) -> &str {
         &self.0
+    }
+
+    /// What LightRAG's server makes of the name where it takes it from `WORKSPACE`. The same for most names.
+    pub fn as_server_names_it(&self) -> Self {
+        let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        Self(self.0.chars().map(safe).collect())
     }
 
     /// LightRAG's name for this workspace's cache where storages separate workspaces by prefix:
@@ -72,11 +81,39 @@ pub struct WorkspacePair {
     pub to: Workspace,
 }
 
+/// A workspace, and what names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedWorkspace {
+    /// The workspace.
+    pub workspace: Workspace,
+    /// What names it.
+    pub origin: Origin,
+}
+
+impl Default for NamedWorkspace {
+    /// The empty workspace, which LightRAG uses where nothing names one.
+    fn default() -> Self {
+        Self {
+            workspace: Workspace::default(),
+            origin: Origin::Default,
+        }
+    }
+}
+
+/// A workspace of the source and where its records go, and what names each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPair {
+    /// The workspace that is read.
+    pub from: NamedWorkspace,
+    /// The workspace that is written.
+    pub to: NamedWorkspace,
+}
+
 /// Which workspaces a run moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WorkspaceChoice {
     /// Whatever the source has, under the same names.
     All,
     /// These. Never empty.
-    Pairs(Vec<WorkspacePair>),
+    Pairs(Vec<NamedPair>),
 }

@@ -80,12 +80,34 @@ pub struct PlanEvent {
     pub source: Location,
     /// What is written.
     pub target: Location,
+    /// The settings of both sides, and where each came from.
+    pub settings: PlanSettings,
     /// The workspaces.
     pub workspaces: Vec<WorkspacePair>,
     /// The cache types.
     pub types: Selection,
     /// The options in force.
     pub options: PlanOptions,
+}
+
+/// The settings of both sides.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PlanSettings {
+    /// Those of the source.
+    pub source: Vec<SettingOrigin>,
+    /// Those of the target.
+    pub target: Vec<SettingOrigin>,
+}
+
+/// A setting and where it came from.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SettingOrigin {
+    /// The name in the job file.
+    pub name: String,
+    /// The value; null for one that may hold a secret.
+    pub value: Option<String>,
+    /// A flag, a path and a line of the job file, a variable, a line of `.env` or `config.ini`, or the default.
+    pub origin: String,
 }
 
 /// The options in force.

@@ -15,8 +15,8 @@ pub use document::{
 };
 pub use event::{
     BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Envelope, Event, HitsEvent,
-    PlanEvent, PlanOptions, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, VerifyEvent, WarningEvent,
-    event_schema,
+    PlanEvent, PlanOptions, PlanSettings, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, SettingOrigin,
+    VerifyEvent, WarningEvent, event_schema,
 };
 pub use human::{Stderr, Verbosity};
 pub use ledger::{Entries, Ledger, RunOutcome};

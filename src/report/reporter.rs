@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Envelope, Event, SCHEMA_VERSION,
+    Envelope, Event, Ledger, SCHEMA_VERSION, WarningEvent,
     human::{Human, Stderr, Verbosity},
     style::{Palette, terminal_width, wrap},
 };
@@ -70,6 +70,17 @@ impl Reporter {
                 human,
             }),
         }
+    }
+
+    /// Warns, unless the same was said before. The report repeats it.
+    pub fn warn(&self, ledger: &Ledger, message: String) {
+        let mut entries = ledger.entries();
+        if entries.warnings.contains(&message) {
+            return;
+        }
+        entries.warnings.push(message.clone());
+        drop(entries);
+        self.emit(Event::Warning(WarningEvent { message }));
     }
 
     /// Tells an event.

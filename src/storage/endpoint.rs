@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ConnectOptions, Connection, Connector};
-use crate::model::{Field, Result, Values, WorkspaceChoice};
+use crate::model::{ErrorKind, Result, Values, WorkspaceChoice};
 
 /// One side: which storage, with which settings.
 pub struct Endpoint {
@@ -14,18 +14,17 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The settings without which nothing works and that nobody gave.
-    pub fn missing(&self) -> impl Iterator<Item = &'static Field> {
-        let fields = self.connector.fields().iter();
-        fields.filter(|field| field.required && self.values.get(field.name).is_none())
-    }
-
     /// Connects to the storage.
     ///
     /// # Errors
-    /// Wrong settings, an unreachable server, a refused login.
+    /// Wrong settings, an unreachable server, a refused login. The message says where the settings came from.
     pub async fn connect(&self, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
-        self.connector.connect(&self.values, options).await
+        let connected = self.connector.connect(&self.values, options).await;
+        connected.map_err(|error| match error.kind() {
+            // It names the one setting that is wrong.
+            ErrorKind::Config => error,
+            _ => error.with_settings(&self.values.address_origins()),
+        })
     }
 }
 

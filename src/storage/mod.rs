@@ -19,6 +19,7 @@
 //! * **A source is changed by nothing**, not even by a conversion of an old layout.
 
 mod endpoint;
+mod hosts;
 mod prefetch;
 mod registry;
 
@@ -33,7 +34,6 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 pub use endpoint::{Endpoint, Route};
@@ -44,38 +44,41 @@ use crate::model::{
     record::{CacheKey, Invalid, OnInvalid, Record, RejectKind},
 };
 
-/// A kind of storage: its names, its settings, and how to connect to one.
+/// What a kind of storage is called, and where its settings come from.
+#[derive(Debug)]
+pub struct ConnectorInfo {
+    /// The name on the command line and in reports: `json`.
+    pub kind: &'static str,
+    /// The name for people: `PostgreSQL`.
+    pub title: &'static str,
+    /// LightRAG's class, accepted as a name too: `PGKVStorage`. `None` for what LightRAG has no storage for.
+    pub class_name: Option<&'static str>,
+    /// Other names for the same: `postgresql`.
+    pub aliases: &'static [&'static str],
+    /// The schemes of the addresses that belong to this kind.
+    pub schemes: &'static [&'static str],
+    /// Whether a place without a scheme, a path, belongs to this kind. At most one kind takes paths.
+    pub takes_paths: bool,
+    /// The section of LightRAG's `config.ini`.
+    pub ini_section: Option<&'static str>,
+    /// The variable that names the workspace for this kind alone.
+    pub workspace_variable: Option<&'static str>,
+    /// The key in its section of `config.ini` that names the workspace for this kind alone.
+    pub workspace_ini_key: Option<&'static str>,
+    /// Whether LightRAG takes white space around the name in that variable or key away.
+    pub trims_workspace: bool,
+    /// The size of a batch, in bytes, above which writing gets no faster and only costs memory: the limit of a batch
+    /// where the settings name none. Measured.
+    pub batch_bytes: NonZeroUsize,
+    /// Every setting, as the job file, the environment and `config.ini` know it.
+    pub fields: &'static [Field],
+}
+
+/// A kind of storage: its metadata, how to read its addresses, and how to connect to one.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// The name on the command line and in reports: `json`.
-    fn kind(&self) -> &'static str;
-
-    /// The name for people: `PostgreSQL`.
-    fn title(&self) -> &'static str;
-
-    /// LightRAG's class, taken as a name too: `PGKVStorage`.
-    fn class_name(&self) -> &'static str;
-
-    /// Other names for the same: `postgresql`.
-    fn aliases(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    /// The schemes of addresses that tell this kind; none for paths.
-    fn schemes(&self) -> &'static [&'static str];
-
-    /// The section of LightRAG's `config.ini`.
-    fn ini_section(&self) -> Option<&'static str>;
-
-    /// The variable that names the workspace for this kind alone.
-    fn workspace_variable(&self) -> Option<&'static str>;
-
-    /// The bytes of a batch from which on larger ones are written no faster, and only cost memory: what a batch is cut by
-    /// where nobody says otherwise. Measured.
-    fn batch_bytes(&self) -> NonZeroUsize;
-
-    /// Every setting, as the job file, the environment and `config.ini` know it.
-    fn fields(&self) -> &'static [Field];
+    /// Its metadata.
+    fn info(&self) -> &'static ConnectorInfo;
 
     /// Takes a place (an address with one of the schemes, or a path) apart into settings.
     ///
@@ -89,6 +92,62 @@ pub trait Connector: Send + Sync {
     /// # Errors
     /// Wrong settings, an unreachable server, a refused login.
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>>;
+}
+
+impl dyn Connector + '_ {
+    /// [`ConnectorInfo::kind`].
+    pub fn kind(&self) -> &'static str {
+        self.info().kind
+    }
+
+    /// [`ConnectorInfo::workspace_ini_key`].
+    pub fn workspace_ini_key(&self) -> Option<&'static str> {
+        self.info().workspace_ini_key
+    }
+
+    /// The name of a workspace in the text of this kind's variable or key, as LightRAG reads it.
+    pub fn workspace_name<'a>(&self, text: &'a str) -> &'a str {
+        if self.info().trims_workspace {
+            text.trim()
+        } else {
+            text
+        }
+    }
+
+    /// [`ConnectorInfo::title`].
+    pub fn title(&self) -> &'static str {
+        self.info().title
+    }
+
+    /// [`ConnectorInfo::aliases`].
+    pub fn aliases(&self) -> &'static [&'static str] {
+        self.info().aliases
+    }
+
+    /// [`ConnectorInfo::schemes`].
+    pub fn schemes(&self) -> &'static [&'static str] {
+        self.info().schemes
+    }
+
+    /// [`ConnectorInfo::ini_section`].
+    pub fn ini_section(&self) -> Option<&'static str> {
+        self.info().ini_section
+    }
+
+    /// [`ConnectorInfo::workspace_variable`].
+    pub fn workspace_variable(&self) -> Option<&'static str> {
+        self.info().workspace_variable
+    }
+
+    /// [`ConnectorInfo::fields`].
+    pub fn fields(&self) -> &'static [Field] {
+        self.info().fields
+    }
+
+    /// LightRAG's class, or the kind where LightRAG has none.
+    pub fn class_name(&self) -> &'static str {
+        self.info().class_name.unwrap_or(self.info().kind)
+    }
 }
 
 /// What every storage is told when it is opened.
@@ -111,8 +170,8 @@ pub trait Connection: Send + Sync {
     fn location(&self) -> Location;
 
     /// What a person should know of the connection, whatever comes of it.
-    fn warning(&self) -> Option<String> {
-        None
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The workspaces that have a cache here, sorted.
@@ -135,10 +194,21 @@ pub trait Source: Send + Sync {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count>;
 
     /// Reads the selected records in pages.
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream;
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader>;
 
     /// Reads records by key: an answer for each key, in order, `None` where there is none.
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>>;
+
+    /// What counting and reading have found so far that a person should know, such as an old layout. Asked after a
+    /// count and after a scan; what was told before may come again.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// One workspace's cache, to write.
@@ -146,6 +216,11 @@ pub trait Source: Send + Sync {
 pub trait Target: Send + Sync {
     /// The same cache, to read.
     fn reader(&self) -> Arc<dyn Source>;
+
+    /// Checks, without writing, whether the target would accept writes.
+    async fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes what is missing: table, index, folder. Called once, before the first write.
     async fn prepare(&self) -> Result<()>;
@@ -185,9 +260,19 @@ pub trait Target: Send + Sync {
 /// Told how many entries a count has looked at so far.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
-/// The pages of a scan. A stream that gave a temporary error may be asked again, and then goes on where it failed.
-/// Independent of the source's lifetime, so that it can be read in a task of its own.
-pub type PageStream = BoxStream<'static, Result<Page>>;
+/// Reads one page after another. Independent of the source's lifetime, so that it can be read in a task of its own.
+#[async_trait]
+pub trait PageReader<P: Send + 'static = Page>: Send + 'static {
+    /// The next page; `None` at the end, and then always.
+    ///
+    /// Who stops waiting loses nothing: the next call gives the page that this one would have given. The request under
+    /// way may go on meanwhile, so that the next call waits for it.
+    ///
+    /// # Errors
+    /// The page could not be read. After a temporary error the next call tries again where this one failed, and nothing is
+    /// tried until then; after any other the reader is of no further use.
+    async fn next_page(&mut self) -> Result<Option<P>>;
+}
 
 /// How much a page may hold. A page may go beyond the bytes by one record.
 #[derive(Clone, Copy, Debug)]

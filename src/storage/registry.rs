@@ -19,9 +19,11 @@ pub fn connectors() -> &'static [&'static dyn Connector] {
 /// The storage of this name: its kind, an alias or LightRAG's class, in any case.
 pub fn find(name: &str) -> Option<&'static dyn Connector> {
     CONNECTORS.iter().copied().find(|connector| {
-        [connector.kind(), connector.class_name()]
+        let info = connector.info();
+        [info.kind]
             .iter()
-            .chain(connector.aliases())
+            .chain(&info.class_name)
+            .chain(info.aliases)
             .any(|known| known.eq_ignore_ascii_case(name))
     })
 }

@@ -303,11 +303,7 @@ fn storages() -> String {
             "\n\n| job file | variable | `config.ini`{section} | default | |\n|---|---|---|---|---|\n"
         );
         for field in connector.fields() {
-            let default = match (field.default, field.required) {
-                (Some(default), _) => code(default),
-                (None, true) => "required".to_owned(),
-                (None, false) => String::new(),
-            };
+            let default = field.default.map(code).unwrap_or_default();
             let _ = writeln!(
                 text,
                 "| `{}` | {} | {} | {default} | {} |",
@@ -337,11 +333,7 @@ fn example_of(connector: &dyn Connector) -> String {
 }
 
 fn mark(field: &Field) -> &'static str {
-    if field.default.is_some() || field.required {
-        ""
-    } else {
-        "# "
-    }
+    if field.default.is_some() { "" } else { "# " }
 }
 
 fn example_value(field: &Field) -> String {

@@ -220,26 +220,26 @@ fn what_is_given_is_not_asked() {
 }
 
 #[test]
-fn a_missing_variable_is_told_and_may_be_added_meanwhile() {
+fn a_wrong_variable_is_named_and_may_be_corrected_meanwhile() {
     let scene = Scene::new();
+    scene.file(".env", "# note\nPOSTGRES_PORT=543x\n");
     let place = Place::new("postgres");
-    let database = url::Url::parse(&place.address).unwrap().path()[1..].to_owned();
+    let port = url::Url::parse(&place.address).unwrap().port().unwrap();
     let line = "--interactive --source ./rag_storage --source-workspace space1";
     let tool = place
         .lightrag_env()
         .into_iter()
-        .filter(|(name, _)| *name != "POSTGRES_DATABASE")
+        .filter(|(name, _)| *name != "POSTGRES_PORT")
         .fold(scene.tool(line), |tool, (name, value)| tool.env(name, &value))
         .env("POSTGRES_WORKSPACE", &place.workspace("w"));
     let mut terminal = Terminal::start(tool, "");
     terminal
         .wait_for(TARGET)
         .enter("PGKVStorage")
-        .wait_for("POSTGRES_DATABASE: missing");
-    terminal.wait_for("what to do: set POSTGRES_DATABASE in the environment or in .env");
+        .wait_for("error: POSTGRES_PORT=543x in ./.env line 2: expected a port");
     terminal.wait_for(TARGET);
-    scene.file(".env", &format!("POSTGRES_DATABASE={database}\n"));
-    terminal.enter("2").wait_for("POSTGRES_DATABASE (./.env)");
+    scene.file(".env", &format!("POSTGRES_PORT={port}\n"));
+    terminal.enter("2").wait_for("POSTGRES_PORT (./.env line 1)");
     terminal.wait_for("Continue?").enter("y").end().expect(0);
     assert_eq!(state::of(&place).len(), 22);
 }

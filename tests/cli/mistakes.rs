@@ -119,12 +119,45 @@ fn the_rejects_file_as_source_and_as_rejects_file() {
 #[test]
 fn a_broken_line_in_dot_env() {
     let scene = Scene::new();
-    scene.file(".env", "WORKSPACE=space1\nPASSWORD hunter2 'x\n");
-    snapshot!(
-        scene,
-        scene
-            .tool("--source json --target ./new --output human")
-            .secret("hunter2")
-            .run()
-    );
+    scene.file(".env", "WORKSPACE=space1\n=hunter2\n");
+    let run = scene
+        .tool("--source ./rag_storage --target ./new --dry-run --output human")
+        .secret("hunter2")
+        .run();
+    snapshot!(scene, run.expect(0));
+}
+
+#[test]
+fn a_config_ini_that_lightrag_refuses() {
+    let scene = Scene::new();
+    scene.file("config.ini", "[redis]\nuri = redis://:hunter2%@127.0.0.1:1\n");
+    let run = scene
+        .tool("--source ./rag_storage --target redis --output human")
+        .secret("hunter2")
+        .run();
+    snapshot!(scene, run.expect(2));
+}
+
+#[test]
+fn a_number_in_dot_env_that_is_none() {
+    let scene = Scene::new();
+    scene.file(".env", "\nPOSTGRES_PORT=543x\n");
+    let run = scene.run("--source ./rag_storage --target postgres --output human");
+    snapshot!(scene, run.expect(2));
+}
+
+#[test]
+fn a_server_of_dot_env_that_is_not_there() {
+    let scene = Scene::new();
+    scene
+        .file(
+            ".env",
+            "POSTGRES_HOST=127.0.0.1\nPOSTGRES_PORT=1\nPOSTGRES_PASSWORD='hunter2'\n",
+        )
+        .file("config.ini", "[postgres]\nuser = rag\n");
+    let run = scene
+        .tool("--source ./rag_storage --target postgres --retries 0 --output human")
+        .secret("hunter2")
+        .run();
+    snapshot!(scene, run.expect(5));
 }

@@ -182,3 +182,197 @@ fn a_workspace_of_one_storage_comes_before_that_of_all() {
         serde_json::json!([{"from": "of_all", "to": "of_redis"}])
     );
 }
+
+/// Both workspaces of the one pair in the plan.
+fn pair(run: &Run) -> (String, String) {
+    let plan = run.events_of("plan").next().expect("a plan");
+    let name = |side: &str| plan["workspaces"][0][side].as_str().unwrap().to_owned();
+    (name("from"), name("to"))
+}
+
+#[test]
+fn a_workspace_that_is_named_for_one_side_is_the_other_sides_too_unless_that_has_one() {
+    let scene = Scene::new();
+    scene.file("job.yaml", "workspaces: { from: job_from, to: job_to }\n");
+    let rest = "--source ./rag_storage --target ./new --dry-run";
+    let of = |line: &str, environment: Option<&str>| {
+        let tool = scene.tool(&format!("{rest} {line}"));
+        let tool = environment
+            .into_iter()
+            .fold(tool, |tool, name| tool.env("WORKSPACE", name));
+        pair(&tool.run().expect(0))
+    };
+    for (line, environment, from, to) in [
+        ("--source-workspace space1", None, "space1", "space1"),
+        ("--target-workspace x", None, "x", "x"),
+        ("--source-workspace space1", Some("w"), "space1", "w"),
+        ("--target-workspace x", Some("space2"), "space2", "x"),
+        (
+            "--workspace space1 --target-workspace x",
+            Some("w"),
+            "space1",
+            "x",
+        ),
+        (
+            "--workspace x --source-workspace space1",
+            Some("w"),
+            "space1",
+            "x",
+        ),
+        ("--job job.yaml", Some("w"), "job_from", "job_to"),
+        (
+            "--job job.yaml --source-workspace space1",
+            Some("w"),
+            "space1",
+            "job_to",
+        ),
+        ("--job job.yaml --target-workspace x", Some("w"), "job_from", "x"),
+        ("", Some(""), "", ""),
+    ] {
+        let expected = (from.to_owned(), to.to_owned());
+        assert_eq!(
+            of(line, environment),
+            expected,
+            "{line} with WORKSPACE={environment:?}"
+        );
+    }
+    scene.file("job.yaml", "workspaces: [a, b]\n");
+    scene
+        .run(&format!("{rest} --job job.yaml --target-workspace x"))
+        .expect(2);
+}
+
+#[test]
+fn of_the_names_in_workspace_and_of_lightrags_server_the_one_with_a_cache_counts() {
+    let entries =
+        serde_json::json!({"default:extract:0123456789abcdef0123456789abcdef": crate::scene::value("x")});
+    let run = |folders: &[&str], code: i32| {
+        let scene = Scene::new();
+        for folder in folders {
+            scene.cache(folder, &entries);
+        }
+        let run = scene
+            .tool("--source ./rag_storage --target ./new --dry-run")
+            .env("WORKSPACE", "my-app")
+            .run();
+        run.expect(code)
+    };
+    for (folders, from, to) in [
+        (&["rag_storage/my_app"][..], "my_app", "my_app"),
+        (&["rag_storage/my-app"], "my-app", "my-app"),
+        (&["rag_storage/my-app", "new/my_app"], "my-app", "my_app"),
+        (&["rag_storage/my_app", "new/my-app"], "my_app", "my-app"),
+        (&[], "my-app", "my-app"),
+    ] {
+        let run = run(folders, 0);
+        assert_eq!(pair(&run), (from.to_owned(), to.to_owned()), "{folders:?}");
+        let warnings = run.report()["warnings"].to_string();
+        assert!(warnings.contains("LightRAG's server makes my_app"), "{warnings}");
+    }
+    let both = run(&["rag_storage/my-app", "rag_storage/my_app"], 10);
+    let told = both.report()["errors"].to_string();
+    assert!(told.contains("my-app") && told.contains("my_app"), "{told}");
+    run(&["new/my-app", "new/my_app"], 10);
+}
+
+/// Lines that python-dotenv reads, or only warns of, and that have nothing to do with the run.
+#[test]
+fn what_else_is_in_dot_env_concerns_nobody() {
+    for (line, is_warned_of) in [
+        ("WEBUI_TITLE=Graph RAG Engine", false),
+        ("ENTITY_TYPES=[\"Person\", \"Place\"]", false),
+        ("MODELS=C:\\models\\x", false),
+        ("TITLE=Anna's graph", false),
+        ("FLAG", false),
+        ("MY-KEY.x=1", false),
+        ("X=\"C:\\users\"", false),
+        ("Y='it\\'s'", false),
+        ("; note", true),
+        ("X=\"open", true),
+    ] {
+        let scene = Scene::new();
+        scene.file(
+            ".env",
+            &format!("\u{feff}# first\r\n{line}\r\nWORKSPACE=${{W:-space1}}\r\n"),
+        );
+        let run = scene
+            .run("--source ./rag_storage --target ./new --dry-run")
+            .expect(0);
+        assert_eq!(pair(&run).0, "space1", "{line}");
+        let warnings = run.report()["warnings"].to_string();
+        assert_eq!(
+            warnings.contains("./.env line 2 "),
+            is_warned_of,
+            "{line}: {warnings}"
+        );
+        assert_eq!(run.events_of("warning").count() > 0, is_warned_of, "{line}");
+    }
+}
+
+#[test]
+fn a_dry_run_says_where_each_setting_came_from() {
+    let scene = Scene::new();
+    scene
+        .file(
+            "job.yaml",
+            "source:\n  kind: json\n  working_dir: ./rag_storage\n",
+        )
+        .file(".env", "# note\nWORKING_DIR=./new\n")
+        .file("config.ini", "[postgres]\nuser = x\n");
+    let run = scene
+        .tool("--job job.yaml --target json --source-workspace space1 --dry-run")
+        .env("WORKSPACE", "w")
+        .run()
+        .expect(0);
+    let plan = run.events_of("plan").next().unwrap();
+    assert_eq!(
+        plan["settings"],
+        serde_json::json!({
+            "source": [
+                {"name": "working_dir", "value": "./rag_storage", "origin": "source.working_dir in job.yaml line 3"},
+                {"name": "workspace", "value": "space1", "origin": "--source-workspace"},
+            ],
+            "target": [
+                {"name": "working_dir", "value": "./new", "origin": "WORKING_DIR in ./.env line 2"},
+                {"name": "workspace", "value": "w", "origin": "the variable WORKSPACE"},
+            ],
+        })
+    );
+}
+
+#[test]
+fn a_config_ini_that_lightrag_refuses_is_an_error_only_for_who_needs_a_value_of_it() {
+    let scene = Scene::new();
+    scene.file(
+        "config.ini",
+        "[redis]\nuri = redis://127.0.0.1:1\n[postgres]\nuser = a\nuser = b\n",
+    );
+    let warned = scene
+        .run("--source ./rag_storage --target ./new --dry-run")
+        .expect(0);
+    let warnings = warned.report()["warnings"].to_string();
+    assert!(
+        warnings.contains("./config.ini line 5: `user` is defined twice"),
+        "{warnings}"
+    );
+    let refused = scene.run("--source ./rag_storage --target redis").expect(2);
+    let told = refused.report()["errors"].to_string();
+    assert!(
+        told.contains("./config.ini line 5") && told.contains("[redis] uri"),
+        "{told}"
+    );
+    let given = scene.tool("--source ./rag_storage --target redis --retries 0");
+    given.env("REDIS_URI", "redis://127.0.0.1:2").run().expect(5);
+}
+
+#[test]
+fn a_folder_in_place_of_dot_env_is_ignored() {
+    let scene = Scene::new();
+    std::fs::create_dir(scene.path(".env")).unwrap();
+    let run = scene.run("--source json --target ./new --dry-run").expect(0);
+    assert!(
+        run.report()["warnings"]
+            .to_string()
+            .contains("./.env is a folder")
+    );
+}

@@ -75,13 +75,65 @@ mistakes! {
 
     another_server_behind_the_port_of_redis: with_scheme("postgres", "redis", "");
     another_server_behind_the_port_of_postgres: with_scheme("opensearch", "postgres", "/rag?user=me");
+    another_server_behind_the_port_of_mongo: with_scheme("redis", "mongodb", "/");
     another_server_behind_the_port_of_opensearch: with_scheme("redis", "http", "");
 
     a_database_that_postgres_does_not_have: changed("postgres", |url| url.set_path("no_such_database"));
     a_database_that_redis_does_not_have: changed("redis", |url| url.set_path("99"));
-    a_database_of_redis_that_is_no_number: changed("redis", |url| url.set_path("space1"));
-    an_address_of_postgres_without_a_database: "postgres://me@localhost";
-    postgres_without_any_setting: "postgres";
+    an_address_of_postgres_without_a_database: "postgres://me@127.0.0.1:1";
+}
+
+#[test]
+fn a_name_where_the_number_of_a_redis_database_belongs_is_database_0_and_a_warning() {
+    let scene = Scene::new();
+    let address = changed("redis", |url| url.set_path("space1"));
+    let run = scene
+        .run(&format!(
+            "--source ./rag_storage --target {address} --workspace space1 --dry-run"
+        ))
+        .expect(0);
+    let warning = run.report()["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("database 0 is used"), "{warning}");
+}
+
+#[test]
+fn a_password_that_was_not_encoded_is_no_host() {
+    for address in [
+        "redis://me:12/hunter2@127.0.0.1",
+        "redis://me:12#hunter2@127.0.0.1",
+        "mongodb://me:12?hunter2@127.0.0.1/",
+        "mongodb://me:12/hunter2@127.0.0.1/",
+        "mongodb://me:1@hunter2@127.0.0.1/",
+    ] {
+        let scene = Scene::new();
+        let tool = scene.tool(&format!(
+            "--source ./rag_storage --yes --output human --target {address}"
+        ));
+        let run = tool.secret("hunter2").run().expect(2);
+        assert!(
+            run.stderr.contains("encoded") || run.stderr.contains("%40"),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
+#[test]
+fn options_that_only_pymongo_knows_are_passed_over_with_a_warning() {
+    let scene = Scene::new();
+    let options = "socketTimeoutMS=30000&uuidRepresentation=standard&compressors=zlib&timeoutMS=5000&maxPoolSize=0&\
+                   connect=false&tz_aware=true&fsync=true&foo=bar&authSource=admin";
+    let address = changed("mongo", |url| url.set_query(Some(options)));
+    let run = scene
+        .run(&format!(
+            "--source ./rag_storage --target {address} --workspace space1 --dry-run"
+        ))
+        .expect(0);
+    let warnings = run.report()["warnings"].to_string();
+    for name in ["socketTimeoutMS", "compressors", "fsync", "foo"] {
+        assert!(warnings.contains(name), "{warnings}");
+    }
+    assert!(!warnings.contains("maxPoolSize"), "{warnings}");
 }
 
 #[test]

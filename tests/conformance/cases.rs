@@ -7,15 +7,14 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
 use migrate_llm_cache::{
     model::{
         CacheType, Error, ErrorKind, Selection, Side, Workspace,
         record::{CacheKey, OnInvalid, Record},
     },
     storage::{
-        ConnectOptions, Connection, Cursor, Endpoint, Entry, Page, PageLimit, Source, Target, WriteMode,
-        WriteOutcome,
+        ConnectOptions, Connection, Cursor, Endpoint, Entry, Page, PageLimit, PageReader, Source, Target,
+        WriteMode, WriteOutcome,
     },
 };
 use serde_json::json;
@@ -58,7 +57,7 @@ pub async fn source(place: &Place, workspace: &str) -> Arc<dyn Source> {
     storage.source(&Workspace::new(workspace).unwrap()).await.unwrap()
 }
 
-async fn target(place: &Place, workspace: &str) -> Arc<dyn Target> {
+pub async fn target(place: &Place, workspace: &str) -> Arc<dyn Target> {
     let storage = connect(place, Side::Target, OnInvalid::Reject).await;
     storage.target(&Workspace::new(workspace).unwrap()).await.unwrap()
 }
@@ -93,8 +92,16 @@ pub async fn scan(
     limit: PageLimit,
     from: Option<Cursor>,
 ) -> Vec<Page> {
-    let pages = Arc::clone(source).scan(selection, limit, from);
-    pages.map(|page| page.unwrap()).collect().await
+    rest(Arc::clone(source).scan(selection, limit, from)).await
+}
+
+/// All pages that a reader still has; none may fail.
+pub async fn rest(mut pages: Box<dyn PageReader>) -> Vec<Page> {
+    let mut read = Vec::new();
+    while let Some(page) = pages.next_page().await.unwrap() {
+        read.push(page);
+    }
+    read
 }
 
 pub fn keys_of<'a>(pages: impl IntoIterator<Item = &'a Page>) -> Vec<String> {
@@ -137,11 +144,8 @@ pub async fn a_workspace_that_is_not_there_is_empty_and_stays_so(place: Place) {
         let reader = target.reader();
         let count = reader.count(&Selection::default(), &|_| ()).await.unwrap();
         assert_eq!((count.total(), count.exact), (0, true));
-        let pages: Vec<_> = Arc::clone(&reader)
-            .scan(&Selection::default(), pages_of(10), None)
-            .collect()
-            .await;
-        assert!(pages.into_iter().all(|page| page.unwrap().entries.is_empty()));
+        let pages = scan(&reader, &Selection::default(), pages_of(10), None).await;
+        assert!(pages.into_iter().all(|page| page.entries.is_empty()));
         assert_eq!(
             reader
                 .get_many(&[CacheKey::from("default:extract:1")])
@@ -205,7 +209,7 @@ pub async fn a_scan_goes_on_at_every_cursor(place: Place) {
 /// A record that is replaced while a scan is under way may move, and comes with its old or its new value, in this scan
 /// and in one that goes on where another stopped.
 pub async fn what_is_replaced_during_a_scan_is_not_missed(place: Place) {
-    let place = Place::alone(place.kind);
+    let place = Place::alone(place.server.name);
     let workspace = place.workspace("w");
     let records = plain(60);
     fill(&place, &workspace, &records).await;
@@ -213,20 +217,26 @@ pub async fn what_is_replaced_during_a_scan_is_not_missed(place: Place) {
     let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(5), None);
     let mut read = Vec::new();
     for _ in 0..4 {
-        read.push(pages.next().await.unwrap().unwrap());
+        read.push(pages.next_page().await.unwrap().unwrap());
     }
     let replaced: Vec<Record> = records.iter().step_by(2).map(longer).collect();
     fill(&place, &workspace, &replaced).await;
     let cursor = read.last().and_then(|page| page.cursor.clone());
 
-    let rest: Vec<Page> = pages.map(|page| page.unwrap()).collect().await;
+    let rest = rest(pages).await;
     let seen: BTreeSet<String> = keys_of(read.iter().chain(&rest)).into_iter().collect();
     assert_eq!(seen, keys(&records), "in the scan under way");
 
     if let Some(cursor) = cursor {
-        let pages = Arc::clone(&source).scan(&Selection::default(), pages_of(5), Some(cursor));
-        let pages: Vec<Result<Page, Error>> = pages.collect().await;
-        match pages.into_iter().collect::<Result<Vec<Page>, Error>>() {
+        let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(5), Some(cursor));
+        let read_on = async {
+            let mut read_on = Vec::new();
+            while let Some(page) = pages.next_page().await? {
+                read_on.push(page);
+            }
+            Ok::<_, Error>(read_on)
+        };
+        match read_on.await {
             Ok(rest) => {
                 let seen: BTreeSet<String> = keys_of(read.iter().chain(&rest)).into_iter().collect();
                 assert_eq!(seen, keys(&records), "in a scan that goes on");

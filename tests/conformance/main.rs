@@ -1,4 +1,4 @@
-//! One suite that every storage passes, as source and as target. A new storage is one line at the end.
+//! One suite that every storage passes on every server of it, as source and as target. A new one is one line at the end.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,25 +8,28 @@
 )]
 
 mod cases;
+mod client_addresses;
+mod mongo_services;
 mod opensearch_order;
+mod opensearch_setups;
 mod postgres_heap;
 mod redis_commands;
 #[path = "../support/mod.rs"]
 mod support;
 
 macro_rules! conforms {
-    (@ $kind:ident: $($case:ident)*) => {
-        mod $kind {
+    (@ $server:ident: $($case:ident)*) => {
+        mod $server {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
-                    super::cases::$case(super::support::place::Place::new(stringify!($kind))).await;
+                    super::cases::$case(super::support::place::Place::new(stringify!($server))).await;
                 }
             )*
         }
     };
-    ($kind:ident) => {
-        conforms! { @ $kind:
+    ($server:ident) => {
+        conforms! { @ $server:
             a_workspace_that_is_not_there_is_empty_and_stays_so
             a_scan_gives_every_record_once_at_every_page_size
             a_scan_goes_on_at_every_cursor
@@ -49,3 +52,20 @@ conforms!(redis);
 conforms!(postgres);
 conforms!(mongo);
 conforms!(opensearch);
+
+// Further servers of the same storages.
+conforms!(valkey);
+conforms!(pgbouncer_session);
+conforms!(pgbouncer_transaction);
+conforms!(ferretdb);
+conforms!(opensearch218);
+conforms!(opensearch_path);
+
+#[test]
+fn every_server_has_the_suite() {
+    let lines = include_str!("main.rs");
+    for server in &support::place::SERVERS {
+        let line = format!("\nconforms!({});\n", server.name);
+        assert!(lines.contains(&line), "{} is left out", server.name);
+    }
+}

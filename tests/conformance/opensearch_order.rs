@@ -6,10 +6,9 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
 use migrate_llm_cache::{
     model::{ErrorKind, Selection, record::Record},
-    storage::{Page, PageStream},
+    storage::{Page, PageReader},
 };
 use opensearch::http::Method;
 use serde_json::{Value, json};
@@ -61,11 +60,12 @@ fn answers(pages: &[Page]) -> BTreeMap<String, Vec<String>> {
 }
 
 /// The rest of a scan, which goes on after errors that pass.
-async fn rest(mut pages: PageStream) -> (Vec<Page>, u32) {
+async fn rest(mut pages: Box<dyn PageReader>) -> (Vec<Page>, u32) {
     let (mut came, mut errors) = (Vec::new(), 0);
-    while let Some(page) = pages.next().await {
-        match page {
-            Ok(page) => came.push(page),
+    loop {
+        match pages.next_page().await {
+            Ok(Some(page)) => came.push(page),
+            Ok(None) => return (came, errors),
             Err(error) => {
                 assert!(error.is_temporary() && errors < 20, "{error}");
                 errors += 1;
@@ -73,7 +73,6 @@ async fn rest(mut pages: PageStream) -> (Vec<Page>, u32) {
             }
         }
     }
-    (came, errors)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,7 +171,7 @@ async fn a_document_that_is_changed_while_it_is_read_comes_once() {
     fill(&place, &workspace, &records).await;
     let source = source(&place, &workspace).await;
     let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(2), None);
-    let mut came = vec![pages.next().await.unwrap().unwrap()];
+    let mut came = vec![pages.next_page().await.unwrap().unwrap()];
     let read = keys_of(&came)[0].clone();
     let unread = records[399].key().to_string();
     assert_ne!(read, unread);
@@ -211,7 +210,7 @@ async fn nothing_is_lost_when_the_server_loses_its_view() {
     fill(&place, &workspace, &records).await;
     let source = source(&place, &workspace).await;
     let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(2), None);
-    let mut came = vec![pages.next().await.unwrap().unwrap()];
+    let mut came = vec![pages.next_page().await.unwrap().unwrap()];
     ask_opensearch(&place, Method::Post, &format!("/{index}/_close"), None).await;
     ask_opensearch(
         &place,
@@ -255,7 +254,7 @@ async fn a_place_in_an_index_that_was_made_anew_is_refused() {
     fill(&place, &workspace, &records).await;
     let after = source(&place, &workspace).await;
     let mut pages = after.scan(&Selection::default(), pages_of(3), Some(cursor));
-    let error = pages.next().await.unwrap().unwrap_err();
+    let error = pages.next_page().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Checkpoint);
 }
 
@@ -276,7 +275,7 @@ async fn views_are_given_back() {
     scan(&source, &Selection::default(), pages_of(2), None).await;
     assert_eq!(open().await, 0);
     let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(2), None);
-    pages.next().await.unwrap().unwrap();
+    pages.next_page().await.unwrap().unwrap();
     assert_eq!(open().await, 1);
     drop(pages);
     let mut tries = 0;

@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures::StreamExt;
-use migrate_llm_cache::{model::Selection, storage::Page};
+use migrate_llm_cache::model::Selection;
 
 use crate::{
-    cases::{fill, keys, keys_of, pages_of, scan, source},
+    cases::{fill, keys, keys_of, pages_of, rest as rest_of, scan, source},
     support::{place::Place, records::plain, state::postgres_connection},
 };
 
@@ -42,8 +41,8 @@ async fn a_table_that_is_written_anew_during_a_scan_is_read_again() {
     let source = source(&place, "w").await;
     let mut pages = source.clone().scan(&Selection::default(), pages_of(7), None);
     let mut read = vec![
-        pages.next().await.unwrap().unwrap(),
-        pages.next().await.unwrap().unwrap(),
+        pages.next_page().await.unwrap().unwrap(),
+        pages.next_page().await.unwrap().unwrap(),
     ];
     let cursor = read[1].cursor.clone().unwrap();
     assert!(cursor.0.contains("heap"), "{cursor:?}");
@@ -53,7 +52,7 @@ async fn a_table_that_is_written_anew_during_a_scan_is_read_again() {
     let seen: BTreeSet<String> = keys_of(read.iter().chain(&rest)).into_iter().collect();
     assert_eq!(seen, keys(&records), "in a scan that goes on");
 
-    read.extend(pages.map(Result::unwrap).collect::<Vec<Page>>().await);
+    read.extend(rest_of(pages).await);
     let seen: BTreeSet<String> = keys_of(&read).into_iter().collect();
     assert_eq!(seen, keys(&records), "in the scan under way");
 }

@@ -1,4 +1,4 @@
-//! What holds for every kind of storage in whole runs.
+//! What holds for every storage and each of its servers in whole runs.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,7 @@ use crate::{
     pair::put,
     support::{
         oracle,
-        place::{KINDS, Place},
+        place::{Place, SERVERS},
         records::{key, known_meaning, shapes},
         state,
         tool::Tool,
@@ -17,8 +17,8 @@ use crate::{
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sample/rag_storage");
 
 /// A dry run leaves the target's server as it was, down to tables and folders.
-pub fn a_dry_run_makes_nothing(kind: &'static str) {
-    let target = Place::alone(kind);
+pub fn a_dry_run_makes_nothing(server: &str) {
+    let target = Place::alone(server);
     let workspace = target.workspace("w");
     let before = state::of(&target);
     let arguments = [
@@ -36,14 +36,14 @@ pub fn a_dry_run_makes_nothing(kind: &'static str) {
     assert!(run.total("selected") > 0);
     assert_eq!(run.total("written"), 0);
     assert_eq!(state::of(&target), before);
-    if kind == "json" {
+    if target.kind == "json" {
         assert!(!std::path::Path::new(&target.address).exists());
     }
 }
 
 /// `--all-workspaces` finds what has a cache. Servers are shared, so that only ours are looked for.
-pub fn all_workspaces_are_all_that_the_source_has(kind: &'static str) {
-    let source = Place::alone(kind);
+pub fn all_workspaces_are_all_that_the_source_has(server: &str) {
+    let source = Place::alone(server);
     let ours = [source.workspace("one"), source.workspace("two")];
     let value = shapes().remove(0).1;
     for workspace in &ours {
@@ -51,7 +51,7 @@ pub fn all_workspaces_are_all_that_the_source_has(kind: &'static str) {
     }
     let target = Place::new("json");
     // Whatever else is on a shared server is not ours to move.
-    let shared = matches!(kind, "redis" | "opensearch");
+    let shared = matches!(source.kind, "redis" | "opensearch");
     let how = if shared { "--dry-run" } else { "--yes" };
     let arguments = [
         "--source",
@@ -82,8 +82,8 @@ pub fn all_workspaces_are_all_that_the_source_has(kind: &'static str) {
 }
 
 /// The empty workspace, which PostgreSQL calls `default`, is the empty one again when it comes back.
-pub fn the_empty_workspace_comes_back(kind: &'static str) {
-    let (there, back) = (Place::alone(kind), Place::new("json"));
+pub fn the_empty_workspace_comes_back(server: &str) {
+    let (there, back) = (Place::alone(server), Place::new("json"));
     for (source, target) in [(SAMPLE, &there.address), (&there.address, &back.address)] {
         let arguments = ["--source", source, "--target", target, "--workspace", "", "--yes"];
         let run = Tool::new(&arguments).run().expect(0);
@@ -105,19 +105,19 @@ pub fn the_empty_workspace_comes_back(kind: &'static str) {
 /// A state that would not show a write would prove nothing.
 #[test]
 fn a_state_changes_with_every_write_and_with_no_read() {
-    for kind in KINDS {
-        let place = Place::new(kind);
+    for name in SERVERS.iter().map(|server| server.name) {
+        let place = Place::new(name);
         let workspace = place.workspace("w");
         let records = [(key("extract", 1), shapes().remove(0).1)];
         let nothing = state::of(&place);
         oracle::write(&place, &workspace, &records, 1_700_000_000);
         let written = state::of(&place);
-        assert_ne!(written, nothing, "{kind}");
+        assert_ne!(written, nothing, "{name}");
         oracle::read(&place, &workspace, &[key("extract", 1)]);
-        assert_eq!(state::of(&place), written, "{kind}");
+        assert_eq!(state::of(&place), written, "{name}");
         oracle::write(&place, &workspace, &records, 1_700_000_001);
-        assert_ne!(state::of(&place), written, "{kind}");
+        assert_ne!(state::of(&place), written, "{name}");
         state::remove(&place);
-        assert!(kind == "json" || state::of(&place).is_empty(), "{kind}");
+        assert!(place.kind == "json" || state::of(&place).is_empty(), "{name}");
     }
 }

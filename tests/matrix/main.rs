@@ -1,6 +1,7 @@
 //! Every source × target, judged by LightRAG: what it reads at the source, it reads at the target.
 //!
-//! A test is named `source::to::target`. A new storage is a line and a column in the square below.
+//! A test is named `source::to::target`. A new storage is a line and a column in the square below; a further server of one
+//! goes there and back from JSON.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,11 +43,19 @@ macro_rules! matrix {
 }
 
 matrix! {
-    json       => json redis postgres mongo opensearch;
+    json       => json redis postgres mongo opensearch
+        valkey pgbouncer_session pgbouncer_transaction ferretdb opensearch218 opensearch_path;
     redis      => json redis postgres mongo opensearch;
     postgres   => json redis postgres mongo opensearch;
     mongo      => json redis postgres mongo opensearch;
     opensearch => json redis postgres mongo opensearch;
+
+    valkey                => json;
+    pgbouncer_session     => json;
+    pgbouncer_transaction => json;
+    ferretdb              => json;
+    opensearch218         => json;
+    opensearch_path       => json;
 }
 
 macro_rules! with_databases {

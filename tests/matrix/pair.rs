@@ -18,10 +18,10 @@ type Entry = (String, Value);
 /// When LightRAG wrote the source.
 const WRITTEN: u64 = 1_700_000_000;
 
-/// Moves two workspaces of one kind of storage to another kind, or to other workspaces of the same.
-pub fn moves(source_kind: &'static str, target_kind: &'static str) {
-    let source = Place::new(source_kind);
-    let elsewhere = (source_kind != target_kind).then(|| Place::new(target_kind));
+/// Moves two workspaces from one server to another, or to other workspaces of the same.
+pub fn moves(source: &str, target: &str) {
+    let elsewhere = (source != target).then(|| Place::new(target));
+    let source = Place::new(source);
     let target = elsewhere.as_ref().unwrap_or(&source);
     let pairs = ["one", "two"].map(|name| (source.workspace(name), target.workspace(&format!("new{name}"))));
 
@@ -48,7 +48,7 @@ pub fn moves(source_kind: &'static str, target_kind: &'static str) {
             let expected = expected.unwrap_or_else(|| panic!("LightRAG finds no {key} at the source"));
             let found = found.unwrap_or_else(|| panic!("LightRAG finds no {key} at the target"));
             assert_eq!(known_meaning(&found), known_meaning(&expected), "{key}");
-            if holds_any_field(source_kind) && holds_any_field(target_kind) {
+            if holds_any_field(source.kind) && holds_any_field(target.kind) {
                 assert_eq!(unknown(&found), unknown(&expected), "{key}");
             }
             assert_eq!(found["return"], value["return"], "{key}");
@@ -63,7 +63,7 @@ pub fn moves(source_kind: &'static str, target_kind: &'static str) {
         }
     }
     assert_queries_stayed(target, &pairs);
-    assert_left_behind_is_told(source_kind, target_kind, &run);
+    assert_left_behind_is_told(source.kind, target.kind, &run);
 }
 
 /// Fills a workspace: what LightRAG writes by LightRAG, and by our tool what LightRAG would not write any more. Gives what

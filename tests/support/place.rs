@@ -4,14 +4,75 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::state;
 
+/// Where tests can have a place: a folder, or a server that an address in the environment leads to.
+#[derive(Debug)]
+pub struct Server {
+    /// The name in tests, and in upper case in the variable of its address, `TEST_REDIS_URI`.
+    pub name: &'static str,
+    pub kind: &'static str,
+    /// The server that this one stands before and that holds the data, where tests look at it.
+    before: Option<&'static str>,
+    /// What LightRAG has to be told for this one.
+    lightrag: &'static [(&'static str, &'static str)],
+}
+
+/// Every one of them: the first of each kind, which tests of pairs go through, then the further ones.
+pub const SERVERS: [Server; 11] = [
+    Server::new("json", "json"),
+    Server::new("redis", "redis"),
+    Server::new("postgres", "postgres"),
+    Server::new("mongo", "mongo"),
+    Server::new("opensearch", "opensearch"),
+    Server::new("valkey", "redis"),
+    // It lets 20 connections to the server at once, and LightRAG wants 50; the next waits until it is given up.
+    Server {
+        before: Some("postgres"),
+        lightrag: &[("POSTGRES_MAX_CONNECTIONS", "8")],
+        ..Server::new("pgbouncer_session", "postgres")
+    },
+    // A statement that was prepared is not there in the next transaction.
+    Server {
+        before: Some("postgres"),
+        lightrag: &[
+            ("POSTGRES_MAX_CONNECTIONS", "8"),
+            ("POSTGRES_STATEMENT_CACHE_SIZE", "0"),
+        ],
+        ..Server::new("pgbouncer_transaction", "postgres")
+    },
+    Server::new("ferretdb", "mongo"),
+    Server::new("opensearch218", "opensearch"),
+    Server::new("opensearch_path", "opensearch"),
+];
+
+impl Server {
+    const fn new(name: &'static str, kind: &'static str) -> Self {
+        Self {
+            name,
+            kind,
+            before: None,
+            lightrag: &[],
+        }
+    }
+
+    fn named(name: &str) -> &'static Self {
+        SERVERS
+            .iter()
+            .find(|server| server.name == name)
+            .unwrap_or_else(|| panic!("SERVERS has no {name}"))
+    }
+}
+
 /// A storage for one test: an address, and workspaces that no other test uses.
 ///
 /// The servers come from the environment (`eval "$(scripts/services.sh env)"`); one that is not named there is a failure.
 /// What a test made there goes when its place is dropped.
 pub struct Place {
+    pub server: &'static Server,
     pub kind: &'static str,
     /// What `--source` and `--target` take.
     pub address: String,
+    /// Where a test looks at what is there: the same, or the server behind it.
+    pub(super) data_address: String,
     /// Begins the name of every workspace of this place.
     pub prefix: String,
     /// Holds the files of a JSON place; removed with it.
@@ -20,12 +81,9 @@ pub struct Place {
     pub(super) own_database: bool,
 }
 
-/// Every storage.
-pub const KINDS: [&str; 5] = ["json", "redis", "postgres", "mongo", "opensearch"];
-
 impl Place {
-    /// A place on the storage of this kind.
-    pub fn new(kind: &'static str) -> Self {
+    /// A place on the server of this name; a kind is the name of the first of its servers.
+    pub fn new(name: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         // The mark at the end keeps the first from being the beginning of the tenth.
         let prefix = format!(
@@ -33,14 +91,17 @@ impl Place {
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
-        let folder = (kind == "json").then(|| tempfile::tempdir().unwrap());
+        let server = Server::named(name);
+        let folder = (server.kind == "json").then(|| tempfile::tempdir().unwrap());
         let address = match &folder {
             // Not made yet: making it is the target's business.
             Some(folder) => folder.path().join("rag_storage").to_str().unwrap().to_owned(),
-            None => service(kind),
+            None => service(server.name),
         };
         Self {
-            kind,
+            server,
+            kind: server.kind,
+            data_address: server.before.map_or_else(|| address.clone(), service),
             address,
             prefix,
             folder,
@@ -48,10 +109,10 @@ impl Place {
         }
     }
 
-    /// A place that nobody else uses, on the server of this kind: a database of its own where the kind has databases,
+    /// A place that nobody else uses, on the server of this name: a database of its own where its kind has databases,
     /// so that even what belongs to no workspace can be looked at. OpenSearch has none, and is shared.
-    pub fn alone(kind: &'static str) -> Self {
-        let mut place = Self::new(kind);
+    pub fn alone(name: &str) -> Self {
+        let mut place = Self::new(name);
         state::make_database(&mut place);
         place
     }
@@ -80,6 +141,12 @@ impl Place {
 
     /// LightRAG's variables for this place.
     pub fn lightrag_env(&self) -> Vec<(&'static str, String)> {
+        let own = self.server.lightrag.iter();
+        let own = own.map(|(name, value)| (*name, (*value).to_owned()));
+        self.lightrag_address().into_iter().chain(own).collect()
+    }
+
+    fn lightrag_address(&self) -> Vec<(&'static str, String)> {
         let url = || url::Url::parse(&self.address).unwrap();
         let part = |text: Option<&str>| text.unwrap_or_default().to_owned();
         match self.kind {
@@ -101,8 +168,14 @@ impl Place {
             ],
             "opensearch" => {
                 let port = url().port_or_known_default().unwrap_or(9200);
+                let host = format!("{}:{port}", part(url().host_str()));
+                // A path is understood in an address alone.
+                let host = match url().path() {
+                    "/" => host,
+                    path => format!("{}://{host}{path}", url().scheme()),
+                };
                 vec![
-                    ("OPENSEARCH_HOSTS", format!("{}:{port}", part(url().host_str()))),
+                    ("OPENSEARCH_HOSTS", host),
                     ("OPENSEARCH_USE_SSL", (url().scheme() == "https").to_string()),
                     ("OPENSEARCH_USER", url().username().to_owned()),
                     ("OPENSEARCH_PASSWORD", part(url().password())),

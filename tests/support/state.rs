@@ -68,9 +68,11 @@ pub(super) fn make_database(place: &mut Place) {
     if place.kind == "postgres" {
         on_thread(postgres_statement(&format!("CREATE DATABASE {}", place.prefix)));
     }
-    let mut url = url::Url::parse(&place.address).unwrap();
-    url.set_path(&place.prefix);
-    place.address = url.into();
+    for address in [&mut place.address, &mut place.data_address] {
+        let mut url = url::Url::parse(address).unwrap();
+        url.set_path(&place.prefix);
+        *address = url.into();
+    }
     place.own_database = true;
 }
 
@@ -208,7 +210,7 @@ async fn has_table(client: &tokio_postgres::Client) -> bool {
 }
 
 async fn of_postgres(place: &Place) -> State {
-    let client = postgres_connection(&place.address).await;
+    let client = postgres_connection(&place.data_address).await;
     let mut state = State::new();
     if place.own_database {
         // In a shared database the tables are everybody's.
@@ -242,7 +244,7 @@ async fn remove_postgres(place: &Place) {
         postgres_statement(&format!("DROP DATABASE {} WITH (FORCE)", place.prefix)).await;
         return;
     }
-    let client = postgres_connection(&place.address).await;
+    let client = postgres_connection(&place.data_address).await;
     if has_table(&client).await {
         let delete = "DELETE FROM lightrag_llm_cache WHERE starts_with(workspace, $1)";
         client.execute(delete, &[&place.prefix]).await.unwrap();
@@ -302,7 +304,7 @@ async fn remove_mongo(place: &Place) {
 pub async fn ask_opensearch(place: &Place, method: Method, path: &str, body: Option<Value>) -> Value {
     // The client makes ready for TLS also where there is none.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let url = Url::parse(&place.address).unwrap();
+    let url = Url::parse(&place.data_address).unwrap();
     let transport = TransportBuilder::new(SingleNodeConnectionPool::new(url))
         .disable_proxy()
         .build()

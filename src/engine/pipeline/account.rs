@@ -12,7 +12,7 @@ use super::{
 use crate::{
     engine::checkpoint::WorkspaceProgress,
     model::{CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, record::RejectKind},
-    report::{BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, WarningEvent, percent},
+    report::{BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, percent},
     storage::{Entry, Target},
 };
 
@@ -205,8 +205,7 @@ impl<'a> Account<'a> {
     }
 
     fn warn(&self, message: String) {
-        self.job.ledger.entries().warnings.push(message.clone());
-        self.job.reporter.emit(Event::Warning(WarningEvent { message }));
+        self.job.reporter.warn(self.job.ledger, message);
     }
 
     fn enter_fates(&mut self, batch: &Batch, fates: Vec<RecordOutcome>, is_next: bool) -> Result<()> {

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 
 use super::batcher::{Batch, Batcher};
 use crate::{
     engine::retry::{RequestContext, Retrier},
     model::{Result, Selection, Side, Workspace},
-    storage::{Cursor, Page, PageLimit, PageStream, Source},
+    storage::{Cursor, Page, PageLimit, PageReader, Source},
 };
 
 /// Reads one workspace.
@@ -31,7 +30,7 @@ impl Reader {
     ) {
         let mut pages = Arc::clone(&self.source).scan(&self.selection, self.limit, from);
         loop {
-            let page = match self.next_page(&mut pages).await {
+            let page = match self.next_page(&mut *pages).await {
                 Ok(Some(page)) => page,
                 Ok(None) => break,
                 Err(error) => {
@@ -54,8 +53,8 @@ impl Reader {
         }
     }
 
-    /// The next page, asked for again while that may help: a stream goes on where it failed.
-    async fn next_page(&self, pages: &mut PageStream) -> Result<Option<Page>> {
+    /// The next page, asked for again while that may help.
+    async fn next_page(&self, pages: &mut dyn PageReader) -> Result<Option<Page>> {
         let purpose = RequestContext {
             what: "reading a page",
             side: Side::Source,
@@ -64,10 +63,7 @@ impl Reader {
         };
         let mut tries = self.retrier.tries(purpose);
         loop {
-            let next = self
-                .retrier
-                .once(purpose.what, pages.next().map(Option::transpose))
-                .await;
+            let next = self.retrier.once(purpose.what, pages.next_page()).await;
             if let Some(page) = tries.next(next).await? {
                 return Ok(page);
             }

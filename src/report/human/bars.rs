@@ -11,7 +11,7 @@ use super::{
     summary,
 };
 use crate::{
-    model::{Side, Workspace},
+    model::{Mode, Side, Workspace},
     report::{
         BatchEvent, BatchStatus, CountEvent, Event, Palette, PlanEvent,
         style::{cut, grouped, wrap},
@@ -39,6 +39,8 @@ pub(in crate::report) struct Bars {
     counted: BTreeMap<Side, (usize, u64)>,
     bar: Option<(Activity, ProgressBar)>,
     bytes: u64,
+    /// A dry run also says where its settings came from.
+    is_dry_run: bool,
 }
 
 /// What a bar is for.
@@ -62,14 +64,19 @@ impl Bars {
             counted: BTreeMap::new(),
             bar: None,
             bytes: 0,
+            is_dry_run: false,
         }
     }
 
     pub(super) fn tell(&mut self, event: &Event) {
         match event {
-            // A question must not share its place with a bar.
-            Event::RunStarted(_) if self.guided => {}
-            Event::RunStarted(_) => self.spin(Activity::Connecting, "Connecting".to_owned()),
+            Event::RunStarted(started) => {
+                self.is_dry_run = started.mode == Mode::DryRun;
+                // A question must not share its place with a bar.
+                if !self.guided {
+                    self.spin(Activity::Connecting, "Connecting".to_owned());
+                }
+            }
             Event::Plan(plan) => self.plan(plan),
             Event::CountProgress(progress) => {
                 self.counting(progress.side, &progress.workspace, progress.scanned);
@@ -129,6 +136,13 @@ impl Bars {
             let what = cut(&what, self.width.saturating_sub(12));
             self.stderr
                 .line(&format!("{} {what}", self.palette.strong(&format!("{name:<11}"))));
+        }
+        if self.is_dry_run {
+            for (name, what) in phrases::origins(&plan.settings) {
+                let what = wrap(&what, self.width.saturating_sub(12), "            ");
+                self.stderr
+                    .line(&format!("{} {what}", self.palette.strong(&format!("{name:<11}"))));
+            }
         }
     }
 

@@ -7,7 +7,10 @@ use super::{
     phrases::{self, Rejects},
     summary,
 };
-use crate::report::{BatchStatus, Event, Palette};
+use crate::{
+    model::Mode,
+    report::{BatchStatus, Event, Palette},
+};
 
 /// How often, at most, it is said how far something is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -17,6 +20,8 @@ pub(in crate::report) struct Lines {
     palette: Palette,
     rejects: Rejects,
     progress: Pace,
+    /// A dry run also says where its settings came from.
+    is_dry_run: bool,
 }
 
 /// Lets something pass now and then.
@@ -41,6 +46,7 @@ impl Lines {
             palette,
             rejects: Rejects::default(),
             progress: Pace { last: Instant::now() },
+            is_dry_run: false,
         }
     }
 
@@ -52,10 +58,18 @@ impl Lines {
 
     fn text(&mut self, event: &Event) -> Option<String> {
         match event {
-            Event::RunStarted(_) | Event::Checkpoint(_) | Event::Hits(_) => None,
+            Event::RunStarted(started) => {
+                self.is_dry_run = started.mode == Mode::DryRun;
+                None
+            }
+            Event::Checkpoint(_) | Event::Hits(_) => None,
             Event::Plan(plan) => {
-                let rows = phrases::plan(plan).map(|(name, what)| format!("{name}: {what}"));
-                Some(rows.join("\n"))
+                let mut rows = phrases::plan(plan);
+                if self.is_dry_run {
+                    rows.extend(phrases::origins(&plan.settings));
+                }
+                let rows = rows.into_iter().map(|(name, what)| format!("{name}: {what}"));
+                Some(rows.collect::<Vec<_>>().join("\n"))
             }
             Event::CountProgress(progress) => self.progress.is_due().then(|| phrases::counting(progress)),
             Event::Count(count) => Some(phrases::count(count)),

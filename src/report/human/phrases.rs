@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use crate::{
     model::Side,
     report::{
-        BatchEvent, BatchStatus, CountEvent, CountProgressEvent, PlanEvent, RetryEvent, VerifyEvent,
-        style::grouped,
+        BatchEvent, BatchStatus, CountEvent, CountProgressEvent, PlanEvent, PlanSettings, RetryEvent,
+        SettingOrigin, VerifyEvent, style::grouped,
     },
 };
 
@@ -14,7 +14,7 @@ use crate::{
 const MOST_NAMED: usize = 8;
 
 /// The plan, as rows of a name and what stands for it.
-pub(super) fn plan(plan: &PlanEvent) -> [(&'static str, String); 4] {
+pub(super) fn plan(plan: &PlanEvent) -> Vec<(&'static str, String)> {
     let mut workspaces: Vec<String> = plan
         .workspaces
         .iter()
@@ -31,12 +31,34 @@ pub(super) fn plan(plan: &PlanEvent) -> [(&'static str, String); 4] {
         workspaces.push(format!("and {} more", plan.workspaces.len() - MOST_NAMED));
     }
     let types: Vec<_> = plan.types.types().map(|t| t.as_str()).collect();
-    [
+    vec![
         ("Source", plan.source.to_string()),
         ("Target", plan.target.to_string()),
         ("Workspaces", workspaces.join(", ")),
         ("Types", types.join(", ")),
     ]
+}
+
+/// Where the settings of both sides came from, as further rows of a plan.
+pub(super) fn origins(settings: &PlanSettings) -> Vec<(&'static str, String)> {
+    [("source", &settings.source), ("target", &settings.target)]
+        .map(|(side, settings)| ("Settings", format!("{side}: {}", by_origin(settings))))
+        .into()
+}
+
+/// `host, port from --target; password from the variable POSTGRES_PASSWORD`.
+fn by_origin(settings: &[SettingOrigin]) -> String {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for SettingOrigin { name, origin, .. } in settings {
+        match groups.iter_mut().find(|(known, _)| known == origin) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((origin, vec![name])),
+        }
+    }
+    let groups = groups
+        .iter()
+        .map(|(origin, names)| format!("{} from {origin}", names.join(", ")));
+    groups.collect::<Vec<_>>().join("; ")
 }
 
 /// How far a count is.

@@ -1,6 +1,9 @@
 //! Where the files are.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use crate::model::{Error, ErrorKind, Field, NAMESPACE, Result, Secret, Values, Workspace, rejects};
 
@@ -11,13 +14,23 @@ pub(super) const FIELDS: &[Field] = &[
         "LightRAG's working directory, which holds a folder for each workspace",
     )
     .variable("WORKING_DIR")
-    .default("./rag_storage"),
+    .read_as(directory)
+    .default("./rag_storage")
+    .plain()
+    .address(),
     Field::new(
         "file",
         "the cache file itself, instead of a working directory (workspaces then play no part), or a rejects file \
          (.jsonl) to read back",
-    ),
+    )
+    .plain()
+    .address(),
 ];
+
+/// An empty name is the current directory.
+fn directory(text: &str) -> Option<Cow<'_, str>> {
+    Some(Cow::Borrowed(if text.is_empty() { "." } else { text }))
+}
 
 /// A path, as a flag or a `uri` gives it: a working directory, or the cache file itself.
 pub(super) fn parse_uri(path: &str) -> Vec<(&'static str, Secret)> {

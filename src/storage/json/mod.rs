@@ -26,49 +26,33 @@ use std::{
 use async_trait::async_trait;
 
 use self::{config::Config, rejects::RejectsSource, source::JsonSource, target::JsonTarget};
-use super::{ConnectOptions, Connection, Connector, Source, Target};
-use crate::model::{Error, ErrorKind, Field, Result, Secret, Side, Values};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
+use crate::model::{Error, ErrorKind, Result, Secret, Side, Values};
 use crate::model::{Location, PhysicalLocation, Workspace};
 
 /// The JSON files of `JsonKVStorage`.
 pub struct Json;
 
+/// What this storage is called, and where its settings come from.
+const INFO: ConnectorInfo = ConnectorInfo {
+    kind: "json",
+    title: "JSON file",
+    class_name: Some("JsonKVStorage"),
+    aliases: &["file"],
+    schemes: &[],
+    takes_paths: true,
+    ini_section: None,
+    workspace_variable: None,
+    workspace_ini_key: None,
+    trims_workspace: true,
+    batch_bytes: NonZeroUsize::new(512 << 10).unwrap(),
+    fields: config::FIELDS,
+};
+
 #[async_trait]
 impl Connector for Json {
-    fn kind(&self) -> &'static str {
-        "json"
-    }
-
-    fn title(&self) -> &'static str {
-        "JSON file"
-    }
-
-    fn class_name(&self) -> &'static str {
-        "JsonKVStorage"
-    }
-
-    fn aliases(&self) -> &'static [&'static str] {
-        &["file"]
-    }
-
-    fn schemes(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn ini_section(&self) -> Option<&'static str> {
-        None
-    }
-
-    fn workspace_variable(&self) -> Option<&'static str> {
-        None
-    }
-
-    fn batch_bytes(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(512 << 10).unwrap() }
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        config::FIELDS
+    fn info(&self) -> &'static ConnectorInfo {
+        &INFO
     }
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
@@ -105,7 +89,7 @@ struct JsonStorage {
 impl Connection for JsonStorage {
     fn location(&self) -> Location {
         Location {
-            kind: Json.kind().to_owned(),
+            kind: INFO.kind.to_owned(),
             location: self.config.parse_uri().display().to_string(),
         }
     }

@@ -12,14 +12,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::source::{blocking, stream_of};
+use super::source::{SentPages, blocking};
 use crate::{
     model::{
         Error, ErrorKind, Result, Selection, Workspace,
         record::{CacheKey, Invalid, KeyDigest, KeySet, Record, RejectKind},
         rejects::RejectLine,
     },
-    storage::{Count, Cursor, Entry, PageBuilder, PageLimit, PageStream, Progress, Source},
+    storage::{Count, Cursor, Entry, PageBuilder, PageLimit, PageReader, Progress, Source},
 };
 
 /// The rejected records of one workspace.
@@ -128,9 +128,14 @@ impl Source for RejectsSource {
     }
 
     /// A rejects file is short, and has no cursors: a run that stops begins it again.
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, _: Option<Cursor>) -> PageStream {
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        _: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
         let selection = selection.clone();
-        stream_of(move |pages| {
+        Box::new(SentPages::of(move |pages| {
             let mut seen = KeySet::new();
             let mut page = PageBuilder::new(limit);
             for_each_line(&self.path, |rejected| {
@@ -145,7 +150,7 @@ impl Source for RejectsSource {
             })?;
             let _ = pages.blocking_send(Ok(page.take(None)));
             Ok(())
-        })
+        }))
     }
 
     /// Reads the file once for each call: it is short, and this serves verifications alone.

@@ -3,7 +3,6 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::{
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{Error, ErrorKind, Result, Selection, record::CacheKey},
-    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source},
+    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source},
 };
 
 /// The cache file of a workspace, to read. What was learned of it is kept.
@@ -106,27 +105,19 @@ impl Source for JsonSource {
         })
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        let selection = selection.clone();
-        let opened = async move {
-            let file = self.file().await?;
-            let survey = match &file {
-                Some(file) => Some(self.survey(file, &|_| ()).await?),
-                None => None,
-            };
-            Ok((file.zip(survey), self))
-        };
-        stream::once(opened)
-            .flat_map(move |opened| {
-                let (found, source) = match opened {
-                    Ok((Some(found), source)) => (found, source),
-                    Ok((None, _)) => return stream::empty().boxed(),
-                    Err(error) => return stream::iter([Err(error)]).boxed(),
-                };
-                let (selection, from) = (selection.clone(), from.clone());
-                stream_of(move |pages| source.send_pages(&found.0, &found.1, &selection, limit, from, pages))
-            })
-            .boxed()
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
+        Box::new(FilePages {
+            source: self,
+            selection: selection.clone(),
+            limit,
+            from,
+            pages: None,
+        })
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
@@ -139,27 +130,64 @@ impl Source for JsonSource {
     }
 }
 
+/// The pages of a cache file, which is opened when the first one is asked for.
+struct FilePages {
+    source: Arc<JsonSource>,
+    selection: Selection,
+    limit: PageLimit,
+    from: Option<Cursor>,
+    pages: Option<SentPages>,
+}
+
+#[async_trait]
+impl PageReader for FilePages {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
+        let pages = match &mut self.pages {
+            Some(pages) => pages,
+            None => {
+                let Some(file) = self.source.file().await? else {
+                    return Ok(None);
+                };
+                let survey = self.source.survey(&file, &|_| ()).await?;
+                let (source, selection) = (Arc::clone(&self.source), self.selection.clone());
+                let (limit, from) = (self.limit, self.from.take());
+                self.pages.insert(SentPages::of(move |pages| {
+                    source.send_pages(&file, &survey, &selection, limit, from, pages)
+                }))
+            }
+        };
+        pages.next_page().await
+    }
+}
+
 /// The pages that blocking work sends: one is on its way while the next is made.
-pub(super) fn stream_of(
-    work: impl FnOnce(&mpsc::Sender<Result<Page>>) -> Result<()> + Send + 'static,
-) -> PageStream {
-    let (sender, receiver) = mpsc::channel(1);
-    let failed = sender.clone();
-    let work = tokio::task::spawn_blocking(move || {
-        if let Err(error) = work(&sender) {
-            let _ = sender.blocking_send(Err(error));
-        }
-    });
-    // A panic must not look like the end of the pages.
-    tokio::spawn(async move {
-        if let Err(error) = work.await {
-            let _ = failed.send(Err(blocking_failed(error))).await;
-        }
-    });
-    stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|page| (page, receiver))
-    })
-    .boxed()
+pub(super) struct SentPages(mpsc::Receiver<Result<Page>>);
+
+impl SentPages {
+    /// Begins the work.
+    pub(super) fn of(work: impl FnOnce(&mpsc::Sender<Result<Page>>) -> Result<()> + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::channel(1);
+        let failed = sender.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            if let Err(error) = work(&sender) {
+                let _ = sender.blocking_send(Err(error));
+            }
+        });
+        // A panic must not look like the end of the pages.
+        tokio::spawn(async move {
+            if let Err(error) = work.await {
+                let _ = failed.send(Err(blocking_failed(error))).await;
+            }
+        });
+        Self(receiver)
+    }
+}
+
+#[async_trait]
+impl PageReader for SentPages {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
+        self.0.recv().await.transpose()
+    }
 }
 
 impl JsonSource {

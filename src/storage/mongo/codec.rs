@@ -9,7 +9,11 @@
 //!   BSON, so none can be in it.
 //! * **Markers.** Old documents carry `namespace`, `workspace` and `content`, which are no part of a record. They are told
 //!   from a user's own fields of these names by `namespace`, which names the cache.
-//! * **Values that JSON does not know** (dates, binary data, object ids, …), which LightRAG does not write, read as
+//! * **Dates.** `create_time` and `update_time` are Unix seconds to LightRAG; where somebody has made dates of them, they are
+//!   read as the seconds that they stand for.
+//! * **Old keys.** Until LightRAG 1.3.9 an `_id` was `default_<hash>`, which later versions do not find; such a document is
+//!   read as the record that its key would be today.
+//! * **Values that JSON does not know** (other dates, binary data, object ids, …), which LightRAG does not write, read as
 //!   MongoDB's extended JSON; NaN and the infinities, which have no JSON form at all, make an entry invalid.
 
 use std::borrow::Cow;
@@ -249,11 +253,42 @@ impl Decimal {
     }
 }
 
-/// What was read, and whether JSON has no form of its own for something in it.
+/// What was read, and what had to be done to it.
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) entry: Entry,
+    /// Whether JSON has no form of its own for something in it.
     pub(super) foreign: bool,
+    /// Whether a time was a date.
+    pub(super) dates: bool,
+}
+
+/// The fields that hold Unix seconds.
+const TIMES: [&str; 2] = ["create_time", "update_time"];
+
+/// What every old key of records from files begins with, and the first text behind all of those.
+const OLD_PREFIX: &str = "default_";
+const BEHIND_OLD_PREFIX: &str = "default`";
+
+/// The key of today of a document with an old key, which its type belongs to; `None` for any other document.
+pub(super) fn key_of_today(id: &str, document: &RawDocument) -> Option<CacheKey> {
+    let hash = id.strip_prefix(OLD_PREFIX)?;
+    if hash.len() != 32 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let cache_type = match document.get("cache_type") {
+        Ok(Some(RawBsonRef::String(name))) if !name.is_empty() && !name.contains(':') => name,
+        _ => "extract",
+    };
+    Some(CacheKey::flattened("default", cache_type, hash))
+}
+
+/// The old key of a record from files; `None` for a key that no old one could stand for.
+pub(super) fn old_key(key: &CacheKey) -> Option<String> {
+    match key.parts()? {
+        ("default", _, hash) => Some(format!("{OLD_PREFIX}{hash}")),
+        _ => None,
+    }
 }
 
 /// The key of a document; `None` where it is no text, and so no key of LightRAG's.
@@ -284,6 +319,7 @@ pub(super) fn decode(key: &str, document: &RawDocument) -> Decoded {
     Decoded {
         entry,
         foreign: reader.foreign,
+        dates: reader.dates,
     }
 }
 
@@ -292,6 +328,7 @@ pub(super) fn decode(key: &str, document: &RawDocument) -> Decoded {
 struct Reader {
     problem: Option<Refusal>,
     foreign: bool,
+    dates: bool,
 }
 
 impl Reader {
@@ -309,6 +346,11 @@ impl Reader {
             }
             match element.value() {
                 Ok(RawBsonRef::String(text)) => object.string(name, text),
+                Ok(RawBsonRef::DateTime(time)) if TIMES.contains(&name) => {
+                    self.dates = true;
+                    let seconds = time.timestamp_millis().div_euclid(1000);
+                    object.raw(name, seconds.to_string().as_bytes());
+                }
                 found => {
                     inner.clear();
                     self.found(&element, found, &mut inner, 1, name);
@@ -487,6 +529,24 @@ impl KeyRange {
         }
     }
 
+    /// Every old key.
+    pub(super) fn old() -> Self {
+        Self {
+            from: OLD_PREFIX.to_owned(),
+            to: Some(BEHIND_OLD_PREFIX.to_owned()),
+        }
+    }
+
+    /// Whether this range holds that one.
+    fn holds(&self, other: &Self) -> bool {
+        let ends_behind = match (&self.to, &other.to) {
+            (None, _) => true,
+            (Some(end), Some(other)) => end >= other,
+            (Some(_), None) => false,
+        };
+        self.from <= other.from && ends_behind
+    }
+
     /// The filter for the keys of this range, behind `after` where that is in it; `None` where none is left. Only keys
     /// that are texts are found: a server compares values with others of their type alone.
     pub(super) fn filter(&self, after: Option<&str>) -> Option<Document> {
@@ -505,6 +565,15 @@ impl KeyRange {
         }
         Some(doc! { "_id": bounds })
     }
+}
+
+/// Adds the range of old keys, which is behind that of every key of mode `default`, unless it is read anyway.
+pub(super) fn with_old_keys(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
+    let old = KeyRange::old();
+    if !ranges.iter().any(|range| range.holds(&old)) {
+        ranges.push(old);
+    }
+    ranges
 }
 
 /// The first text behind all that begin so, in the order of bytes. A prefix ends in a colon, whose successor is a

@@ -6,11 +6,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use mongodb::options::{
-    Acknowledgment, ClientOptions, ConnectionString, HostInfo, Tls, TlsOptions, WriteConcern,
-};
+use mongodb::options::{Acknowledgment, ClientOptions, HostInfo, Tls, TlsOptions, WriteConcern};
 
-use super::server::connecting_failed;
+use super::{
+    server::connecting_failed,
+    uri::{ADDRESS_REMEDY, Address},
+};
 use crate::{
     model::{Error, Field, Result, Secret, Values, Workspace},
     storage::{
@@ -27,11 +28,14 @@ pub(super) const FIELDS: &[Field] = &[
     )
     .variable("MONGO_URI")
     .ini("uri")
-    .default("mongodb://root:root@localhost:27017/"),
+    .default("mongodb://root:root@localhost:27017/")
+    .address(),
     Field::new("database", "the database that holds LightRAG's collections")
         .variable("MONGO_DATABASE")
         .ini("database")
-        .default("LightRAG"),
+        .default("LightRAG")
+        .plain()
+        .address(),
     Field::new("tls", "whether to use TLS; otherwise as the address says"),
     Field::new(
         "tls_ca_file",
@@ -59,32 +63,12 @@ const MAX_NAMESPACE: usize = 255;
 
 /// Takes an address apart that a flag or a job file names.
 pub(super) fn parse_uri(uri: &str) -> Result<Vec<(&'static str, Secret)>> {
-    let parsed = parse(uri).map_err(|reason| Error::config(reason).with_remedy(ADDRESS_REMEDY))?;
+    let address = Address::read(uri).map_err(|reason| Error::config(reason).with_remedy(ADDRESS_REMEDY))?;
     let mut settings = vec![("uri", Secret::new(uri))];
-    if let Some(database) = parsed.default_database.filter(|name| name != "admin") {
+    if let Some(database) = address.parsed.default_database.filter(|name| name != "admin") {
         settings.push(("database", Secret::new(database)));
     }
     Ok(settings)
-}
-
-const ADDRESS_REMEDY: &str = "write it as mongodb://user:password@host:port/?options, with %40 for @, %3A for :, %2F for /, %3F for ?, %25 \
-     for % in user and password";
-
-/// Reads an address. What is wrong with it is told without repeating what may be part of a password.
-fn parse(uri: &str) -> Result<ConnectionString, String> {
-    ConnectionString::parse(uri).map_err(|error| {
-        let options = uri.split_once('?').map_or("", |(_, options)| options);
-        let driver_says = match *error.kind {
-            // A password with a bare `?` in it is taken for options, and their complaint repeats them.
-            mongodb::error::ErrorKind::InvalidArgument { message, .. }
-                if !options.contains('@') && !message.contains("authMechanismProperties") =>
-            {
-                format!(": {message}")
-            }
-            _ => String::new(),
-        };
-        format!("this is no MongoDB address{driver_says}")
-    })
 }
 
 /// Where the server is and how to use it. It has no `Debug`: the driver's options hold the password.
@@ -99,12 +83,16 @@ pub(super) struct Config {
     pub(super) hosts: String,
     /// The user that logs in.
     pub(super) user: Option<String>,
+    /// Where the login came from, for errors.
+    pub(super) login_from: String,
     /// What must not be printed.
     pub(super) password: Option<Secret>,
     /// How writes are acknowledged.
     pub(super) write_concern: WriteConcern,
+    /// Whether the address asks for it.
+    pub(super) concern_is_asked_for: bool,
     /// What a person should know of the connection.
-    pub(super) warning: Option<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Config {
@@ -113,11 +101,15 @@ impl Config {
     /// # Errors
     /// A setting is wrong, or the hosts are not found.
     pub(super) async fn new(values: &Values, options: &ConnectOptions) -> Result<Self> {
-        let parsed = parse(values.required_text("uri")).map_err(|reason| {
+        let address = Address::read(values.required_text("uri")).map_err(|reason| {
             values
                 .invalid("uri", &format!("a MongoDB address; {reason}"))
                 .with_remedy(ADDRESS_REMEDY)
         })?;
+        let Address {
+            parsed,
+            warnings: about_options,
+        } = address;
         let database = values.required_text("database").to_owned();
         if database.is_empty() || database.len() > 63 || database.contains(FORBIDDEN_IN_DATABASE) {
             let expected = r#"a database's name: 1 to 63 bytes without / \ . " $ * < > : | ? and spaces"#;
@@ -150,6 +142,10 @@ impl Config {
             .await
             .map_err(|error| connecting_failed(&hosts, error))?;
         driver.tls = tls(values, driver.tls.take())?;
+        // No limit, to every driver but this one.
+        if driver.max_pool_size == Some(0) {
+            driver.max_pool_size = Some(u32::MAX);
+        }
         driver
             .app_name
             .get_or_insert_with(|| "migrate-llm-cache".to_owned());
@@ -157,24 +153,34 @@ impl Config {
         let patience = SELECTION_TIMEOUT.min(options.timeout.mul_f64(0.8));
         driver.server_selection_timeout.get_or_insert(patience);
         driver.connect_timeout.get_or_insert(patience);
-        let warning = match &driver.tls {
-            Some(Tls::Enabled(tls)) if tls.allow_invalid_certificates == Some(true) => {
-                let remedy = "leave out tlsAllowInvalidCertificates and tls_allow_invalid_certificates to have it checked";
-                Some(unverified(&location, remedy))
-            }
-            _ => None,
-        };
-        let write_concern = acknowledged(driver.write_concern.take());
-        driver.write_concern = Some(write_concern.clone());
+        let mut warnings: Vec<String> = about_options
+            .into_iter()
+            .map(|what| format!("{location}: {what}"))
+            .collect();
+        if let Some(Tls::Enabled(tls)) = &driver.tls
+            && tls.allow_invalid_certificates == Some(true)
+        {
+            let remedy =
+                "leave out tlsAllowInvalidCertificates and tls_allow_invalid_certificates to have it checked";
+            warnings.push(unverified(&location, remedy));
+        }
+        let asked = driver.write_concern.take();
+        let concern_is_asked_for = asked.is_some();
+        let write_concern = acknowledged(asked);
         Ok(Self {
             options: driver,
             database,
             location,
             hosts,
             user,
+            login_from: values
+                .get("uri")
+                .map(|uri| uri.origin.to_string())
+                .unwrap_or_default(),
             password,
             write_concern,
-            warning,
+            concern_is_asked_for,
+            warnings,
         })
     }
 }
@@ -307,16 +313,15 @@ mod tests {
             "mongodb://me:hun?ter2=1@h:1/",
             "mongodb://me:hunter2@h:port/",
             "mongodb://me:hunter2@/",
-            "mongodb://me:hunter2@h/?tls=perhaps",
-            "mongodb://me:hunter2@h/?authMechanismProperties=hunter2",
+            "mongodb://me:hunter2@h/?tls=true&hunter2",
         ] {
             let error = parse_uri(uri).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             let told = format!("{error} {error:?} {}", error.remedy().unwrap());
             assert!(!told.contains("hun") && !told.contains("ter2"), "{told}");
         }
-        let error = parse_uri("mongodb://h/?tls=perhaps").unwrap_err();
-        assert!(error.message().contains("tls"), "{error}");
+        let error = parse_uri("mongodb://h/?replicaSet=rs&readPreferenceTags=a:b").unwrap_err();
+        assert!(error.message().contains("read preference"), "{error}");
     }
 
     #[test]

@@ -1,64 +1,54 @@
 //! LightRAG's `MongoKVStorage`: a collection a workspace, a document a record.
 //!
+//! * `uri`: an address as PyMongo reads it.
 //! * `config`: where the server is.
 //! * `server`: the connection, its limits, and what its errors mean.
-//! * `layout`: documents ↔ records.
+//! * `checks`: what is known of a target before it is written to.
+//! * `extras`: what only some servers know, and is done without on others.
+//! * `codec`: documents ↔ records.
 //! * `source`, `target`: reading in the order of keys; inserting, and replacing what is there.
 
+mod checks;
 mod codec;
 mod config;
+mod extras;
 mod server;
 mod source;
 mod target;
+mod uri;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 
 use self::{config::Config, server::Server, source::MongoSource, target::MongoTarget};
-use super::{ConnectOptions, Connection, Connector, Source, Target};
-use crate::model::{Field, Result, Secret, Values, record::OnInvalid};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
 use crate::model::{Location, NAMESPACE, PhysicalLocation, Workspace};
+use crate::model::{Result, Secret, Values, record::OnInvalid};
 
 /// The collections of `MongoKVStorage`.
 pub struct Mongo;
 
+/// What this storage is called, and where its settings come from.
+const INFO: ConnectorInfo = ConnectorInfo {
+    kind: "mongo",
+    title: "MongoDB",
+    class_name: Some("MongoKVStorage"),
+    aliases: &["mongodb"],
+    schemes: &["mongodb", "mongodb+srv"],
+    takes_paths: false,
+    ini_section: Some("mongodb"),
+    workspace_variable: Some("MONGODB_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
+    batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
+    fields: config::FIELDS,
+};
+
 #[async_trait]
 impl Connector for Mongo {
-    fn kind(&self) -> &'static str {
-        "mongo"
-    }
-
-    fn title(&self) -> &'static str {
-        "MongoDB"
-    }
-
-    fn class_name(&self) -> &'static str {
-        "MongoKVStorage"
-    }
-
-    fn aliases(&self) -> &'static [&'static str] {
-        &["mongodb"]
-    }
-
-    fn schemes(&self) -> &'static [&'static str] {
-        &["mongodb", "mongodb+srv"]
-    }
-
-    fn ini_section(&self) -> Option<&'static str> {
-        Some("mongodb")
-    }
-
-    fn workspace_variable(&self) -> Option<&'static str> {
-        Some("MONGODB_WORKSPACE")
-    }
-
-    fn batch_bytes(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(2 << 20).unwrap() }
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        config::FIELDS
+    fn info(&self) -> &'static ConnectorInfo {
+        &INFO
     }
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
@@ -67,9 +57,9 @@ impl Connector for Mongo {
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values, options).await?;
-        let warning = config.warning.clone();
+        let warnings = config.warnings.clone();
         Ok(Arc::new(MongoStorage {
-            warning,
+            warnings,
             server: Arc::new(Server::connect(config).await?),
             on_invalid: options.on_invalid,
         }))
@@ -77,7 +67,7 @@ impl Connector for Mongo {
 }
 
 struct MongoStorage {
-    warning: Option<String>,
+    warnings: Vec<String>,
     server: Arc<Server>,
     on_invalid: OnInvalid,
 }
@@ -86,22 +76,19 @@ struct MongoStorage {
 impl Connection for MongoStorage {
     fn location(&self) -> Location {
         Location {
-            kind: Mongo.kind().to_owned(),
+            kind: INFO.kind.to_owned(),
             location: self.server.location().to_owned(),
         }
     }
 
-    fn warning(&self) -> Option<String> {
-        self.warning.clone()
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
         let names = self
             .server
-            .database()
-            .list_collection_names()
-            // A login that may read some collections may list those.
-            .authorized_collections(true)
+            .collection_names()
             .await
             .map_err(|error| self.server.failed("list the collections of", error))?;
         let mut found: Vec<Workspace> = names.iter().filter_map(|name| workspace_of(name)).collect();

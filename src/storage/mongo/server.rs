@@ -15,8 +15,14 @@ use mongodb::{
 };
 use tokio::sync::Notify;
 
-use super::config::Config;
-use crate::model::{Error, ErrorKind, Result, Secret};
+use super::{
+    config::Config,
+    extras::{Extras, is_about_the_request},
+};
+use crate::{
+    model::{Error, ErrorKind, Result, Secret},
+    storage::hosts::{another_service, is_unresolved, login_from, service_at, unresolved},
+};
 
 /// What the server takes at once, as its `hello` says (MongoDB manual, "MongoDB Limits and Thresholds").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +65,10 @@ pub(super) struct Server {
     /// What it says of itself.
     pub(super) identity: String,
     pub(super) limits: Limits,
-    pub(super) write_concern: WriteConcern,
+    write_concern: WriteConcern,
+    /// Whether the address asks for that write concern.
+    concern_is_asked_for: bool,
+    pub(super) extras: Extras,
     heartbeats: Arc<Heartbeats>,
 }
 
@@ -69,6 +78,7 @@ struct Names {
     location: String,
     hosts: String,
     user: Option<String>,
+    login_from: String,
     password: Option<Secret>,
     tls: bool,
 }
@@ -85,9 +95,11 @@ impl Server {
             location,
             hosts,
             user,
+            login_from,
             password,
             write_concern,
-            warning: _,
+            concern_is_asked_for,
+            warnings: _,
         } = config;
         let heartbeats = Arc::new(Heartbeats::default());
         let seeds = options.hosts.len();
@@ -99,6 +111,7 @@ impl Server {
             location,
             hosts,
             user,
+            login_from,
             password,
         };
         let client = Client::with_options(options).map_err(|error| connecting_failed(&names.hosts, error))?;
@@ -109,6 +122,8 @@ impl Server {
             identity: String::new(),
             limits: Limits::of(&Document::new()),
             write_concern,
+            concern_is_asked_for,
+            extras: Extras::default(),
             heartbeats,
         };
         // The driver looks for a server again and again until its time is up; when every host has refused, it is known.
@@ -116,7 +131,10 @@ impl Server {
             hello = server.hello() => hello,
             error = server.heartbeats.all_failed(seeds) => Err(error),
         };
-        let hello = hello.map_err(|error| server.not_connected(error))?;
+        let hello = match hello {
+            Ok(hello) => hello,
+            Err(error) => return Err(server.not_connected(error).await),
+        };
         server.limits = Limits::of(&hello);
         server.identity = server.identify(&hello).await;
         Ok(server)
@@ -124,10 +142,46 @@ impl Server {
 
     /// Asks the primary, where there is one: every client of a replica set then hears the same.
     async fn hello(&self) -> Result<Document, DriverError> {
-        self.database
-            .run_command(doc! { "hello": 1 })
-            .selection_criteria(primary_preferred())
+        let ask = |command| {
+            self.database
+                .run_command(command)
+                .selection_criteria(primary_preferred())
+        };
+        match ask(doc! { "hello": 1 }).await {
+            // Its name before MongoDB 4.4, which some services know alone.
+            Err(error) if is_about_the_request(&error) => ask(doc! { "isMaster": 1 }).await,
+            answer => answer,
+        }
+    }
+
+    /// How writes are to be acknowledged; `None` where that is the server's to say, since it refused what was not asked
+    /// for by anybody.
+    pub(super) fn write_concern(&self) -> Option<WriteConcern> {
+        (!self.extras.lacks_concern()).then(|| self.write_concern.clone())
+    }
+
+    /// Whether a write that failed in whole is to be sent again without a write concern.
+    pub(super) fn gives_up_concern(&self, error: &DriverError) -> bool {
+        let gives_up =
+            !self.concern_is_asked_for && !self.extras.lacks_concern() && is_about_the_request(error);
+        if gives_up {
+            self.extras.has_no_concern();
+        }
+        gives_up
+    }
+
+    /// The names of the collections that the login may see.
+    pub(super) async fn collection_names(&self) -> Result<Vec<String>, DriverError> {
+        // A login that may read some collections may list those.
+        match self
+            .database
+            .list_collection_names()
+            .authorized_collections(true)
             .await
+        {
+            Err(error) if is_about_the_request(&error) => self.database.list_collection_names().await,
+            names => names,
+        }
     }
 
     /// An identity by which a server is known however it was reached. A process gives each of its lives an id; that of the
@@ -175,7 +229,6 @@ impl Server {
     pub(super) fn primary_collection(&self, name: &str) -> Collection<RawDocumentBuf> {
         let options = CollectionOptions::builder()
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
-            .write_concern(self.write_concern.clone())
             .build();
         self.database.collection_with_options(name, options)
     }
@@ -186,11 +239,22 @@ impl Server {
     }
 
     /// The same of an error before there was any answer: whatever broke, there is no server to talk to.
-    fn not_connected(&self, error: DriverError) -> Error {
+    async fn not_connected(&self, error: DriverError) -> Error {
         let kind = match kind_of(&error) {
             ErrorKind::ConnectionLost | ErrorKind::Server => ErrorKind::Unreachable,
             kind => kind,
         };
+        let hosts = &self.names.hosts;
+        let may_be_another = kind == ErrorKind::Unreachable
+            && !self.names.tls
+            && self.heartbeats.worst() != Some(Heard::Refused);
+        // The name of one server, and no list of several or a record to look up.
+        if may_be_another && hosts.contains(':') && !hosts.contains(',') {
+            match service_at(hosts).await {
+                Some("MongoDB") | None => {}
+                Some(found) => return another_service("MongoDB", hosts, found).caused_by(error),
+            }
+        }
         self.error(kind, "connect to", error)
     }
 
@@ -212,8 +276,24 @@ impl Server {
         };
         let what = self.names.clean(&what);
         let message = match (kind, user) {
-            (ErrorKind::Login, Some(user)) => format!("{location} refuses the user {user}: {what}"),
-            (ErrorKind::Login, None) => format!("{location} refuses a login without a user: {what}"),
+            (ErrorKind::Login, Some(user)) => {
+                format!(
+                    "{location} refuses the user {user}: {what}{}",
+                    login_from(&self.names.login_from)
+                )
+            }
+            (ErrorKind::Login, None) => {
+                format!(
+                    "{location} refuses a login without a user: {what}{}",
+                    login_from(&self.names.login_from)
+                )
+            }
+            (ErrorKind::Unreachable, _) if is_unresolved(&what) => {
+                return unresolved("MongoDB", hosts, &what).caused_by(error);
+            }
+            (ErrorKind::Unreachable, _) if self.heartbeats.worst() == Some(Heard::AnotherService) => {
+                format!("{hosts} answered, but not as MongoDB: {what}")
+            }
             (ErrorKind::Unreachable, _) => format!("no MongoDB server answers at {hosts}: {what}"),
             (ErrorKind::Tls, _) => format!("cannot agree on TLS with {hosts}: {what}"),
             _ => format!("cannot {action} {location}: {what}"),
@@ -238,13 +318,18 @@ impl Server {
                 (ErrorKind::Tls, remedy(ErrorKind::Tls))
             }
             // A server without TLS hangs up on a greeting with it, and the other way round.
-            ErrorKind::Unreachable if self.names.tls && heard == Some(Heard::HungUp) => {
+            ErrorKind::Unreachable
+                if self.names.tls && matches!(heard, Some(Heard::HungUp | Heard::AnotherService)) =>
+            {
                 (ErrorKind::Tls, remedy(ErrorKind::Tls))
             }
             ErrorKind::Unreachable if self.names.tls && heard != Some(Heard::Refused) => (
                 kind,
                 Some("check host and port; if the server uses no TLS, take tls=true out of the address"),
             ),
+            ErrorKind::Unreachable if heard == Some(Heard::AnotherService) => {
+                (kind, Some("check host and port: another service listens there"))
+            }
             ErrorKind::Unreachable if heard == Some(Heard::HungUp) => (
                 kind,
                 Some(
@@ -307,6 +392,8 @@ enum Heard {
     Other,
     Refused,
     HungUp,
+    /// What came back is no message of MongoDB's.
+    AnotherService,
     Tls,
 }
 
@@ -367,10 +454,11 @@ fn heard(error: &DriverError) -> Heard {
         }
         DriverErrorKind::Io(error) => match error.kind() {
             Io::ConnectionRefused => Heard::Refused,
-            Io::UnexpectedEof | Io::ConnectionReset | Io::BrokenPipe | Io::InvalidData => Heard::HungUp,
+            Io::UnexpectedEof | Io::ConnectionReset | Io::BrokenPipe => Heard::HungUp,
+            Io::InvalidData => Heard::AnotherService,
             _ => Heard::Other,
         },
-        DriverErrorKind::InvalidResponse { .. } => Heard::HungUp,
+        DriverErrorKind::InvalidResponse { .. } => Heard::AnotherService,
         _ => Heard::Other,
     }
 }

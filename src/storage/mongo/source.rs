@@ -1,9 +1,9 @@
 //! Reading a collection in the order of its keys.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use mongodb::{
     Collection,
-    bson::{RawDocument, RawDocumentBuf, doc, serialize_to_bson},
+    action::{Action, Find},
+    bson::{Document, RawDocument, RawDocumentBuf, doc, serialize_to_bson},
     error::{Error as DriverError, ErrorKind as DriverErrorKind},
     options::Hint,
     raw_batch_cursor::{RawBatch, RawBatchCursor},
@@ -20,13 +21,13 @@ use mongodb::{
 
 use super::{
     codec::{self, KeyRange},
+    extras::{QueryExtras, is_about_the_request},
     server::{Server, by_bytes, integer},
 };
 use crate::{
     model::{CacheType, Error, ErrorKind, Result, Selection, record::CacheKey},
     storage::{
-        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source,
-        prefetch::{Prefetch, Step},
+        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source, prefetch::Prefetch,
     },
 };
 
@@ -44,27 +45,192 @@ const TOO_LARGE: usize = 4 << 20;
 /// The most bytes of keys in one question; the command must stay below the limit for a document.
 const ASKED_BYTES: usize = 4 << 20;
 
+/// The most keys in one question about what is there.
+const KEYS_AT_ONCE: usize = 1000;
+
 /// A page that only passes entries over ends here too, so that whoever waits for it sees that something happens.
 const PASSED_OVER: u64 = 10_000;
 
 /// How often a count says how far it is.
 const PROGRESS_EVERY: u64 = 1000;
 
+/// Documents of one collection, as bytes.
+type RawCursor = mongodb::Cursor<RawDocumentBuf>;
+
 /// The collection of a workspace, to read.
 pub(super) struct MongoSource {
     server: Arc<Server>,
     collection: Collection<RawDocumentBuf>,
-    /// Whether it was said that values were found that JSON does not know.
-    told_of_foreign: AtomicBool,
+    /// Whether documents with old keys are read as the records that they were. LightRAG does not find them, so to a
+    /// target they are not there.
+    reads_old_keys: bool,
+    /// Whether there are such documents, as far as anybody looked.
+    has_old_keys: AtomicBool,
+    findings: Mutex<Findings>,
+}
+
+/// What a person should know of what was read: the first key of each kind.
+#[derive(Default)]
+struct Findings {
+    foreign: Option<String>,
+    dates: Option<String>,
+    old: Option<String>,
+}
+
+impl Findings {
+    fn warnings(&self, collection: &str) -> Vec<String> {
+        let all = [
+            (
+                &self.dates,
+                "holds dates in create_time or update_time: they are read as Unix seconds, as LightRAG keeps them",
+            ),
+            (
+                &self.foreign,
+                "holds values that JSON has no form for, such as dates or binary data: they are carried as MongoDB's \
+                 extended JSON",
+            ),
+            (
+                &self.old,
+                "holds documents under keys of LightRAG up to 1.3.9, which later versions do not find: they are read as \
+                 default:<type>:<hash>",
+            ),
+        ];
+        all.into_iter()
+            .filter_map(|(first, what)| {
+                let first = first.as_deref()?;
+                Some(format!(
+                    "the collection {collection} {what} (the first is {first})"
+                ))
+            })
+            .collect()
+    }
 }
 
 impl MongoSource {
+    /// The collection as a source.
     pub(super) fn new(server: Arc<Server>, collection: Collection<RawDocumentBuf>) -> Self {
         Self {
             server,
             collection,
-            told_of_foreign: AtomicBool::new(false),
+            reads_old_keys: true,
+            has_old_keys: AtomicBool::new(false),
+            findings: Mutex::default(),
         }
+    }
+
+    /// The collection as LightRAG itself reads it.
+    pub(super) fn of_target(server: Arc<Server>, collection: Collection<RawDocumentBuf>) -> Self {
+        Self {
+            reads_old_keys: false,
+            ..Self::new(server, collection)
+        }
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Findings)) {
+        note(&mut self.findings.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The key of the record that a document is, and whether it stands under an old one.
+    fn record_key(&self, id: &str, document: &RawDocument) -> (CacheKey, bool) {
+        let of_today = self.reads_old_keys.then(|| codec::key_of_today(id, document));
+        match of_today.flatten() {
+            Some(key) => {
+                self.has_old_keys.store(true, Ordering::Relaxed);
+                self.note(|findings| {
+                    findings.old.get_or_insert_with(|| id.to_owned());
+                });
+                (key, true)
+            }
+            None => (CacheKey::from(id), false),
+        }
+    }
+
+    /// Those of these keys that are there.
+    async fn there(&self, keys: &[CacheKey]) -> Result<HashSet<CacheKey>> {
+        let mut there = HashSet::new();
+        for asked in keys.chunks(KEYS_AT_ONCE) {
+            let texts: Vec<&str> = asked.iter().map(CacheKey::as_str).collect();
+            let mut found = self.documents_of(&texts, true).await?;
+            while found
+                .advance()
+                .await
+                .map_err(|error| self.failed("read", error))?
+            {
+                there.extend(codec::key(found.current()).map(CacheKey::from));
+            }
+        }
+        Ok(there)
+    }
+
+    /// The documents of these keys, or of these no more than the keys.
+    async fn documents_of(&self, keys: &[&str], keys_alone: bool) -> Result<RawCursor> {
+        let mut attempt = self.server.extras.query();
+        loop {
+            let order = attempt.extras().collation.then(by_bytes);
+            let found = self
+                .collection
+                .find(doc! { "_id": { "$in": keys } })
+                .optional(keys_alone.then(|| doc! { "_id": 1 }), |find, fields| {
+                    find.projection(fields)
+                })
+                .optional(order, |find, order| find.collation(order))
+                .await;
+            if let Some(found) = attempt.settle(found) {
+                return found.map_err(|error| self.failed("read", error));
+            }
+        }
+    }
+
+    /// Counts the records under old keys, and not under a key of today's as well.
+    async fn count_old(&self, selection: &Selection, count: &mut Count) -> Result<()> {
+        let mut keys = Vec::new();
+        let mut documents = self.keys(&KeyRange::old()).await?;
+        while documents
+            .advance()
+            .await
+            .map_err(|error| self.failed("count", error))?
+        {
+            let document = documents.current();
+            if let Some(id) = codec::key(document)
+                && let (key, true) = self.record_key(id, document)
+            {
+                keys.push(key);
+            }
+        }
+        let there = self.there(&keys).await?;
+        for key in keys.iter().filter(|key| !there.contains(*key)) {
+            if let Some(cache_type) = selection.of_key(key.as_str()) {
+                count.add(cache_type);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks under old keys for what stands under no key of today's.
+    async fn find_old(&self, keys: &[CacheKey], found: &mut HashMap<CacheKey, Entry>) -> Result<()> {
+        if !self.has_old_keys.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let missing = keys.iter().filter(|key| !found.contains_key(*key));
+        let old: Vec<String> = missing.filter_map(codec::old_key).collect();
+        for asked in old.chunks(KEYS_AT_ONCE) {
+            let texts: Vec<&str> = asked.iter().map(String::as_str).collect();
+            let mut documents = self.documents_of(&texts, false).await?;
+            while documents
+                .advance()
+                .await
+                .map_err(|error| self.failed("read", error))?
+            {
+                let document = documents.current();
+                if let Some(id) = codec::key(document)
+                    && let (key, true) = self.record_key(id, document)
+                {
+                    let entry = self.entry(key.as_str(), document);
+                    found.insert(key, entry);
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn failed(&self, action: &str, error: DriverError) -> Error {
@@ -74,14 +240,29 @@ impl MongoSource {
 
     fn entry(&self, key: &str, document: &RawDocument) -> Entry {
         let decoded = codec::decode(key, document);
-        if decoded.foreign && !self.told_of_foreign.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "{} holds values that JSON has no form for, such as dates or binary data (the first in {key}); they are \
-                 carried as MongoDB's extended JSON",
-                self.collection.namespace()
-            );
+        if decoded.foreign || decoded.dates {
+            self.note(|findings| {
+                let first = || Some(key.to_owned());
+                if decoded.foreign && findings.foreign.is_none() {
+                    findings.foreign = first();
+                }
+                if decoded.dates && findings.dates.is_none() {
+                    findings.dates = first();
+                }
+            });
         }
         decoded.entry
+    }
+
+    /// Documents in the order of their keys.
+    fn find(&self, filter: Document, extras: QueryExtras) -> Find<'_, RawDocumentBuf> {
+        self.collection
+            .find(filter)
+            .sort(doc! { "_id": 1 })
+            .optional(extras.hint.then(by_key), |find, hint| find.hint(hint))
+            .optional(extras.collation.then(by_bytes), |find, order| {
+                find.collation(order)
+            })
     }
 
     /// A cursor over a range, behind a key where one is given; `None` where nothing can be there.
@@ -94,16 +275,24 @@ impl MongoSource {
         let Some(filter) = range.filter(after) else {
             return Ok(None);
         };
-        self.collection
-            .find(filter)
-            .sort(doc! { "_id": 1 })
-            .hint(by_key())
-            .collation(by_bytes())
-            .batch_size(at_once)
-            .batch()
-            .await
-            .map(Some)
-            .map_err(|error| self.failed("read", error))
+        let mut attempt = self.server.extras.query();
+        loop {
+            let find = self.find(filter.clone(), attempt.extras());
+            let cursor = find.batch_size(at_once).batch().await;
+            if let Some(cursor) = attempt.settle(cursor) {
+                return cursor.map(Some).map_err(|error| self.failed("read", error));
+            }
+        }
+    }
+
+    fn out_of_order(&self, key: &str) -> Error {
+        let message = format!(
+            "the server gives the documents of the collection {} out of order: {key} comes after a key that is not \
+             smaller",
+            self.collection.namespace()
+        );
+        Error::new(ErrorKind::Server, message)
+            .with_remedy("check that the collection was made without a collation of its own")
     }
 
     /// An answer of the server that holds no documents where documents should be.
@@ -133,28 +322,83 @@ impl MongoSource {
     /// every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
     async fn count_prefix(&self, cache_type: CacheType) -> Result<u64> {
         let prefix = KeyRange::prefix(&format!("default:{cache_type}:"));
+        if self.server.extras.lacks_count() {
+            return self.count_range(&prefix).await;
+        }
+        // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
+        let along_index = cache_type == CacheType::Extract;
+        let mut attempt = self.server.extras.query();
+        let counted = loop {
+            let counted = self.run_count(&prefix, along_index, attempt.extras()).await;
+            if let Some(counted) = attempt.settle(counted) {
+                break counted;
+            }
+        };
+        match counted {
+            Ok(answer) => integer(answer.get("n"))
+                .and_then(|records| u64::try_from(records).ok())
+                .ok_or_else(|| self.unreadable("it holds no number")),
+            // LightRAG reads and never counts.
+            Err(error) if is_about_the_request(&error) => {
+                self.server.extras.has_no_count();
+                self.count_range(&prefix).await
+            }
+            Err(error) => Err(self.failed("count", error)),
+        }
+    }
+
+    async fn run_count(
+        &self,
+        range: &KeyRange,
+        along_index: bool,
+        extras: QueryExtras,
+    ) -> Result<Document, DriverError> {
         let mut command = doc! {
             "count": self.collection.name(),
-            "query": prefix.filter(None).unwrap_or_default(),
-            "collation": { "locale": "simple" },
+            "query": range.filter(None).unwrap_or_default(),
         };
-        // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
-        if cache_type == CacheType::Extract {
+        if extras.collation {
+            command.insert("collation", doc! { "locale": "simple" });
+        }
+        if extras.hint && along_index {
             command.insert("hint", doc! { "_id": 1 });
         }
         if let Some(concern) = self.collection.read_concern() {
-            let concern = serialize_to_bson(concern).map_err(|error| self.failed("count", error.into()))?;
-            command.insert("readConcern", concern);
+            command.insert("readConcern", serialize_to_bson(concern)?);
         }
-        let database = self.server.database();
-        let mut count = database.run_command(command);
+        let mut count = self.server.database().run_command(command);
         if let Some(criteria) = self.collection.selection_criteria() {
             count = count.selection_criteria(criteria.clone());
         }
-        let answer = count.await.map_err(|error| self.failed("count", error))?;
-        integer(answer.get("n"))
-            .and_then(|records| u64::try_from(records).ok())
-            .ok_or_else(|| self.unreadable("it holds no number"))
+        count.await
+    }
+
+    /// Counts the keys of a range by reading them, for a server that cannot count.
+    async fn count_range(&self, range: &KeyRange) -> Result<u64> {
+        let mut records = 0;
+        let mut keys = self.keys(range).await?;
+        while keys
+            .advance()
+            .await
+            .map_err(|error| self.failed("count", error))?
+        {
+            records += 1;
+        }
+        Ok(records)
+    }
+
+    /// The keys of a range, in their order.
+    async fn keys(&self, range: &KeyRange) -> Result<RawCursor> {
+        let filter = range.filter(None).unwrap_or_default();
+        let mut attempt = self.server.extras.query();
+        loop {
+            let find = self.find(filter.clone(), attempt.extras());
+            // The type belongs to the key of a document with an old one.
+            let keys = find.projection(doc! { "_id": 1, "cache_type": 1 }).await;
+            if let Some(keys) = attempt.settle(keys) {
+                return keys.map_err(|error| self.failed("count", error));
+            }
+        }
     }
 
     /// Counts keys that may have any beginning, by looking at each.
@@ -166,22 +410,17 @@ impl MongoSource {
     ) -> Result<()> {
         let mut looked_at = 0;
         for range in codec::ranges(selection) {
-            let filter = range.filter(None).unwrap_or_default();
-            let mut keys = self
-                .collection
-                .find(filter)
-                .projection(doc! { "_id": 1 })
-                .sort(doc! { "_id": 1 })
-                .hint(by_key())
-                .collation(by_bytes())
-                .await
-                .map_err(|error| self.failed("count", error))?;
+            let mut keys = self.keys(&range).await?;
             while keys
                 .advance()
                 .await
                 .map_err(|error| self.failed("count", error))?
             {
-                if let Some(cache_type) = codec::key(keys.current()).and_then(|key| selection.of_key(key)) {
+                let document = keys.current();
+                if let Some(id) = codec::key(document)
+                    && let (key, false) = self.record_key(id, document)
+                    && let Some(cache_type) = selection.of_key(key.as_str())
+                {
                     count.add(cache_type);
                 }
                 looked_at += 1;
@@ -194,8 +433,7 @@ impl MongoSource {
     }
 }
 
-/// The index that every collection has. Left to choose, a server may sort every document, where it has only to follow
-/// the index.
+/// The index that every collection has.
 fn by_key() -> Hint {
     Hint::Keys(doc! { "_id": 1 })
 }
@@ -219,14 +457,23 @@ struct Batches {
 impl Batches {
     /// Remembers where a batch ends. After one that was too large, a new cursor asks for fewer documents.
     fn note(&mut self, batch: &RawBatch) -> Result<bool> {
-        let mut last = None;
+        let mut last = self.last.as_deref();
+        let mut found = false;
         for document in self.source.documents(batch, 0)? {
-            last = codec::key(document?).or(last);
+            let Some(key) = codec::key(document?) else {
+                continue;
+            };
+            // A scan that goes on behind a key would miss what comes out of order, without a word.
+            if last.is_some_and(|last| last >= key) {
+                return Err(self.source.out_of_order(key));
+            }
+            last = Some(key);
+            found = true;
         }
-        let Some(last) = last else {
+        let Some(last) = last.filter(|_| found).map(str::to_owned) else {
             return Ok(false);
         };
-        self.last = Some(last.to_owned());
+        self.last = Some(last);
         if batch.as_raw_document().as_bytes().len() > TOO_LARGE && self.at_once > AT_LEAST {
             self.at_once = (self.at_once / 2).max(AT_LEAST);
             self.cursor = None;
@@ -236,11 +483,8 @@ impl Batches {
 }
 
 #[async_trait]
-impl Step for Batches {
-    type Item = RawBatch;
-    const ACTION: &'static str = "asking for the documents of a MongoDB collection";
-
-    async fn next(&mut self) -> Result<Option<RawBatch>> {
+impl PageReader<RawBatch> for Batches {
+    async fn next_page(&mut self) -> Result<Option<RawBatch>> {
         while let Some(range) = self.ranges.front() {
             let cursor = match &mut self.cursor {
                 Some(cursor) => cursor,
@@ -287,9 +531,13 @@ impl Step for Batches {
 struct Pages {
     source: Arc<MongoSource>,
     selection: Selection,
-    batches: Prefetch<Batches>,
+    batches: Prefetch<RawBatch>,
+    /// A batch that came and was not looked into yet.
+    fresh: Option<RawBatch>,
     /// The batch that is being read, and how many of its documents were.
     batch: Option<(RawBatch, usize)>,
+    /// Keys of that batch that an old document stands for, and one of today's as well.
+    superseded: HashSet<CacheKey>,
     page: PageBuilder,
     /// Whether there was anything since the last page, be it only passed over.
     begun: bool,
@@ -304,24 +552,44 @@ impl Pages {
         let source = Arc::clone(&self.source);
         for (at, document) in source.documents(batch, from)?.enumerate() {
             let document = document?;
-            let Some(key) = codec::key(document) else {
+            let Some(id) = codec::key(document) else {
                 continue;
             };
             self.begun = true;
-            if self.selection.of_key(key).is_some() {
-                self.page.push(source.entry(key, document));
+            let (key, is_old) = source.record_key(id, document);
+            let is_superseded = is_old && self.superseded.contains(&key);
+            if self.selection.of_key(key.as_str()).is_some() && !is_superseded {
+                self.page.push(source.entry(key.as_str(), document));
             } else {
                 self.page.pass_over();
                 self.filtered += 1;
             }
             let last = self.last.get_or_insert_default();
             last.clear();
-            last.push_str(key);
+            last.push_str(id);
             if self.page.is_full() || self.filtered >= PASSED_OVER {
                 return Ok(Some(from + at + 1));
             }
         }
         Ok(None)
+    }
+
+    /// Looks which records of a batch stand under an old key and under one of today's, which then counts.
+    async fn look_up_old(&mut self, batch: &RawBatch) -> Result<()> {
+        self.superseded.clear();
+        let mut keys = Vec::new();
+        for document in self.source.documents(batch, 0)? {
+            let document = document?;
+            if let Some(id) = codec::key(document)
+                && let (key, true) = self.source.record_key(id, document)
+            {
+                keys.push(key);
+            }
+        }
+        if !keys.is_empty() {
+            self.superseded = self.source.there(&keys).await?;
+        }
+        Ok(())
     }
 
     fn take(&mut self) -> Page {
@@ -331,20 +599,26 @@ impl Pages {
 }
 
 #[async_trait]
-impl Step for Pages {
-    type Item = Page;
-    const ACTION: &'static str = "reading a MongoDB collection";
-
-    async fn next(&mut self) -> Result<Option<Page>> {
+impl PageReader for Pages {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
         loop {
+            // A question that fails is asked again, so the batch stays until it is answered.
+            if let Some(batch) = self.fresh.take() {
+                let looked_up = self.look_up_old(&batch).await;
+                if let Err(error) = looked_up {
+                    self.fresh = Some(batch);
+                    return Err(error);
+                }
+                self.batch = Some((batch, 0));
+            }
             if let Some((batch, from)) = self.batch.take()
                 && let Some(next) = self.fill(&batch, from)?
             {
                 self.batch = Some((batch, next));
                 return Ok(Some(self.take()));
             }
-            match self.batches.next().await? {
-                Some(batch) => self.batch = Some((batch, 0)),
+            match self.batches.next_page().await? {
+                Some(batch) => self.fresh = Some(batch),
                 None => return Ok(self.begun.then(|| self.take())),
             }
         }
@@ -366,15 +640,26 @@ impl Source for MongoSource {
         if let Some(of_questions) = Selection::new(of_questions) {
             self.count_keys(&of_questions, progress, &mut count).await?;
         }
+        if self.reads_old_keys {
+            self.count_old(selection, &mut count).await?;
+        }
         Ok(count)
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
         let at_once = u32::try_from(limit.records.get()).unwrap_or(AT_ONCE).min(AT_ONCE);
         let last = from.map(|Cursor(key)| key);
         let batches = Batches {
             source: Arc::clone(&self),
-            ranges: codec::ranges(selection).into(),
+            ranges: match self.reads_old_keys {
+                true => codec::with_old_keys(codec::ranges(selection)).into(),
+                false => codec::ranges(selection).into(),
+            },
             last: last.clone(),
             at_once,
             cursor: None,
@@ -382,14 +667,16 @@ impl Source for MongoSource {
         let pages = Pages {
             source: self,
             selection: selection.clone(),
-            batches: Prefetch::new(batches),
+            batches: Prefetch::new("asking for the documents of a MongoDB collection", batches),
+            fresh: None,
             batch: None,
+            superseded: HashSet::new(),
             page: PageBuilder::new(limit),
             begun: false,
             filtered: 0,
             last,
         };
-        Prefetch::new(pages).into_stream()
+        Box::new(Prefetch::new("reading a MongoDB collection", pages))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
@@ -404,12 +691,7 @@ impl Source for MongoSource {
             let (asked, others) = rest.split_at(fits.count().max(1));
             rest = others;
             let texts: Vec<&str> = asked.iter().map(CacheKey::as_str).collect();
-            let mut documents = self
-                .collection
-                .find(doc! { "_id": { "$in": texts } })
-                .collation(by_bytes())
-                .await
-                .map_err(|error| self.failed("read", error))?;
+            let mut documents = self.documents_of(&texts, false).await?;
             while documents
                 .advance()
                 .await
@@ -421,6 +703,12 @@ impl Source for MongoSource {
                 }
             }
         }
+        self.find_old(keys, &mut found).await?;
         Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.warnings(&self.collection.namespace().to_string())
     }
 }

@@ -11,11 +11,13 @@ use std::{
 use async_trait::async_trait;
 use mongodb::{
     Collection,
+    action::Action,
     bson::{Document, RawArrayBuf, RawDocumentBuf, raw::cstr, rawdoc, serialize_to_raw_document_buf},
     error::{Error as DriverError, ErrorKind as DriverErrorKind, InsertManyError},
 };
 
 use super::{
+    checks,
     codec::{self, Encoded},
     server::{Server, integer, kind_of_code, kind_of_concern},
     source::MongoSource,
@@ -91,7 +93,7 @@ impl MongoTarget {
         on_invalid: OnInvalid,
     ) -> Self {
         Self {
-            source: Arc::new(MongoSource::new(Arc::clone(&server), collection.clone())),
+            source: Arc::new(MongoSource::of_target(Arc::clone(&server), collection.clone())),
             server,
             collection,
             on_invalid,
@@ -101,12 +103,19 @@ impl MongoTarget {
 
     /// Inserts documents, and gives those that the server did not take.
     async fn insert(&self, documents: &[&RawDocumentBuf]) -> Result<Vec<Refused>> {
-        let inserting = self
-            .collection
-            .insert_many(documents.iter().copied())
-            .ordered(false)
-            .write_concern(self.server.write_concern.clone());
-        let Err(error) = inserting.await else {
+        let insert = || {
+            self.collection
+                .insert_many(documents.iter().copied())
+                .ordered(false)
+                .optional(self.server.write_concern(), |insert, concern| {
+                    insert.write_concern(concern)
+                })
+        };
+        let inserted = match insert().await {
+            Err(error) if self.server.gives_up_concern(&error) => insert().await,
+            inserted => inserted,
+        };
+        let Err(error) = inserted else {
             return Ok(Vec::new());
         };
         match &*error.kind {
@@ -135,20 +144,15 @@ impl MongoTarget {
     /// The driver's own bulk write needs a server of version 8, so this is the command that all of them know. The driver
     /// does not try it again when the connection breaks; a replacement may be repeated by whoever called.
     async fn replace(&self, documents: &[&RawDocumentBuf]) -> Result<(Vec<Refused>, usize)> {
-        let mut command = RawDocumentBuf::new();
-        command.append(cstr!("update"), self.collection.name());
-        command.append(cstr!("ordered"), false);
-        let concern = serialize_to_raw_document_buf(&self.server.write_concern).map_err(|error| {
-            Error::new(ErrorKind::Internal, "a write concern has no BSON form").caused_by(error)
-        })?;
-        command.append(cstr!("writeConcern"), &concern);
-        command.append(cstr!("updates"), updates(documents));
-        let reply = self
-            .server
-            .database()
-            .run_raw_command(command)
-            .await
-            .map_err(|error| self.refused_as_a_whole(error))?;
+        let command = self.update_command(documents)?;
+        let replaced = match self.server.database().run_raw_command(command).await {
+            Err(error) if self.server.gives_up_concern(&error) => {
+                let command = self.update_command(documents)?;
+                self.server.database().run_raw_command(command).await
+            }
+            replaced => replaced,
+        };
+        let reply = replaced.map_err(|error| self.refused_as_a_whole(error))?;
         if let Ok(concern) = reply.get_document("writeConcernError") {
             let (code, message) = code_and_message(concern);
             return Err(self.not_acknowledged(code, &message));
@@ -172,6 +176,20 @@ impl MongoTarget {
         }
         let new = reply.get_array("upserted").map_or(0, Vec::len);
         Ok((refused, done.saturating_sub(new)))
+    }
+
+    fn update_command(&self, documents: &[&RawDocumentBuf]) -> Result<RawDocumentBuf> {
+        let mut command = RawDocumentBuf::new();
+        command.append(cstr!("update"), self.collection.name());
+        command.append(cstr!("ordered"), false);
+        if let Some(concern) = self.server.write_concern() {
+            let concern = serialize_to_raw_document_buf(&concern).map_err(|error| {
+                Error::new(ErrorKind::Internal, "a write concern has no BSON form").caused_by(error)
+            })?;
+            command.append(cstr!("writeConcern"), &concern);
+        }
+        command.append(cstr!("updates"), updates(documents));
+        Ok(command)
     }
 
     fn unreadable(&self) -> Error {
@@ -302,15 +320,19 @@ impl Target for MongoTarget {
         Arc::clone(&self.source) as Arc<dyn Source>
     }
 
+    async fn check_writable(&self) -> Result<()> {
+        let name = self.collection.name();
+        checks::keeps_documents(&self.server, name).await?;
+        checks::may_write(&self.server, name).await
+    }
+
     /// Makes the collection where there is none, as LightRAG does.
     async fn prepare(&self) -> Result<()> {
         let name = self.collection.name();
+        checks::keeps_documents(&self.server, name).await?;
         let database = self.server.database();
         // A login that may write a collection need not be allowed to list any.
-        let names = database
-            .list_collection_names()
-            .authorized_collections(true)
-            .await;
+        let names = self.server.collection_names().await;
         if names.is_ok_and(|names| names.iter().any(|known| known == name)) {
             return Ok(());
         }

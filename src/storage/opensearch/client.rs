@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error as StdError,
     io,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use opensearch::{
     auth::Credentials,
     cert::{Certificate, CertificateValidation},
     http::{
-        Method,
+        Method, Url,
         headers::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue},
         transport::{SingleNodeConnectionPool, Transport, TransportBuilder},
     },
@@ -31,6 +31,33 @@ pub(super) struct Client {
     user: Option<String>,
     /// The cluster's own identity, or its first address where it does not tell.
     cluster: String,
+    pub(super) abilities: Abilities,
+}
+
+/// What the server can do, as far as requests that failed have shown that it cannot. Its version says less: a managed
+/// service may leave things out, and a server can be set to give the version of another.
+#[derive(Default)]
+pub(super) struct Abilities {
+    /// Points in time (OpenSearch 2.4).
+    pub(super) point_in_time: Ability,
+    /// Sorting by `_shard_doc` (OpenSearch 3.3).
+    pub(super) shard_doc: Ability,
+    /// Reading the primaries only (not in OpenSearch 1).
+    pub(super) primary_preference: Ability,
+}
+
+/// Something that a server can do until it is found that it cannot.
+#[derive(Default)]
+pub(super) struct Ability(AtomicBool);
+
+impl Ability {
+    pub(super) fn is_missing(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_missing(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What is asked of the server.
@@ -87,8 +114,22 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    #[cfg(test)]
+    pub(super) fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            body: body.into(),
+            host: 0,
+        }
+    }
+
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// Whether it has a form that OpenSearch answers in. A proxy, or another server, answers with a page or a line.
+    fn is_json(&self) -> bool {
+        serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
     }
 
     /// The error that the server tells of; empty where it tells none.
@@ -141,6 +182,47 @@ impl Cause {
             || self.caused_by.as_ref().is_some_and(|cause| cause.is(kind))
     }
 
+    /// Whether the server is set to refuse queries that are dear, and took one for such.
+    pub(super) fn forbids_expensive_queries(&self) -> bool {
+        self.text().contains("search.allow_expensive_queries")
+    }
+
+    /// The largest answer to a search, in documents, where that is why it was refused.
+    pub(super) fn result_window(&self) -> Option<usize> {
+        let text = self.text();
+        let (_, limit) = text.split_once("must be less than or equal to: [")?;
+        let (limit, _) = limit.split_once(']')?;
+        limit
+            .parse()
+            .ok()
+            .filter(|_| text.contains("esult window is too large"))
+    }
+
+    /// The block that an administrator, or the server itself, has put on the index or the cluster.
+    pub(super) fn block(&self) -> Option<Block> {
+        if !self.is("cluster_block_exception") {
+            return None;
+        }
+        let text = self.text();
+        let (_, block) = text.split_once("blocked by: [")?;
+        let mut parts = block.splitn(3, '/');
+        let (level, number) = (parts.next()?, parts.next()?);
+        Some(Block {
+            is_passing: level == "SERVICE_UNAVAILABLE",
+            setting: match number {
+                "5" => Some("index.blocks.read_only"),
+                "7" => Some("index.blocks.read"),
+                "8" => Some("index.blocks.write"),
+                "9" => Some("index.blocks.metadata"),
+                "12" => Some(FULL_INDEX),
+                "6" => Some("cluster.blocks.read_only"),
+                "10" => Some("cluster.blocks.create_index"),
+                "13" => Some(FULL_CLUSTER),
+                _ => None,
+            },
+        })
+    }
+
     /// Its sentence, and that of its cause, for people.
     pub(super) fn text(&self) -> String {
         let root = self.root();
@@ -180,12 +262,82 @@ impl CauseOrText {
     }
 }
 
+/// What a server sets when its disk is full.
+const FULL_INDEX: &str = "index.blocks.read_only_allow_delete";
+const FULL_CLUSTER: &str = "cluster.blocks.read_only_allow_delete";
+
+/// A block on an index or a cluster.
+pub(super) struct Block {
+    /// Whether it goes away by itself, as when a cluster has no manager for a moment.
+    pub(super) is_passing: bool,
+    /// The setting that lifts it.
+    setting: Option<&'static str>,
+}
+
+impl Block {
+    pub(super) fn of_setting(setting: &'static str) -> Self {
+        Self {
+            is_passing: false,
+            setting: Some(setting),
+        }
+    }
+
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self.setting {
+            _ if self.is_passing => ErrorKind::Busy,
+            Some(FULL_INDEX | FULL_CLUSTER) => ErrorKind::Full,
+            _ => ErrorKind::Permission,
+        }
+    }
+
+    /// What to do about it.
+    pub(super) fn remedy(&self, index: &str) -> Option<String> {
+        let setting = self.setting?;
+        let lift = match setting.starts_with("cluster.") {
+            true => format!("PUT /_cluster/settings {{\"persistent\": {{\"{setting}\": null}}}}"),
+            false => format!("PUT /{index}/_settings {{\"{setting}\": null}}"),
+        };
+        Some(match setting {
+            FULL_INDEX | FULL_CLUSTER => format!("a full disk sets it: free space there, then {lift}"),
+            _ => format!("lift the block ({lift}), or choose another workspace"),
+        })
+    }
+}
+
 /// What is known of a field over all indices behind a name.
 pub(super) struct FoundField {
     /// The indices behind the name that are open.
     pub(super) indices: Vec<String>,
     /// The types that the field has in them; empty where it has none.
     pub(super) types: BTreeSet<String>,
+    /// Whether the login may not ask for the types.
+    pub(super) is_hidden: bool,
+}
+
+/// The names that match a pattern.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Resolved {
+    #[serde(default)]
+    pub(super) indices: Vec<ResolvedName>,
+    #[serde(default)]
+    pub(super) aliases: Vec<ResolvedName>,
+    #[serde(default)]
+    pub(super) data_streams: Vec<ResolvedName>,
+}
+
+/// The name of an index, an alias or a data stream.
+#[derive(Debug, Deserialize)]
+pub(super) struct ResolvedName {
+    pub(super) name: String,
+    /// What kind of index it is: `open`, `closed`, `hidden`, `system`.
+    #[serde(default)]
+    attributes: Vec<String>,
+}
+
+impl ResolvedName {
+    pub(super) fn is_closed(&self) -> bool {
+        self.attributes.iter().any(|attribute| attribute == "closed")
+    }
 }
 
 /// What went wrong with a request.
@@ -215,13 +367,15 @@ impl Client {
                 .unwrap_or_default(),
             current: AtomicUsize::new(0),
             user: config.login.as_ref().map(|(user, _)| user.clone()),
+            abilities: Abilities::default(),
             hosts,
         };
         let share = timeout / u32::try_from(client.hosts.len()).unwrap_or(u32::MAX);
         let hello = Request::new(Method::Get, "/", CONNECTING);
         let answer = client.send_within(&hello, Some(share)).await?;
-        // Who may read indices alone may not ask this.
-        if answer.status != 403 {
+        // Who may read indices alone may not ask this, and a proxy may let nothing but indices through: what LightRAG does
+        // without, a later request decides.
+        if !matches!(answer.status, 403 | 404 | 405) {
             let answer = client.success(&hello, answer)?;
             if let Some(uuid) = client.cluster_uuid(&answer)? {
                 client.cluster = uuid;
@@ -241,14 +395,8 @@ impl Client {
         struct Version {
             number: String,
         }
-        let hello: Hello = serde_json::from_slice(&answer.body).map_err(|_| {
-            let host = &self.hosts[answer.host].0;
-            Error::new(
-                ErrorKind::Server,
-                format!("what answers at {host} is no OpenSearch"),
-            )
-            .with_remedy("check host and port")
-        })?;
+        let hello: Hello = serde_json::from_slice(&answer.body)
+            .map_err(|_| not_opensearch(&self.hosts[answer.host].0, &answer.body))?;
         tracing::debug!("OpenSearch {}", hello.version.number);
         Ok(hello.cluster_uuid.filter(|uuid| uuid != "_na_"))
     }
@@ -313,28 +461,17 @@ impl Client {
         })
     }
 
-    /// The names of open indices and aliases that match a pattern.
-    pub(super) async fn index_names(&self, pattern: &str) -> Result<Vec<String>> {
-        #[derive(Deserialize)]
-        struct Resolved {
-            indices: Vec<Named>,
-            aliases: Vec<Named>,
+    /// Everything whose name matches a pattern, closed and hidden indices too.
+    pub(super) async fn resolve(&self, pattern: &str, what: &str) -> Result<Resolved> {
+        let query = [("expand_wildcards", "all")];
+        let path = format!("/_resolve/index/{pattern}");
+        let request = Request::new(Method::Get, path, what).query(&query);
+        let answer = self.send(&request).await?;
+        if answer.status == 404 && answer.cause().is("index_not_found_exception") {
+            return Ok(Resolved::default());
         }
-        #[derive(Deserialize)]
-        struct Named {
-            name: String,
-        }
-        let what = "list the indices";
-        let body = self
-            .ask(Request::new(
-                Method::Get,
-                format!("/_resolve/index/{pattern}"),
-                what,
-            ))
-            .await?;
-        let resolved: Resolved = self.parse(what, &body)?;
-        let names = resolved.indices.into_iter().chain(resolved.aliases);
-        Ok(names.map(|named| named.name).collect())
+        let answer = self.success(&request, answer)?;
+        self.parse(&request.what, &answer.body)
     }
 
     /// Looks at a field of an index; `None` where there is no such index.
@@ -357,6 +494,9 @@ impl Client {
         if answer.status == 404 && answer.cause().is("index_not_found_exception") {
             return Ok(None);
         }
+        if answer.status == 403 && answer.cause().block().is_none() {
+            return self.hidden_field(index).await;
+        }
         let answer = self.success(&request, answer)?;
         let mut found: Capabilities = self.parse(&request.what, &answer.body)?;
         let types = found.fields.remove(field).unwrap_or_default();
@@ -366,6 +506,23 @@ impl Client {
                 Indices::Many(indices) => indices,
             },
             types: types.into_keys().filter(|kind| kind != "unmapped").collect(),
+            is_hidden: false,
+        }))
+    }
+
+    /// What is left to find out where the login may not look at fields, which LightRAG does not need to.
+    async fn hidden_field(&self, index: &str) -> Result<Option<FoundField>> {
+        let what = format!("look whether there is an index {index}");
+        let request = Request::new(Method::Head, format!("/{index}"), what);
+        let answer = self.send(&request).await?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        self.success(&request, answer)?;
+        Ok(Some(FoundField {
+            indices: Vec::new(),
+            types: BTreeSet::new(),
+            is_hidden: true,
         }))
     }
 
@@ -395,7 +552,11 @@ impl Client {
 
     async fn send_to(&self, at: usize, request: &Request<'_>, timeout: Option<Duration>) -> Result<Answer> {
         let (host, transport) = &self.hosts[at];
-        let failed = |error| self.failed(host, &request.what, Failure::Transport(error));
+        let failed = |error| match address_in(&error) {
+            // The address that the server named may not answer, or not be trusted.
+            Some(url) if !host.is_origin_of(&url) => redirected(host, &request.path, &url),
+            _ => self.failed(host, &request.what, Failure::Transport(error)),
+        };
         let mut headers = HeaderMap::new();
         if request.path.ends_with("/_bulk") {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -409,6 +570,9 @@ impl Client {
             .await
             .map_err(failed)?;
         let status = response.status_code().as_u16();
+        if !host.is_origin_of(response.url()) {
+            return Err(redirected(host, &request.path, response.url()));
+        }
         if let (Some(most), Some(length)) = (request.at_most, response.content_length())
             && length > most
         {
@@ -437,18 +601,28 @@ impl Client {
                     return Error::new(ErrorKind::Tls, message)
                         .with_remedy("use an https:// address, or set OPENSEARCH_USE_SSL=true");
                 }
+                // A proxy says in its own words that it is busy, or that a request is too large.
+                let may_be_a_proxys = matches!(answer.status, 408 | 413 | 429 | 500..600);
+                if !may_be_a_proxys && !answer.body.is_empty() && !answer.is_json() {
+                    return not_opensearch(host, &answer.body);
+                }
                 self.refused(host, what, answer.status, &cause)
             }
         }
     }
 
     fn login_refused(&self, host: &Host) -> Error {
-        let message = match &self.user {
-            Some(user) => format!("OpenSearch at {host} refused the login of {user}"),
-            None => format!("OpenSearch at {host} asks for a login, and none was sent"),
+        let (message, remedy) = match &self.user {
+            Some(user) => (
+                format!("OpenSearch at {host} refused the login of {user}"),
+                "check OPENSEARCH_USER and OPENSEARCH_PASSWORD, or the login in the address",
+            ),
+            None => (
+                format!("OpenSearch at {host} asks for a login, and none was sent"),
+                "set OPENSEARCH_USER and OPENSEARCH_PASSWORD, or put the login into the address",
+            ),
         };
-        Error::new(ErrorKind::Login, message)
-            .with_remedy("check OPENSEARCH_USER and OPENSEARCH_PASSWORD, or the login in the address")
+        Error::new(ErrorKind::Login, message).with_remedy(remedy)
     }
 
     /// The error for a status and what the server said with it, of a request or of one document.
@@ -459,10 +633,16 @@ impl Client {
             false => said,
         };
         let message = format!("cannot {what} at {host}: {said}");
-        let is_full = cause.is("cluster_block_exception");
+        if let Some(block) = cause.block() {
+            let error = Error::new(block.kind(), message);
+            return match block.remedy("<index>") {
+                Some(remedy) => error.with_remedy(remedy),
+                None => error,
+            };
+        }
         let kind = match status {
-            // A full disk makes indices read-only, with 429.
-            _ if is_full => ErrorKind::Full,
+            // With 500 or 503, which otherwise ask to come back later.
+            _ if cause.forbids_expensive_queries() => ErrorKind::Server,
             _ if cause.is("index_closed_exception") => {
                 return Error::new(ErrorKind::NotFound, message)
                     .with_remedy("open the index (POST /<index>/_open), or choose another workspace");
@@ -533,6 +713,18 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
         let remedy =
             "raise --timeout (and OPENSEARCH_TIMEOUT where it is set), or look why the server is slow";
         (ErrorKind::Timeout, message, Some(remedy))
+    } else if connecting && is_unresolved(&texts) {
+        let message = format!("the name of the host of OpenSearch at {host} does not resolve: {last}");
+        let remedy = "check the name of the host; one from Docker Compose is known inside of it only: publish the port \
+                      and use localhost";
+        (ErrorKind::Unreachable, message, Some(remedy))
+    } else if connecting && last.contains("handshake eof") {
+        let message = format!("the server at {host} hangs up when TLS begins");
+        let remedy = "check host and port; if the server has no TLS, use an http:// address or set \
+                      OPENSEARCH_USE_SSL=false";
+        (ErrorKind::Tls, message, Some(remedy))
+    } else if last.starts_with("invalid HTTP") {
+        return not_opensearch(host, &[]).caused_by(error);
     } else if connecting {
         let last = match error.is_timeout() {
             true => "no answer in time".to_owned(),
@@ -541,18 +733,84 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
         let message = format!("cannot reach OpenSearch at {host}: {last}");
         (ErrorKind::Unreachable, message, None)
     } else {
-        let message = format!("cannot {what} at {host}: the connection is lost ({last})");
-        // A server behind TLS that is spoken to without it hangs up, as a rule.
-        let remedy = (what == CONNECTING && !host.tls).then_some(
-            "if the server wants TLS, use an https:// address or set OPENSEARCH_USE_SSL=true; else check its log",
-        );
-        (ErrorKind::ConnectionLost, message, remedy)
+        // A server behind TLS that is spoken to without it hangs up, as a rule, and so do PostgreSQL and Redis.
+        match what == CONNECTING {
+            true => (
+                ErrorKind::ConnectionLost,
+                format!("{host} answered, but not as OpenSearch: it hung up ({last})"),
+                Some(match host.tls {
+                    true => "check host and port, and the server's log",
+                    false => {
+                        "check host and port; if the server wants TLS, use an https:// address or set \
+                         OPENSEARCH_USE_SSL=true"
+                    }
+                }),
+            ),
+            false => {
+                let message = format!("cannot {what} at {host}: the connection is lost ({last})");
+                (ErrorKind::ConnectionLost, message, None)
+            }
+        }
     };
     let failed = Error::new(kind, message).caused_by(error);
     match remedy {
         Some(remedy) => failed.with_remedy(remedy),
         None => failed,
     }
+}
+
+/// Whether a name stands for no address. The texts are those of an error and its causes.
+fn is_unresolved(texts: &[String]) -> bool {
+    texts
+        .iter()
+        .any(|text| text.contains("dns error") || text.contains("failed to lookup address"))
+}
+
+/// The error for a server that is another one than OpenSearch.
+fn not_opensearch(host: &Host, body: &[u8]) -> Error {
+    let start = String::from_utf8_lossy(&body[..body.len().min(4096)]).to_lowercase();
+    let what = if start.contains("mongodb") {
+        " (it seems to be MongoDB)"
+    } else if start.contains("<html") || start.contains("<!doctype") {
+        " (it sent a web page)"
+    } else {
+        ""
+    };
+    Error::new(
+        ErrorKind::Server,
+        format!("{host} answered, but not as OpenSearch{what}"),
+    )
+    .with_remedy("check host, port and path")
+}
+
+/// The address that a request failed at, which the driver gives in its text alone.
+fn address_in(error: &opensearch::Error) -> Option<Url> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if let Some((_, rest)) = text.split_once("for url (") {
+            return Url::parse(rest.split_once(')')?.0).ok();
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// The error for a server that sends its clients elsewhere: with most requests, to lose what they say.
+fn redirected(host: &Host, path: &str, url: &Url) -> Error {
+    let mut target = url.clone();
+    target.set_query(None);
+    target.set_fragment(None);
+    // Neither can fail for an address of http or https.
+    let _ = target.set_username("");
+    let _ = target.set_password(None);
+    let target = target.as_str();
+    let target = target.strip_suffix(path).unwrap_or(target).trim_end_matches('/');
+    Error::new(
+        ErrorKind::Server,
+        format!("the server at {host} redirects to {target}"),
+    )
+    .with_remedy(format!("use {target} as the address of OpenSearch"))
 }
 
 /// The error of TLS that this is, or that is wrapped in it.
@@ -567,8 +825,13 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
 fn tls_failed(host: &Host, error: &rustls::Error) -> Error {
     match error {
         rustls::Error::InvalidMessage(_) => {
-            Error::new(ErrorKind::Tls, format!("the server at {host} does not speak TLS"))
-                .with_remedy("use an http:// address, or set OPENSEARCH_USE_SSL=false")
+            let remedy = match host.is_upgraded {
+                true => {
+                    "set OPENSEARCH_USE_SSL=false: it is true by default, and LightRAG gives it precedence over http://"
+                }
+                false => "use an http:// address, or set OPENSEARCH_USE_SSL=false",
+            };
+            Error::new(ErrorKind::Tls, format!("the server at {host} does not speak TLS")).with_remedy(remedy)
         }
         rustls::Error::InvalidCertificate(problem) => {
             let message = format!("the certificate of {host} is not trusted: {problem}");
@@ -586,13 +849,52 @@ mod tests {
     use super::*;
 
     fn cause(json: &str) -> Cause {
-        let body = Bytes::copy_from_slice(json.as_bytes());
-        let answer = Answer {
-            status: 400,
-            body,
-            host: 0,
+        Answer::new(400, json.to_owned()).cause()
+    }
+
+    #[test]
+    fn a_refusal_tells_what_is_the_matter() {
+        let reason = |kind: &str, reason: &str| {
+            let error = serde_json::json!({"type": kind, "reason": reason});
+            cause(&serde_json::json!({"error": {"root_cause": [error]}}).to_string())
         };
-        answer.cause()
+        let prefix =
+            "[prefix] queries cannot be executed when 'search.allow_expensive_queries' is set to false.";
+        assert!(reason("exception", prefix).forbids_expensive_queries());
+        let window =
+            "Result window is too large, from + size must be less than or equal to: [3] but was [4]. See";
+        assert_eq!(
+            reason("illegal_argument_exception", window).result_window(),
+            Some(3)
+        );
+        assert_eq!(reason("illegal_argument_exception", "[3]").result_window(), None);
+        for (text, kind, remedy) in [
+            (
+                "FORBIDDEN/7/index read (api)",
+                ErrorKind::Permission,
+                "index.blocks.read\": null",
+            ),
+            (
+                "TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has read-only-allow-delete block",
+                ErrorKind::Full,
+                "free space",
+            ),
+            (
+                "FORBIDDEN/6/cluster read-only (api)",
+                ErrorKind::Permission,
+                "PUT /_cluster/settings",
+            ),
+            ("SERVICE_UNAVAILABLE/2/no cluster manager", ErrorKind::Busy, ""),
+        ] {
+            let reason = reason(
+                "cluster_block_exception",
+                &format!("index [i] blocked by: [{text}];"),
+            );
+            let block = reason.block().unwrap();
+            assert_eq!(block.kind(), kind, "{text}");
+            assert!(block.remedy("i").unwrap_or_default().contains(remedy), "{text}");
+        }
+        assert!(reason("security_exception", "no permissions").block().is_none());
     }
 
     #[test]

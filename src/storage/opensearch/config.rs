@@ -1,6 +1,6 @@
 //! Which servers, as whom, and how an index is made.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{borrow::Cow, fmt, path::PathBuf, time::Duration};
 
 use opensearch::http::Url;
 use percent_encoding::percent_decode_str;
@@ -11,28 +11,37 @@ use crate::model::{Error, Field, Origin, Result, Secret, Values};
 pub(super) const FIELDS: &[Field] = &[
     Field::new(
         "hosts",
-        "host[:port] or an address, or several between commas, of which the first that answers is used; without a \
-         port 9200, or 443 after https://",
+        "host[:port] or an address, with a path where a proxy has one, or several between commas, of which the first \
+         that answers is used; without a port 9200, or 443 after https://",
     )
     .variable("OPENSEARCH_HOSTS")
     .ini("hosts")
-    .default("localhost:9200"),
+    .default("localhost:9200")
+    .address(),
     Field::new("user", "the user; the default one is not sent to an http:// address")
         .variable("OPENSEARCH_USER")
         .ini("user")
-        .default("admin"),
+        .default("admin")
+        .plain()
+        .address(),
     Field::new("password", "the password")
         .variable("OPENSEARCH_PASSWORD")
         .ini("password")
-        .default("admin"),
-    Field::new("use_ssl", "whether hosts without a scheme are spoken to over TLS")
+        .default("admin")
+        .address(),
+    Field::new("use_ssl", "whether to use TLS; the scheme of an address that a flag or the job file names wins")
         .variable("OPENSEARCH_USE_SSL")
         .ini("use_ssl")
-        .default("true"),
+        .read_as(is_true)
+        .default("true")
+        .plain()
+        .address(),
     Field::new("verify_certs", "whether the server must prove who it is")
         .variable("OPENSEARCH_VERIFY_CERTS")
         .ini("verify_certs")
-        .default("false"),
+        .read_as(is_true)
+        .default("false")
+        .plain(),
     Field::new(
         "ca_cert",
         "a PEM file with the certificate authority of the server; implies verify_certs",
@@ -42,25 +51,35 @@ pub(super) const FIELDS: &[Field] = &[
         "how long a request may take, where that is shorter than --timeout",
     )
     .variable("OPENSEARCH_TIMEOUT")
-    .ini("timeout"),
+    .ini("timeout")
+    .plain(),
     Field::new(
         "max_retries",
         "how often a document is sent again that the server has no room for just now",
     )
     .variable("OPENSEARCH_MAX_RETRIES")
     .ini("max_retries")
-    .default("3"),
+    .default("3")
+    .plain(),
     Field::new("number_of_shards", "shards of an index that is made")
         .variable("OPENSEARCH_NUMBER_OF_SHARDS")
         .ini("number_of_shards")
-        .default("1"),
+        .default("1")
+        .plain(),
     Field::new("number_of_replicas", "replicas of an index that is made")
         .variable("OPENSEARCH_NUMBER_OF_REPLICAS")
         .ini("number_of_replicas")
-        .default("0"),
+        .default("0")
+        .plain(),
 ];
 
-/// Takes an address apart: `https://[user[:password]@]host[:port][?verify_certs=…&ca_cert=…]`.
+/// What LightRAG takes for a yes; everything else is a no.
+fn is_true(text: &str) -> Option<Cow<'_, str>> {
+    let is_true = ["true", "1", "yes"].contains(&text.to_lowercase().as_str());
+    Some(Cow::Borrowed(if is_true { "true" } else { "false" }))
+}
+
+/// Takes an address apart: `https://[user[:password]@]host[:port][/path][?verify_certs=…&ca_cert=…]`.
 ///
 /// # Errors
 /// It cannot be read. The message does not repeat it.
@@ -89,20 +108,35 @@ pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
     pub(super) tls: bool,
+    /// Whether its address says `http://`, and LightRAG's configuration is stronger.
+    pub(super) is_upgraded: bool,
     /// A name or an address, IPv6 in brackets.
     name: String,
     port: u16,
+    /// The path that a proxy has put before the server's own: empty, or `/opensearch`.
+    path: String,
 }
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", self.scheme(), self.name, self.port)
+        write!(f, "{}://{}", self.scheme(), self.without_scheme())
     }
 }
 
 impl Host {
     fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
+    }
+
+    fn without_scheme(&self) -> String {
+        format!("{}:{}{}", self.name, self.port, self.path)
+    }
+
+    /// Whether an address is on this server, whatever its path.
+    pub(super) fn is_origin_of(&self, url: &Url) -> bool {
+        url.scheme() == self.scheme()
+            && url.host_str() == Some(&self.name)
+            && url.port_or_known_default() == Some(self.port)
     }
 
     /// The address for a client, with no login in it.
@@ -144,16 +178,20 @@ pub(super) struct Config {
 impl Config {
     pub(super) fn new(values: &Values) -> Result<Self> {
         let use_ssl = values.flag("use_ssl")?.unwrap_or(true);
+        // LightRAG's client speaks TLS to an http:// address too where its configuration says so, as it does by default.
+        let scheme_decides = is_named_by_user(values);
         let expected = "host[:port], or several between commas";
         let mut hosts = Vec::new();
         let mut own_login = None;
         let texts = values.required_text("hosts").split(',').map(str::trim);
         for text in texts.filter(|text| !text.is_empty()) {
-            let (host, login) = read_address(text, use_ssl).map_err(|error| {
+            let (mut host, login) = read_address(text, use_ssl).map_err(|error| {
                 let place = values.invalid("hosts", expected);
                 Error::config(format!("{}; {}", place.message(), error.message()))
             })?;
             own_login = own_login.or(login);
+            host.is_upgraded = use_ssl && !scheme_decides && !host.tls;
+            host.tls |= host.is_upgraded;
             hosts.push(host);
         }
         if hosts.is_empty() {
@@ -186,10 +224,7 @@ impl Config {
             Some((user, _)) => format!("{user}:***@"),
             None => String::new(),
         };
-        let hosts = self
-            .hosts
-            .iter()
-            .map(|host| format!("{}:{}", host.name, host.port));
+        let hosts = self.hosts.iter().map(Host::without_scheme);
         format!("{scheme}://{login}{}", hosts.collect::<Vec<_>>().join(","))
     }
 }
@@ -209,13 +244,18 @@ fn login(values: &Values, own: Option<Login>, hosts: &[Host]) -> Option<(String,
     let user = values.text("user").filter(|user| !user.is_empty())?;
     let origin = |name| values.get(name).map(|value| &value.origin);
     let nobody_said_it = origin("user") == Some(&Origin::Default);
-    let named_by_address = matches!(origin("hosts"), Some(Origin::Flag(_) | Origin::Job { .. }));
     let in_clear_text = hosts.iter().any(|host| !host.tls);
-    let keep = nobody_said_it && named_by_address && in_clear_text;
+    let keep = nobody_said_it && is_named_by_user(values) && in_clear_text;
     (!keep).then(|| (user.to_owned(), password))
 }
 
-/// Reads `host[:port]` or an address.
+/// Whether a flag or the job file names the servers, and not LightRAG's configuration.
+fn is_named_by_user(values: &Values) -> bool {
+    let origin = values.get("hosts").map(|value| &value.origin);
+    matches!(origin, Some(Origin::Flag(_) | Origin::Job { .. }))
+}
+
+/// Reads `host[:port][/path]` or an address, as opensearch-py does.
 ///
 /// # Errors
 /// It cannot be read. The message does not repeat it.
@@ -235,9 +275,6 @@ fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
     let Some(name) = url.host_str() else {
         return wrong("names no host");
     };
-    if !matches!(url.path(), "" | "/") {
-        return wrong("has a path; OpenSearch is reached by host and port");
-    }
     // As LightRAG's client has it: after https:// the web's port, otherwise OpenSearch's own.
     let port = url.port().or(said_port(rest)).unwrap_or(match scheme.as_deref() {
         Some("https") => 443,
@@ -247,8 +284,14 @@ fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
     let password = url.password().map(|password| Secret::new(decode(password)));
     let user = decode(url.username());
     let login = (!user.is_empty() || password.is_some()).then_some((user, password));
-    let name = name.to_owned();
-    Ok((Host { tls, name, port }, login))
+    let host = Host {
+        tls,
+        is_upgraded: false,
+        name: name.to_owned(),
+        port,
+        path: url.path().trim_end_matches('/').to_owned(),
+    };
+    Ok((host, login))
 }
 
 /// The port that stands in an address, which a parsed one forgets where it is the scheme's own.
@@ -324,15 +367,45 @@ mod tests {
             [
                 "https://a:9200",
                 "https://b:1",
-                "http://c:9200",
+                "https://c:9200",
                 "https://d:443",
                 "https://e:9200",
                 "https://[::1]:7",
-                "http://f:80"
+                "https://f:80"
             ]
         );
         let config = Config::new(&values(&[variable("use_ssl", "false")])).unwrap();
         assert_eq!(config.parse_uri(), "http://admin:***@localhost:9200");
+    }
+
+    #[test]
+    fn a_path_is_a_part_of_the_address() {
+        // What opensearch-py 3 makes of each, with use_ssl true and false.
+        let expected = [
+            (
+                "http://g/opensearch",
+                "https://g:9200/opensearch",
+                "http://g:9200/opensearch",
+            ),
+            ("h:1/a/b/", "https://h:1/a/b", "http://h:1/a/b"),
+            ("https://i/os/", "https://i:443/os", "https://i:443/os"),
+        ];
+        let hosts = expected.map(|(host, ..)| host).join(" ,");
+        let read = |use_ssl| {
+            let settings = [
+                ("hosts", hosts.as_str(), Origin::Variable(String::new())),
+                variable("use_ssl", use_ssl),
+            ];
+            let config = Config::new(&values(&settings)).unwrap();
+            config.hosts.iter().map(Host::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(read("true"), expected.map(|(_, with, _)| with));
+        assert_eq!(read("false"), expected.map(|(_, _, without)| without));
+        let config = Config::new(&flag("http://h:80/opensearch?verify_certs=true")).unwrap();
+        assert_eq!(config.parse_uri(), "http://h:80/opensearch");
+        assert!(!config.hosts[0].is_upgraded);
+        let config = Config::new(&values(&[variable("hosts", "http://h,https://h")])).unwrap();
+        assert!(config.hosts[0].is_upgraded && !config.hosts[1].is_upgraded);
     }
 
     #[test]
@@ -365,7 +438,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_an_address_is_told_without_it() {
         for address in [
-            "https://me:hunter2@h/path",
+            "https://me:hunter2@[h/path",
             "https://me:hunter2@h?x=1",
             "https://me:hunter2@",
             "ftp://me:hunter2@h",

@@ -40,6 +40,9 @@ fn usual_mapping(name: &str) -> Option<Value> {
     }
 }
 
+/// Those of LightRAG's fields that are texts.
+const TEXTS: [&str; 4] = ["return", "original_prompt", "chunk_id", "cache_type"];
+
 /// LightRAG's fields.
 pub(super) const USUAL_FIELDS: [&str; 7] = [
     "return",
@@ -85,6 +88,28 @@ pub(super) fn missing_usual(properties: &Properties) -> Properties {
         .filter(|name| !properties.contains_key(**name))
         .filter_map(|name| Some(((*name).to_owned(), usual_mapping(name)?)))
         .collect()
+}
+
+/// The first of LightRAG's texts for which an index takes no text, and what it is mapped as.
+pub(super) fn textless_field(properties: &Properties) -> Option<(&'static str, String)> {
+    const OTHERS: [&str; 7] = [
+        "boolean",
+        "ip",
+        "nested",
+        "alias",
+        "geo_point",
+        "binary",
+        "object",
+    ];
+    TEXTS.into_iter().find_map(|name| {
+        let field = properties.get(name)?.as_object()?;
+        let is = |option: &str, value: bool| field.get(option) == Some(&Value::Bool(value));
+        // An object is shown without its type.
+        let kind = field.get("type").and_then(Value::as_str).unwrap_or("object");
+        let is_forgiving = is("ignore_malformed", true) || is("enabled", false);
+        let is_other = OTHERS.contains(&kind) || FORGIVING_TYPES.contains(&kind);
+        (is_other && !is_forgiving).then(|| (name, kind.to_owned()))
+    })
 }
 
 /// What to add to the mapping so that a record may pass that was refused for this reason; empty where nothing helps.
@@ -208,6 +233,21 @@ mod tests {
             }
         }
         assert_eq!(missing_usual(&filled), Properties::new());
+    }
+
+    #[test]
+    fn an_index_that_takes_no_text_for_a_text_is_found() {
+        assert_eq!(textless_field(&filled()), None);
+        for (mapping, kind) in [
+            (json!({"type": "long"}), Some("long")),
+            (json!({"properties": {"a": {"type": "text"}}}), Some("object")),
+            (json!({"type": "date", "ignore_malformed": true}), None),
+            (json!({"type": "object", "enabled": false}), None),
+            (json!({"type": "keyword"}), None),
+        ] {
+            let found = textless_field(&properties(json!({"return": mapping})));
+            assert_eq!(found, kind.map(|kind| ("return", kind.to_owned())));
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! * `config`: which servers, as whom, and how an index is made.
 //! * `client`: requests and answers, and what went wrong with them in this program's words.
-//! * `layout`: a record ↔ a document, and the names of indices.
+//! * `codec`: a record ↔ a document, and the names of indices.
+//! * `inspect`: whether an index keeps what is written to it, before anything is.
 //! * `mapping`: what an index expects of fields, and how to make it take records that it refuses.
 //! * `scan`: reading an index as a whole, in the order in which it was written.
 //! * `source`, `target`: counting, and finding documents by key; writing in bulk.
@@ -10,6 +11,7 @@
 mod client;
 mod codec;
 mod config;
+mod inspect;
 mod mapping;
 mod scan;
 mod source;
@@ -25,49 +27,33 @@ use self::{
     source::OpenSearchSource,
     target::OpenSearchTarget,
 };
-use super::{ConnectOptions, Connection, Connector, Source, Target, tls::unverified};
-use crate::model::{Field, Result, Secret, Values};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, tls::unverified};
 use crate::model::{Location, PhysicalLocation, Workspace};
+use crate::model::{Result, Secret, Values};
 
 /// The indices of `OpenSearchKVStorage`.
 pub struct OpenSearch;
 
+/// What this storage is called, and where its settings come from.
+const INFO: ConnectorInfo = ConnectorInfo {
+    kind: "opensearch",
+    title: "OpenSearch",
+    class_name: Some("OpenSearchKVStorage"),
+    aliases: &["os"],
+    schemes: &["http", "https"],
+    takes_paths: false,
+    ini_section: Some("opensearch"),
+    workspace_variable: Some("OPENSEARCH_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
+    batch_bytes: NonZeroUsize::new(3 << 20).unwrap(),
+    fields: config::FIELDS,
+};
+
 #[async_trait]
 impl Connector for OpenSearch {
-    fn kind(&self) -> &'static str {
-        "opensearch"
-    }
-
-    fn title(&self) -> &'static str {
-        "OpenSearch"
-    }
-
-    fn class_name(&self) -> &'static str {
-        "OpenSearchKVStorage"
-    }
-
-    fn aliases(&self) -> &'static [&'static str] {
-        &["os"]
-    }
-
-    fn schemes(&self) -> &'static [&'static str] {
-        &["http", "https"]
-    }
-
-    fn ini_section(&self) -> Option<&'static str> {
-        Some("opensearch")
-    }
-
-    fn workspace_variable(&self) -> Option<&'static str> {
-        Some("OPENSEARCH_WORKSPACE")
-    }
-
-    fn batch_bytes(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(3 << 20).unwrap() }
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        config::FIELDS
+    fn info(&self) -> &'static ConnectorInfo {
+        &INFO
     }
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
@@ -93,26 +79,33 @@ struct OpenSearchStorage {
 impl Connection for OpenSearchStorage {
     fn location(&self) -> Location {
         Location {
-            kind: OpenSearch.kind().to_owned(),
+            kind: INFO.kind.to_owned(),
             location: self.config.parse_uri(),
         }
     }
 
     /// LightRAG trusts anybody by default, and so does a migration that has no other setting.
-    fn warning(&self) -> Option<String> {
+    fn warnings(&self) -> Vec<String> {
         let is_unverified =
             self.config.trust == Trust::Anyone && self.config.hosts.iter().any(|host| host.tls);
         let remedy = "set OPENSEARCH_VERIFY_CERTS=true or ca_cert to have it checked";
-        is_unverified.then(|| unverified(&self.config.parse_uri(), remedy))
+        is_unverified
+            .then(|| unverified(&self.config.parse_uri(), remedy))
+            .into_iter()
+            .collect()
     }
 
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
     /// hold. Whether `space_1` is short for `Space 1`, nobody can tell any more.
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
-        let names = self.client.index_names(&codec::any_index()).await?;
-        let mut found: Vec<Workspace> = names
-            .iter()
-            .filter_map(|name| codec::workspace_of_index(name))
+        let resolved = self
+            .client
+            .resolve(&codec::any_index(), "list the indices")
+            .await?;
+        let open = resolved.indices.iter().filter(|index| !index.is_closed());
+        let mut found: Vec<Workspace> = open
+            .chain(&resolved.aliases)
+            .filter_map(|named| codec::workspace_of_index(&named.name))
             .collect();
         found.sort();
         found.dedup();

@@ -6,14 +6,21 @@
 //!
 //! * **One number for all shards.** A position is a number: up to it everything was read, in every shard of every index
 //!   behind the name.
-//! * **A view** (a point in time) holds still what is read: no document comes twice because somebody changed it
-//!   meanwhile. It is of the primaries, since a replica may show less than was seen before. When the server loses it, as
-//!   when it is started again, a new one is taken and read on from the position; what was changed in between may then
-//!   come a second time.
+//! * **A point in time** keeps what is read as it is: no document comes twice because somebody changed it meanwhile. It
+//!   is of the primaries, since a replica may show less than was seen before. When the server loses it, as when it is
+//!   started again, a new one is taken and read on from the position; what was changed in between may then come a second
+//!   time.
+//! * **Without a point in time** (before OpenSearch 2.4, and on some managed services) the index is read as it is at the
+//!   moment. A document that is changed gets a number above all others, so an index that is read upwards is not read past
+//!   it; what was changed behind the last number meanwhile is read after the rest, until nothing is new.
 //! * **Windows.** A window is a range of some thousand numbers. Within it, documents are read as they lie on the disk
 //!   (`_shard_doc`): those that are neighbours there are decompressed together, and in the order of numbers they are no
 //!   neighbours where several writers filled several segments at once. So there is a position only at a window's end.
-//! * **Lanes.** The two halves of a window are read at the same time, so that the server works on two cores.
+//! * **By number.** A server before 3.3 does not know `_shard_doc`, and the documents of a window are read in the order of
+//!   their numbers. Each shard has numbers of its own, so an answer may end between two documents of one number; those of
+//!   its last number are then asked for again.
+//! * **Lanes.** The two halves of a window are read at the same time, so that the server works on two cores; without a
+//!   point in time they are not, since a document could move from a half that is not read yet into one that is.
 //! * **The position outlives the process.** A document that was not read has a higher number, and if it is changed a
 //!   still higher one, also after a replica has become the primary: it fills its gaps and counts on. An index that was
 //!   deleted and made anew counts from 0, so a position names the indices by their UUIDs, and is refused where they are
@@ -30,6 +37,7 @@ use std::{
     },
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt, future::select_all};
 use opensearch::http::Method;
@@ -47,16 +55,16 @@ use crate::{
         CacheType, Error, ErrorKind, Result, Selection,
         record::{CacheKey, Fields, KeyDigest, Record},
     },
-    storage::{Cursor, Entry, Page, PageBuilder, PageLimit},
+    storage::{Cursor, Entry, Page, PageBuilder, PageLimit, PageReader},
 };
 
-/// How long the server keeps a view that nobody asks for.
+/// How long the server keeps a point in time that nobody asks for.
 const KEEP_ALIVE: &str = "5m";
 
 /// How large an answer with several documents may be. A larger one is asked for in parts.
 const MOST_ANSWER_BYTES: u64 = 8 << 20;
 
-/// How many documents an answer holds at most (`index.max_result_window`, as a rule).
+/// How many documents an answer holds at most (`index.max_result_window`, where nobody has set it).
 const MOST_DOCUMENTS: usize = 10_000;
 
 /// How many documents the first answers hold, before it is known how large they are.
@@ -70,6 +78,12 @@ const WINDOW_PAGES: usize = 10;
 
 /// How many numbers a window has at most: where most of them are those of documents that were written again since.
 const MOST_WIDTH: i64 = 1 << 20;
+
+/// How often an index is read again for what was changed meanwhile, where it cannot be kept as it is.
+const MOST_PASSES: u32 = 20;
+
+/// What asks for the same copy of each shard every time, on a server that cannot be asked for the primaries.
+const SAME_COPY: &str = "migrate-llm-cache";
 
 /// The number before the first one.
 const BEFORE_ALL: i64 = -1;
@@ -120,6 +134,8 @@ pub(super) enum Want {
 pub(super) struct Document {
     /// What tells it from every other version of every document.
     version: KeyDigest,
+    /// The number of the operation that wrote it.
+    seq_no: i64,
     /// Its type, where it is selected.
     pub(super) selected: Option<CacheType>,
     /// What it holds, where it is selected and that was wanted.
@@ -181,15 +197,52 @@ struct FetchSize {
     documents: usize,
     /// How large an answer should be.
     bytes: usize,
+    /// How many documents the server gives at most.
+    most: usize,
 }
 
 impl FetchSize {
     /// Learns from an answer how large documents are. One answer is no proof: it changes fourfold at most.
     fn learn(&mut self, found: usize, bytes: usize) {
         let average = bytes / found.max(1) + 1;
-        let most = self.documents.saturating_mul(4).min(MOST_DOCUMENTS);
+        let most = self.documents.saturating_mul(4).min(self.most);
         self.documents = (self.bytes / average).clamp((self.documents / 4).max(1), most);
     }
+
+    /// Learns that the server gives no more than this.
+    fn limit(&mut self, most: usize) {
+        self.most = self.most.min(most).max(1);
+        self.documents = self.documents.min(self.most);
+    }
+}
+
+/// In which order the documents of a window are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// As they lie on the disk, by `_shard_doc`.
+    Disk,
+    /// By `_seq_no`.
+    Number,
+}
+
+impl Order {
+    fn field(self) -> &'static str {
+        match self {
+            Self::Disk => "_shard_doc",
+            Self::Number => "_seq_no",
+        }
+    }
+}
+
+/// How an index is searched, and what is known of what is found so.
+struct SearchContext {
+    /// `None` where the server has no points in time; then the index is searched as it is.
+    point_in_time: Option<PointInTime>,
+    /// The highest number.
+    end: i64,
+    order: Order,
+    /// A query for what is selected, where that pays.
+    filter: Option<serde_json::Value>,
 }
 
 /// What an index held at one moment.
@@ -197,10 +250,6 @@ struct PointInTime {
     client: Arc<Client>,
     /// The server's name for it.
     id: String,
-    /// The highest number.
-    end: i64,
-    /// A query for what is selected, where that pays.
-    filter: Option<serde_json::Value>,
     is_closed: AtomicBool,
 }
 
@@ -209,7 +258,7 @@ impl PointInTime {
         Request::new(
             Method::Delete,
             "/_search/point_in_time",
-            "give back a view of the index",
+            "give back a point in time",
         )
         .json(&json!({"pit_id": [self.id]}))
     }
@@ -237,11 +286,26 @@ impl Drop for PointInTime {
     }
 }
 
+/// An answer to a request for a point in time.
+enum Taken {
+    PointInTime(PointInTime),
+    /// The server has none to give.
+    Unavailable,
+    NoIndex,
+}
+
 /// An answer to a search. The source of a document is read as `S`.
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a, S: Deserialize<'de>"))]
 struct Found<'a, S> {
+    #[serde(rename = "_shards")]
+    shards: Shards,
     hits: Hits<'a, S>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct Shards {
+    total: usize,
 }
 
 #[derive(Deserialize)]
@@ -266,16 +330,23 @@ struct Hit<'a, S> {
 #[derive(Debug)]
 struct Part {
     documents: Vec<Document>,
-    /// The place of the last one on the disk, where there may be more behind it.
+    /// The place up to where everything was read, where there may be more behind it.
     more_behind: Option<i64>,
     /// The size of the answer.
     bytes: usize,
 }
 
+/// What a search is for.
+struct Wanted<'a> {
+    selection: &'a Selection,
+    want: Want,
+    order: Order,
+}
+
 /// A part of a window, which is read answer by answer.
 struct Lane {
     window: Window,
-    /// The last place on the disk that was read.
+    /// The last place that was read, in the order of reading.
     after: Option<i64>,
     /// How many documents the next answer holds at most.
     asked: usize,
@@ -285,8 +356,10 @@ struct Lane {
 
 /// Why a window could not be read.
 enum Failure {
-    /// The server does not have the view any more.
-    ViewLost(Error),
+    /// The server does not have the point in time any more.
+    ContextLost(Error),
+    /// The server gives no more than so many documents at once.
+    ResultWindow(usize, Error),
     Other(Error),
 }
 
@@ -301,14 +374,16 @@ pub(super) struct Reading {
     source: Arc<OpenSearchSource>,
     selection: Selection,
     want: Want,
-    /// What is read; `None` before the first request, and when the last view is of no use any more.
-    view: Option<Arc<PointInTime>>,
+    /// How it is read; `None` before the first request, and when the last context is of no use any more.
+    context: Option<Arc<SearchContext>>,
+    /// How often it was read up to the end, where that may have moved meanwhile.
+    passes: u32,
     /// Up to where everything was given.
     position: i64,
     /// What is being read behind it, and what is left of that.
     window: Window,
     lanes: Vec<Lane>,
-    /// What was given of the window: a new view begins it anew.
+    /// What was given of the window: a new context begins it anew.
     given: HashSet<KeyDigest>,
     width: Width,
     at_once: FetchSize,
@@ -327,6 +402,7 @@ impl Reading {
         let at_once = FetchSize {
             documents: FIRST_AT_ONCE,
             bytes: limit.ahead.get() / 2,
+            most: MOST_DOCUMENTS,
         };
         Self::new(source, selection, Want::Documents, window, at_once)
     }
@@ -336,6 +412,7 @@ impl Reading {
         let at_once = FetchSize {
             documents: MOST_DOCUMENTS,
             bytes: MOST_ANSWER_BYTES as usize,
+            most: MOST_DOCUMENTS,
         };
         Self::new(source, selection, Want::Keys, WINDOW_DOCUMENTS, at_once)
     }
@@ -351,7 +428,8 @@ impl Reading {
             source,
             selection,
             want,
-            view: None,
+            context: None,
+            passes: 0,
             position: BEFORE_ALL,
             window: Window {
                 after: BEFORE_ALL,
@@ -382,38 +460,64 @@ impl Reading {
                 }
                 self.failed += 1;
                 if self.failed > 1 {
-                    // Perhaps the node that has the view is gone.
-                    self.drop_view();
+                    // Perhaps the node that has the point in time is gone.
+                    self.drop_context();
                 }
             }
         }
         read
     }
 
-    fn drop_view(&mut self) {
-        self.view = None;
+    fn drop_context(&mut self) {
+        self.context = None;
         self.lanes.clear();
     }
 
-    async fn read_next(&mut self) -> Result<Option<Vec<Document>>> {
-        let view = match &self.view {
-            Some(view) => Arc::clone(view),
-            None => match self.source.take_view(&self.selection, self.want).await? {
-                Some(view) => Arc::clone(self.view.insert(Arc::new(view))),
-                None => return Ok(None),
-            },
-        };
-        if self.lanes.is_empty() {
-            if self.position >= view.end {
-                view.close().await;
-                return Ok(None);
+    /// What to search in, with something to read behind the position. `None` at the end.
+    async fn context(&mut self) -> Result<Option<Arc<SearchContext>>> {
+        loop {
+            let context = match &self.context {
+                Some(context) => Arc::clone(context),
+                None => match self.source.search_context(&self.selection, self.want).await? {
+                    Some(context) => Arc::clone(self.context.insert(Arc::new(context))),
+                    None => return Ok(None),
+                },
+            };
+            if !self.lanes.is_empty() {
+                return Ok(Some(context));
             }
-            self.begin_window(view.end);
+            if self.position < context.end {
+                self.begin_window(&context);
+                return Ok(Some(context));
+            }
+            match &context.point_in_time {
+                Some(point_in_time) => {
+                    point_in_time.close().await;
+                    return Ok(None);
+                }
+                // What was changed while the rest was read is above what was the end. Whoever writes faster than this
+                // reads is not waited for.
+                None if self.passes < MOST_PASSES && self.position > BEFORE_ALL => {
+                    self.passes += 1;
+                    let now = self.source.search_context(&self.selection, self.want).await?;
+                    match now.filter(|now| self.position < now.end) {
+                        Some(now) => self.context = Some(Arc::new(now)),
+                        None => return Ok(None),
+                    }
+                }
+                None => return Ok(None),
+            }
         }
+    }
+
+    async fn read_next(&mut self) -> Result<Option<Vec<Document>>> {
+        let Some(context) = self.context().await? else {
+            return Ok(None);
+        };
         loop {
             for at in 0..self.lanes.len() {
                 if self.lanes[at].reading.is_none() {
-                    self.ask(&view, at);
+                    self.ask(&context, at);
                 }
             }
             let waiting = self.lanes.iter_mut().enumerate().filter_map(|(at, lane)| {
@@ -428,15 +532,21 @@ impl Reading {
                 Error::new(ErrorKind::Internal, message).caused_by(error)
             })?;
             match read {
-                Ok(part) => return Ok(Some(self.take(&view, at, part))),
+                Ok(part) => return Ok(Some(self.take(&context, at, part))),
                 Err(Failure::Other(error))
                     if error.kind() == ErrorKind::RequestTooLarge && self.lanes[at].asked > 1 =>
                 {
                     // The other lane may have learned the same meanwhile.
                     self.at_once.documents = self.at_once.documents.min(self.lanes[at].asked / 2);
                 }
-                Err(Failure::ViewLost(error)) => {
-                    self.drop_view();
+                Err(Failure::ResultWindow(most, error)) => {
+                    if most >= self.lanes[at].asked {
+                        return Err(error);
+                    }
+                    self.at_once.limit(most);
+                }
+                Err(Failure::ContextLost(error)) => {
+                    self.drop_context();
                     return Err(error);
                 }
                 Err(Failure::Other(error)) => return Err(error),
@@ -444,14 +554,18 @@ impl Reading {
         }
     }
 
-    fn begin_window(&mut self, end: i64) {
+    fn begin_window(&mut self, context: &SearchContext) {
         let after = self.position;
         self.window = Window {
             after,
-            to: after.saturating_add(self.width.numbers).min(end),
+            to: after.saturating_add(self.width.numbers).min(context.end),
         };
-        let halves = self.window.halves().into_iter();
-        let lanes = halves.filter(|half| half.width() > 0).map(|window| Lane {
+        let windows = match context.point_in_time {
+            Some(_) => self.window.halves().to_vec(),
+            None => vec![self.window],
+        };
+        let windows = windows.into_iter().filter(|window| window.width() > 0);
+        let lanes = windows.map(|window| Lane {
             window,
             after: None,
             asked: 0,
@@ -461,28 +575,28 @@ impl Reading {
     }
 
     /// Asks for the next answer of a lane.
-    fn ask(&mut self, view: &Arc<PointInTime>, at: usize) {
+    fn ask(&mut self, context: &Arc<SearchContext>, at: usize) {
         let lane = &mut self.lanes[at];
         lane.asked = self.at_once.documents;
-        let (source, view) = (Arc::clone(&self.source), Arc::clone(view));
+        let (source, context) = (Arc::clone(&self.source), Arc::clone(context));
         let (selection, want) = (self.selection.clone(), self.want);
         let (window, after, at_once) = (lane.window, lane.after, lane.asked);
         lane.reading = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             source
-                .read_part(&view, window, after, at_once, &selection, want)
+                .read_part(&context, window, after, at_once, &selection, want)
                 .await
         })));
     }
 
     /// Takes the answer of a lane, and asks for the next one.
-    fn take(&mut self, view: &Arc<PointInTime>, at: usize, part: Part) -> Vec<Document> {
+    fn take(&mut self, context: &Arc<SearchContext>, at: usize, part: Part) -> Vec<Document> {
         self.at_once.learn(part.documents.len(), part.bytes);
         let mut documents = part.documents;
         documents.retain(|document| self.given.insert(document.version));
         match part.more_behind {
             Some(place) => {
                 self.lanes[at].after = Some(place);
-                self.ask(view, at);
+                self.ask(context, at);
             }
             None => {
                 self.lanes.remove(at);
@@ -533,136 +647,309 @@ impl OpenSearchSource {
         Ok(Some(uuids))
     }
 
-    /// Takes a view of the index; `None` where there is none.
-    async fn take_view(&self, selection: &Selection, want: Want) -> Result<Option<PointInTime>> {
+    /// Finds out how the index can be searched; `None` where there is none.
+    async fn search_context(&self, selection: &Selection, want: Want) -> Result<Option<SearchContext>> {
+        let point_in_time = match self.take_point_in_time().await? {
+            Taken::PointInTime(point_in_time) => Some(point_in_time),
+            Taken::Unavailable => None,
+            Taken::NoIndex => return Ok(None),
+        };
+        let order = match point_in_time {
+            Some(_) if !self.client.abilities.shard_doc.is_missing() => Order::Disk,
+            _ => Order::Number,
+        };
+        let mut context = SearchContext {
+            point_in_time,
+            end: BEFORE_ALL,
+            order,
+            filter: None,
+        };
+        let Some(end) = self.last_number(&mut context).await? else {
+            return Ok(None);
+        };
+        context.end = end;
+        if want == Want::Documents && end > BEFORE_ALL {
+            context.filter = self.filter(selection).await?;
+        }
+        Ok(Some(context))
+    }
+
+    async fn take_point_in_time(&self) -> Result<Taken> {
         #[derive(Deserialize)]
-        struct Taken {
+        struct Answered {
             pit_id: String,
         }
-        let query = [
-            ("keep_alive", KEEP_ALIVE),
-            ("preference", "_primary"),
-            ("allow_partial_pit_creation", "false"),
-        ];
-        let what = format!("take a view of the index {}", self.index);
-        let request = Request::new(Method::Post, self.path("_search/point_in_time"), what).query(&query);
-        let answer = self.client.send(&request).await?;
-        if is_missing(&answer) {
-            return Ok(None);
+        let abilities = &self.client.abilities;
+        if abilities.point_in_time.is_missing() {
+            return Ok(Taken::Unavailable);
         }
+        let what = format!("take a point in time of the index {}", self.index);
+        let take = async || {
+            let query = [
+                ("keep_alive", KEEP_ALIVE),
+                ("preference", self.preference()),
+                ("allow_partial_pit_creation", "false"),
+            ];
+            let path = self.path("_search/point_in_time");
+            let request = Request::new(Method::Post, path, what.as_str()).query(&query);
+            self.client.send(&request).await
+        };
+        let mut answer = take().await?;
+        if self.lacks_primary_preference(&answer) {
+            answer = take().await?;
+        }
+        if is_missing(&answer) {
+            return Ok(Taken::NoIndex);
+        }
+        let cause = answer.cause();
+        let is_unavailable = matches!(answer.status, 400 | 403 | 404 | 405 | 501)
+            && cause.block().is_none()
+            && !cause.is("index_closed_exception");
+        if is_unavailable {
+            tracing::debug!("cannot {what}: {}", cause.text());
+            // What one index refuses, another may give.
+            if answer.status != 403 {
+                abilities.point_in_time.set_missing();
+            }
+            return Ok(Taken::Unavailable);
+        }
+        let request = Request::new(Method::Post, "", what);
         let answer = self.client.success(&request, answer)?;
-        let taken: Taken = self.client.parse(&request.what, &answer.body)?;
-        let mut view = PointInTime {
+        let taken: Answered = self.client.parse(&request.what, &answer.body)?;
+        Ok(Taken::PointInTime(PointInTime {
             client: Arc::clone(&self.client),
             id: taken.pit_id,
-            end: BEFORE_ALL,
-            filter: None,
             is_closed: AtomicBool::new(false),
-        };
-        view.end = self.last_number(&view).await?;
-        if want == Want::Documents && view.end > BEFORE_ALL {
-            view.filter = self.filter(selection).await?;
+        }))
+    }
+
+    /// Which copies of the shards to read.
+    fn preference(&self) -> &'static str {
+        match self.client.abilities.primary_preference.is_missing() {
+            true => SAME_COPY,
+            false => "_primary",
         }
-        Ok(Some(view))
     }
 
-    /// The highest number in a view.
-    async fn last_number(&self, view: &PointInTime) -> Result<i64> {
+    /// Learns from a refusal that primaries cannot be asked for. `true` where the request is worth another try for that.
+    fn lacks_primary_preference(&self, answer: &Answer) -> bool {
+        let ability = &self.client.abilities.primary_preference;
+        let is_news = answer.status == 400
+            && !ability.is_missing()
+            && answer.cause().text().contains("no Preference for");
+        if is_news {
+            ability.set_missing();
+        }
+        is_news
+    }
+
+    /// Sends a search in a context. Nothing is answered where a part of the index cannot be read.
+    async fn search_in(
+        &self,
+        context: &SearchContext,
+        what: &str,
+        body: &mut serde_json::Value,
+        at_most: Option<u64>,
+    ) -> Result<Answer> {
+        let partial = ("allow_partial_search_results", "false");
+        let (path, query) = match &context.point_in_time {
+            Some(point_in_time) => {
+                body["pit"] = json!({"id": point_in_time.id, "keep_alive": KEEP_ALIVE});
+                ("/_search".to_owned(), vec![partial])
+            }
+            None => {
+                let preference = ("preference", self.preference());
+                (self.path("_search"), vec![partial, preference])
+            }
+        };
+        let mut request = Request::new(Method::Post, path, what).query(&query).json(body);
+        request.at_most = at_most;
+        self.client.send(&request).await
+    }
+
+    /// The highest number, and whether the order of the context is one that the server knows. `None` where there is no
+    /// index.
+    async fn last_number(&self, context: &mut SearchContext) -> Result<Option<i64>> {
+        #[derive(Deserialize)]
+        struct Answered {
+            hits: Numbered,
+        }
+        #[derive(Deserialize)]
+        struct Numbered {
+            hits: Vec<Number>,
+        }
+        #[derive(Deserialize)]
+        struct Number {
+            #[serde(rename = "_seq_no")]
+            seq_no: i64,
+        }
         let what = format!("look at the index {}", self.index);
-        // An index into which nobody has written yet does not know of any.
-        let body = json!({
-            "size": 1,
-            "track_total_hits": false,
-            "pit": {"id": view.id, "keep_alive": KEEP_ALIVE},
-            "_source": false,
-            "sort": [{"_seq_no": {"order": "desc", "unmapped_type": "long"}}],
-        });
-        let body = self.search("/_search", &what, &body).await?;
-        let found: Found<'_, &RawValue> = self.client.parse(&what, &body)?;
-        Ok(found.hits.hits.first().map_or(BEFORE_ALL, |hit| hit.sort[0]))
+        let abilities = &self.client.abilities;
+        loop {
+            // An index into which nobody has written yet does not know of any number.
+            let mut sort = vec![json!({"_seq_no": {"order": "desc", "unmapped_type": "long"}})];
+            if context.order == Order::Disk {
+                sort.push(json!({context.order.field(): "asc"}));
+            }
+            let mut body = json!({
+                "size": 1,
+                "track_total_hits": false,
+                "_source": false,
+                "seq_no_primary_term": true,
+                "sort": sort,
+            });
+            let answer = self.search_in(context, &what, &mut body, None).await?;
+            if is_missing(&answer) && context.point_in_time.is_none() {
+                return Ok(None);
+            }
+            if self.lacks_primary_preference(&answer) {
+                continue;
+            }
+            let may_be_unknown = answer.status == 400 && context.order == Order::Disk;
+            if may_be_unknown && answer.cause().text().contains(Order::Disk.field()) {
+                abilities.shard_doc.set_missing();
+                context.order = Order::Number;
+                continue;
+            }
+            let request = Request::new(Method::Post, "", what.as_str());
+            let answer = self.client.success(&request, answer)?;
+            let found: Answered = self.client.parse(&what, &answer.body)?;
+            return Ok(Some(found.hits.hits.first().map_or(BEFORE_ALL, |hit| hit.seq_no)));
+        }
     }
 
-    /// Reads so many documents of a window, behind a place on the disk.
+    /// Reads so many documents of a window, behind a place in the order of reading.
     async fn read_part(
         &self,
-        view: &PointInTime,
+        context: &SearchContext,
         window: Window,
         after: Option<i64>,
         at_once: usize,
         selection: &Selection,
         want: Want,
     ) -> Result<Part, Failure> {
+        let wanted = Wanted {
+            selection,
+            want,
+            order: context.order,
+        };
+        let (window, after) = match context.order {
+            Order::Disk => (window, after),
+            // Its numbers are the place.
+            Order::Number => (
+                Window {
+                    after: after.unwrap_or(window.after),
+                    ..window
+                },
+                None,
+            ),
+        };
+        let at_most = (at_once > 1).then_some(MOST_ANSWER_BYTES);
+        let (part, shards) = self
+            .read_once(context, window, after, at_once, at_most, &wanted)
+            .await?;
+        if !part.documents.is_empty() || part.more_behind.is_none() {
+            return Ok(part);
+        }
+        // There are more documents under one number than fit an answer: at most one for each shard.
+        let number = Window {
+            after: window.after,
+            to: part.more_behind.unwrap_or(window.to),
+        };
+        let (mut part, _) = self
+            .read_once(context, number, None, shards.saturating_add(1), None, &wanted)
+            .await?;
+        part.more_behind = Some(number.to).filter(|number| *number < window.to);
+        Ok(part)
+    }
+
+    /// Sends one search for documents, and gives the number of shards beside what it found.
+    async fn read_once(
+        &self,
+        context: &SearchContext,
+        window: Window,
+        after: Option<i64>,
+        at_once: usize,
+        at_most: Option<u64>,
+        wanted: &Wanted<'_>,
+    ) -> Result<(Part, usize), Failure> {
         let range = json!({"range": {"_seq_no": {"gt": window.after, "lte": window.to}}});
-        let conditions: Vec<&serde_json::Value> = [&range].into_iter().chain(&view.filter).collect();
+        let conditions: Vec<&serde_json::Value> = [&range].into_iter().chain(&context.filter).collect();
         let mut body = json!({
             "size": at_once,
             "track_total_hits": false,
-            "pit": {"id": view.id, "keep_alive": KEEP_ALIVE},
-            "_source": want == Want::Documents,
+            "_source": wanted.want == Want::Documents,
             "seq_no_primary_term": true,
             "query": {"bool": {"filter": conditions}},
-            "sort": [{"_shard_doc": "asc"}],
+            "sort": [{context.order.field(): "asc"}],
         });
         if let Some(after) = after {
             body["search_after"] = json!([after]);
         }
         let what = format!("read documents of the index {}", self.index);
-        let query = [("allow_partial_search_results", "false")];
-        let mut request = Request::new(Method::Post, "/_search", what)
-            .query(&query)
-            .json(&body);
-        if at_once > 1 {
-            request = request.at_most(MOST_ANSWER_BYTES);
+        let answer = self.search_in(context, &what, &mut body, at_most).await?;
+        let request = Request::new(Method::Post, "", what);
+        if !answer.is_success() {
+            let cause = answer.cause();
+            if cause.is("search_context_missing_exception") {
+                let message = format!(
+                    "{} has lost its point in time of the index {}",
+                    self.client.host(),
+                    self.index
+                );
+                return Err(Failure::ContextLost(Error::new(ErrorKind::Busy, message)));
+            }
+            let most = cause.result_window();
+            let error = match self.client.success(&request, answer) {
+                Ok(_) => Error::new(ErrorKind::Internal, "a refusal is a success"),
+                Err(error) => error,
+            };
+            return Err(match most {
+                Some(most) => Failure::ResultWindow(most, error),
+                None => Failure::Other(error),
+            });
         }
-        let answer = self.client.send(&request).await?;
-        let is_lost = !answer.is_success() && answer.cause().is("search_context_missing_exception");
-        if is_lost {
-            let message = format!(
-                "{} has lost its view of the index {}",
-                self.client.host(),
-                self.index
-            );
-            return Err(Failure::ViewLost(Error::new(ErrorKind::Busy, message)));
-        }
-        let body = self.client.success(&request, answer)?.body;
-        self.part(&body, at_once, selection, want, &request.what)
+        self.part(&answer.body, at_once, wanted, &request.what)
             .map_err(Failure::Other)
     }
 
-    /// Takes the documents out of an answer.
-    fn part(
-        &self,
-        body: &[u8],
-        at_once: usize,
-        selection: &Selection,
-        want: Want,
-        what: &str,
-    ) -> Result<Part> {
+    /// Takes the documents out of an answer, and the number of shards that gave it.
+    fn part(&self, body: &[u8], at_once: usize, wanted: &Wanted<'_>, what: &str) -> Result<(Part, usize)> {
         // Nearly every answer can be read at once down to the fields of its documents.
-        let hits = match self.client.parse::<Found<'_, Fields<'_>>>(what, body) {
-            Ok(found) => self.hits(found, selection, want, |values, key, fields| {
-                codec::push_record(values, key, &fields);
-                true
-            }),
+        let (shards, hits) = match self.client.parse::<Found<'_, Fields<'_>>>(what, body) {
+            Ok(found) => (
+                found.shards,
+                self.hits(found, wanted, |values, key, fields| {
+                    codec::push_record(values, key, &fields);
+                    true
+                }),
+            ),
             // One whose fields have names that no text can hold has to be read by the text of its documents.
             Err(_) => {
                 let found: Found<'_, &RawValue> = self.client.parse(what, body)?;
-                self.hits(found, selection, want, |values, key, source| {
+                let shards = found.shards;
+                let hits = self.hits(found, wanted, |values, key, source| {
                     let fields = serde_json::from_str::<Fields<'_>>(source.get());
                     match &fields {
                         Ok(fields) => codec::push_record(values, key, fields),
                         Err(_) => values.extend_from_slice(source.get().as_bytes()),
                     }
                     fields.is_ok()
-                })
+                });
+                (shards, hits)
             }
         };
-        let (documents, last) = hits?;
-        Ok(Part {
-            more_behind: last.filter(|_| documents.len() >= at_once),
+        let (mut documents, last) = hits?;
+        let mut more_behind = last.filter(|_| documents.len() >= at_once);
+        if wanted.order == Order::Number && shards.total > 1 {
+            more_behind = more_behind.map(|last| drop_last_number(&mut documents, last));
+        }
+        let part = Part {
+            more_behind,
             documents,
             bytes: body.len(),
-        })
+        };
+        Ok((part, shards.total))
     }
 
     /// The documents of an answer, and the place of the last one. `push` adds the value of one, and says whether that is
@@ -670,8 +957,7 @@ impl OpenSearchSource {
     fn hits<S>(
         &self,
         found: Found<'_, S>,
-        selection: &Selection,
-        want: Want,
+        wanted: &Wanted<'_>,
         push: impl Fn(&mut Vec<u8>, &str, S) -> bool,
     ) -> Result<(Vec<Document>, Option<i64>)> {
         let mut documents = Vec::with_capacity(found.hits.hits.len());
@@ -682,9 +968,9 @@ impl OpenSearchSource {
         for hit in found.hits.hits {
             last = Some(hit.sort[0]);
             let version = KeyDigest::of(&format!("{} {}", hit.seq_no, hit.id));
-            let selected = selection.of_key(&hit.id);
+            let selected = wanted.selection.of_key(&hit.id);
             let mut entry = None;
-            if selected.is_some() && want == Want::Documents {
+            if selected.is_some() && wanted.want == Want::Documents {
                 let Some(source) = hit.source else {
                     let message = format!(
                         "the index {} does not keep the source of its documents",
@@ -702,6 +988,7 @@ impl OpenSearchSource {
             }
             documents.push(Document {
                 version,
+                seq_no: hit.seq_no,
                 selected,
                 entry,
             });
@@ -712,17 +999,19 @@ impl OpenSearchSource {
     /// A query for what is selected, where it pays.
     async fn filter(&self, selection: &Selection) -> Result<Option<serde_json::Value>> {
         if self.share_of(selection).is_none() && self.has_mirrored_ids().await? == Some(true) {
-            match self.count_by_server(selection).await {
-                Ok(_) => {}
-                // Servers can be told to refuse queries that are dear.
-                Err(error) if error.kind() == ErrorKind::Server => {}
-                Err(error) => return Err(error),
-            }
+            self.count_by_server(selection).await?;
         }
         let pays = self.share_of(selection).is_some_and(Share::is_worth_a_filter);
         let types = || selection.types().map(keys_of_type).collect::<Vec<_>>();
         Ok(pays.then(|| json!({"bool": {"should": types()}})))
     }
+}
+
+/// Drops the documents of the last number, of which other shards may have more, and gives the number before it. Where
+/// there is no other one, gives that number, and no document is left.
+fn drop_last_number(documents: &mut Vec<Document>, last: i64) -> i64 {
+    documents.retain(|document| document.seq_no < last);
+    documents.last().map_or(last, |document| document.seq_no)
 }
 
 /// Whether the answer is that there is no such index.
@@ -765,8 +1054,22 @@ impl Scan {
         }
     }
 
-    /// The next page; `None` at the end.
-    pub(super) async fn next_page(&mut self) -> Result<Option<Page>> {
+    fn take_page(&mut self) -> Page {
+        self.begun = false;
+        let cursor = (self.documents.is_empty() && self.reading.is_at_position()).then(|| {
+            self.position = self.reading.position;
+            Position {
+                indices: self.indices.clone().unwrap_or_default(),
+                seq_no: self.position,
+            }
+        });
+        self.page.take(cursor.map(|position| position.to_cursor()))
+    }
+}
+
+#[async_trait]
+impl PageReader for Scan {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
         if self.indices.is_none() {
             let Some(indices) = self.source.uuids().await? else {
                 return Ok(None);
@@ -800,18 +1103,6 @@ impl Scan {
                 None => return Ok(self.begun.then(|| self.take_page())),
             }
         }
-    }
-
-    fn take_page(&mut self) -> Page {
-        self.begun = false;
-        let cursor = (self.documents.is_empty() && self.reading.is_at_position()).then(|| {
-            self.position = self.reading.position;
-            Position {
-                indices: self.indices.clone().unwrap_or_default(),
-                seq_no: self.position,
-            }
-        });
-        self.page.take(cursor.map(|position| position.to_cursor()))
     }
 }
 
@@ -859,6 +1150,7 @@ mod tests {
         let mut at_once = FetchSize {
             documents: 64,
             bytes: 1 << 20,
+            most: MOST_DOCUMENTS,
         };
         let mut learned = Vec::new();
         for size in [
@@ -870,6 +1162,25 @@ mod tests {
         assert_eq!(learned, [256, 262, 65, 16, 4, 1, 1, 4]);
         at_once.learn(0, 100);
         assert_eq!(at_once.documents, 16, "an answer without documents");
+        at_once.limit(3);
+        at_once.learn(0, 0);
+        assert_eq!(at_once.documents, 3, "no more than the server gives");
+    }
+
+    #[test]
+    fn documents_of_a_number_that_other_shards_may_have_too_are_asked_for_again() {
+        let document = |seq_no: i64| Document {
+            version: KeyDigest::of(&seq_no.to_string()),
+            seq_no,
+            selected: None,
+            entry: None,
+        };
+        let mut documents: Vec<Document> = [1, 2, 4, 4].map(document).into();
+        assert_eq!(drop_last_number(&mut documents, 4), 2);
+        assert_eq!(documents.len(), 2);
+        let mut documents: Vec<Document> = [4, 4].map(document).into();
+        assert_eq!(drop_last_number(&mut documents, 4), 4);
+        assert!(documents.is_empty());
     }
 
     #[test]

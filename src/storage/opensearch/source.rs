@@ -9,7 +9,6 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, stream};
 use opensearch::http::Method;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
@@ -24,7 +23,7 @@ use crate::{
         CacheType, Error, ErrorKind, Result, Selection,
         record::{CacheKey, Record},
     },
-    storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source},
+    storage::{Count, Cursor, Entry, PageLimit, PageReader, Progress, Source},
 };
 
 /// How large an answer with several documents may be at most. A larger one is asked for in halves.
@@ -97,7 +96,7 @@ impl OpenSearchSource {
         // A server that was not told the type takes the field for text, of which only words can be found.
         let is_keyword = field.types.iter().eq(["keyword"]);
         // A closed index shows no fields, and only a look into it says that it is closed.
-        let can_be = is_keyword || field.indices.is_empty();
+        let can_be = is_keyword || (field.indices.is_empty() && !field.is_hidden);
         Ok(Some(can_be && !self.lacks_mirrored_ids().await?))
     }
 
@@ -130,13 +129,6 @@ impl OpenSearchSource {
             return Err(Error::new(ErrorKind::Busy, message));
         }
         Ok(counted.count > 0)
-    }
-
-    /// Sends a search. Nothing is answered where a part of the index cannot be read.
-    pub(super) async fn search(&self, path: &str, what: &str, body: &serde_json::Value) -> Result<Bytes> {
-        let query = [("allow_partial_search_results", "false")];
-        let request = Request::new(Method::Post, path, what).query(&query).json(body);
-        self.client.ask(request).await
     }
 
     /// Fetches documents by key, in as many requests as their size asks for. `realtime`: with what no search would
@@ -254,8 +246,8 @@ impl OpenSearchSource {
             .map(|(_, share)| *share)
     }
 
-    /// Lets the server count by `__mirrored_id`.
-    pub(super) async fn count_by_server(&self, selection: &Selection) -> Result<Count> {
+    /// Lets the server count by `__mirrored_id`; `None` where it is set to refuse that.
+    pub(super) async fn count_by_server(&self, selection: &Selection) -> Result<Option<Count>> {
         #[derive(Deserialize)]
         struct Answered {
             hits: Hits,
@@ -289,7 +281,16 @@ impl OpenSearchSource {
             "aggs": {"types": {"filters": {"filters": filters}}},
         });
         let what = format!("count the documents of the index {}", self.index);
-        let body = self.search(&self.path("_search"), &what, &body).await?;
+        let query = [("allow_partial_search_results", "false")];
+        let request = Request::new(Method::Post, self.path("_search"), what.as_str())
+            .query(&query)
+            .json(&body);
+        let answer = self.client.send(&request).await?;
+        if !answer.is_success() && answer.cause().forbids_expensive_queries() {
+            tracing::debug!("cannot {what}: {}", answer.cause().text());
+            return Ok(None);
+        }
+        let body = self.client.success(&request, answer)?.body;
         let answered: Answered = self.client.parse(&what, &body)?;
         let counts = answered.aggregations.types.buckets.into_iter();
         let count = Count {
@@ -301,7 +302,7 @@ impl OpenSearchSource {
             all: answered.hits.total.value,
         };
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some((selection.clone(), share));
-        Ok(count)
+        Ok(Some(count))
     }
 }
 
@@ -320,21 +321,20 @@ impl Source for OpenSearchSource {
         match self.has_mirrored_ids().await? {
             None => Ok(Count::none()),
             Some(false) => self.count_keys(selection, progress).await,
-            Some(true) => match self.count_by_server(selection).await {
-                // Servers can be told to refuse queries that are dear.
-                Err(error) if error.kind() == ErrorKind::Server => self.count_keys(selection, progress).await,
-                counted => counted,
+            Some(true) => match self.count_by_server(selection).await? {
+                Some(count) => Ok(count),
+                None => self.count_keys(selection, progress).await,
             },
         }
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        let scan = Scan::new(self, selection.clone(), limit, from);
-        stream::unfold(scan, |mut scan| async {
-            let page = scan.next_page().await.transpose()?;
-            Some((page, scan))
-        })
-        .boxed()
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
+        Box::new(Scan::new(self, selection.clone(), limit, from))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {

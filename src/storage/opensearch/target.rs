@@ -1,6 +1,7 @@
 //! Writing an index in bulk.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, PoisonError,
@@ -20,6 +21,7 @@ use super::{
     client::{Cause, Client, Request},
     codec::{self, MIRRORED_ID, Operation},
     config::Config,
+    inspect::{Inspection, Inspector},
     mapping::{self, Properties},
     source::OpenSearchSource,
 };
@@ -53,8 +55,8 @@ pub(super) struct OpenSearchTarget {
     largest_request: AtomicUsize,
     /// How large a request with several records may be, in bytes.
     bulk_bytes: AtomicUsize,
-    /// Whether the server answers before a document is on the disk.
-    is_lazy: AtomicBool,
+    /// What was found out about the index last.
+    inspection: std::sync::Mutex<Inspection>,
     has_written: AtomicBool,
     /// Set when LightRAG's fields are known to be mapped.
     usual_fields: OnceCell<()>,
@@ -102,21 +104,53 @@ struct Round {
 }
 
 #[derive(Deserialize)]
-struct BulkAnswer {
-    items: Vec<BulkItem>,
+struct BulkAnswer<'a> {
+    #[serde(borrow)]
+    items: Vec<BulkItem<'a>>,
 }
 
 #[derive(Deserialize)]
-struct BulkItem {
-    #[serde(alias = "index", alias = "create")]
-    operation: ItemAnswer,
+struct BulkItem<'a> {
+    #[serde(alias = "index", alias = "create", borrow)]
+    operation: ItemAnswer<'a>,
 }
 
 #[derive(Deserialize)]
-struct ItemAnswer {
+struct ItemAnswer<'a> {
     status: u16,
     #[serde(default)]
     error: Cause,
+    #[serde(default, borrow)]
+    result: Cow<'a, str>,
+    #[serde(rename = "_index", default, borrow)]
+    index: Cow<'a, str>,
+    #[serde(rename = "_id", default, borrow)]
+    id: Cow<'a, str>,
+}
+
+/// What to read of the answer to a bulk request. `result` and where the document went tell of pipelines that drop it or
+/// send it elsewhere, with a status that says all is well.
+const BULK_FILTER: &str = "items.*.status,items.*.error,items.*.result,items.*._index,items.*._id";
+
+impl ItemAnswer<'_> {
+    /// Why a document that the server took is not where LightRAG would look for it; `None` where it is. `index`: the one
+    /// that it belongs in, where that is known.
+    fn lost(&self, key: &str, index: Option<&str>) -> Option<String> {
+        const CAUSE: &str = "an ingest pipeline does that, as a rule";
+        if !matches!(&*self.result, "created" | "updated") {
+            return Some(format!(
+                "OpenSearch did not keep it, and gave the result `{}`: {CAUSE}",
+                self.result
+            ));
+        }
+        if let Some(index) = index.filter(|index| **index != self.index) {
+            return Some(format!(
+                "OpenSearch wrote it to the index {}, not to {index}: {CAUSE}",
+                self.index
+            ));
+        }
+        (self.id != key).then(|| format!("OpenSearch wrote it under the key {}: {CAUSE}", self.id))
+    }
 }
 
 /// Whether a status asks to come back later.
@@ -133,7 +167,7 @@ impl OpenSearchTarget {
             max_retries: config.max_retries,
             largest_request: AtomicUsize::new(USUAL_LARGEST_REQUEST),
             bulk_bytes: AtomicUsize::new(BULK_BYTES),
-            is_lazy: AtomicBool::new(false),
+            inspection: std::sync::Mutex::default(),
             has_written: AtomicBool::new(false),
             usual_fields: OnceCell::new(),
             mending: Mutex::new(()),
@@ -166,59 +200,24 @@ impl OpenSearchTarget {
         if answer.status == 400 && answer.cause().is("resource_already_exists_exception") {
             return Ok(());
         }
-        self.client().success(&request, answer).map(drop)
+        let status = answer.status;
+        let made = self.client().success(&request, answer).map(drop);
+        // A template may have only data streams of this name.
+        made.map_err(|error| match status {
+            400 => Error::new(ErrorKind::Refused, error.message()),
+            _ => error,
+        })
     }
 
-    /// Looks for what would make every write fail, and at how the index keeps what is written.
-    async fn check_settings(&self) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Index {
-            settings: BTreeMap<String, serde_json::Value>,
-        }
-        let what = format!("look at the settings of the index {}", self.index());
-        let query = [("flat_settings", "true")];
-        let path = format!("/{}/_settings", self.index());
-        let request = Request::new(Method::Get, path, what).query(&query);
-        let answer = self.client().send(&request).await?;
-        if answer.status == 403 {
-            // Who may write documents need not be allowed to look at settings.
-            return Ok(());
-        }
-        let answer = self.client().success(&request, answer)?;
-        let indices: BTreeMap<String, Index> = self.client().parse(&request.what, &answer.body)?;
-        for (name, index) in indices {
-            let is = |setting: &str, value: &str| {
-                let found = index.settings.get(setting);
-                found.and_then(serde_json::Value::as_str) == Some(value)
-            };
-            if is("index.verified_before_close", "true") {
-                let message = format!("the index {name} at {} is closed", self.client().host());
-                return Err(Error::new(ErrorKind::Refused, message)
-                    .with_remedy(format!("open it: POST /{name}/_open")));
-            }
-            for block in ["write", "read_only", "read_only_allow_delete"] {
-                let setting = format!("index.blocks.{block}");
-                if is(&setting, "true") {
-                    let message = format!(
-                        "the index {name} at {} cannot be written: {setting} is set",
-                        self.client().host()
-                    );
-                    let remedy = match block {
-                        "read_only_allow_delete" => format!(
-                            "a full disk sets it: free space there, then PUT /{name}/_settings {{\"{setting}\": null}}"
-                        ),
-                        _ => format!(
-                            "PUT /{name}/_settings {{\"{setting}\": null}}, or choose another workspace"
-                        ),
-                    };
-                    return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
-                }
-            }
-            if is("index.translog.durability", "async") {
-                self.is_lazy.store(true, Ordering::Relaxed);
-            }
-        }
+    /// Looks for what would make writes fail, or lose what they write.
+    async fn inspect(&self) -> Result<()> {
+        let inspection = Inspector::new(self.client(), self.index()).inspect().await?;
+        *self.inspection() = inspection;
         Ok(())
+    }
+
+    fn inspection(&self) -> std::sync::MutexGuard<'_, Inspection> {
+        self.inspection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the server how large a request may be; where it does not tell, what is usual holds.
@@ -253,29 +252,10 @@ impl OpenSearchTarget {
         Ok(())
     }
 
-    /// The mapping of the index as it is now.
+    /// The mapping of the index as it is now; empty where the login may not look at it.
     async fn properties(&self) -> Result<Properties> {
-        #[derive(Deserialize)]
-        struct Index {
-            mappings: Mappings,
-        }
-        #[derive(Deserialize)]
-        struct Mappings {
-            #[serde(default)]
-            properties: Properties,
-        }
-        let what = format!("look at the mapping of the index {}", self.index());
-        let path = format!("/{}/_mapping", self.index());
-        let body = self
-            .client()
-            .ask(Request::new(Method::Get, path, what.as_str()))
-            .await?;
-        let indices: BTreeMap<String, Index> = self.client().parse(&what, &body)?;
-        let mut indices = indices.into_values();
-        Ok(indices
-            .next()
-            .map(|index| index.mappings.properties)
-            .unwrap_or_default())
+        let mappings = Inspector::new(self.client(), self.index()).mappings().await?;
+        Ok(mappings.unwrap_or_default().properties)
     }
 
     /// Adds to the mapping; `false` where the server refuses.
@@ -329,7 +309,7 @@ impl OpenSearchTarget {
                 let next = body.split_off(start);
                 let full = std::mem::replace(&mut body, next);
                 operation.document = operation.document.start - start..operation.document.end - start;
-                self.send_once(full, std::mem::take(&mut sent), mode, outcomes, &mut round)
+                self.send_once(batch, full, std::mem::take(&mut sent), mode, outcomes, &mut round)
                     .await?;
             }
             if sent.is_empty() && body.len() > largest {
@@ -340,7 +320,8 @@ impl OpenSearchTarget {
             sent.push((pending, operation));
         }
         if !sent.is_empty() {
-            self.send_once(body, sent, mode, outcomes, &mut round).await?;
+            self.send_once(batch, body, sent, mode, outcomes, &mut round)
+                .await?;
         }
         Ok(round)
     }
@@ -348,6 +329,7 @@ impl OpenSearchTarget {
     /// Sends one bulk request and sorts its records by what became of them.
     async fn send_once(
         &self,
+        batch: &[Record],
         body: Vec<u8>,
         sent: Vec<(Pending, Operation)>,
         mode: WriteMode,
@@ -355,7 +337,7 @@ impl OpenSearchTarget {
         round: &mut Round,
     ) -> Result<()> {
         let what = format!("write to the index {}", self.index());
-        let query = [("filter_path", "items.*.status,items.*.error")];
+        let query = [("filter_path", BULK_FILTER)];
         let body = Bytes::from(body);
         let request = Request::new(Method::Post, self.source.path("_bulk"), what.as_str())
             .query(&query)
@@ -375,7 +357,7 @@ impl OpenSearchTarget {
             return Ok(());
         }
         let answer = self.client().success(&request, answer)?;
-        let answered: BulkAnswer = self.client().parse(&what, &answer.body)?;
+        let answered: BulkAnswer<'_> = self.client().parse(&what, &answer.body)?;
         if answered.items.len() != sent.len() {
             let message = format!(
                 "cannot {what} at {}: {} answers for {} documents",
@@ -385,10 +367,18 @@ impl OpenSearchTarget {
             );
             return Err(Error::new(ErrorKind::Server, message));
         }
+        let index = self.inspection().index.clone();
         for ((mut pending, operation), item) in sent.into_iter().zip(answered.items) {
-            let ItemAnswer { status, error } = item.operation;
+            let item = item.operation;
+            let lost = item.lost(batch[pending.at].key().as_str(), index.as_deref());
+            let ItemAnswer { status, error, .. } = item;
             match status {
-                200..300 => outcomes[pending.at] = Some(WriteOutcome::Written(operation.changes)),
+                200..300 => {
+                    outcomes[pending.at] = Some(match lost {
+                        Some(reason) => WriteOutcome::rejected(RejectKind::RefusedByTarget, reason),
+                        None => WriteOutcome::Written(operation.changes),
+                    });
+                }
                 409 if mode == WriteMode::Create && pending.waits > 0 => round.claimed.push(Claimed {
                     at: pending.at,
                     document: body.slice(operation.document),
@@ -399,7 +389,7 @@ impl OpenSearchTarget {
                     pending,
                     cause: error,
                 }),
-                _ if is_busy(status) && !error.is("cluster_block_exception") => {
+                _ if is_busy(status) && error.block().is_none_or(|block| block.is_passing) => {
                     pending.waits += 1;
                     round.again.push(pending);
                     round.busy = Some((status, error));
@@ -557,11 +547,29 @@ impl Target for OpenSearchTarget {
         Arc::clone(&self.source) as Arc<dyn Source>
     }
 
+    async fn check_writable(&self) -> Result<()> {
+        self.inspect().await
+    }
+
+    fn warning(&self) -> Option<String> {
+        let warnings = &self.inspection().warnings;
+        (!warnings.is_empty()).then(|| warnings.join("; "))
+    }
+
     async fn prepare(&self) -> Result<()> {
-        if self.client().field(self.index(), MIRRORED_ID).await?.is_none() {
+        self.inspect().await?;
+        let exists = self.inspection().exists;
+        if !exists {
             self.make_index().await?;
+            // Templates that could not be asked for have come to apply.
+            self.inspect().await?;
         }
-        self.check_settings().await?;
+        let lacks_mirrored_id = self.inspection().lacks_mirrored_id;
+        if lacks_mirrored_id {
+            // Of an old index. The first document would have it mapped as a text, by which no server can sort.
+            let keyword = Properties::from_iter([(MIRRORED_ID.to_owned(), json!({"type": "keyword"}))]);
+            self.add_properties(&keyword).await?;
+        }
         self.learn_largest_request().await
     }
 
@@ -614,7 +622,8 @@ impl Target for OpenSearchTarget {
 
     async fn flush(&self) -> Result<()> {
         // A server that is not lazy has written a document to its disk when it says that it has it.
-        if self.is_lazy.load(Ordering::Relaxed) && self.has_written.load(Ordering::Relaxed) {
+        let is_lazy = self.inspection().is_lazy;
+        if is_lazy && self.has_written.load(Ordering::Relaxed) {
             let what = format!("flush the index {}", self.index());
             self.client()
                 .ask(Request::new(Method::Post, self.source.path("_flush"), what))
@@ -637,5 +646,36 @@ impl Target for OpenSearchTarget {
             waits += 1;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_that_the_server_took_and_did_not_keep_is_not_written() {
+        let body = |result: &str, index: &str, id: &str| {
+            format!(
+                r#"{{"items":[{{"index":{{"_index":"{index}","_id":"{id}","status":200,"result":"{result}"}}}}]}}"#
+            )
+        };
+        let lost = |body: &str, index| {
+            let answer: BulkAnswer<'_> = serde_json::from_str(body).unwrap();
+            answer.items[0].operation.lost("k", index)
+        };
+        for result in ["created", "updated"] {
+            assert_eq!(lost(&body(result, "i", "k"), Some("i")), None);
+            assert_eq!(lost(&body(result, "behind-an-alias", "k"), None), None);
+        }
+        for (body, word) in [
+            (body("noop", "i", "k"), "`noop`"),
+            (body("created", "elsewhere", "k"), "elsewhere"),
+            (body("created", "i", "other"), "other"),
+            (r#"{"items":[{"create":{"status":201}}]}"#.to_owned(), "``"),
+        ] {
+            let reason = lost(&body, Some("i")).unwrap();
+            assert!(reason.contains(word), "{reason}");
+        }
     }
 }

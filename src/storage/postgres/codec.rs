@@ -17,7 +17,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tokio_postgres::{
     Row,
     types::{FromSql, Type},
@@ -25,7 +25,7 @@ use tokio_postgres::{
 
 use crate::{
     model::record::{
-        CacheKey, Fields, ObjectWriter, OnInvalid, Record, RejectKind, TextRules, sanitize, unescape,
+        CacheKey, Fields, Invalid, ObjectWriter, OnInvalid, Record, RejectKind, TextRules, sanitize, unescape,
     },
     storage::{Changes, Entry, WriteOutcome},
 };
@@ -70,20 +70,67 @@ pub(super) struct Stored<'a> {
     pub(super) update_time: Option<i64>,
 }
 
-impl<'a> Stored<'a> {
-    pub(super) fn from_row(row: &'a Row) -> Result<Self, tokio_postgres::Error> {
-        Ok(Self {
-            key: row.try_get::<_, Text<'a>>(0)?.0,
-            original_prompt: text(row, 1)?,
-            return_value: text(row, 2)?,
-            chunk_id: text(row, 3)?,
-            cache_type: text(row, 4)?,
-            queryparam: text(row, 5)?,
-            create_time: row.try_get(6)?,
-            update_time: row.try_get(7)?,
-        })
+/// The entry of a row: a record, or what cannot be one.
+///
+/// # Errors
+/// The row is not of the fields of [`super::schema::Schema::fields`].
+pub(super) fn entry_of(row: &Row) -> Result<Entry, tokio_postgres::Error> {
+    let key: Raw<'_> = row.try_get(0)?;
+    let mut texts = [None; 5];
+    for (at, text) in texts.iter_mut().enumerate() {
+        *text = row.try_get::<_, Option<Raw<'_>>>(at + 1)?;
     }
+    let (create_time, update_time) = (row.try_get(6)?, row.try_get(7)?);
+    let columns = [(0, Some(key))].into_iter().chain((1..).zip(texts));
+    let mut bad = columns.filter(|(_, text)| text.is_some_and(|text| text.as_str().is_none()));
+    if let Some((column, _)) = bad.next() {
+        return Ok(Entry::Invalid(not_utf8(TEXT_COLUMNS[column], key, texts)));
+    }
+    let [original_prompt, return_value, chunk_id, cache_type, queryparam] =
+        texts.map(|text| text.and_then(|text| text.as_str()));
+    let stored = Stored {
+        key: key.as_str().unwrap_or_default(),
+        original_prompt,
+        return_value,
+        chunk_id,
+        cache_type,
+        queryparam,
+        create_time,
+        update_time,
+    };
+    Ok(stored.to_entry())
+}
 
+/// The columns with a text, in the order of [`super::schema::Schema::fields`].
+const TEXT_COLUMNS: [&str; 6] = [
+    "id",
+    "original_prompt",
+    "return_value",
+    "chunk_id",
+    "cache_type",
+    "queryparam",
+];
+
+/// A row with a text that is not UTF-8. What is kept of it has the bytes as they are, and so cannot be taken for a record.
+fn not_utf8(column: &str, key: Raw<'_>, texts: [Option<Raw<'_>>; 5]) -> Invalid {
+    let mut raw = Vec::new();
+    let mut object = ObjectWriter::begin(&mut raw);
+    for (name, text) in TEXT_COLUMNS.iter().zip([Some(key)].into_iter().chain(texts)) {
+        let json = text.map_or_else(|| b"null".to_vec(), Raw::to_json);
+        object.raw(name, &json);
+    }
+    object.end();
+    Invalid {
+        key: CacheKey::from(&*String::from_utf8_lossy(key.0)),
+        kind: RejectKind::InvalidUtf8,
+        reason: format!(
+            "the column {column} is not UTF-8, which a database with the encoding SQL_ASCII does not prevent"
+        ),
+        raw: raw.into(),
+    }
+}
+
+impl Stored<'_> {
     /// The record, its fields in the order in which LightRAG writes them into a file, with the key as `_id`.
     pub(super) fn to_entry(&self) -> Entry {
         let texts = [self.original_prompt, self.return_value, self.queryparam];
@@ -119,22 +166,36 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// A text, looked at for bad UTF-8 in a tenth of the time that the driver takes for it.
-struct Text<'a>(&'a str);
+/// A text as the server sent it. Looked at for bad UTF-8 in a tenth of the time that the driver takes for it.
+#[derive(Clone, Copy)]
+struct Raw<'a>(&'a [u8]);
 
-impl<'a> FromSql<'a> for Text<'a> {
+impl<'a> Raw<'a> {
+    fn as_str(self) -> Option<&'a str> {
+        simdutf8::basic::from_utf8(self.0).ok()
+    }
+
+    /// As a JSON string, but for bytes that are not UTF-8 and stay as they are.
+    fn to_json(self) -> Vec<u8> {
+        let mut json = vec![b'"'];
+        for chunk in self.0.utf8_chunks() {
+            let valid = Value::from(chunk.valid()).to_string();
+            json.extend_from_slice(valid.trim_matches('"').as_bytes());
+            json.extend_from_slice(chunk.invalid());
+        }
+        json.push(b'"');
+        json
+    }
+}
+
+impl<'a> FromSql<'a> for Raw<'a> {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(simdutf8::compat::from_utf8(raw)?))
+        Ok(Self(raw))
     }
 
     fn accepts(kind: &Type) -> bool {
         <&str as FromSql<'_>>::accepts(kind)
     }
-}
-
-fn text(row: &Row, column: usize) -> Result<Option<&str>, tokio_postgres::Error> {
-    let text: Option<Text<'_>> = row.try_get(column)?;
-    Ok(text.map(|text| text.0))
 }
 
 /// The text of the object that a JSON string holds; `None` where the text is no such string.
@@ -347,7 +408,7 @@ mod tests {
     use std::{collections::BTreeMap, fs};
 
     use bytes::Bytes;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

@@ -1,11 +1,13 @@
 //! Which server, and how to reach it: LightRAG's variables, and addresses as libpq reads them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
+use super::session::{Session, Setting, is_name, parse_options};
+
 use crate::{
-    model::{Error, Field, Result, Secret, Side, Values},
+    model::{Error, Field, Origin, Result, Secret, Side, Values},
     storage::{
         ConnectOptions,
         tls::{TlsOptions, Verification},
@@ -20,57 +22,88 @@ pub(super) const FIELDS: &[Field] = &[
     )
     .variable("POSTGRES_HOST")
     .ini("host")
-    .default("localhost"),
+    .read_as(host)
+    .default("localhost")
+    .plain()
+    .address(),
     Field::new("port", "port; one for all hosts, or as many as hosts")
         .variable("POSTGRES_PORT")
         .ini("port")
-        .default("5432"),
+        .unset_by_empty()
+        .default("5432")
+        .plain()
+        .address(),
     Field::new("user", "role to log in as")
         .variable("POSTGRES_USER")
         .ini("user")
-        .required(),
+        .default("postgres")
+        .plain()
+        .address(),
     Field::new("password", "its password, where the server asks for one")
         .variable("POSTGRES_PASSWORD")
-        .ini("password"),
+        .ini("password")
+        .address(),
     Field::new("database", "database")
         .variable("POSTGRES_DATABASE")
         .ini("database")
-        .required(),
+        .default("postgres")
+        .plain()
+        .address(),
     Field::new(
         "ssl_mode",
         "disable, allow, prefer, require (encrypted, whoever answers), verify-ca, verify-full",
     )
     .variable("POSTGRES_SSL_MODE")
     .ini("ssl_mode")
-    .default("prefer"),
+    .read_as(ssl_mode)
+    .default("prefer")
+    .plain()
+    .address(),
     Field::new("ssl_cert", "PEM file with our certificate")
         .variable("POSTGRES_SSL_CERT")
-        .ini("ssl_cert"),
+        .ini("ssl_cert")
+        .unset_by_empty()
+        .plain(),
     Field::new("ssl_key", "PEM file with its private key")
         .variable("POSTGRES_SSL_KEY")
-        .ini("ssl_key"),
+        .ini("ssl_key")
+        .unset_by_empty()
+        .plain(),
     Field::new(
         "ssl_root_cert",
         "PEM file with the authorities to trust, instead of the system's",
     )
     .variable("POSTGRES_SSL_ROOT_CERT")
-    .ini("ssl_root_cert"),
+    .ini("ssl_root_cert")
+    .unset_by_empty()
+    .plain(),
     Field::new("ssl_crl", "PEM file with revoked certificates")
         .variable("POSTGRES_SSL_CRL")
-        .ini("ssl_crl"),
+        .ini("ssl_crl")
+        .unset_by_empty()
+        .plain(),
     Field::new(
         "server_settings",
         "settings of the session, `name=value&name=value`",
     )
     .variable("POSTGRES_SERVER_SETTINGS")
-    .ini("server_options"),
+    .ini("server_options")
+    .unset_by_empty(),
+    Field::new(
+        "statement_cache_size",
+        "accepted because LightRAG knows it; no prepared statement is kept, whatever it says",
+    )
+    .variable("POSTGRES_STATEMENT_CACHE_SIZE")
+    .ini("statement_cache_size"),
     Field::new("max_connections", "the most connections to open at once")
         .variable("POSTGRES_MAX_CONNECTIONS")
-        .ini("max_connections"),
+        .ini("max_connections")
+        .plain(),
     Field::new(
         "connect_timeout",
         "how long making a connection may take, 20s if not said",
-    ),
+    )
+    .plain(),
     Field::new(
         "options",
         "command-line options for the session: `-c search_path=rag`",
@@ -79,18 +112,32 @@ pub(super) const FIELDS: &[Field] = &[
         "application_name",
         "the name that the server's administrator sees",
     )
-    .default("migrate-llm-cache"),
+    .default("migrate-llm-cache")
+    .plain(),
     Field::new(
         "target_session_attrs",
         "which of several hosts will do: any, read-write, read-only",
     )
-    .default("any"),
+    .default("any")
+    .plain(),
     Field::new(
         "channel_binding",
         "whether the login is bound to the TLS connection: disable, prefer, require",
     )
-    .default("prefer"),
+    .default("prefer")
+    .plain(),
 ];
+
+/// What asyncpg makes of an empty host: the usual folders of Unix sockets, then this machine.
+fn host(text: &str) -> Option<Cow<'_, str>> {
+    const NOWHERE: &str = "/run/postgresql,/var/run/postgresql,/tmp,/private/tmp,localhost";
+    Some(Cow::Borrowed(if text.is_empty() { NOWHERE } else { text }))
+}
+
+/// LightRAG takes the mode in any case, and an empty one for none.
+fn ssl_mode(text: &str) -> Option<Cow<'_, str>> {
+    (!text.is_empty()).then(|| Cow::Owned(text.to_lowercase()))
+}
 
 /// libpq's parameters of an address, and what they are called here.
 const PARAMETERS: &[(&str, &str)] = &[
@@ -263,7 +310,13 @@ pub(super) struct Config {
     ssl_key: Option<PathBuf>,
     ssl_root_cert: Option<PathBuf>,
     ssl_crl: Option<PathBuf>,
-    options: String,
+    /// What the user wants the session to begin with, as the login sends it. Many poolers refuse or ignore it.
+    startup_options: String,
+    /// The settings in those options; `None` where there is more than settings in them.
+    user_settings: Option<Vec<Setting>>,
+    /// Where host and password came from, for a connection that cannot be made.
+    pub(super) host_origin: Option<Origin>,
+    pub(super) password_origin: Option<Origin>,
     application_name: String,
     connect_timeout: Option<Duration>,
     target_session_attrs: TargetSessionAttrs,
@@ -296,7 +349,11 @@ impl Config {
         if ports.len() != 1 && ports.len() != hosts.len() {
             return Err(values.invalid("port", "one port, or one for each host"));
         }
+        check_hosts(values, &hosts)?;
         let path = |name| values.text(name).map(PathBuf::from);
+        let _: Option<usize> = values.parse("statement_cache_size", "a number of statements")?;
+        let startup_options = startup_options(values)?;
+        let origin = |name| values.get(name).map(|value| value.origin.clone());
         let max_connections: Option<usize> = values.parse("max_connections", "a number of connections")?;
         // One more than there are writes at once, so that reading the target does not wait for them.
         let wanted = options.concurrency.get() + 1;
@@ -313,7 +370,10 @@ impl Config {
             ssl_key: path("ssl_key"),
             ssl_root_cert: path("ssl_root_cert"),
             ssl_crl: path("ssl_crl"),
-            options: session_options(values, options.timeout)?,
+            user_settings: parse_options(&startup_options),
+            startup_options,
+            host_origin: origin("host"),
+            password_origin: origin("password"),
             application_name: values.required_text("application_name").to_owned(),
             connect_timeout: values.duration("connect_timeout")?,
             target_session_attrs: choice(values, "target_session_attrs", SESSION_ATTRS)?,
@@ -324,7 +384,7 @@ impl Config {
     }
 
     /// The driver's configuration. It holds the password and can be printed: keep it from logs.
-    pub(super) fn driver(&self, options: &ConnectOptions) -> tokio_postgres::Config {
+    pub(super) fn driver(&self, options: &ConnectOptions, startup: Startup) -> tokio_postgres::Config {
         let mut driver = tokio_postgres::Config::new();
         for host in &self.hosts {
             driver.host(host);
@@ -338,7 +398,6 @@ impl Config {
         driver
             .user(&self.user)
             .dbname(&self.database)
-            .options(&self.options)
             .application_name(&self.application_name)
             .connect_timeout(self.login_timeout(options))
             // A connection that lost its other end is noticed at about the time when a request would be given up.
@@ -348,7 +407,21 @@ impl Config {
             .keepalives_retries(3)
             .target_session_attrs(self.target_session_attrs)
             .channel_binding(self.channel_binding);
+        if startup == Startup::WithOptions && !self.startup_options.is_empty() {
+            driver.options(&self.startup_options);
+        }
         driver
+    }
+
+    /// Whether the login can do without the options that it would send: what is in them can be set later.
+    pub(super) fn has_optional_options(&self) -> bool {
+        !self.startup_options.is_empty() && self.user_settings.is_some()
+    }
+
+    /// What every transaction begins with.
+    pub(super) fn session(&self, options: &ConnectOptions) -> Session {
+        let users = self.user_settings.clone().unwrap_or_default();
+        Session::new(self.side, options.timeout, users)
     }
 
     /// How long making a connection may take, to the end of the login. It ends before a whole request would, so that
@@ -448,55 +521,53 @@ fn choice<T: Copy>(values: &Values, name: &str, known: &[(&str, T)]) -> Result<T
     })
 }
 
-/// The settings of every session, as command-line options of the server process. What this program relies on comes
-/// last and so holds.
-fn session_options(values: &Values, timeout: Duration) -> Result<String> {
-    let mut options = values.text("options").unwrap_or_default().to_owned();
-    let mut set = |name: &str, value: &str| {
-        let value = value.replace('\\', "\\\\").replace(' ', "\\ ");
-        options.push_str(&format!(" -c {name}={value}"));
-    };
+/// Whether a login sends the user's options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Startup {
+    WithOptions,
+    WithoutOptions,
+}
+
+/// The settings that the user gave, as command-line options of the server process. Empty where there are none: a pooler
+/// need not know any.
+fn startup_options(values: &Values) -> Result<String> {
+    let mut options = values.text("options").unwrap_or_default().trim().to_owned();
     let expected = "name=value, several separated by `&`";
-    let mut raw = None;
     let pairs = values.text("server_settings").unwrap_or_default();
     for pair in pairs.split('&').filter(|pair| !pair.trim().is_empty()) {
         let (name, value) = pair
             .split_once('=')
             .ok_or_else(|| values.invalid("server_settings", expected))?;
         let name = name.trim();
-        let is_name = |name: &str| {
-            !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
-        };
         if !is_name(name) {
             return Err(values.invalid("server_settings", expected));
         }
         // How poolers are told which project is meant: not a setting, but the whole text.
         if name == "options" {
-            raw = Some(value);
+            options = format!("{value} {options}").trim().to_owned();
         } else {
-            set(name, value);
+            let value = value.replace('\\', "\\\\").replace(' ', "\\ ");
+            options = format!("{options} -c {name}={value}").trim_start().to_owned();
         }
     }
-    // Times have no zone and are UTC; in no other zone do they come out as they went in.
-    set("TimeZone", "UTC");
-    // A little before this side gives up, so that the connection stays of use.
-    let timeout = (timeout * 9 / 10).as_millis().clamp(1, i32::MAX as u128);
-    set("statement_timeout", &timeout.to_string());
-    if values.side() == Side::Source {
-        set("default_transaction_read_only", "on");
+    Ok(options)
+}
+
+/// A host with a port behind it would be looked up as a name.
+fn check_hosts(values: &Values, hosts: &[String]) -> Result<()> {
+    let has_port = |host: &String| match host.split_once(':') {
+        Some((_, port)) => !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()),
+        None => false,
+    };
+    if !hosts.iter().any(has_port) {
+        return Ok(());
     }
-    // Rows are read along the heap or the index. A table whose statistics are not made yet looks small enough to be sorted
-    // for every page.
-    set("enable_sort", "off");
-    // A few hundred rows at a time are read in less time than it takes to compile how.
-    set("jit", "off");
-    Ok(match raw {
-        Some(raw) => format!("{raw} {}", options.trim_start()),
-        None => options.trim_start().to_owned(),
-    })
+    let (host, port) = match values.get("host").map(|host| &host.origin) {
+        Some(Origin::Variable(_) | Origin::DotEnv(..)) => ("POSTGRES_HOST", "POSTGRES_PORT"),
+        _ => ("host", "port"),
+    };
+    let error = values.invalid("host", "a host without a port");
+    Err(error.with_remedy(format!("write the port into {port} instead of {host}")))
 }
 
 #[cfg(test)]
@@ -601,21 +672,37 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_session_end_with_what_is_relied_on() {
-        let settings = [
-            ("user", "rag"),
-            ("database", "rag"),
-            ("options", "-c search_path=a"),
-            ("server_settings", "TimeZone=Asia/Tokyo&work_mem=64 MB"),
-        ];
-        let config = Config::new(&values(Side::Source, &settings), &options()).unwrap();
+    fn a_login_sends_options_only_where_the_user_gave_some() {
+        let startup = |settings: &[(&'static str, &str)]| {
+            let config = Config::new(&values(Side::Source, settings), &options()).unwrap();
+            (config.startup_options.clone(), config.has_optional_options())
+        };
+        assert_eq!(startup(&[]), (String::new(), false));
         assert_eq!(
-            config.options,
-            "-c search_path=a -c TimeZone=Asia/Tokyo -c work_mem=64\\ MB -c TimeZone=UTC \
-             -c statement_timeout=6300 -c default_transaction_read_only=on -c enable_sort=off -c jit=off"
+            startup(&[
+                ("options", "-c search_path=a"),
+                ("server_settings", "TimeZone=Asia/Tokyo&work_mem=64 MB"),
+            ]),
+            (
+                "-c search_path=a -c TimeZone=Asia/Tokyo -c work_mem=64\\ MB".to_owned(),
+                true
+            )
         );
-        let target = Config::new(&values(Side::Target, &settings), &options()).unwrap();
-        assert!(!target.options.contains("read_only"));
+        assert_eq!(
+            startup(&[("server_settings", "options=reference=project&work_mem=1MB")]),
+            ("reference=project -c work_mem=1MB".to_owned(), false)
+        );
+    }
+
+    #[test]
+    fn a_port_behind_a_host_is_refused_with_where_it_belongs() {
+        let config = Config::new(&values(Side::Source, &[("host", "localhost:5432")]), &options());
+        let error = config.err().unwrap();
+        assert!(error.message().contains("source.host"), "{error}");
+        assert!(error.remedy().unwrap().contains("port"), "{error:?}");
+        for host in ["::1", "localhost", "/run/postgresql", "a,b"] {
+            Config::new(&values(Side::Source, &[("host", host)]), &options()).unwrap();
+        }
     }
 
     #[test]

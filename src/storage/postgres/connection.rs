@@ -1,6 +1,6 @@
-//! Connections to a server, and what its errors mean.
+//! Connections to a server, and transactions on them.
 
-use std::{error::Error as StdError, pin::Pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use deadpool_postgres::{
     Client, ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
@@ -8,17 +8,29 @@ use deadpool_postgres::{
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::{
-    NoTls,
+    NoTls, Row,
     config::SslMode as DriverSslMode,
-    error::{DbError, SqlState},
+    error::SqlState,
+    types::{ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::config::{Config, SslMode};
+use super::{
+    config::{Config, SslMode, Startup},
+    errors::{is_beyond, is_startup_refused, is_statement_pooling, meaning},
+    session::{self, Limit, Session, Setting},
+};
 use crate::{
-    model::{Error, ErrorKind, Result, Side},
+    model::{Error, ErrorKind, Origin, Result, Retry, Side},
     storage::{ConnectOptions, tls},
 };
+
+/// The parameters of a statement, with their types: so that the server need not be asked for them first, which would take
+/// a prepared statement.
+pub(super) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+/// A statement and its parameters.
+pub(super) type Statement<'a> = (&'a str, Parameters<'a>);
 
 /// How long a connection that lay idle may take to answer before another one is made.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,12 +39,43 @@ const RECYCLE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Server {
     pool: Pool,
     /// Host and port, for people.
-    address: String,
-    user: String,
-    database: String,
+    pub(super) address: String,
+    pub(super) user: String,
+    pub(super) database: String,
     location: String,
+    side: Side,
+    pub(super) password_origin: Option<Origin>,
+    pub(super) host_origin: Option<Origin>,
+    session: Session,
     /// How long a request may take, seen from here.
     patience: Duration,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Purpose {
+    pub(super) phase: Phase,
+    /// Completes "cannot".
+    pub(super) doing: &'static str,
+    pub(super) limit: Limit,
+}
+
+impl Purpose {
+    pub(super) const fn new(phase: Phase, doing: &'static str) -> Self {
+        Self {
+            phase,
+            doing,
+            limit: Limit::Request,
+        }
+    }
+
+    /// The same, for as long as it takes.
+    pub(super) const fn without_limit(self) -> Self {
+        Self {
+            limit: Limit::None,
+            ..self
+        }
+    }
 }
 
 /// What was under way when something failed: the same answer of a server means another thing in each.
@@ -42,8 +85,10 @@ pub(super) enum Phase {
     Connecting,
     /// Reading records.
     Reading,
-    /// Looking at tables, or making them.
+    /// Looking at tables.
     Preparing,
+    /// Making tables.
+    Making,
     /// Writing records.
     Writing,
 }
@@ -54,35 +99,58 @@ impl Server {
     /// # Errors
     /// An unreachable server, a refused login, a certificate that is not trusted.
     pub(super) async fn connect(config: &Config, options: &ConnectOptions) -> Result<Self> {
-        let tls = config
-            .tls()
-            .map(|options| tls::client_config(&options))
-            .transpose()?;
-        let connector = Connector {
-            mode: config.ssl_mode,
-            tls: tls.map(MakeRustlsConnect::new),
-            side: config.side,
-        };
-        let manager_config = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let manager = Manager::from_connect(config.driver(options), connector, manager_config);
-        let pool = Pool::builder(manager)
-            .max_size(config.connections)
-            .runtime(Runtime::Tokio1)
-            .create_timeout(Some(config.login_timeout(options)))
-            .pre_recycle(Hook::async_fn(|client, _| Box::pin(still_answers(client))))
-            .build()
-            .map_err(|error| Error::new(ErrorKind::Internal, "no pool of connections").caused_by(error))?;
-        let server = Self {
-            pool,
+        let mut server = Self {
+            pool: pool(config, options, Startup::WithOptions)?,
             address: config.address(),
             user: config.user().to_owned(),
             database: config.database().to_owned(),
             location: config.location(),
+            side: config.side,
+            password_origin: config.password_origin.clone(),
+            host_origin: config.host_origin.clone(),
+            session: config.session(options),
             patience: options.timeout * 19 / 20,
         };
-        server.client().await.map(|_| server)
+        let client = match server.pool.get().await {
+            Err(PoolError::Backend(error)) if config.has_optional_options() && is_startup_refused(&error) => {
+                server.pool = pool(config, options, Startup::WithoutOptions)?;
+                server.client().await?
+            }
+            Ok(client) => client,
+            Err(error) => return Err(server.no_client(error)),
+        };
+        server.agree_on_settings(client).await?;
+        Ok(server)
+    }
+
+    /// Finds out which settings the server knows. Those that it lacks are done without, unless the user asked for them.
+    async fn agree_on_settings(&mut self, client: Client) -> Result<()> {
+        let all = self.session.settings().to_vec();
+        match try_settings(&client, &all).await {
+            Ok(()) => return Ok(()),
+            Err(error) if is_statement_pooling(&error) => {
+                drop(Object::take(client));
+                self.session.leave_out_transactions();
+                return Ok(());
+            }
+            Err(error) if error.as_db_error().is_none() => {
+                return Err(self.failed_on(client, Phase::Connecting, "begin a session", error));
+            }
+            Err(_) => {}
+        }
+        for setting in all {
+            let Err(error) = try_settings(&client, std::slice::from_ref(&setting)).await else {
+                continue;
+            };
+            // It can only be set at the login, which has done so.
+            let is_set = error.code() == Some(&SqlState::CANT_CHANGE_RUNTIME_PARAM);
+            if error.as_db_error().is_none() || (setting.is_users && !is_set) {
+                return Err(self.failed_on(client, Phase::Connecting, "begin a session", error));
+            }
+            tracing::debug!(setting = setting.name, "done without a setting: {error}");
+            self.session.leave_out(&setting.name);
+        }
+        Ok(())
     }
 
     /// The place, its password replaced.
@@ -105,17 +173,135 @@ impl Server {
         format!("PostgreSQL at {}, database {}", self.address, self.database)
     }
 
-    /// How long a request may take before it is given up, seen from here. The server is told to give up before.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    /// Whether the server is read or written.
+    pub(super) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Runs a statement in a transaction of its own, and gives its rows.
+    ///
+    /// # Errors
+    /// No connection, no answer in time, or what the server said.
+    pub(super) async fn ask(
+        &self,
+        purpose: Purpose,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>> {
+        self.ask_all(purpose, &[(sql, parameters)]).await
+    }
+
+    /// Runs statements in one transaction, and gives the rows of all. All of them take effect, or none.
+    ///
+    /// # Errors
+    /// As [`Server::ask`].
+    pub(super) async fn ask_all(&self, purpose: Purpose, statements: &[Statement<'_>]) -> Result<Vec<Row>> {
+        match self.run(purpose, statements).await? {
+            Ok(rows) => Ok(rows),
+            Err(error) => Err(self.failed(purpose.phase, purpose.doing, error)),
+        }
+    }
+
+    /// Asks what a server need not be able, or let everybody, answer: `None` where it does not.
+    ///
+    /// # Errors
+    /// As [`Server::ask`], but for what says that the statement is too much for the server or the login.
+    pub(super) async fn ask_if_able(
+        &self,
+        purpose: Purpose,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Option<Vec<Row>>> {
+        match self.run(purpose, &[(sql, parameters)]).await? {
+            Ok(rows) => Ok(Some(rows)),
+            Err(error) if is_beyond(&error) => {
+                tracing::debug!("cannot {}, which is done without: {error:?}", purpose.doing);
+                Ok(None)
+            }
+            Err(error) => Err(self.failed(purpose.phase, purpose.doing, error)),
+        }
+    }
+
+    /// Runs statements, and gives the answer as it is. The connection is closed where it is of no further use.
+    pub(super) async fn run(
+        &self,
+        purpose: Purpose,
+        statements: &[Statement<'_>],
+    ) -> Result<Result<Vec<Row>, tokio_postgres::Error>> {
+        let mut client = self.client().await?;
+        let running = self.transaction(&mut client, purpose, statements);
+        // Given up a little before whoever asks does: the next try then has another connection.
+        let patience = match purpose.limit {
+            Limit::Request => self.patience,
+            Limit::None => Duration::MAX,
+        };
+        let Ok(answer) = tokio::time::timeout(patience, running).await else {
+            drop(Object::take(client));
+            let (name, doing) = (self.name(), purpose.doing);
+            let message = format!("{name}: cannot {doing}: no answer within {patience:?}");
+            return Err(Error::new(ErrorKind::Timeout, message));
+        };
+        if let Err(error) = &answer {
+            let is_of_use = error.as_db_error().is_some_and(|answer| {
+                let (kind, _) = meaning(purpose.phase, answer.code());
+                kind.retry() == Retry::Permanent
+            });
+            if !is_of_use {
+                drop(Object::take(client));
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Nothing is named and kept at the server: behind a pooler, the next transaction may be another session's.
+    async fn transaction(
+        &self,
+        client: &mut Client,
+        purpose: Purpose,
+        statements: &[Statement<'_>],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let mut rows = Vec::new();
+        if !self.session.has_transactions() {
+            for (sql, parameters) in statements {
+                rows.append(&mut client.query_typed(sql, parameters).await?);
+            }
+            return Ok(rows);
+        }
+        let begin = self.session.begin(purpose.phase, purpose.limit);
+        if let [(sql, parameters)] = statements {
+            // Sent in one go and in this order, so that a server far away is waited for once. Behind a failure, the end of
+            // the transaction undoes it.
+            let (begun, answer, ended) = futures::join!(
+                client.batch_execute(&begin),
+                client.query_typed(sql, parameters),
+                client.batch_execute("COMMIT"),
+            );
+            begun?;
+            let rows = answer?;
+            return ended.map(|()| rows);
+        }
+        // The driver's own transaction undoes itself where nobody waits for its end.
+        let transaction = client.transaction().await?;
+        transaction
+            .batch_execute(&self.session.settings_of(purpose.phase, purpose.limit))
+            .await?;
+        for (sql, parameters) in statements {
+            rows.append(&mut transaction.query_typed(sql, parameters).await?);
+        }
+        transaction.commit().await?;
+        Ok(rows)
     }
 
     /// A connection, from the pool or a new one.
     ///
     /// # Errors
     /// None can be made.
-    pub(super) async fn client(&self) -> Result<Client> {
-        self.pool.get().await.map_err(|error| match error {
+    async fn client(&self) -> Result<Client> {
+        self.pool.get().await.map_err(|error| self.no_client(error))
+    }
+
+    fn no_client(&self, error: PoolError) -> Error {
+        match error {
             PoolError::Backend(error) => self.failed(Phase::Connecting, "connect", error),
             PoolError::Timeout(_) => {
                 let message = format!("{} accepted a connection and did not answer", self.name());
@@ -124,184 +310,25 @@ impl Server {
                 )
             }
             other => Error::new(ErrorKind::Internal, "the pool of connections failed").caused_by(other),
-        })
-    }
-
-    /// The error of a request on a connection, which is kept from further use where the error says that it, or the
-    /// server behind it, is not the right one any more.
-    pub(super) fn failed_on(
-        &self,
-        client: Client,
-        phase: Phase,
-        doing: &str,
-        error: tokio_postgres::Error,
-    ) -> Error {
-        let error = self.failed(phase, doing, error);
-        if error.is_temporary() {
-            drop(Object::take(client));
         }
-        error
     }
 
-    /// The error of a request that was given up. Its connection still waits for the answer and is closed.
-    pub(super) fn given_up(&self, client: Client, doing: &str) -> Error {
+    /// The error of a request on a connection, which is kept from further use.
+    fn failed_on(&self, client: Client, phase: Phase, doing: &str, error: tokio_postgres::Error) -> Error {
         drop(Object::take(client));
-        let message = format!(
-            "{}: cannot {doing}: no answer within {:?}",
-            self.name(),
-            self.patience
-        );
-        Error::new(ErrorKind::Timeout, message)
+        self.failed(phase, doing, error)
     }
 
-    /// What an error of the driver means. The one place that decides.
+    /// Reads something out of rows.
     ///
-    /// `doing` completes "cannot".
-    pub(super) fn failed(&self, phase: Phase, doing: &str, error: tokio_postgres::Error) -> Error {
-        let mapped = match error.as_db_error() {
-            Some(answer) => self.answered(phase, doing, answer),
-            None => self.broken(phase, doing, &error),
-        };
-        mapped.caused_by(error)
-    }
-
-    /// An error that the server sent.
-    fn answered(&self, phase: Phase, doing: &str, answer: &DbError) -> Error {
-        let (kind, remedy) = meaning(phase, answer.code());
-        let (name, text, state) = (self.name(), answer.message(), answer.code().code());
-        let new = |message| Error::new(kind, message);
-        let error = match kind {
-            ErrorKind::Login => {
-                let (address, user, database) = (&self.address, &self.user, &self.database);
-                let error = new(format!(
-                    "PostgreSQL at {address} refused the login of {user} to the database {database}: {text}"
-                ));
-                // It names the kind of connection that it has no rule for.
-                return if text.contains("no encryption") {
-                    error.with_remedy(
-                        "set ssl_mode (POSTGRES_SSL_MODE) to require, or add a rule to pg_hba.conf",
-                    )
-                } else {
-                    error
-                };
-            }
-            ErrorKind::NotFound if phase == Phase::Connecting => new(format!(
-                "PostgreSQL at {} has no database {}",
-                self.address, self.database
-            )),
-            // The content of the records is at fault, and the place is said elsewhere.
-            ErrorKind::BatchRefused => new(format!("PostgreSQL refused it: {text} ({state})")),
-            _ => new(format!("{name}: cannot {doing}: {text} ({state})")),
-        };
-        match remedy {
-            Some(remedy) => error.with_remedy(remedy),
-            None => error,
-        }
-    }
-
-    /// An error of the connection, or of the driver.
-    fn broken(&self, phase: Phase, doing: &str, error: &tokio_postgres::Error) -> Error {
-        let name = self.name();
-        let cause = deepest(error);
-        // The driver tells its kinds apart in these words alone.
-        let what = error.to_string();
-        let new = |kind, message| Error::new(kind, message);
-        if what.contains("TLS handshake") {
-            let error = new(ErrorKind::Tls, format!("{name}: no TLS: {cause}"));
-            return if cause.contains("does not support TLS") {
-                error.with_remedy("turn TLS on at the server, or set ssl_mode (POSTGRES_SSL_MODE) to prefer")
-            } else {
-                error.with_remedy(
-                    "name the authority's certificate in ssl_root_cert (POSTGRES_SSL_ROOT_CERT), and the server as its \
-                     certificate does",
-                )
-            };
-        }
-        if cause.contains("password missing") {
-            let message = format!("{name} asks {} for a password, and none is given", self.user);
-            return new(ErrorKind::Login, message).with_remedy(
-                "set POSTGRES_PASSWORD, `password` in the job file, or [postgres] password in config.ini",
-            );
-        }
-        if what.contains("authentication error") {
-            let message = format!("{name}: the login of {} failed: {cause}", self.user);
-            return new(ErrorKind::Login, message);
-        }
-        if phase == Phase::Connecting {
-            if what.contains("invalid configuration") {
-                return Error::config(format!("{name}: {cause}"));
-            }
-            return new(
-                ErrorKind::Unreachable,
-                format!("no connection to {name}: {cause}"),
-            );
-        }
-        if what.contains("error encoding") || what.contains("error serializing") {
-            return new(
-                ErrorKind::RequestTooLarge,
-                format!("{name}: cannot {doing}: {cause}"),
-            );
-        }
-        if what.contains("deserializing") {
-            return new(
-                ErrorKind::Damaged,
-                format!("{name}: cannot {doing}: {what}: {cause}"),
-            );
-        }
-        new(
-            ErrorKind::ConnectionLost,
-            format!("{name}: the connection broke: {cause}"),
-        )
-    }
-}
-
-/// The kind of an answer by its SQLSTATE (PostgreSQL's Appendix A), and what to do where that is not plain.
-fn meaning(phase: Phase, state: &SqlState) -> (ErrorKind, Option<&'static str>) {
-    let code = state.code();
-    match code {
-        "3D000" => (
-            ErrorKind::NotFound,
-            Some("create the database, or name another (POSTGRES_DATABASE)"),
-        ),
-        "42501" => (ErrorKind::Permission, None),
-        "42P01" | "3F000" => (
-            ErrorKind::NotFound,
-            Some("check database and search_path; LightRAG makes its tables when it starts"),
-        ),
-        "53100" => (ErrorKind::Full, None),
-        "57014" => (ErrorKind::Timeout, None),
-        // The server was writable when the run began: it is being replaced by another one.
-        "25006" if phase == Phase::Writing => (ErrorKind::Busy, None),
-        "25006" => (
-            ErrorKind::Refused,
-            Some("name the primary server, or lift default_transaction_read_only"),
-        ),
-        "57P01" | "57P02" | "57P05" => (ErrorKind::ConnectionLost, None),
-        "57P04" => (ErrorKind::NotFound, None),
-        "40001" | "40P01" | "55P03" | "57P03" | "25P03" | "53000" | "53200" | "53300" | "53400" => {
-            (ErrorKind::Busy, None)
-        }
-        // What a pooler answers to settings that it does not pass on.
-        "08P01" if phase == Phase::Connecting => (
-            ErrorKind::Server,
-            Some(
-                "connect to the server itself, not to a pooler, or let the pooler pass the startup parameter \
-                 `options` on",
-            ),
-        ),
-        "XX001" | "XX002" => (ErrorKind::Damaged, None),
-        _ => match (code.get(..2).unwrap_or_default(), phase) {
-            ("28", _) => (ErrorKind::Login, None),
-            ("08", Phase::Connecting) => (ErrorKind::Unreachable, None),
-            ("08", _) => (ErrorKind::ConnectionLost, None),
-            ("42" | "22" | "55", Phase::Connecting) => (
-                ErrorKind::Config,
-                Some("check server_settings (POSTGRES_SERVER_SETTINGS) and options"),
-            ),
-            ("21" | "22" | "23" | "54", Phase::Writing) => (ErrorKind::BatchRefused, None),
-            ("22", Phase::Reading) => (ErrorKind::Damaged, None),
-            _ => (ErrorKind::Server, None),
-        },
+    /// # Errors
+    /// They hold something else.
+    pub(super) fn read<T>(
+        &self,
+        purpose: Purpose,
+        read: impl FnOnce() -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T> {
+        read().map_err(|error| self.failed(purpose.phase, purpose.doing, error))
     }
 }
 
@@ -315,20 +342,40 @@ async fn still_answers(client: &mut ClientWrapper) -> std::result::Result<(), Ho
     }
 }
 
-/// The last cause of an error: the one that says something.
-fn deepest(error: &tokio_postgres::Error) -> String {
-    let mut cause: &(dyn StdError + 'static) = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
-}
-
 /// Makes connections by libpq's rules for `sslmode`.
 struct Connector {
     mode: SslMode,
     tls: Option<MakeRustlsConnect>,
-    side: Side,
+}
+
+/// Connections as these settings say. None is made yet.
+fn pool(config: &Config, options: &ConnectOptions, startup: Startup) -> Result<Pool> {
+    let tls = config
+        .tls()
+        .map(|options| tls::client_config(&options))
+        .transpose()?;
+    let connector = Connector {
+        mode: config.ssl_mode,
+        tls: tls.map(MakeRustlsConnect::new),
+    };
+    let manager_config = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    let manager = Manager::from_connect(config.driver(options, startup), connector, manager_config);
+    Pool::builder(manager)
+        .max_size(config.connections)
+        .runtime(Runtime::Tokio1)
+        .create_timeout(Some(config.login_timeout(options)))
+        .pre_recycle(Hook::async_fn(|client, _| Box::pin(still_answers(client))))
+        .build()
+        .map_err(|error| Error::new(ErrorKind::Internal, "no pool of connections").caused_by(error))
+}
+
+/// Tries settings in a transaction that changes nothing.
+async fn try_settings(client: &Client, settings: &[Setting]) -> Result<(), tokio_postgres::Error> {
+    let begin = format!("BEGIN READ ONLY;{}", session::set(settings));
+    let (begun, ended) = futures::join!(client.batch_execute(&begin), client.batch_execute("ROLLBACK"));
+    begun.and(ended)
 }
 
 type Connected = (tokio_postgres::Client, JoinHandle<()>);
@@ -340,19 +387,9 @@ impl Connect for Connector {
         config: &tokio_postgres::Config,
     ) -> Pin<Box<dyn Future<Output = DriverResult<Connected>> + Send + '_>> {
         let config = config.clone();
-        Box::pin(async move {
-            let connected = self.by_mode(config).await?;
-            if self.side == Side::Target {
-                // A commit that is answered must be on the disk: what is reported as written has to stay.
-                connected.0.batch_execute(DURABLE).await?;
-            }
-            Ok(connected)
-        })
+        Box::pin(async move { self.by_mode(config).await })
     }
 }
-
-const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
-                       WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
 
 impl Connector {
     async fn by_mode(&self, config: tokio_postgres::Config) -> DriverResult<Connected> {
@@ -410,29 +447,4 @@ fn is_tls(error: &tokio_postgres::Error) -> bool {
 /// Whether the server has no rule for this kind of connection.
 fn is_refused_rule(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_means_what_was_under_way_says() {
-        let kind = |phase, code| meaning(phase, &SqlState::from_code(code)).0;
-        assert_eq!(kind(Phase::Writing, "22021"), ErrorKind::BatchRefused);
-        assert_eq!(kind(Phase::Writing, "54000"), ErrorKind::BatchRefused);
-        assert_eq!(kind(Phase::Reading, "22021"), ErrorKind::Damaged);
-        assert_eq!(kind(Phase::Preparing, "25006"), ErrorKind::Refused);
-        assert_eq!(kind(Phase::Writing, "25006"), ErrorKind::Busy);
-        assert_eq!(kind(Phase::Connecting, "28P01"), ErrorKind::Login);
-        assert_eq!(kind(Phase::Connecting, "28000"), ErrorKind::Login);
-        assert_eq!(kind(Phase::Connecting, "3D000"), ErrorKind::NotFound);
-        assert_eq!(kind(Phase::Connecting, "42704"), ErrorKind::Config);
-        assert_eq!(kind(Phase::Writing, "40P01"), ErrorKind::Busy);
-        assert_eq!(kind(Phase::Writing, "08006"), ErrorKind::ConnectionLost);
-        assert_eq!(kind(Phase::Writing, "57P01"), ErrorKind::ConnectionLost);
-        assert_eq!(kind(Phase::Writing, "42501"), ErrorKind::Permission);
-        assert_eq!(kind(Phase::Writing, "53100"), ErrorKind::Full);
-        assert_eq!(kind(Phase::Writing, "42703"), ErrorKind::Server);
-    }
 }

@@ -1,20 +1,26 @@
 //! LightRAG's `PGKVStorage`: one row a record, in one table for all workspaces.
 //!
 //! * `config`: which server, and how to reach it.
-//! * `connection`: connections, TLS by libpq's rules, and what the server's errors mean.
+//! * `connection`: connections, TLS by libpq's rules, and transactions on them.
+//! * `session`: what every transaction begins with, and why nothing else is kept.
+//! * `errors`: what the server's errors mean.
 //! * `schema`: the table as it is in this database, today's or an old one.
 //! * `layout`: rows ↔ records.
 //! * `source`, `target`: reading rows; writing many of them a statement.
+//! * `writability`: whether the table takes rows, and what in it may keep them out.
 //! * `scan`, `position`: reading all rows in pages, and where such a reading stands.
 
 mod codec;
 mod config;
 mod connection;
+mod errors;
 mod position;
 mod scan;
 mod schema;
+mod session;
 mod source;
 mod target;
+mod writability;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -22,54 +28,38 @@ use async_trait::async_trait;
 
 use self::{
     config::Config,
-    connection::{Phase, Server},
+    connection::{Phase, Purpose, Server},
     schema::{Schema, TABLE},
     source::{EMPTY_WORKSPACE, PgSource, stored_name},
     target::PgTarget,
 };
-use super::{ConnectOptions, Connection, Connector, Source, Target};
-use crate::model::{Field, Result, Secret, Values, record::OnInvalid};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
 use crate::model::{Location, PhysicalLocation, Workspace};
+use crate::model::{Result, Secret, Values, record::OnInvalid};
 
 /// The table of `PGKVStorage`.
 pub struct Postgres;
 
+/// What this storage is called, and where its settings come from.
+const INFO: ConnectorInfo = ConnectorInfo {
+    kind: "postgres",
+    title: "PostgreSQL",
+    class_name: Some("PGKVStorage"),
+    aliases: &["postgresql", "pg"],
+    schemes: &["postgres", "postgresql"],
+    takes_paths: false,
+    ini_section: Some("postgres"),
+    workspace_variable: Some("POSTGRES_WORKSPACE"),
+    workspace_ini_key: Some("workspace"),
+    trims_workspace: false,
+    batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
+    fields: config::FIELDS,
+};
+
 #[async_trait]
 impl Connector for Postgres {
-    fn kind(&self) -> &'static str {
-        "postgres"
-    }
-
-    fn title(&self) -> &'static str {
-        "PostgreSQL"
-    }
-
-    fn class_name(&self) -> &'static str {
-        "PGKVStorage"
-    }
-
-    fn aliases(&self) -> &'static [&'static str] {
-        &["postgresql", "pg"]
-    }
-
-    fn schemes(&self) -> &'static [&'static str] {
-        &["postgres", "postgresql"]
-    }
-
-    fn ini_section(&self) -> Option<&'static str> {
-        Some("postgres")
-    }
-
-    fn workspace_variable(&self) -> Option<&'static str> {
-        Some("POSTGRES_WORKSPACE")
-    }
-
-    fn batch_bytes(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(2 << 20).unwrap() }
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        config::FIELDS
+    fn info(&self) -> &'static ConnectorInfo {
+        &INFO
     }
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
@@ -95,7 +85,7 @@ struct PgStorage {
 impl Connection for PgStorage {
     fn location(&self) -> Location {
         Location {
-            kind: Postgres.kind().to_owned(),
+            kind: INFO.kind.to_owned(),
             location: self.server.location().to_owned(),
         }
     }
@@ -104,10 +94,10 @@ impl Connection for PgStorage {
     /// the two apart any more. It is the name to the outside, so that the cache of a LightRAG without workspaces
     /// arrives as one in every other storage.
     async fn workspaces(&self) -> Result<Vec<Workspace>> {
-        let client = self.server.client().await?;
-        let Some(schema) = Schema::look_up(&self.server, &client).await? else {
+        let Some(schema) = Schema::look_up(&self.server).await? else {
             return Ok(Vec::new());
         };
+        let purpose = Purpose::new(Phase::Reading, "list the workspaces");
         // From name to name along the index, instead of over every row.
         let sql = format!(
             "WITH RECURSIVE found AS (
@@ -119,20 +109,10 @@ impl Connection for PgStorage {
              SELECT workspace::text FROM found WHERE workspace IS NOT NULL AND workspace <> ''",
             table = schema.table
         );
-        let rows = match client.query(&sql, &[]).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                let failed = self
-                    .server
-                    .failed_on(client, Phase::Reading, "list the workspaces", error);
-                return Err(failed);
-            }
-        };
+        let rows = self.server.ask(purpose, &sql, &[]).await?;
         let mut workspaces = Vec::with_capacity(rows.len());
         for row in &rows {
-            let name: &str = row
-                .try_get(0)
-                .map_err(|error| self.server.failed(Phase::Reading, "list the workspaces", error))?;
+            let name: &str = self.server.read(purpose, || row.try_get(0))?;
             let name = if name == EMPTY_WORKSPACE { "" } else { name };
             workspaces.push(Workspace::new(name)?);
         }
@@ -141,33 +121,26 @@ impl Connection for PgStorage {
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
-        let client = self.server.client().await?;
-        let failed = |error| {
-            self.server
-                .failed(Phase::Preparing, "ask the server who it is", error)
+        let purpose = Purpose::new(Phase::Preparing, "ask the server who it is");
+        // A standby has the identifier of its primary, and the same rows. Not every server tells everybody.
+        let sql = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
+        let rows = self
+            .server
+            .ask_if_able(purpose, sql, &[])
+            .await?
+            .unwrap_or_default();
+        let server = match rows.first() {
+            Some(row) => self.server.read(purpose, || row.try_get(0))?,
+            None => self.server.address().to_owned(),
         };
-        // A standby has the identifier of its primary, and the same rows.
-        let identifier = client
-            .query_one(
-                "SELECT system_identifier::text FROM pg_catalog.pg_control_system()",
-                &[],
-            )
-            .await
-            .and_then(|row| row.try_get::<_, String>(0));
-        let server = match identifier {
-            Ok(identifier) => identifier,
-            // Not every server tells everybody.
-            Err(error) if error.as_db_error().is_some() => self.server.address().to_owned(),
-            Err(error) => return Err(failed(error)),
-        };
-        let table = match Schema::look_up(&self.server, &client).await? {
+        let table = match Schema::look_up(&self.server).await? {
             Some(schema) => schema.table,
             None => {
-                let row = client
-                    .query_one("SELECT pg_catalog.quote_ident(pg_catalog.current_schema())", &[])
-                    .await
-                    .map_err(failed)?;
-                let schema: Option<String> = row.try_get(0).map_err(failed)?;
+                let sql = "SELECT pg_catalog.quote_ident(current_schema())";
+                let rows = self.server.ask(purpose, sql, &[]).await?;
+                let schema: Option<String> = self
+                    .server
+                    .read(purpose, || rows.first().map_or(Ok(None), |row| row.try_get(0)))?;
                 format!("{}.{TABLE}", schema.unwrap_or_default())
             }
         };

@@ -49,7 +49,7 @@ pub(super) struct KeyPosition {
     pub(super) after: Option<RowName>,
     /// Where a stretch ends that has rows written since. `None`: it is yet to be found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) until: Option<String>,
+    pub(super) until: Option<RowId>,
 }
 
 /// The first transaction, by its 64-bit number, that may not have ended yet when a scan began.
@@ -114,10 +114,51 @@ impl ToSql for TupleId {
 /// What a row is called among those of its workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RowName {
-    pub(super) id: String,
+    pub(super) id: RowId,
     /// In an old table, where a row's mode is part of its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) mode: Option<String>,
+}
+
+/// An id as it stands in the table. In a database with the encoding `SQL_ASCII` it may be no UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum RowId {
+    Text(String),
+    Bytes { bytes: Vec<u8> },
+}
+
+impl<'a> FromSql<'a> for RowId {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(match std::str::from_utf8(raw) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Bytes { bytes: raw.to_vec() },
+        })
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        <&str as FromSql<'_>>::accepts(kind)
+    }
+}
+
+impl ToSql for RowId {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.put_slice(match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes { bytes } => bytes,
+        });
+        Ok(IsNull::No)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        <&str as ToSql>::accepts(kind)
+    }
+
+    to_sql_checked!();
 }
 
 impl Position {
@@ -179,10 +220,10 @@ mod tests {
         let keys = Position::Keys(KeyPosition {
             since: Some(Horizon(734)),
             after: Some(RowName {
-                id: "default:extract:\"é".to_owned(),
+                id: RowId::Text("default:extract:\"é".to_owned()),
                 mode: None,
             }),
-            until: Some("mix:".to_owned()),
+            until: Some(RowId::Bytes { bytes: vec![0xff] }),
         });
         for position in [heap, keys, Position::ALL_KEYS] {
             let cursor = position.to_cursor();

@@ -9,18 +9,15 @@ use tokio_postgres::{
 };
 
 use super::{
-    codec::Stored,
-    connection::Phase,
-    position::{HeapPosition, Horizon, KeyPosition, Position, RowName, TupleId},
+    codec::entry_of,
+    connection::Parameters,
+    position::{HeapPosition, Horizon, KeyPosition, Position, RowId, RowName, TupleId},
     schema::Schema,
-    source::PgSource,
+    source::{PgSource, READ},
 };
 use crate::{
     model::{Error, ErrorKind, Result, Selection},
-    storage::{
-        Cursor, Page, PageBuilder, PageLimit,
-        prefetch::{Prefetch, Step},
-    },
+    storage::{Cursor, Page, PageBuilder, PageLimit, PageReader, prefetch::Prefetch},
 };
 
 /// The most rows of one request in the order of keys.
@@ -64,12 +61,9 @@ struct Chunk {
 }
 
 #[async_trait]
-impl Step for Chunks {
-    /// With the position before it.
-    type Item = (Position, Chunk);
-    const ACTION: &'static str = "reading from PostgreSQL";
-
-    async fn next(&mut self) -> Result<Option<(Position, Chunk)>> {
+impl PageReader<(Position, Chunk)> for Chunks {
+    /// The next chunk, with the position before it.
+    async fn next_page(&mut self) -> Result<Option<(Position, Chunk)>> {
         let Some(schema) = self.source.schema().await? else {
             return Ok(None);
         };
@@ -99,7 +93,7 @@ impl Step for Chunks {
 /// Cuts chunks into pages. While the rows of one chunk become records, the next one is on its way.
 pub(super) struct Scan {
     source: Arc<PgSource>,
-    chunks: Prefetch<Chunks>,
+    chunks: Prefetch<(Position, Chunk)>,
     /// Behind the last row that became a record.
     position: Position,
     rows: std::vec::IntoIter<Row>,
@@ -121,7 +115,7 @@ impl Scan {
         };
         Self {
             source,
-            chunks: Prefetch::new(chunks),
+            chunks: Prefetch::new("reading from PostgreSQL", chunks),
             position: Position::ALL_KEYS,
             rows: Vec::new().into_iter(),
             page: PageBuilder::new(limit),
@@ -134,21 +128,20 @@ impl Scan {
 }
 
 #[async_trait]
-impl Step for Scan {
-    type Item = Page;
-    const ACTION: &'static str = "taking records out of rows of PostgreSQL";
-
-    async fn next(&mut self) -> Result<Option<Page>> {
+impl PageReader for Scan {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
         loop {
             for row in self.rows.by_ref() {
-                let failed = |error| self.source.server().failed(Phase::Reading, "read records", error);
-                self.page.push(Stored::from_row(&row).map_err(failed)?.to_entry());
-                self.position.move_behind(&row).map_err(failed)?;
+                let entry = self.source.read(|| {
+                    self.position.move_behind(&row)?;
+                    entry_of(&row)
+                })?;
+                self.page.push(entry);
                 if self.page.is_full() {
                     return Ok(Some(self.take_page()));
                 }
             }
-            let Some((from, chunk)) = self.chunks.next().await? else {
+            let Some((from, chunk)) = self.chunks.next_page().await? else {
                 return Ok((!self.page.is_empty()).then(|| self.take_page()));
             };
             self.position = from;
@@ -206,10 +199,13 @@ impl PgSource {
         };
         let position = Position::from_cursor(cursor, self.server())?;
         let holds = match &position {
-            Position::Heap(from) => self.heap(schema).await?.is_as_at(from),
+            Position::Heap(from) => self.heap(schema).await?.is_some_and(|heap| heap.is_as_at(from)),
             Position::Keys(KeyPosition {
                 since: Some(since), ..
-            }) => since.is_near(self.heap(schema).await?.horizon),
+            }) => self
+                .heap(schema)
+                .await?
+                .is_some_and(|heap| since.is_near(heap.horizon)),
             Position::Keys(KeyPosition { since: None, .. }) => true,
         };
         if holds {
@@ -223,7 +219,9 @@ impl PgSource {
         if !schema.has_places() || !self.has_its_share(schema).await? {
             return Ok(Position::ALL_KEYS);
         }
-        let heap = self.heap(schema).await?;
+        let Some(heap) = self.heap(schema).await? else {
+            return Ok(Position::ALL_KEYS);
+        };
         Ok(Position::Heap(HeapPosition {
             file: heap.file,
             blocks: heap.blocks,
@@ -247,30 +245,42 @@ impl PgSource {
              FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($2)"
         );
         let parameters: Parameters<'_> = &[(&self.workspace(), Type::TEXT), (table, Type::TEXT)];
-        let rows = self.ask(&sql, parameters).await?;
-        self.read(|| rows.first().map_or(Ok(false), |row| row.try_get(0)))
+        let rows = self.server().ask_if_able(READ, &sql, parameters).await?;
+        let first = rows.as_ref().and_then(|rows| rows.first());
+        self.read(|| first.map_or(Ok(false), |row| row.try_get(0)))
     }
 
-    async fn heap(&self, schema: &Schema) -> Result<Heap> {
-        let sql = "SELECT pg_relation_filenode(c.oid), \
-                          pg_relation_size(c.oid) / current_setting('block_size')::bigint, \
-                          pg_snapshot_xmin(s.now)::text::bigint, pg_snapshot_xmax(s.now)::text::bigint \
-                   FROM pg_catalog.pg_class c, pg_current_snapshot() s(now) \
-                   WHERE c.oid = pg_catalog.to_regclass($1)";
-        let rows = self.ask(sql, &[(&schema.table, Type::TEXT)]).await?;
+    /// The heap at this moment; `None` where the server does not tell this login, or cannot read along it.
+    async fn heap(&self, schema: &Schema) -> Result<Option<Heap>> {
+        // The last column asks nothing, but needs what reading along the heap does.
+        let sql = format!(
+            "SELECT pg_catalog.pg_relation_filenode(c.oid), \
+                    pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::bigint, \
+                    pg_catalog.pg_snapshot_xmin(s.now)::text::bigint, \
+                    pg_catalog.pg_snapshot_xmax(s.now)::text::bigint, \
+                    (SELECT count(pg_catalog.age(t.xmin)) FROM {table} t \
+                     WHERE t.ctid > '(0,0)'::tid AND t.ctid < '(0,1)'::tid) \
+             FROM pg_catalog.pg_class c, pg_catalog.pg_current_snapshot() s(now) \
+             WHERE c.oid = pg_catalog.to_regclass($1)",
+            table = schema.table
+        );
+        let parameters: Parameters<'_> = &[(&schema.table, Type::TEXT)];
+        let Some(rows) = self.server().ask_if_able(READ, &sql, parameters).await? else {
+            return Ok(None);
+        };
         let Some(row) = rows.first() else {
             let message = format!("the table {} is gone", schema.table);
             return Err(Error::new(ErrorKind::Server, message));
         };
         self.read(|| {
             let (blocks, xmin, xmax): (i64, i64, i64) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-            Ok(Heap {
+            Ok(Some(Heap {
                 file: row.try_get(0)?,
                 // A heap has fewer than 2³² blocks.
                 blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
                 horizon: Horizon(xmin.unsigned_abs()),
                 is_quiet: xmin == xmax,
-            })
+            }))
         })
     }
 
@@ -296,13 +306,14 @@ impl PgSource {
                SELECT t.*, t.ctid AS place, {bytes} AS bytes, \
                       sum({bytes}) OVER (ORDER BY t.ctid ROWS UNBOUNDED PRECEDING) AS bytes_through \
                FROM {table} t WHERE t.ctid > $2 AND t.ctid < $3 AND t.workspace = $1 \
-                 AND NOT {is_new} AND {selected} \
+                 AND NOT {is_new} AND {selected}{first} \
              ) t WHERE t.bytes_through - t.bytes < $4 ORDER BY t.place",
             fields = schema.fields(),
             bytes = schema.size(),
             table = schema.table,
             is_new = is_new(from.horizon),
             selected = schema.selected(selection),
+            first = schema.first_of_its_key(),
         );
         let parameters: Parameters<'_> = &[
             (&self.workspace(), Type::TEXT),
@@ -335,10 +346,9 @@ impl PgSource {
 
     /// Where to go on when the heap was read to its end.
     async fn behind_heap(&self, schema: &Schema, read: HeapPosition) -> Result<Option<Position>> {
-        let heap = self.heap(schema).await?;
-        if !heap.is_as_at(&read) {
+        let Some(heap) = self.heap(schema).await?.filter(|heap| heap.is_as_at(&read)) else {
             return self.begin_again(schema).await.map(Some);
-        }
+        };
         if heap.is_quiet && heap.horizon == read.horizon {
             return Ok(None);
         }
@@ -439,7 +449,7 @@ impl PgSource {
             is_new = is_new(since),
         );
         let rows = self.ask(&sql, &parameters).await?;
-        let (last, any_new): (Option<String>, bool) = self.read(|| match rows.first() {
+        let (last, any_new): (Option<RowId>, bool) = self.read(|| match rows.first() {
             Some(row) => Ok((row.try_get(0)?, row.try_get(1)?)),
             None => Ok((None, false)),
         })?;
@@ -465,24 +475,14 @@ impl PgSource {
 
     /// Asks the server, which plans anew each time: a plan for any place in the heap would be one for none.
     async fn ask(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>> {
-        let client = self.server().client().await?;
-        // Given up a little before whoever asks for the page does: the next try then has another connection.
-        match tokio::time::timeout(self.server().patience(), client.query_typed(sql, parameters)).await {
-            Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) => Err(self
-                .server()
-                .failed_on(client, Phase::Reading, "read records", error)),
-            Err(_) => Err(self.server().given_up(client, "read records")),
-        }
+        self.server().ask(READ, sql, parameters).await
     }
 
     /// Reads something out of rows.
     fn read<T>(&self, read: impl FnOnce() -> Result<T, tokio_postgres::Error>) -> Result<T> {
-        read().map_err(|error| self.server().failed(Phase::Reading, "read records", error))
+        self.server().read(READ, read)
     }
 }
-
-type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 impl Heap {
     /// Whether a position in it still holds.
@@ -493,7 +493,10 @@ impl Heap {
 
 /// Whether a row `t` was written at the horizon or later, as SQL.
 fn is_new(horizon: Horizon) -> String {
-    format!("age(t.xmin) <= age('{}'::xid)", horizon.xid())
+    format!(
+        "pg_catalog.age(t.xmin) <= pg_catalog.age('{}'::xid)",
+        horizon.xid()
+    )
 }
 
 /// The condition for rows `t` behind one in the order of keys, as SQL that begins with `AND`: in the column's own

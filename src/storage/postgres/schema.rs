@@ -1,10 +1,10 @@
 //! LightRAG's table: what it looks like in this database, and the statements for it.
 
-use deadpool_postgres::Client;
+use tokio_postgres::{Row, types::Type};
 
 use super::{
     codec::Limits,
-    connection::{Phase, Server},
+    connection::{Phase, Purpose, Server},
 };
 use crate::model::{Error, ErrorKind, Result, Selection};
 
@@ -39,6 +39,19 @@ pub(super) const ADDED_COLUMNS: [(&str, &str); 3] = [
     ("queryparam", "jsonb"),
 ];
 
+/// Every column that LightRAG and this program write.
+pub(super) const WRITTEN_COLUMNS: [&str; 9] = [
+    "workspace",
+    "id",
+    "original_prompt",
+    "return_value",
+    "chunk_id",
+    "cache_type",
+    "queryparam",
+    "create_time",
+    "update_time",
+];
+
 /// Columns without which it is no cache.
 const NEEDED_COLUMNS: [&str; 6] = [
     "workspace",
@@ -57,6 +70,8 @@ pub(super) struct Schema {
     /// Whether it is one heap: no view, nothing partitioned or inherited.
     is_heap: bool,
     columns: Vec<Column>,
+    /// Whether rows are found by ids of a time when a mode stood beside them, though the table has no modes any more.
+    has_bare_ids: bool,
 }
 
 #[derive(Debug)]
@@ -64,61 +79,120 @@ struct Column {
     name: String,
     /// The most characters that it holds.
     length: Option<usize>,
+    /// Whether a row must have a value in it and is given none.
+    is_required: bool,
+    /// Whether the server computes its values.
+    is_generated: bool,
 }
+
+const LOOK_UP: Purpose = Purpose::new(Phase::Preparing, "look at the table");
+
+/// Table, whether it is one heap, and each column: name, length, required, generated.
+const IN_CATALOG: &str = "\
+    SELECT pg_catalog.format('%I.%I', n.nspname, c.relname),
+           c.relkind = 'r' AND NOT c.relhassubclass AND m.amname IS NOT DISTINCT FROM 'heap'
+             -- from which a range of blocks can be read without going over all of them
+             AND pg_catalog.current_setting('server_version_num')::int >= 140000,
+           a.attname::text,
+           CASE WHEN a.atttypid = 'pg_catalog.varchar'::regtype AND a.atttypmod > 4 THEN a.atttypmod - 4 END,
+           a.attnotnull AND NOT a.atthasdef AND a.attidentity = '',
+           a.attgenerated <> '' OR a.attidentity = 'a'
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.oid = pg_catalog.to_regclass($1)";
+
+/// The same of the standard's views, which LightRAG reads too.
+const IN_STANDARD_VIEWS: &str = "\
+    SELECT c.table_name::text, false, c.column_name::text, c.character_maximum_length::int, \
+           c.is_nullable = 'NO' AND c.column_default IS NULL, false
+    FROM information_schema.columns c
+    WHERE c.table_name = $1 AND c.table_schema = ANY(current_schemas(false)::text[])";
 
 impl Schema {
     /// Looks the table up, as LightRAG's own statements find it: along the `search_path`. `None` where there is none.
     ///
     /// # Errors
     /// The server failed, or the table is another's.
-    pub(super) async fn look_up(server: &Server, client: &Client) -> Result<Option<Self>> {
-        let failed = |error| server.failed(Phase::Preparing, "look at the table", error);
-        let rows = client
-            .query(
-                "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname::text,
-                        CASE WHEN a.atttypid = 'pg_catalog.varchar'::regtype AND a.atttypmod > 4
-                             THEN a.atttypmod - 4 END,
-                        c.relkind = 'r' AND NOT c.relhassubclass AND m.amname IS NOT DISTINCT FROM 'heap'
-                          -- from which a range of blocks can be read without going over all of them
-                          AND current_setting('server_version_num')::int >= 140000
-                 FROM pg_catalog.pg_class c
-                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                 LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
-                 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                 WHERE c.oid = pg_catalog.to_regclass($1)",
-                &[&TABLE],
-            )
-            .await
-            .map_err(failed)?;
-        let mut table = String::new();
-        let mut is_heap = false;
-        let mut columns = Vec::with_capacity(rows.len());
-        for row in &rows {
-            table = row.try_get(0).map_err(failed)?;
-            is_heap = row.try_get(3).map_err(failed)?;
-            let length: Option<i32> = row.try_get(2).map_err(failed)?;
-            columns.push(Column {
-                name: row.try_get(1).map_err(failed)?,
-                length: length.and_then(|length| usize::try_from(length).ok()),
-            });
-        }
-        if columns.is_empty() {
+    pub(super) async fn look_up(server: &Server) -> Result<Option<Self>> {
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] = [(&TABLE, Type::TEXT)];
+        let rows = match server.ask_if_able(LOOK_UP, IN_CATALOG, &parameters).await? {
+            Some(rows) => rows,
+            None => server.ask(LOOK_UP, IN_STANDARD_VIEWS, &parameters).await?,
+        };
+        let Some(schema) = server.read(LOOK_UP, || Self::of_rows(&rows))? else {
             return Ok(None);
-        }
-        let schema = Self {
-            table,
-            is_heap,
-            columns,
         };
         if let Some(missing) = NEEDED_COLUMNS.iter().find(|name| !schema.has(name)) {
             let message = format!(
-                "{}: the table {} has no column {missing}, so it is no cache of LightRAG's",
+                "{}: the table {} has no column {missing}, so it is not a cache of LightRAG",
                 server.name(),
                 schema.table
             );
             return Err(Error::new(ErrorKind::Damaged, message).with_remedy("check database and search_path"));
         }
         Ok(Some(schema))
+    }
+
+    fn of_rows(rows: &[Row]) -> Result<Option<Self>, tokio_postgres::Error> {
+        let Some(first) = rows.first() else {
+            return Ok(None);
+        };
+        let column = |row: &Row| {
+            let length: Option<i32> = row.try_get(3)?;
+            Ok(Column {
+                name: row.try_get(2)?,
+                length: length.and_then(|length| usize::try_from(length).ok()),
+                is_required: row.try_get(4)?,
+                is_generated: row.try_get(5)?,
+            })
+        };
+        Ok(Some(Self {
+            table: first.try_get(0)?,
+            is_heap: first.try_get(1)?,
+            columns: rows.iter().map(column).collect::<Result<_, _>>()?,
+            has_bare_ids: false,
+        }))
+    }
+
+    /// Looks whether a workspace has rows with ids of an old time, which are to be read by the keys that LightRAG would
+    /// have made of them.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub(super) async fn look_for_bare_ids(&mut self, server: &Server, workspace: &str) -> Result<()> {
+        if self.has_mode() {
+            return Ok(());
+        }
+        let purpose = Purpose::new(Phase::Reading, "look for ids of an old layout").without_limit();
+        let sql = format!(
+            "SELECT EXISTS(SELECT FROM {} t WHERE t.workspace = $1 AND {IS_BARE})",
+            self.table
+        );
+        let rows = server.ask(purpose, &sql, &[(&workspace, Type::TEXT)]).await?;
+        self.has_bare_ids = server.read(purpose, || rows.first().map_or(Ok(false), |row| row.try_get(0)))?;
+        Ok(())
+    }
+
+    /// A column that must have a value and that nobody gives one.
+    pub(super) fn unknown_column(&self) -> Option<&str> {
+        let unknown =
+            |column: &&Column| column.is_required && !WRITTEN_COLUMNS.contains(&column.name.as_str());
+        self.columns
+            .iter()
+            .find(unknown)
+            .map(|column| column.name.as_str())
+    }
+
+    /// A column that is to be written and whose values the server computes.
+    pub(super) fn generated_column(&self) -> Option<&str> {
+        let generated =
+            |column: &&Column| column.is_generated && WRITTEN_COLUMNS.contains(&column.name.as_str());
+        self.columns
+            .iter()
+            .find(generated)
+            .map(|column| column.name.as_str())
     }
 
     /// Whether it has a column of this name.
@@ -134,6 +208,27 @@ impl Schema {
     /// Whether it is of the time when a row's mode stood beside its id.
     pub(super) fn has_mode(&self) -> bool {
         self.has("mode")
+    }
+
+    /// Whether rows are read by other keys than their ids.
+    pub(super) fn has_old_ids(&self) -> bool {
+        self.has_mode() || self.has_bare_ids
+    }
+
+    /// What a person should know of it.
+    pub(super) fn warning(&self) -> Option<String> {
+        let how = match (self.has_mode(), self.has_bare_ids) {
+            (true, _) => {
+                "rows without a colon in their id are read as {mode}:extract:{MD5 of the prompt}, the name that \
+                          LightRAG gives them when it brings the table up to date"
+            }
+            (false, true) => {
+                "rows without a colon in their id are read as default:extract:{id} where the id is the MD5 \
+                              of the prompt; LightRAG itself does not find them"
+            }
+            (false, false) => return None,
+        };
+        Some(format!("the table {} is of an older LightRAG: {how}", self.table))
     }
 
     /// What its columns can hold.
@@ -155,31 +250,60 @@ impl Schema {
         column.and_then(|column| column.length)
     }
 
-    /// The key of a row `t`, as SQL. Old rows have a mode beside an id without colons, and are named as LightRAG names
-    /// entries of that time in its other storages: `mode:cache_type:id`.
+    /// The key of a row `t`, as SQL. Rows of an old time have an id without colons, which was made of the prompt; they are
+    /// named as LightRAG names them when it brings a table up to date.
     pub(super) fn key(&self) -> String {
         if !self.has_mode() {
-            return "t.id".to_owned();
+            return match self.has_bare_ids {
+                true => format!("CASE WHEN {IS_BARE} THEN 'default:extract:' || t.id ELSE t.id END"),
+                false => "t.id".to_owned(),
+            };
         }
+        let other_modes = "CASE WHEN t.mode = 'default' THEN 'extract' ELSE 'unknown' END";
         let cache_type = if self.has("cache_type") {
-            "coalesce(t.cache_type, 'extract')"
+            format!("coalesce(t.cache_type, {other_modes})")
         } else {
-            "'extract'"
+            other_modes.to_owned()
         };
-        format!("CASE WHEN {HAS_COLON} THEN t.id ELSE t.mode || ':' || {cache_type} || ':' || t.id END")
+        format!(
+            "CASE WHEN {HAS_COLON} THEN t.id ELSE t.mode || ':' || {cache_type} || ':' || {} END",
+            old_hash("t")
+        )
     }
 
     /// Which rows `t` count where the table has two for one key, as SQL that begins with `AND`: the one that has the
-    /// key for its id, under the first mode. Nothing where ids are unique.
+    /// key for its id, then the first of a mode and an id. Nothing where ids are unique.
     pub(super) fn first_of_its_key(&self) -> String {
-        if !self.has_mode() {
-            return String::new();
-        }
         let (table, key) = (&self.table, self.key());
-        format!(
-            " AND NOT EXISTS (SELECT FROM {table} u WHERE u.workspace = t.workspace AND u.id = {key} \
-             AND (u.id <> t.id OR u.mode < t.mode))"
-        )
+        if self.has_mode() {
+            return format!(
+                " AND NOT EXISTS (SELECT FROM {table} u WHERE u.workspace = t.workspace AND u.id = {key} \
+                 AND (u.id <> t.id OR u.mode < t.mode)) \
+                 AND NOT EXISTS (SELECT FROM {table} u WHERE u.workspace = t.workspace AND u.mode = t.mode \
+                 AND {hash_of_u} = {hash_of_t} AND u.id < t.id AND strpos(u.id, ':') = 0 AND strpos(t.id, ':') = 0)",
+                hash_of_u = old_hash("u"),
+                hash_of_t = old_hash("t"),
+            );
+        }
+        match self.has_bare_ids {
+            true => format!(
+                " AND NOT EXISTS (SELECT FROM {table} u WHERE u.workspace = t.workspace AND u.id = {key} \
+                 AND u.id <> t.id)"
+            ),
+            false => String::new(),
+        }
+    }
+
+    /// Which rows `t` have one of the keys `$2`, as SQL. `$3` are the last parts of those keys.
+    pub(super) fn has_key(&self) -> String {
+        match (self.has_mode(), self.has_bare_ids) {
+            (true, _) => format!(
+                "(t.id = ANY($2) OR (NOT {HAS_COLON} AND {} = ANY($3)))",
+                old_hash("t")
+            ),
+            (false, true) => format!("(t.id = ANY($2) OR (t.id = ANY($3) AND {IS_BARE}))"),
+            (false, false) => "t.id = ANY($2)".to_owned(),
+        }
     }
 
     /// The fields of a row `t`, as SQL: what [`super::codec::Stored`] reads. Columns that an old table lacks are NULL,
@@ -200,16 +324,17 @@ impl Schema {
                 "CASE WHEN ({key}) COLLATE \"C\" ~ '^[^:]+:[^:]+:' THEN split_part(({key}) COLLATE \"C\", ':', 2) ELSE 'extract' END"
             )
         };
-        // Times as LightRAG reads them; an endless one has no seconds.
+        // Times as LightRAG reads them; an endless one has no seconds. Texts as `text`, so that the driver need not ask for
+        // the type of a column that somebody made.
         let time = |name| {
             format!("CASE WHEN isfinite(t.{name}) THEN EXTRACT(EPOCH FROM t.{name})::bigint END AS {name}")
         };
         [
-            format!("({key}) AS key"),
-            "t.original_prompt".to_owned(),
-            "t.return_value".to_owned(),
-            column("chunk_id", "t.chunk_id"),
-            format!("{cache_type} AS cache_type"),
+            format!("({key})::text AS key"),
+            "t.original_prompt::text".to_owned(),
+            "t.return_value::text".to_owned(),
+            column("chunk_id", "t.chunk_id::text"),
+            format!("({cache_type})::text AS cache_type"),
             column("queryparam", "t.queryparam::text"),
             time("create_time"),
             time("update_time"),
@@ -248,6 +373,14 @@ impl Schema {
 /// Whether the id of a row `t` holds a colon.
 const HAS_COLON: &str = "strpos(t.id COLLATE \"C\", ':') > 0";
 
+/// Whether a row `t` has an id of the time before keys, and which key it would have can be told.
+const IS_BARE: &str = "(strpos(t.id COLLATE \"C\", ':') = 0 AND t.id = md5(t.original_prompt))";
+
+/// The hash that LightRAG makes of a row without a colon in its id.
+fn old_hash(row: &str) -> String {
+    format!("coalesce(md5({row}.original_prompt), {row}.id)")
+}
+
 /// The bytes of a record beside its texts: key, names of fields, times, `chunk_id`.
 const ROW_BYTES: u32 = 300;
 
@@ -265,8 +398,11 @@ mod tests {
                 .map(|name| Column {
                     name: (*name).to_owned(),
                     length: (*name == "id").then_some(255),
+                    is_required: false,
+                    is_generated: false,
                 })
                 .collect(),
+            has_bare_ids: false,
         }
     }
 

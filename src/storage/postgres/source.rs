@@ -3,20 +3,22 @@
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
-use futures::TryStreamExt;
 use tokio::sync::OnceCell;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::{
-    codec::Stored,
-    connection::{Phase, Server},
+    codec::entry_of,
+    connection::{Phase, Purpose, Server},
     scan::Scan,
     schema::Schema,
 };
 use crate::{
-    model::{CacheType, Result, Selection, Workspace, record::CacheKey},
-    storage::{Count, Cursor, Entry, PageLimit, PageStream, Progress, Source, prefetch::Prefetch},
+    model::{CacheType, Result, Selection, Side, Workspace, record::CacheKey},
+    storage::{Count, Cursor, Entry, PageLimit, PageReader, Progress, Source, prefetch::Prefetch},
 };
+
+/// What nearly every request of a source is for.
+pub(super) const READ: Purpose = Purpose::new(Phase::Reading, "read records");
 
 /// LightRAG's name for the empty workspace in this storage. Both names stand for the same rows.
 pub(super) const EMPTY_WORKSPACE: &str = "default";
@@ -66,10 +68,13 @@ impl PgSource {
         if let Some(schema) = self.schema.get() {
             return Ok(Some(Arc::clone(schema)));
         }
-        let client = self.server.client().await?;
-        let Some(schema) = Schema::look_up(&self.server, &client).await? else {
+        let Some(mut schema) = Schema::look_up(&self.server).await? else {
             return Ok(None);
         };
+        // What LightRAG does not find at a target is not there.
+        if self.server.side() == Side::Source {
+            schema.look_for_bare_ids(&self.server, &self.workspace).await?;
+        }
         // Whoever was first is right: the table does not change between two looks.
         let _ = self.schema.set(Arc::new(schema));
         Ok(self.schema.get().cloned())
@@ -82,7 +87,8 @@ impl Source for PgSource {
         let Some(schema) = self.schema().await? else {
             return Ok(Count::none());
         };
-        let mut client = self.server.client().await?;
+        // It takes as long as the table is large.
+        let purpose = Purpose::new(Phase::Reading, "count the records").without_limit();
         let sql = format!(
             "SELECT split_part(({key}) COLLATE \"C\", ':', 2)::text, count(*) FROM {table} t \
              WHERE t.workspace = $1 AND {selected}{first} GROUP BY 1",
@@ -91,14 +97,11 @@ impl Source for PgSource {
             selected = schema.selected(selection),
             first = schema.first_of_its_key(),
         );
-        let counting = async {
-            // It takes as long as the table is large.
-            let transaction = client.build_transaction().read_only(true).start().await?;
-            transaction
-                .batch_execute("SET LOCAL statement_timeout = 0")
-                .await?;
-            let rows = transaction.query(&sql, &[&self.workspace]).await?;
-            transaction.commit().await?;
+        let rows = self
+            .server
+            .ask(purpose, &sql, &[(&self.workspace, Type::TEXT)])
+            .await?;
+        self.server.read(purpose, || {
             let mut count = Count::none();
             for row in rows {
                 let (name, records): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
@@ -107,17 +110,17 @@ impl Source for PgSource {
                 }
             }
             Ok(count)
-        };
-        match counting.await {
-            Ok(count) => Ok(count),
-            Err(error) => Err(self
-                .server
-                .failed_on(client, Phase::Reading, "count the records", error)),
-        }
+        })
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, from: Option<Cursor>) -> PageStream {
-        Prefetch::new(Scan::new(self, selection, limit, from)).into_stream()
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
+        let scan = Scan::new(self, selection, limit, from);
+        Box::new(Prefetch::new("taking records out of rows of PostgreSQL", scan))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
@@ -132,34 +135,36 @@ impl Source for PgSource {
         };
         let ids: Vec<&str> = wanted().collect();
         // The ids of old rows are the last parts of their keys.
-        let old_ids: Vec<&str> = match schema.has_mode() {
+        let old_ids: Vec<&str> = match schema.has_old_ids() {
             true => wanted().filter_map(|key| key.splitn(3, ':').nth(2)).collect(),
             false => Vec::new(),
         };
         let sql = format!(
-            "SELECT {fields} FROM {table} t WHERE t.workspace = $1 AND (t.id = ANY($2) OR t.id = ANY($3)){first}",
+            "SELECT {fields} FROM {table} t WHERE t.workspace = $1 AND {has_key}{first}",
             fields = schema.fields(),
             table = schema.table,
+            has_key = schema.has_key(),
             first = schema.first_of_its_key(),
         );
-        let client = self.server.client().await?;
-        let reading = async {
-            let statement = client.prepare_cached(&sql).await?;
-            let parameters: [&(dyn ToSql + Sync); 3] = [&self.workspace, &ids, &old_ids];
-            let rows = client.query_raw(&statement, parameters).await?;
-            let mut rows = std::pin::pin!(rows);
-            let mut found = HashMap::new();
-            while let Some(row) = rows.try_next().await? {
-                let entry = Stored::from_row(&row)?.to_entry();
+        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
+            vec![(&self.workspace, Type::TEXT), (&ids, Type::TEXT_ARRAY)];
+        if schema.has_old_ids() {
+            parameters.push((&old_ids, Type::TEXT_ARRAY));
+        }
+        let rows = self.server.ask(READ, &sql, &parameters).await?;
+        let found = self.server.read(READ, || {
+            let mut found = HashMap::with_capacity(rows.len());
+            for row in &rows {
+                let entry = entry_of(row)?;
                 found.insert(entry.key().clone(), entry);
             }
             Ok(found)
-        };
-        match reading.await {
-            Ok(found) => Ok(keys.iter().map(|key| found.get(key).cloned()).collect()),
-            Err(error) => Err(self
-                .server
-                .failed_on(client, Phase::Reading, "read records", error)),
-        }
+        })?;
+        Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let schema = self.schema.get();
+        schema.and_then(|schema| schema.warning()).into_iter().collect()
     }
 }

@@ -3,22 +3,28 @@
 use std::{borrow::Cow, collections::HashSet, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
-use deadpool_postgres::{Client, GenericClient};
-use tokio_postgres::{error::SqlState, types::ToSql};
+use tokio::sync::OnceCell;
+use tokio_postgres::{
+    error::SqlState,
+    types::{ToSql, Type},
+};
 
 use super::{
     codec::{Columns, Limits, columns},
-    connection::{Phase, Server},
+    connection::{Phase, Purpose, Server},
     schema::{ADDED_COLUMNS, CREATE_TABLE, INDEXES, Schema, TABLE},
     source::PgSource,
+    writability::{self, Guards},
 };
 use crate::{
     model::{
         Error, ErrorKind, Result,
-        record::{OnInvalid, Record},
+        record::{CacheKey, OnInvalid, Record, RejectKind, compare},
     },
-    storage::{Source, Target, WriteMode, WriteOutcome},
+    storage::{Entry, Source, Target, WriteMode, WriteOutcome},
 };
+
+const WRITE: Purpose = Purpose::new(Phase::Writing, "write records");
 
 /// The most rows of a statement: more are no faster.
 const STATEMENT_ROWS: usize = 1000;
@@ -30,6 +36,8 @@ const STATEMENT_BYTES: usize = 8 << 20;
 pub(super) struct PgTarget {
     source: Arc<PgSource>,
     on_invalid: OnInvalid,
+    /// What may keep a record out without a word, once that was looked for.
+    guards: OnceCell<Guards>,
 }
 
 impl PgTarget {
@@ -37,6 +45,7 @@ impl PgTarget {
         Self {
             source: Arc::new(source),
             on_invalid,
+            guards: OnceCell::new(),
         }
     }
 
@@ -51,21 +60,36 @@ impl Target for PgTarget {
         Arc::clone(&self.source) as Arc<dyn Source>
     }
 
-    async fn prepare(&self) -> Result<()> {
+    async fn check_writable(&self) -> Result<()> {
         let server = self.server();
-        let mut client = server.client().await?;
-        check_writable(server, &client).await?;
+        writability::check_server(server).await?;
         // Looked up anew, and not kept: columns may be added to it.
-        let schema = match Schema::look_up(server, &client).await? {
-            Some(schema) => schema,
-            None => create_table(server, &client).await?,
+        let Some(schema) = Schema::look_up(server).await? else {
+            return writability::check_creation(server).await;
         };
         self.check_workspace(&schema)?;
-        check_permissions(server, &client, &schema).await?;
-        check_layout(server, &schema)?;
-        check_key(server, &client, &schema).await?;
-        add_columns(server, &mut client, &schema).await?;
-        add_indexes(server, &client, &schema).await
+        writability::check_table(server, &schema).await?;
+        self.guards(&schema).await?;
+        // With columns missing, only preparing shows.
+        if writability::lacks_columns(&schema) {
+            return Ok(());
+        }
+        writability::check_statements(server, &schema, &statements(&schema.table)).await
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        self.check_writable().await?;
+        let server = self.server();
+        let schema = match Schema::look_up(server).await? {
+            Some(schema) => schema,
+            None => create_table(server).await?,
+        };
+        self.check_workspace(&schema)?;
+        if writability::lacks_columns(&schema) {
+            add_columns(server, &schema).await?;
+            writability::check_statements(server, &schema, &statements(&schema.table)).await?;
+        }
+        add_indexes(server, &schema).await
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
@@ -97,14 +121,28 @@ impl Target for PgTarget {
             WriteMode::Upsert => upsert(&schema.table),
             WriteMode::Create => create(&schema.table),
         };
+        let guards = self.guards(&schema).await?;
+        let before = match guards.is_empty() {
+            true => Vec::new(),
+            false => self.look_back(batch).await?,
+        };
         let created = self.execute(&sql, &statements).await?;
+        let created: HashSet<&str> = created.iter().map(String::as_str).collect();
         if mode == WriteMode::Create {
-            let created: HashSet<&str> = created.iter().map(String::as_str).collect();
             for (record, outcome) in batch.iter().zip(&mut outcomes) {
                 if matches!(outcome, WriteOutcome::Written(_)) && !created.contains(record.key().as_str()) {
                     *outcome = WriteOutcome::Exists;
                 }
             }
+        }
+        if guards.is_empty() {
+            return Ok(outcomes);
+        }
+        let after = self.look_back(batch).await?;
+        let seen = before.iter().zip(&after);
+        for ((record, outcome), (before, after)) in batch.iter().zip(&mut outcomes).zip(seen) {
+            let said = std::mem::replace(outcome, WriteOutcome::Exists);
+            *outcome = what_became(record, said, before.as_ref(), after.as_ref(), guards);
         }
         Ok(outcomes)
     }
@@ -118,6 +156,11 @@ impl Target for PgTarget {
             Ok((_, changes)) => WriteOutcome::Written(changes),
             Err(rejected) => rejected,
         }
+    }
+
+    fn warning(&self) -> Option<String> {
+        let schema = self.source.known_schema()?;
+        self.guards.get()?.warning(&schema.table)
     }
 
     /// Every write was answered after its commit, and a commit is answered when it is on the disk.
@@ -136,31 +179,30 @@ impl PgTarget {
         if statements.is_empty() {
             return Ok(Vec::new());
         }
-        let mut client = self.server().client().await?;
         let workspace = self.source.workspace();
-        let executing = async {
-            let mut returned = Vec::new();
-            match statements {
-                [rows] => rows.send(&client, sql, workspace, &mut returned).await?,
-                several => {
-                    let transaction = client.transaction().await?;
-                    for rows in several {
-                        rows.send(&transaction, sql, workspace, &mut returned).await?;
-                    }
-                    transaction.commit().await?;
-                }
-            }
-            Ok(returned)
-        };
-        match executing.await {
-            Ok(returned) => Ok(returned),
-            Err(error) => {
-                let failed = self
-                    .server()
-                    .failed_on(client, Phase::Writing, "write records", error);
-                Err(failed)
-            }
-        }
+        let parameters: Vec<_> = statements
+            .iter()
+            .map(|rows| rows.parameters(&workspace))
+            .collect();
+        let statements: Vec<_> = parameters
+            .iter()
+            .map(|parameters| (sql, parameters.as_slice()))
+            .collect();
+        let rows = self.server().ask_all(WRITE, &statements).await?;
+        self.server()
+            .read(WRITE, || rows.iter().map(|row| row.try_get(0)).collect())
+    }
+
+    /// What may keep a record out of the table without a word.
+    async fn guards(&self, schema: &Schema) -> Result<&Guards> {
+        let finding = || writability::find_guards(self.server(), &schema.table);
+        self.guards.get_or_try_init(finding).await
+    }
+
+    /// What the table has under the keys of records.
+    async fn look_back(&self, batch: &[Record]) -> Result<Vec<Option<Entry>>> {
+        let keys: Vec<CacheKey> = batch.iter().map(|record| record.key().clone()).collect();
+        self.source.get_many(&keys).await
     }
 
     fn check_workspace(&self, schema: &Schema) -> Result<()> {
@@ -210,29 +252,60 @@ impl<'a> Rows<'a> {
         self.ids.len() >= STATEMENT_ROWS || self.bytes >= STATEMENT_BYTES
     }
 
-    async fn send(
-        &self,
-        client: &impl GenericClient,
-        sql: &str,
-        workspace: &str,
-        returned: &mut Vec<String>,
-    ) -> Result<(), tokio_postgres::Error> {
-        let statement = client.prepare_cached(sql).await?;
-        let parameters: [&(dyn ToSql + Sync); 9] = [
-            &workspace,
-            &self.ids,
-            &self.original_prompts,
-            &self.return_values,
-            &self.chunk_ids,
-            &self.cache_types,
-            &self.queryparams,
-            &self.create_times,
-            &self.update_times,
-        ];
-        for row in client.query(&statement, &parameters).await? {
-            returned.push(row.try_get(0)?);
+    fn parameters<'p>(&'p self, workspace: &'p &str) -> Vec<(&'p (dyn ToSql + Sync), Type)> {
+        vec![
+            (workspace, Type::TEXT),
+            (&self.ids, Type::TEXT_ARRAY),
+            (&self.original_prompts, Type::TEXT_ARRAY),
+            (&self.return_values, Type::TEXT_ARRAY),
+            (&self.chunk_ids, Type::TEXT_ARRAY),
+            (&self.cache_types, Type::TEXT_ARRAY),
+            (&self.queryparams, Type::TEXT_ARRAY),
+            (&self.create_times, Type::TIMESTAMP_ARRAY),
+            (&self.update_times, Type::TIMESTAMP_ARRAY),
+        ]
+    }
+}
+
+/// What became of a record in a table whose triggers or policies may have kept it out, changed it, or put it where only
+/// the table's readers find it: what is there decides, not what the server said.
+fn what_became(
+    record: &Record,
+    said: WriteOutcome,
+    before: Option<&Entry>,
+    after: Option<&Entry>,
+    guards: &Guards,
+) -> WriteOutcome {
+    let changes = match &said {
+        WriteOutcome::Rejected { .. } => return said,
+        // It was there before, or was routed to where it is now.
+        WriteOutcome::Exists if before.is_some() && after.is_some() => return said,
+        WriteOutcome::Exists => Default::default(),
+        WriteOutcome::Written(changes) => changes.clone(),
+    };
+    let refused = |what: String| {
+        let reason = format!("the table has {guards}: {what}");
+        WriteOutcome::rejected(RejectKind::RefusedByTarget, reason)
+    };
+    match after {
+        None => refused("the record was written, and is not there".to_owned()),
+        Some(Entry::Invalid(invalid)) => refused(format!(
+            "what is there after the write cannot be read: {}",
+            invalid.reason
+        )),
+        Some(Entry::Record(kept)) => {
+            let mut differing =
+                compare::differing_fields(record, kept, &changes.sanitized, &changes.dropped_fields);
+            // LightRAG sets times of its own too.
+            differing.retain(|field| !matches!(field.as_str(), "create_time" | "update_time"));
+            match differing.is_empty() {
+                true => WriteOutcome::Written(changes),
+                false => refused(format!(
+                    "after the write, the record has other values in {}",
+                    differing.join(", ")
+                )),
+            }
         }
-        Ok(())
     }
 }
 
@@ -268,46 +341,31 @@ fn create(table: &str) -> String {
     format!("{}NOTHING RETURNING kept.id::text", insert(table))
 }
 
-async fn check_writable(server: &Server, client: &Client) -> Result<()> {
-    let row = client
-        .query_one(
-            "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'",
-            &[],
-        )
-        .await;
-    let read = row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-    let (standby, read_only): (bool, bool) =
-        read.map_err(|error| server.failed(Phase::Preparing, "ask for the server's state", error))?;
-    if standby {
-        let message = format!("{} is a standby, which cannot be written to", server.name());
-        return Err(Error::new(ErrorKind::Refused, message).with_remedy(
-            "name the primary server; with several hosts, add target_session_attrs=read-write",
-        ));
-    }
-    if read_only {
-        let message = format!("{} opens sessions that cannot write", server.name());
-        return Err(Error::new(ErrorKind::Refused, message)
-            .with_remedy("lift default_transaction_read_only for the server, the database or the role"));
-    }
-    Ok(())
+/// The statements that write.
+fn statements(table: &str) -> [String; 2] {
+    [upsert(table), create(table)]
 }
 
 /// Makes the table as LightRAG does. Another process may do the same at this moment.
-async fn create_table(server: &Server, client: &Client) -> Result<Schema> {
-    make(server, client, CREATE_TABLE, "make the table").await?;
-    Schema::look_up(server, client).await?.ok_or_else(|| {
+async fn create_table(server: &Server) -> Result<Schema> {
+    let purpose = Purpose::new(Phase::Making, "create the table");
+    make(server, purpose, CREATE_TABLE).await?;
+    Schema::look_up(server).await?.ok_or_else(|| {
         Error::new(
             ErrorKind::NotFound,
-            format!("{}: the table {TABLE} was made and is not there", server.name()),
+            format!(
+                "{}: the table {TABLE} was created and is not there",
+                server.name()
+            ),
         )
         .with_remedy("check search_path")
     })
 }
 
 /// Runs a statement that makes something; that somebody else has made it meanwhile is as good.
-async fn make(server: &Server, client: &Client, sql: &str, doing: &str) -> Result<()> {
-    match client.batch_execute(sql).await {
-        Err(error) if !is_there_already(&error) => Err(server.failed(Phase::Preparing, doing, error)),
+async fn make(server: &Server, purpose: Purpose, sql: &str) -> Result<()> {
+    match server.run(purpose, &[(sql, &[])]).await? {
+        Err(error) if !is_there_already(&error) => Err(server.failed(purpose.phase, purpose.doing, error)),
         _ => Ok(()),
     }
 }
@@ -324,139 +382,58 @@ fn is_there_already(error: &tokio_postgres::Error) -> bool {
     .any(|state| error.code() == Some(state))
 }
 
-async fn check_permissions(server: &Server, client: &Client, schema: &Schema) -> Result<()> {
-    for privilege in ["SELECT", "INSERT", "UPDATE"] {
-        let row = client
-            .query_one(
-                "SELECT pg_catalog.has_table_privilege($1, $2)",
-                &[&schema.table, &privilege],
-            )
-            .await;
-        let granted: bool = row
-            .and_then(|row| row.try_get(0))
-            .map_err(|error| server.failed(Phase::Preparing, "ask for permissions", error))?;
-        if !granted {
-            let (name, table) = (server.name(), &schema.table);
-            let message = format!("{name}: the login may not {privilege} on {table}");
-            let remedy =
-                format!("GRANT SELECT, INSERT, UPDATE ON {table} TO the login, or use another login");
-            return Err(Error::new(ErrorKind::Permission, message).with_remedy(remedy));
-        }
-    }
-    Ok(())
-}
-
-/// Keys of a table with modes change when LightRAG brings it up to date, which nobody else should do.
-fn check_layout(server: &Server, schema: &Schema) -> Result<()> {
-    if !schema.has_mode() {
-        return Ok(());
-    }
-    let message = format!(
-        "{}: the table {} is of an older LightRAG, with a column `mode`",
-        server.name(),
-        schema.table
-    );
-    Err(Error::new(ErrorKind::Refused, message)
-        .with_remedy("start LightRAG once on it, which brings the table up to date"))
-}
-
 /// Adds the columns that an old table lacks, as LightRAG does when it starts: with them there, it would not fill in
 /// the type of old rows any more, so this does.
-async fn add_columns(server: &Server, client: &mut Client, schema: &Schema) -> Result<()> {
-    let missing = || ADDED_COLUMNS.iter().filter(|(name, _)| !schema.has(name));
-    if missing().next().is_none() {
-        return Ok(());
-    }
+async fn add_columns(server: &Server, schema: &Schema) -> Result<()> {
     let table = &schema.table;
-    let mut sql = "SET LOCAL statement_timeout = 0;".to_owned();
-    for (name, sql_type) in missing() {
-        sql.push_str(&format!(
-            "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {sql_type};"
-        ));
-    }
+    let missing = ADDED_COLUMNS.iter().filter(|(name, _)| !schema.has(name));
+    let mut statements: Vec<String> = missing
+        .map(|(name, sql_type)| format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {sql_type}"))
+        .collect();
     if !schema.has("cache_type") {
-        sql.push_str(&format!(
+        statements.push(format!(
             "UPDATE {table} SET cache_type = CASE WHEN id COLLATE \"C\" ~ '^[^:]+:[^:]+:' \
-             THEN left(split_part(id COLLATE \"C\", ':', 2), 32) ELSE 'extract' END WHERE cache_type IS NULL;"
+             THEN left(split_part(id COLLATE \"C\", ':', 2), 32) ELSE 'extract' END WHERE cache_type IS NULL"
         ));
     }
-    let adding = async {
-        let transaction = client.transaction().await?;
-        transaction.batch_execute(&sql).await?;
-        transaction.commit().await
-    };
-    adding.await.map_err(|error| {
-        let failed = server.failed(Phase::Preparing, "add the columns that an old table lacks", error);
-        match failed.kind() {
-            ErrorKind::Permission => {
-                failed.with_remedy("use the login that owns the table, or start LightRAG once on it")
-            }
-            _ => failed,
-        }
-    })
+    let purpose = Purpose::new(Phase::Making, "add the columns that an old table lacks").without_limit();
+    let none: [(&(dyn ToSql + Sync), Type); 0] = [];
+    let statements: Vec<_> = statements.iter().map(|sql| (sql.as_str(), &none[..])).collect();
+    server.ask_all(purpose, &statements).await.map(|_| ())
 }
 
-/// Makes LightRAG's indexes where they are missing and the login may make them; LightRAG makes them otherwise.
-async fn add_indexes(server: &Server, client: &Client, schema: &Schema) -> Result<()> {
-    let failed = |error| server.failed(Phase::Preparing, "look at the indexes", error);
-    let rows = client
-        .query(
-            "SELECT i.relname::text FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_index x ON x.indrelid = c.oid
-             JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
-             WHERE c.oid = $1::text::regclass
-             UNION ALL
-             SELECT NULL FROM pg_catalog.pg_class c
-             WHERE c.oid = $1::text::regclass AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')",
-            &[&schema.table],
-        )
-        .await
-        .map_err(failed)?;
-    let found: Vec<Option<String>> = rows
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<_, _>>()
-        .map_err(failed)?;
-    if found.contains(&None) {
+/// Makes LightRAG's indexes where they are missing and the login may make them. They only make LightRAG's own work
+/// faster, and it makes them otherwise.
+async fn add_indexes(server: &Server, schema: &Schema) -> Result<()> {
+    let purpose = Purpose::new(Phase::Preparing, "look at the indexes");
+    let sql = "SELECT i.relname::text FROM pg_catalog.pg_index x \
+               JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid \
+               WHERE x.indrelid = pg_catalog.to_regclass($1)";
+    if writability::owns(server, schema).await? != Some(true) {
         return Ok(());
     }
-    for (name, columns) in INDEXES {
-        if !found.iter().flatten().any(|found| found == name) {
-            let sql = format!(
-                "CREATE INDEX IF NOT EXISTS {name} ON {} ({columns})",
-                schema.table
-            );
-            make(server, client, &sql, "make an index").await?;
+    let found = server
+        .ask_if_able(purpose, sql, &[(&schema.table, Type::TEXT)])
+        .await?;
+    let Some(rows) = found else {
+        return Ok(());
+    };
+    let found: Vec<String> = server.read(purpose, || rows.iter().map(|row| row.try_get(0)).collect())?;
+    for (name, columns) in INDEXES
+        .iter()
+        .filter(|(name, _)| !found.iter().any(|found| found == name))
+    {
+        let sql = format!(
+            "CREATE INDEX IF NOT EXISTS {name} ON {} ({columns})",
+            schema.table
+        );
+        let purpose = Purpose::new(Phase::Making, "create an index").without_limit();
+        match make(server, purpose, &sql).await {
+            Err(error) if !error.is_temporary() => tracing::warn!("{error}"),
+            made => made?,
         }
     }
     Ok(())
-}
-
-/// Without a unique (workspace, id) there is no telling which row a record is.
-async fn check_key(server: &Server, client: &Client, schema: &Schema) -> Result<()> {
-    let found = client
-        .query_opt(
-            "SELECT 1 FROM pg_catalog.pg_index x
-             WHERE x.indrelid = $1::text::regclass AND x.indisunique AND x.indisvalid AND x.indimmediate
-               AND x.indpred IS NULL AND x.indexprs IS NULL AND x.indnkeyatts = 2
-               AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE \"C\")
-                    FROM pg_catalog.pg_attribute a
-                    WHERE a.attrelid = x.indrelid AND a.attnum = ANY((x.indkey::int2[])[0:1]))
-                   = ARRAY['id', 'workspace']
-             LIMIT 1",
-            &[&schema.table],
-        )
-        .await
-        .map_err(|error| server.failed(Phase::Preparing, "look at the primary key", error))?;
-    if found.is_some() {
-        return Ok(());
-    }
-    let (name, table) = (server.name(), &schema.table);
-    let message = format!("{name}: the table {table} has no primary key (workspace, id)");
-    let remedy = format!(
-        "remove double rows, then: ALTER TABLE {table} ADD CONSTRAINT LIGHTRAG_LLM_CACHE_PK PRIMARY KEY (workspace, id)"
-    );
-    Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy))
 }
 
 #[cfg(test)]

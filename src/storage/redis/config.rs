@@ -1,7 +1,8 @@
 //! Where the server is and how to log in, as LightRAG's `REDIS_URI` says it.
 //!
 //! The address is read as redis-py's `from_url` reads it, its `ssl_*` and timeout parameters included, since that is
-//! what LightRAG hands it to. What only tunes redis-py's pool is passed over.
+//! what LightRAG hands it to. What only tunes redis-py's pool is passed over; a value that redis-py cannot read is an
+//! error, as it is there.
 
 use std::{
     borrow::Cow,
@@ -18,7 +19,7 @@ use url::{Host, Url};
 
 use crate::{
     model::{Error, Field, Result, Secret, Values},
-    storage::ConnectOptions,
+    storage::{ConnectOptions, tls::unverified},
 };
 
 /// The settings in the job file, the environment and `config.ini`.
@@ -29,9 +30,11 @@ pub(super) const FIELDS: &[Field] = &[
     )
     .variable("REDIS_URI")
     .ini("uri")
-    .default("redis://localhost:6379"),
-    Field::new("username", "the user, instead of the one in the address"),
-    Field::new("password", "the password, instead of the one in the address; taken as it is, not percent-decoded"),
+    .default("redis://localhost:6379")
+    .address(),
+    Field::new("username", "the user, instead of the one in the address").plain().address(),
+    Field::new("password", "the password, instead of the one in the address; taken as it is, not percent-decoded")
+        .address(),
     Field::new(
         "ca_cert",
         "a file with the certificates of the authorities to trust (PEM), instead of the system's",
@@ -46,20 +49,33 @@ pub(super) const FIELDS: &[Field] = &[
         "socket_timeout",
         "how long an answer may take, where that is less than --timeout; seconds, or a duration such as 30s",
     )
-    .variable("REDIS_SOCKET_TIMEOUT"),
+    .variable("REDIS_SOCKET_TIMEOUT")
+    .plain(),
     Field::new(
         "connect_timeout",
         "how long connecting may take, where that is less than --timeout; seconds, or a duration such as 10s",
     )
     .variable("REDIS_CONNECT_TIMEOUT")
-    .default("10"),
+    .default("10")
+    .plain(),
     Field::new(
         "allow_eviction_policy",
         "true writes to a server that throws away keys when its memory is full, as LightRAG then does",
     )
     .variable("REDIS_ALLOW_EVICTION_POLICY")
-    .default("false"),
+    .read_as(is_true)
+    .default("false")
+    .plain(),
 ];
+
+/// LightRAG takes nothing but this word for a yes.
+fn is_true(text: &str) -> Option<Cow<'_, str>> {
+    Some(Cow::Borrowed(if text.trim().eq_ignore_ascii_case("true") {
+        "true"
+    } else {
+        "false"
+    }))
+}
 
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_HOST: &str = "localhost";
@@ -105,7 +121,35 @@ struct Address {
     client_key: Option<PathBuf>,
     socket_timeout: Option<Duration>,
     connect_timeout: Option<Duration>,
+    /// What a person should know of it: clauses that repeat no value.
+    warnings: Vec<String>,
 }
+
+/// Parameters of redis-py that hold a whole number, and change nothing here.
+const WHOLE_NUMBERS: [&str; 4] = [
+    "socket_read_size",
+    "max_connections",
+    "health_check_interval",
+    "protocol",
+];
+
+/// Parameters of redis-py that change nothing here.
+const WITHOUT_EFFECT: [&str; 14] = [
+    "socket_keepalive",
+    "retry_on_timeout",
+    "retry_on_error",
+    "timeout",
+    "legacy_responses",
+    "client_name",
+    "lib_name",
+    "lib_version",
+    "encoding",
+    "encoding_errors",
+    "decode_responses",
+    "socket_type",
+    "host",
+    "port",
+];
 
 /// Certificates.
 #[derive(Clone, Debug)]
@@ -125,13 +169,17 @@ impl Address {
             "unix" | "redis+unix" => (unix(&url)?, false),
             _ => return Err(wrong()),
         };
+        // Whoever puts a `/`, `?` or `#` into a password makes a host of its beginning.
+        let behind = [Some(url.path()), url.fragment(), text_before_value(&url)];
+        if matches!(listener, Listener::Tcp { .. })
+            && behind.into_iter().flatten().any(|part| part.contains('@'))
+        {
+            return Err(format!("{EXPECTED_ADDRESS}, and no @ behind the host"));
+        }
         let mut address = Self {
             username: said(url.username())?,
             password: said(url.password().unwrap_or_default())?.map(Secret::new),
-            database: match &listener {
-                Listener::Tcp { .. } => database(&decode(url.path())?.replace('/', ""))?,
-                Listener::Unix(_) => 0,
-            },
+            database: 0,
             listener,
             tls,
             verify_certs: None,
@@ -141,13 +189,34 @@ impl Address {
             client_key: None,
             socket_timeout: None,
             connect_timeout: None,
+            warnings: Vec::new(),
         };
         // Of a name that stands twice redis-py takes the first value, so the first is applied last.
         let parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = url.query_pairs().collect();
         for (name, value) in parameters.iter().rev().filter(|(_, value)| !value.is_empty()) {
             address.take_parameter(name, value)?;
         }
+        if matches!(address.listener, Listener::Tcp { .. })
+            && !parameters.iter().any(|(name, _)| name == "db")
+        {
+            address.take_path(&decode(url.path())?.replace('/', ""))?;
+        }
         Ok(address)
+    }
+
+    /// What stands behind the host is the number of a database; redis-py passes over anything that is none.
+    fn take_path(&mut self, path: &str) -> std::result::Result<(), String> {
+        let path = path.trim();
+        if path.is_empty() || path.parse::<i64>().is_ok() {
+            self.database = database(path)?;
+        } else {
+            self.warnings.push(
+                "what stands behind the host in the address is not the number of a database: database 0 is used, as \
+                 LightRAG does"
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 
     fn take_parameter(&mut self, name: &str, value: &str) -> std::result::Result<(), String> {
@@ -178,10 +247,23 @@ impl Address {
             }
             "socket_timeout" => self.socket_timeout = Some(seconds(name, value)?),
             "socket_connect_timeout" => self.connect_timeout = Some(seconds(name, value)?),
-            _ => {}
+            name if WHOLE_NUMBERS.contains(&name) => {
+                let number = value.trim().parse::<i64>();
+                number.map_err(|_| format!("a whole number for {name} in the address"))?;
+            }
+            name if WITHOUT_EFFECT.contains(&name) => {}
+            name => self
+                .warnings
+                .push(format!("the parameter {name} of the address has no effect here")),
         }
         Ok(())
     }
+}
+
+/// The query up to the first `=`, where there may be no password.
+fn text_before_value(url: &Url) -> Option<&str> {
+    let query = url.query()?;
+    Some(query.split_once('=').map_or(query, |(name, _)| name))
 }
 
 fn tcp(url: &Url) -> std::result::Result<Listener, String> {
@@ -254,6 +336,10 @@ pub(super) struct Config {
     pub(super) response_timeout: Duration,
     /// Whether a server that throws keys away may be written to.
     pub(super) allow_eviction_policy: bool,
+    /// Where the login came from, for errors: `REDIS_URI in ./.env`.
+    pub(super) login_from: String,
+    /// What a person should know of the settings.
+    pub(super) warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -302,7 +388,17 @@ impl Config {
                 },
             })
         });
-        Ok(Self {
+        let origin = |name| {
+            text(name)
+                .and_then(|_| values.get(name))
+                .map(|value| &value.origin)
+        };
+        let login_from = origin("password")
+            .or_else(|| origin("username"))
+            .or_else(|| origin("uri"));
+        let mut config = Self {
+            login_from: login_from.map(ToString::to_string).unwrap_or_default(),
+            warnings: Vec::new(),
             listener: address.listener,
             tls: tls.transpose()?,
             username: text("username").map(str::to_owned).or(address.username),
@@ -311,12 +407,27 @@ impl Config {
             connect_timeout: timeout("connect_timeout", address.connect_timeout)?,
             response_timeout: timeout("socket_timeout", address.socket_timeout)?,
             allow_eviction_policy: values.flag("allow_eviction_policy")?.unwrap_or(false),
-        })
+        };
+        let location = config.location();
+        config.warnings = address
+            .warnings
+            .into_iter()
+            .map(|what| format!("{location}: {what}"))
+            .collect();
+        if config.trusts_anyone() {
+            let remedy = "leave out ssl_cert_reqs=none and verify_certs: false to have it checked";
+            config.warnings.push(unverified(&location, remedy));
+        }
+        Ok(config)
     }
 
     /// Whether the connection is to be encrypted.
     pub(super) fn uses_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self.listener, Listener::Tcp { .. })
     }
 
     /// Host and port, or the socket.
@@ -344,7 +455,7 @@ impl Config {
     }
 
     /// Whether TLS is spoken with whoever answers.
-    pub(super) fn trusts_anyone(&self) -> bool {
+    fn trusts_anyone(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| !tls.verify)
     }
 
@@ -467,6 +578,8 @@ mod tests {
             ),
             ("redis://[::1]:7000/1", "redis://[::1]:7000/1"),
             ("redis:///2", "redis://localhost:6379/2"),
+            ("redis://cache/name", "redis://cache:6379/0"),
+            ("redis://cache/name?db=4", "redis://cache:6379/4"),
             ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
             (
                 "unix:///run/redis.sock?username=me&password=p",
@@ -486,7 +599,11 @@ mod tests {
         for uri in [
             "redis://:hunter2#x@cache:6379",
             "redis://:hunter2@cache:port",
-            "redis://:hunter2@cache/name",
+            "redis://me:12/hunter2@cache",
+            "redis://me:12?hunter2@cache",
+            "redis://me:12#hunter2@cache",
+            "redis://:hunter2@cache/-1",
+            "redis://:hunter2@cache?max_connections=hunter2",
             "http://:hunter2@cache",
             "unix://hunter2/run/redis.sock",
             "rediss://:hunter2@cache?ssl_password=hunter2",
@@ -499,6 +616,18 @@ mod tests {
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{error}");
             assert!(error.message().starts_with("target.uri"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_an_address_says_in_vain_is_warned_of() {
+        let said = config("redis://:p@cache/name?foo=hunter2&max_connections=5").warnings;
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].contains("parameter foo") && !said[0].contains("hunter2"),
+            "{said:?}"
+        );
+        assert!(said[1].contains("database 0 is used"), "{said:?}");
+        assert_eq!(config("redis://cache/0?socket_keepalive=true").warnings, [""; 0]);
     }
 
     #[test]

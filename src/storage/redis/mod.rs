@@ -1,7 +1,7 @@
 //! LightRAG's `RedisKVStorage`: one string a record.
 //!
 //! * `config`: the address, read as redis-py reads it.
-//! * `layout`: keys and values ↔ records, today's layout and the old one.
+//! * `codec`: keys and values ↔ records, today's layout and the old one.
 //! * `server`: the connection, and what the server's errors mean.
 //! * `source`, `target`: reading; writing.
 
@@ -11,7 +11,7 @@ mod server;
 mod source;
 mod target;
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -22,45 +22,33 @@ use self::{
     source::RedisSource,
     target::{Eviction, RedisTarget},
 };
-use super::{ConnectOptions, Connection, Connector, Source, Target, tls::unverified};
-use crate::model::{Field, Result, Secret, Side, Values};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
 use crate::model::{Location, PhysicalLocation, Workspace};
+use crate::model::{Result, Secret, Side, Values};
 
 /// The strings of `RedisKVStorage`.
 pub struct Redis;
 
+/// What this storage is called, and where its settings come from.
+const INFO: ConnectorInfo = ConnectorInfo {
+    kind: "redis",
+    title: "Redis",
+    class_name: Some("RedisKVStorage"),
+    aliases: &[],
+    schemes: &["redis", "rediss", "unix", "redis+unix"],
+    takes_paths: false,
+    ini_section: Some("redis"),
+    workspace_variable: Some("REDIS_WORKSPACE"),
+    workspace_ini_key: None,
+    trims_workspace: true,
+    batch_bytes: target::PIECE_BYTES,
+    fields: config::FIELDS,
+};
+
 #[async_trait]
 impl Connector for Redis {
-    fn kind(&self) -> &'static str {
-        "redis"
-    }
-
-    fn title(&self) -> &'static str {
-        "Redis"
-    }
-
-    fn class_name(&self) -> &'static str {
-        "RedisKVStorage"
-    }
-
-    fn schemes(&self) -> &'static [&'static str] {
-        &["redis", "rediss", "unix", "redis+unix"]
-    }
-
-    fn ini_section(&self) -> Option<&'static str> {
-        Some("redis")
-    }
-
-    fn workspace_variable(&self) -> Option<&'static str> {
-        Some("REDIS_WORKSPACE")
-    }
-
-    fn batch_bytes(&self) -> NonZeroUsize {
-        target::PIECE_BYTES
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        config::FIELDS
+    fn info(&self) -> &'static ConnectorInfo {
+        &INFO
     }
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
@@ -100,17 +88,13 @@ struct RedisStorage {
 impl Connection for RedisStorage {
     fn location(&self) -> Location {
         Location {
-            kind: Redis.kind().to_owned(),
+            kind: INFO.kind.to_owned(),
             location: self.server.config().location(),
         }
     }
 
-    fn warning(&self) -> Option<String> {
-        let config = self.server.config();
-        let remedy = "leave out ssl_cert_reqs=none and verify_certs: false to have it checked";
-        config
-            .trusts_anyone()
-            .then(|| unverified(&config.location(), remedy))
+    fn warnings(&self) -> Vec<String> {
+        self.server.config().warnings.clone()
     }
 
     async fn workspaces(&self) -> Result<Vec<Workspace>> {

@@ -2,7 +2,10 @@
 
 use std::{
     error::Error as StdError,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use redis::{
@@ -11,7 +14,10 @@ use redis::{
 };
 
 use super::config::Config;
-use crate::model::{Error, ErrorKind, Result};
+use crate::{
+    model::{Error, ErrorKind, Result},
+    storage::hosts::{another_service, is_unresolved, login_from, service_at, unresolved},
+};
 
 /// A server, and one connection to it that all requests share.
 ///
@@ -24,6 +30,7 @@ pub(super) struct Server {
     current: Mutex<Option<Link>>,
     /// Held while connecting, so that only one does.
     connecting: tokio::sync::Mutex<History>,
+    was_connected: AtomicBool,
 }
 
 /// A connection.
@@ -93,6 +100,7 @@ impl Server {
             link,
             current: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
+            was_connected: AtomicBool::new(false),
         })
     }
 
@@ -101,18 +109,7 @@ impl Server {
         &self.config
     }
 
-    /// Sends one command. `doing` says what for, for errors: "reading keys".
-    ///
-    /// # Errors
-    /// The connection failed, or the server answered with an error.
-    pub(super) async fn one(&self, doing: &str, command: &Cmd) -> Result<Value> {
-        match self.try_one(doing, command).await? {
-            Value::ServerError(error) => Err(self.refused(doing, &error)),
-            value => Ok(value),
-        }
-    }
-
-    /// Sends one command, and gives the server's error as an answer.
+    /// Sends one command, and gives the server's error as an answer. `doing` says what for, for errors: "reading keys".
     ///
     /// # Errors
     /// The connection failed.
@@ -194,6 +191,7 @@ impl Server {
         }
         history.run_id = run_id;
         history.connections += 1;
+        self.was_connected.store(true, Ordering::Relaxed);
         let link = Link {
             number: history.connections,
             life: ServerEpoch(history.lives),
@@ -220,9 +218,18 @@ impl Server {
             Ok((connection, run_id))
         };
         let limit = self.config.connect_timeout;
-        match tokio::time::timeout(limit, connecting).await {
+        let connected = match tokio::time::timeout(limit, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(self.no_answer()),
+        };
+        match connected {
+            Err(error) if self.may_be_another(&error) => match service_at(&self.config.host()).await {
+                Some(found) if found != "Redis" => {
+                    Err(another_service("Redis", &self.config.host(), found).caused_by(error))
+                }
+                _ => Err(error),
+            },
+            connected => connected,
         }
     }
 
@@ -273,6 +280,14 @@ impl Server {
         }
     }
 
+    /// Whether a failed connection may have led to another service. Asked once: a Redis that was there before is one.
+    fn may_be_another(&self, error: &Error) -> bool {
+        matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Tls)
+            && !self.config.uses_tls()
+            && self.config.is_tcp()
+            && !self.was_connected.load(Ordering::Relaxed)
+    }
+
     fn host(&self) -> String {
         format!("Redis at {}", self.config.host())
     }
@@ -298,6 +313,9 @@ impl Server {
         if let Some(error) = self.tls_failed(error) {
             return error;
         }
+        if is_unresolved(&error.to_string()) {
+            return unresolved("Redis", &self.config.host(), &error.to_string()).caused_by(error.clone());
+        }
         let message = format!("cannot connect to {}: {error}", self.host());
         let made = Error::new(ErrorKind::Unreachable, message).caused_by(error.clone());
         if self.config.uses_tls() && is_cut(error) {
@@ -318,7 +336,10 @@ impl Server {
         }
         let host = self.host();
         let (kind, message) = match error.kind() {
-            redis::ErrorKind::Parse => (ErrorKind::Tls, format!("{host} answers, and not as a Redis does")),
+            redis::ErrorKind::Parse => (
+                ErrorKind::Tls,
+                format!("{} answered, but not as Redis", self.config.host()),
+            ),
             _ => (
                 ErrorKind::Unreachable,
                 format!("{host} ended the connection before its first answer"),
@@ -377,10 +398,14 @@ impl Server {
         let (host, database) = (self.host(), self.config.database);
         let text = answer.details().unwrap_or_default();
         let login = |message: String| Error::new(ErrorKind::Login, message);
+        let from = login_from(&self.config.login_from);
         match answer.code() {
             "WRONGPASS" => login(format!(
-                "{host} refused the password of the user `{user}` (for database {database})"
-            )),
+                "{host} refused the password of the user `{user}` (for database {database}){from}"
+            ))
+            .with_remedy(
+                "check user and password; characters such as @ / ? # : % in them must be percent-encoded",
+            ),
             "ERR" if text.contains("without any password configured") => login(format!(
                 "{host} has no password for the user `{user}`, and one was given"
             ))
@@ -431,8 +456,14 @@ impl Server {
             Error::new(kind, message)
         };
         match answer.code() {
-            "NOAUTH" => error(ErrorKind::Login, "asks for a password")
-                .with_remedy("give it in the address, redis://:password@host:6379/0"),
+            "NOAUTH" => error(
+                ErrorKind::Login,
+                &format!(
+                    "asks for a password, and none is given{}",
+                    login_from(&self.config.login_from)
+                ),
+            )
+            .with_remedy("give it in the address, redis://:password@host:6379/0"),
             "WRONGPASS" => error(ErrorKind::Login, "refused the password"),
             "NOPERM" => error(
                 ErrorKind::Permission,
@@ -595,6 +626,25 @@ impl Info {
     }
 }
 
+/// Whether a server does not know a command, or does not let this login use it. Proxies and managed services have words of
+/// their own for it.
+pub(super) fn is_not_offered(answer: &ServerError) -> bool {
+    let text = answer.details().unwrap_or_default().to_ascii_lowercase();
+    match answer.code() {
+        "NOPERM" => true,
+        "ERR" => [
+            "unknown command",
+            "not allowed",
+            "not supported",
+            "unsupported",
+            "disabled",
+        ]
+        .iter()
+        .any(|said| text.contains(said)),
+        _ => false,
+    }
+}
+
 /// Whether the answer to the first question says that nothing else will be answered either.
 fn keeps_out(answer: &ServerError) -> bool {
     let text = answer.details().unwrap_or_default();
@@ -680,7 +730,10 @@ pub(super) mod tests {
     }
 
     async fn get(server: &Server) -> Result<Value> {
-        server.one("reading", cmd("GET").arg("a")).await
+        match server.try_one("reading", cmd("GET").arg("a")).await? {
+            Value::ServerError(error) => Err(server.refused("reading", &error)),
+            value => Ok(value),
+        }
     }
 
     #[tokio::test]

@@ -1,12 +1,19 @@
 //! Reading from Redis.
 //!
 //! `SCAN` finds the keys, in an order that means nothing and may repeat them; a set of digests, 20 bytes a key, knows
-//! what was seen. `STRLEN` then tells how large the values are, so that no answer is larger than a page, and what is
-//! no string. Values are fetched by `GET`s sent together: as fast as `MGET`, and each may fail by itself.
+//! what was seen. `STRLEN` then tells how large the values are, so that no answer is larger than a page; a login that may
+//! not ask gets fewer values at once. Values are fetched by `GET`s sent together: as fast as `MGET`, and each may fail by
+//! itself.
+//!
+//! LightRAG itself needs `PING`, `GET`, `EXISTS`, `SET` and transactions, and looks for old keys with `KEYS`. Where `SCAN`
+//! is refused, `KEYS` is asked.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,14 +25,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     codec::{Namespace, StoredKey, old_entries, pattern_of_all, workspace_of},
-    server::{Server, ServerEpoch},
+    server::{Server, ServerEpoch, is_not_offered},
 };
 use crate::{
     model::{
         Error, Result, Selection, Workspace,
         record::{CacheKey, KeyDigest, KeySet},
     },
-    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageStream, Progress, Source},
+    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source},
 };
 
 /// Where `SCAN` begins, and what it answers at the end.
@@ -40,6 +47,9 @@ const GROUP_KEYS: usize = 128;
 /// How many bytes of values are asked for together, unless one alone has more.
 const GROUP_BYTES: u64 = 512 << 10;
 
+/// What a value is taken to have whose size the login may not ask for.
+const UNKNOWN_BYTES: u64 = 32 << 10;
+
 /// How many groups are on their way at the same time.
 const GROUPS_IN_FLIGHT: usize = 2;
 
@@ -53,6 +63,16 @@ const READING: &str = "reading records";
 pub(super) struct RedisSource {
     server: Arc<Server>,
     namespace: Namespace,
+    /// Whether the login may not ask for the size of a value.
+    lacks_sizes: AtomicBool,
+}
+
+/// What a key holds.
+enum Held {
+    Value(Bytes),
+    Nothing,
+    /// A list, a hash, or another type that no record has.
+    NotString,
 }
 
 /// What is fetched at once.
@@ -126,6 +146,25 @@ impl Reader {
 
     async fn send(&self, page: Result<Page>) -> Result<(), Stop> {
         self.pages.send(page).await.map_err(|_| Stop::Unread)
+    }
+}
+
+/// The pages that a [`Reader`] was told, for who reads them.
+struct ReceivedPages {
+    received: mpsc::Receiver<Result<Page>>,
+    asks: watch::Sender<u64>,
+    failed: bool,
+}
+
+#[async_trait]
+impl PageReader for ReceivedPages {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
+        if std::mem::take(&mut self.failed) {
+            self.asks.send_modify(|times| *times += 1);
+        }
+        let page = self.received.recv().await.transpose();
+        self.failed = page.is_err();
+        page
     }
 }
 
@@ -239,15 +278,49 @@ impl Scan {
         found.keys
     }
 
-    /// The next keys; `None` at the end.
-    async fn next(&mut self, server: &Server) -> Result<Option<Vec<Vec<u8>>>> {
+    /// Asks for the next keys; `None` at the end.
+    async fn ask(&self, server: &Server) -> Result<Option<Found>> {
         let mut commands = pipe();
         if !self.add_to(&mut commands) {
             return Ok(None);
         }
         let (life, mut answers) = server.many_in_life(READING_KEYS, &commands).await?;
-        let found = Found::read(server, life, answers.pop().unwrap_or_default())?;
-        Ok(Some(self.take(found)))
+        match answers.pop().unwrap_or_default() {
+            Value::ServerError(error) if is_not_offered(&error) && self.life.is_none() => {
+                let all = Self::all_at_once(server, &self.pattern).await?;
+                // It is the refusal of the better way that says what is missing.
+                let keys = all.ok_or_else(|| server.refused(READING_KEYS, &error))?;
+                Ok(Some(Found {
+                    life,
+                    cursor: FIRST_CURSOR.to_vec(),
+                    keys,
+                }))
+            }
+            answer => Found::read(server, life, answer).map(Some),
+        }
+    }
+
+    /// All keys, as LightRAG itself asks for them when it starts; `None` where that is refused as well.
+    async fn all_at_once(server: &Server, pattern: &str) -> Result<Option<Vec<Vec<u8>>>> {
+        match server.try_one(READING_KEYS, cmd("KEYS").arg(pattern)).await? {
+            Value::Array(keys) => Ok(Some(
+                keys.into_iter()
+                    .filter_map(|key| match key {
+                        Value::BulkString(key) => Some(key),
+                        _ => None,
+                    })
+                    .collect(),
+            )),
+            Value::ServerError(error) if is_not_offered(&error) => Ok(None),
+            Value::ServerError(error) => Err(server.refused(READING_KEYS, &error)),
+            _ => Err(server.unexpected(READING_KEYS)),
+        }
+    }
+
+    /// The next keys; `None` at the end.
+    async fn next(&mut self, server: &Server) -> Result<Option<Vec<Vec<u8>>>> {
+        let found = self.ask(server).await?;
+        Ok(found.map(|found| self.take(found)))
     }
 }
 
@@ -276,6 +349,7 @@ impl RedisSource {
         Self {
             server,
             namespace: Namespace::new(workspace),
+            lacks_sizes: AtomicBool::new(false),
         }
     }
 
@@ -317,8 +391,12 @@ impl RedisSource {
         Ok(false)
     }
 
-    /// How many bytes each key holds, 0 where it is not there; `None` for one that holds no string.
+    /// How many bytes each key holds, 0 where it is not there; `None` for one that holds no string. A guess for all where
+    /// the login may not ask.
     async fn lengths<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<Vec<Option<u64>>> {
+        if self.lacks_sizes.load(Ordering::Relaxed) {
+            return Ok(keys.map(|_| Some(UNKNOWN_BYTES)).collect());
+        }
         let mut commands = pipe();
         for key in keys {
             commands.cmd("STRLEN").arg(key);
@@ -331,22 +409,29 @@ impl RedisSource {
         match answer {
             Value::Int(length) => Ok(Some(u64::try_from(length).unwrap_or(0))),
             Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(None),
+            Value::ServerError(error) if is_not_offered(&error) => {
+                if !self.lacks_sizes.swap(true, Ordering::Relaxed) {
+                    let refused = self.server.refused(READING_KEYS, &error);
+                    tracing::debug!("values are fetched without their sizes: {refused}");
+                }
+                Ok(Some(UNKNOWN_BYTES))
+            }
             Value::ServerError(error) => Err(self.server.refused(READING_KEYS, &error)),
             _ => Err(self.server.unexpected(READING_KEYS)),
         }
     }
 
-    /// The values of keys; `None` where there is none, or no string any more.
-    async fn values<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<Vec<Option<Bytes>>> {
+    /// What keys hold.
+    async fn values<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<Vec<Held>> {
         let mut commands = pipe();
         for key in keys {
             commands.cmd("GET").arg(key);
         }
         let answers = self.server.many(READING, &commands).await?;
         let value = |answer| match answer {
-            Value::BulkString(value) => Ok(Some(Bytes::from(value))),
-            Value::Nil => Ok(None),
-            Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(None),
+            Value::BulkString(value) => Ok(Held::Value(Bytes::from(value))),
+            Value::Nil => Ok(Held::Nothing),
+            Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(Held::NotString),
             Value::ServerError(error) => Err(self.server.refused(READING, &error)),
             _ => Err(self.server.unexpected(READING)),
         };
@@ -355,12 +440,18 @@ impl RedisSource {
 
     async fn value(&self, key: &str) -> Result<Option<Bytes>> {
         let mut values = self.values([key.as_bytes()].into_iter()).await?;
-        Ok(values.pop().flatten())
+        Ok(match values.pop() {
+            Some(Held::Value(value)) => Some(value),
+            _ => None,
+        })
     }
 
     /// The entry of a key that holds no string; `None` where it went meanwhile.
     async fn entry_of_type(&self, key: StoredKey) -> Result<Option<Entry>> {
-        let answer = self.server.one(READING_KEYS, cmd("TYPE").arg(&key.raw)).await?;
+        let answer = self
+            .server
+            .try_one(READING_KEYS, cmd("TYPE").arg(&key.raw))
+            .await?;
         Ok(match answer {
             Value::SimpleString(kind) if kind == "none" => None,
             Value::SimpleString(kind) => Some(key.entry_of_type(&kind)),
@@ -438,6 +529,11 @@ impl RedisSource {
 
     /// In one request, asks for the sizes of what was found last, and for the next keys.
     async fn look(&self, fresh: &[StoredKey], scan: &Scan) -> Result<(Vec<Option<u64>>, Option<Found>)> {
+        // A first answer may be a refusal, which the scan knows how to go around.
+        if self.lacks_sizes.load(Ordering::Relaxed) || fresh.is_empty() {
+            let lengths = self.lengths(fresh.iter().map(|key| &key.raw[..])).await?;
+            return Ok((lengths, scan.ask(&self.server).await?));
+        }
         let mut commands = pipe();
         for key in fresh {
             commands.cmd("STRLEN").arg(&key.raw);
@@ -480,10 +576,15 @@ impl RedisSource {
     async fn fetch(&self, reader: &Reader, group: Group) -> Result<(Vec<Entry>, u64), Stop> {
         let keys = || group.keys.iter().map(|key| &key.raw[..]);
         let values = reader.insist(|| self.values(keys())).await?;
-        let entries = group.keys.into_iter().zip(values);
         let mut found = group.known;
-        // What went between the two looks was never there.
-        found.extend(entries.filter_map(|(key, value)| Some(key.entry(value?))));
+        for (key, held) in group.keys.into_iter().zip(values) {
+            match held {
+                Held::Value(value) => found.push(key.entry(value)),
+                Held::NotString => found.extend(reader.insist(|| self.entry_of_type(key.clone())).await?),
+                // What went between the two looks was never there.
+                Held::Nothing => {}
+            }
+        }
         Ok((found, group.filtered))
     }
 
@@ -587,7 +688,12 @@ impl Source for RedisSource {
         Ok(count)
     }
 
-    fn scan(self: Arc<Self>, selection: &Selection, limit: PageLimit, _: Option<Cursor>) -> PageStream {
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        _: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
         let selection = selection.clone();
         // One page is on its way while the next is read.
         let (pages, received) = mpsc::channel(1);
@@ -602,18 +708,11 @@ impl Source for RedisSource {
                 let _ = reader.send(Err(error)).await;
             }
         });
-        stream::unfold(
-            (received, asks, false),
-            |(mut received, asks, failed)| async move {
-                if failed {
-                    asks.send_modify(|times| *times += 1);
-                }
-                let page = received.recv().await?;
-                let failed = page.is_err();
-                Some((page, (received, asks, failed)))
-            },
-        )
-        .boxed()
+        Box::new(ReceivedPages {
+            received,
+            asks,
+            failed: false,
+        })
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
@@ -647,8 +746,12 @@ impl Source for RedisSource {
         }
         for group in groups {
             let values = self.values(group.iter().map(|at| &stored[*at].raw[..])).await?;
-            for (at, value) in group.into_iter().zip(values) {
-                found[at] = value.map(|value| stored[at].clone().entry(value));
+            for (at, held) in group.into_iter().zip(values) {
+                found[at] = match held {
+                    Held::Value(value) => Some(stored[at].clone().entry(value)),
+                    Held::NotString => self.entry_of_type(stored[at].clone()).await?,
+                    Held::Nothing => None,
+                };
             }
         }
         self.find_old(keys, &mut found).await?;

@@ -3,7 +3,7 @@
 use std::{
     num::NonZeroUsize,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -14,7 +14,7 @@ use redis::{Cmd, Pipeline, ServerError, Value, cmd, pipe};
 
 use super::{
     codec::{DEFAULT_MAX_BYTES, check_size},
-    server::{Info, Server},
+    server::{Info, Server, is_not_offered},
     source::RedisSource,
 };
 use crate::{
@@ -94,6 +94,8 @@ pub(super) struct RedisTarget {
     waits_for_disk: AtomicBool,
     /// Whether the server has refused to write several records with one command.
     one_by_one: AtomicBool,
+    /// How many keys the server had thrown away when the run began, where it says so.
+    evicted: Mutex<Option<u64>>,
 }
 
 impl RedisTarget {
@@ -104,6 +106,7 @@ impl RedisTarget {
             max_bytes: AtomicU64::new(DEFAULT_MAX_BYTES),
             waits_for_disk: AtomicBool::new(false),
             one_by_one: AtomicBool::new(false),
+            evicted: Mutex::default(),
         }
     }
 
@@ -139,8 +142,7 @@ impl RedisTarget {
             (Some(host), Some(port)) => format!(" of {host}:{port}"),
             _ => String::new(),
         };
-        let what = format!("{} is a read-only replica{master}", self.parse_uri());
-        Err(self.refuse(what, "name the master as the target"))
+        Err(self.is_replica(&master))
     }
 
     /// LightRAG rewrites keys of the old layout only as long as there is no key of today's: a first one would hide all
@@ -165,10 +167,56 @@ impl RedisTarget {
     /// Attempts whether the login may write, and the server takes a write, by replacing a key that is not there.
     async fn check_can_write(&self) -> Result<()> {
         let probe = self.source.namespace().probe();
-        self.server()
-            .one(CHECKING, cmd("SET").arg(probe).arg("").arg("XX"))
-            .await
-            .map(drop)
+        let answer = self
+            .server()
+            .try_one(CHECKING, cmd("SET").arg(probe).arg("").arg("XX"))
+            .await?;
+        match answer {
+            // A login that may not ask for the role hears it here.
+            Value::ServerError(error) if error.code() == "READONLY" => Err(self.is_replica("")),
+            Value::ServerError(error) => Err(self.server().refused(CHECKING, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_replica(&self, of_master: &str) -> Error {
+        let what = format!("{} is a read-only replica{of_master}", self.parse_uri());
+        self.refuse(what, "name the master as the target")
+    }
+
+    /// All that can be known before the first write, without one.
+    async fn check(&self) -> Result<Info> {
+        let info = self.server().info().await?;
+        self.check_is_master(&info)?;
+        self.check_eviction()?;
+        self.check_old_layout().await?;
+        self.check_can_write().await?;
+        Ok(info)
+    }
+
+    /// Refuses to go on where the server has thrown away keys since the run began, and may have taken any.
+    async fn check_nothing_was_evicted(&self) -> Result<()> {
+        let Some(before) = *self.evicted.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return Ok(());
+        };
+        let info = self.server().info().await?;
+        let evicted = info
+            .number("evicted_keys")
+            .map_or(0, |now| now.saturating_sub(before));
+        if evicted == 0 {
+            return Ok(());
+        }
+        let eviction = Eviction::of(self.server(), &info).await?;
+        if !eviction.throws_away() || self.server().config().allow_eviction_policy {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: it threw away {evicted} keys while this run wrote to it, which records may be among",
+            eviction.to_text(&self.parse_uri())
+        );
+        Err(Error::new(ErrorKind::Full, message).with_remedy(
+            "raise its maxmemory or set maxmemory-policy to noeviction, then run the same command again",
+        ))
     }
 
     /// Whether the server keeps a file, brings it to the disk by itself, and can be asked when it has.
@@ -253,13 +301,7 @@ impl RedisTarget {
 
 /// Whether a server takes a `SET` and no `MSET`: a user may not use it, or in a cluster the keys are of several slots.
 fn forbids_several(answer: &ServerError) -> bool {
-    match answer.code() {
-        "NOPERM" | "CROSSSLOT" => true,
-        "ERR" => answer
-            .details()
-            .is_some_and(|text| text.starts_with("unknown command")),
-        _ => false,
-    }
+    answer.code() == "CROSSSLOT" || is_not_offered(answer)
 }
 
 /// Cuts records into pieces of some bytes. A piece may go beyond them by one record.
@@ -285,13 +327,14 @@ impl Target for RedisTarget {
         Arc::clone(&self.source) as Arc<dyn Source>
     }
 
+    async fn check_writable(&self) -> Result<()> {
+        self.check().await.map(drop)
+    }
+
     /// Checks only: a key needs nothing made before it.
     async fn prepare(&self) -> Result<()> {
-        let info = self.server().info().await?;
-        self.check_is_master(&info)?;
-        self.check_eviction()?;
-        self.check_old_layout().await?;
-        self.check_can_write().await?;
+        let info = self.check().await?;
+        *self.evicted.lock().unwrap_or_else(PoisonError::into_inner) = info.number("evicted_keys");
         if let Some(bytes) = self.server().setting("proto-max-bulk-len").await? {
             self.max_bytes
                 .store(bytes.parse().unwrap_or(DEFAULT_MAX_BYTES), Ordering::Relaxed);
@@ -347,6 +390,7 @@ impl Target for RedisTarget {
     /// What Redis has answered it keeps, as far as it keeps anything. A server with an append-only file that can be
     /// asked (`WAITAOF`, since 7.2) is waited for until the writes are on its disk.
     async fn flush(&self) -> Result<()> {
+        self.check_nothing_was_evicted().await?;
         if !self.waits_for_disk.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -382,7 +426,54 @@ impl Target for RedisTarget {
 mod tests {
     use bytes::Bytes;
 
-    use super::*;
+    use super::{
+        super::server::tests::{GREETING, server},
+        *,
+    };
+    use crate::model::Workspace;
+
+    async fn target(answers: &[&str]) -> RedisTarget {
+        let mut all = vec![GREETING];
+        all.extend(answers);
+        let server = Arc::new(server(&[&all]).await);
+        let source = RedisSource::new(server, &Workspace::new("w").unwrap());
+        RedisTarget::new(source, Eviction::default())
+    }
+
+    const NO_OLD_KEYS: &str = ":0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n";
+
+    /// An answer to `INFO`.
+    fn info(text: &str) -> String {
+        format!("${}\r\n{text}\r\n", text.len())
+    }
+
+    #[tokio::test]
+    async fn a_replica_is_refused_also_where_its_role_may_not_be_asked() {
+        let forbidden = "-NOPERM no permission\r\n";
+        let read_only = "-READONLY You can't write against a read only replica.\r\n";
+        let target = target(&[forbidden, NO_OLD_KEYS, read_only]).await;
+        let error = target.check_writable().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.message().contains("read-only replica"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn keys_that_the_server_throws_away_meanwhile_end_the_run() {
+        let evicting = |keys: u64| {
+            let policy = "maxmemory:100\r\nmaxmemory_policy:allkeys-lru";
+            info(&format!("role:master\r\nevicted_keys:{keys}\r\n{policy}"))
+        };
+        let before = info("role:master\r\nevicted_keys:5\r\nmaxmemory:0");
+        let missing = "*0\r\n";
+        let (same, more) = (evicting(5), evicting(8));
+        let answers = [&before, NO_OLD_KEYS, "$-1\r\n", missing, &same, &more];
+        let target = target(&answers).await;
+        target.prepare().await.unwrap();
+        target.flush().await.unwrap();
+        let error = target.flush().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        assert!(error.message().contains("threw away 3 keys"), "{error}");
+    }
 
     #[test]
     fn pieces_are_cut_by_bytes_and_keep_the_order() {

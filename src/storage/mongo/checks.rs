@@ -1,0 +1,200 @@
+//! What can be known of a target before anything is written to it. Each question is asked of servers that may not answer
+//! it, and what a server does not say is no reason to refuse.
+
+use mongodb::bson::{Bson, Document, doc};
+
+use super::server::Server;
+use crate::model::{Error, ErrorKind, Result};
+
+/// What writing needs.
+const ACTIONS: [&str; 2] = ["insert", "update"];
+
+/// Roles that let nobody write.
+const READ_ONLY_ROLES: [&str; 4] = [
+    "read",
+    "readAnyDatabase",
+    "clusterMonitor",
+    "directShardOperations",
+];
+
+/// Refuses a collection that does not keep what is written to it.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] where it is such a collection.
+pub(super) async fn keeps_documents(server: &Server, collection: &str) -> Result<()> {
+    let command = doc! { "listCollections": 1, "filter": { "name": collection } };
+    let Ok(answer) = server.database().run_command(command).await else {
+        return Ok(());
+    };
+    let described = first_of_batch(&answer).and_then(|described| unkept(described));
+    described.map_or(Ok(()), |(what, remedy)| {
+        let database = server.database_name();
+        let message = format!("{database}.{collection} of {} {what}", server.location());
+        Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy))
+    })
+}
+
+fn first_of_batch(answer: &Document) -> Option<&Document> {
+    let batch = answer.get_document("cursor").ok()?.get_array("firstBatch").ok()?;
+    batch.first()?.as_document()
+}
+
+/// Why a collection does not keep documents, and what to do; `None` for one that does.
+fn unkept(described: &Document) -> Option<(&'static str, &'static str)> {
+    let options = described.get_document("options").ok();
+    let has = |name| options.is_some_and(|options| options.contains_key(name));
+    let is = |name| options.is_some_and(|options| options.get_bool(name).unwrap_or(false));
+    match described.get_str("type") {
+        Ok("view") => Some((
+            "is a view, which nothing can be written to",
+            "name the database or the workspace of the collection itself, or drop the view",
+        )),
+        Ok("timeseries") => Some((
+            "is a time-series collection, which keeps no documents by key",
+            "choose another workspace, or drop the collection",
+        )),
+        _ if has("timeseries") => Some((
+            "is a time-series collection, which keeps no documents by key",
+            "choose another workspace, or drop the collection",
+        )),
+        _ if is("capped") => Some((
+            "is a capped collection, which drops its oldest documents when it is full",
+            "choose another workspace, or replace the collection by one that is not capped",
+        )),
+        _ => None,
+    }
+}
+
+/// Checks whether the login may write, where the server says what it may do.
+///
+/// # Errors
+/// [`ErrorKind::Permission`] where it may not.
+pub(super) async fn may_write(server: &Server, collection: &str) -> Result<()> {
+    let command = doc! { "connectionStatus": 1, "showPrivileges": true };
+    let Ok(status) = server.database().run_command(command).await else {
+        return Ok(());
+    };
+    let Some(missing) = missing_action(&status, server.database_name(), collection) else {
+        return Ok(());
+    };
+    let message = format!(
+        "{} does not let this login {missing} documents of the collection {collection}",
+        server.location()
+    );
+    Err(Error::new(ErrorKind::Permission, message)
+        .with_remedy("give the user the role readWrite on the database"))
+}
+
+/// The first action that writing needs and the login may not do.
+fn missing_action(status: &Document, database: &str, collection: &str) -> Option<&'static str> {
+    let about = status.get_document("authInfo").ok()?;
+    // A server that lets anybody in knows no users.
+    if about.get_array("authenticatedUsers").ok()?.is_empty() {
+        return None;
+    }
+    let privileges = about.get_array("authenticatedUserPrivileges").ok();
+    let privileges: Vec<&Document> = documents(privileges);
+    if privileges.is_empty() {
+        let roles = documents(about.get_array("authenticatedUserRoles").ok());
+        let reads_only = |role: &&Document| {
+            role.get_str("role")
+                .is_ok_and(|name| READ_ONLY_ROLES.contains(&name))
+        };
+        return (!roles.is_empty() && roles.iter().all(reads_only)).then_some(ACTIONS[0]);
+    }
+    ACTIONS.into_iter().find(|action| {
+        !privileges.iter().any(|privilege| {
+            covers(privilege, database, collection)
+                && privilege.get_array("actions").is_ok_and(|actions| {
+                    actions.iter().any(
+                    |known| matches!(known.as_str(), Some(known) if known == *action || known == "anyAction"),
+                )
+                })
+        })
+    })
+}
+
+fn documents(array: Option<&Vec<Bson>>) -> Vec<&Document> {
+    array
+        .into_iter()
+        .flatten()
+        .filter_map(Bson::as_document)
+        .collect()
+}
+
+/// Whether a privilege is about this collection. An empty name stands for all.
+fn covers(privilege: &Document, database: &str, collection: &str) -> bool {
+    let Ok(resource) = privilege.get_document("resource") else {
+        return false;
+    };
+    if resource.get_bool("anyResource").unwrap_or(false) {
+        return true;
+    }
+    let is = |name, wanted: &str| {
+        resource
+            .get_str(name)
+            .is_ok_and(|said| said.is_empty() || said == wanted)
+    };
+    is("db", database) && is("collection", collection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collections_that_keep_nothing_by_key_are_known_by_their_description() {
+        let why = |described: Document| unkept(&described).map(|(what, _)| what);
+        assert_eq!(
+            why(doc! { "name": "c", "type": "collection", "options": {} }),
+            None
+        );
+        let validated = doc! { "type": "collection", "options": { "validator": {}, "capped": false } };
+        assert_eq!(why(validated), None);
+        assert!(
+            why(doc! { "type": "view", "options": { "viewOn": "c" } })
+                .unwrap()
+                .contains("view")
+        );
+        let capped = doc! { "type": "collection", "options": { "capped": true, "size": 4096 } };
+        assert!(why(capped).unwrap().contains("capped"));
+        let series = doc! { "type": "timeseries", "options": { "timeseries": { "timeField": "t" } } };
+        assert!(why(series).unwrap().contains("time-series"));
+        assert_eq!(why(Document::new()), None);
+    }
+
+    #[test]
+    fn a_login_that_may_not_write_is_known_by_what_the_server_says_of_it() {
+        let status = |privileges: Vec<Document>, role: &str| {
+            doc! { "authInfo": {
+                "authenticatedUsers": [{ "user": "u", "db": "admin" }],
+                "authenticatedUserRoles": [{ "role": role, "db": "admin" }],
+                "authenticatedUserPrivileges": privileges,
+            } }
+        };
+        let on = |db: &str, collection: &str, actions: &[&str]| {
+            doc! { "resource": { "db": db, "collection": collection }, "actions": actions }
+        };
+        let missing = |status: &Document| missing_action(status, "d", "c");
+        assert_eq!(
+            missing(&status(vec![on("d", "", &["find", "insert", "update"])], "x")),
+            None
+        );
+        assert_eq!(
+            missing(&status(vec![on("d", "c", &["insert"])], "x")),
+            Some("update")
+        );
+        assert_eq!(
+            missing(&status(vec![on("e", "", &["insert", "update"])], "x")),
+            Some("insert")
+        );
+        let anything = doc! { "resource": { "anyResource": true }, "actions": ["anyAction"] };
+        assert_eq!(missing(&status(vec![anything], "x")), None);
+        // A server that says no more than the roles.
+        assert_eq!(missing(&status(vec![], "readAnyDatabase")), Some("insert"));
+        assert_eq!(missing(&status(vec![], "root")), None);
+        let nobody = doc! { "authInfo": { "authenticatedUsers": [], "authenticatedUserRoles": [] } };
+        assert_eq!(missing(&nobody), None);
+        assert_eq!(missing(&Document::new()), None);
+    }
+}

@@ -1,0 +1,623 @@
+//! Whether an index keeps what LightRAG writes, found out before the first write and without one.
+//!
+//! An index can lose documents and still answer that all is well: a mapping without `_source`, a pipeline that drops. Or
+//! it refuses every one of them, for a reason that has nothing to do with the records. Either is told once, about the
+//! index. What the login may not ask for is done without, since LightRAG does not ask for it either.
+
+use std::collections::BTreeMap;
+
+use opensearch::http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    client::{Answer, Block, Client, Request},
+    codec::MIRRORED_ID,
+    mapping::{self, Properties, USUAL_FIELDS},
+};
+use crate::model::{Error, ErrorKind, Result};
+
+/// The settings that send what is written through a pipeline.
+const PIPELINE_SETTINGS: [&str; 2] = ["index.default_pipeline", "index.final_pipeline"];
+
+/// The document that the trial of a write names. It is never written.
+const TRIAL_KEY: &str = "migrate-llm-cache:trial";
+
+/// What was found out about an index that can be written.
+#[derive(Debug, Default)]
+pub(super) struct Inspection {
+    /// The index that is meant by the name; `None` where that could not be asked, or it does not exist yet.
+    pub(super) index: Option<String>,
+    /// Whether the index exists.
+    pub(super) exists: bool,
+    /// Whether the server answers before a document is on the disk.
+    pub(super) is_lazy: bool,
+    /// Whether the mapping lacks the field with the key.
+    pub(super) lacks_mirrored_id: bool,
+    pub(super) warnings: Vec<String>,
+}
+
+/// The mapping of an index, as far as it matters here.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Mappings {
+    #[serde(default)]
+    pub(super) properties: Properties,
+    #[serde(rename = "_source", default)]
+    source: SourceMapping,
+    #[serde(rename = "_routing", default)]
+    routing: RoutingMapping,
+    #[serde(default)]
+    dynamic: Value,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SourceMapping {
+    enabled: Option<bool>,
+    #[serde(default)]
+    includes: Vec<String>,
+    #[serde(default)]
+    excludes: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RoutingMapping {
+    #[serde(default)]
+    required: bool,
+}
+
+/// The settings of an index, by their full names.
+type Settings = BTreeMap<String, String>;
+
+/// Looks at an index, by its name or an alias's.
+pub(super) struct Inspector<'a> {
+    client: &'a Client,
+    name: &'a str,
+}
+
+impl<'a> Inspector<'a> {
+    pub(super) fn new(client: &'a Client, name: &'a str) -> Self {
+        Self { client, name }
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Refused`] where the index would lose or refuse what is written, [`ErrorKind::Permission`] where the
+    /// login may not write to it.
+    pub(super) async fn inspect(&self) -> Result<Inspection> {
+        let (settings, exists) = match self.settings().await? {
+            Found::Nothing => (None, false),
+            Found::Hidden => (None, true),
+            Found::Indices(indices) => (Some(self.only_index(indices).await?), true),
+        };
+        self.check_cluster(exists).await?;
+        if !exists {
+            return self.inspect_template().await;
+        }
+        let mut inspection = Inspection {
+            exists,
+            ..Inspection::default()
+        };
+        let mut has_pipeline = false;
+        if let Some((index, settings)) = settings {
+            self.check_settings(&index, &settings)?;
+            inspection.is_lazy = is(&settings, "index.translog.durability", "async");
+            inspection.warnings = self.check_pipelines(&settings).await?;
+            has_pipeline = !pipelines(&settings).is_empty();
+            inspection.index = Some(index);
+        }
+        if let Some(mappings) = self.mappings().await? {
+            self.check_mappings(&mappings)?;
+            inspection.lacks_mirrored_id = !mappings.properties.contains_key(MIRRORED_ID);
+        }
+        // A pipeline may send the document of the trial to another index, and make that.
+        if !has_pipeline {
+            self.try_to_write().await?;
+        }
+        Ok(inspection)
+    }
+
+    /// What an index would be like that does not exist yet, by the templates that apply to its name.
+    async fn inspect_template(&self) -> Result<Inspection> {
+        #[derive(Deserialize)]
+        struct Simulated {
+            template: Option<Template>,
+        }
+        #[derive(Deserialize)]
+        struct Template {
+            #[serde(default)]
+            settings: Value,
+            #[serde(default)]
+            mappings: Option<Mappings>,
+        }
+        let path = format!("/_index_template/_simulate_index/{}", self.name);
+        let answer = self.send(Method::Post, path, None).await?;
+        let simulated = match answer.is_success() {
+            true => serde_json::from_slice::<Simulated>(&answer.body).ok(),
+            false => None,
+        };
+        let mut inspection = Inspection::default();
+        if let Some(template) = simulated.and_then(|simulated| simulated.template) {
+            let mut settings = Settings::new();
+            flatten("", &template.settings, &mut settings);
+            self.check_settings(self.name, &settings)?;
+            inspection.warnings = self.check_pipelines(&settings).await?;
+            if let Some(mut mappings) = template.mappings {
+                // The request that makes the index says what it is.
+                mappings.dynamic = Value::Bool(true);
+                self.check_mappings(&mappings)?;
+            }
+        }
+        Ok(inspection)
+    }
+
+    async fn settings(&self) -> Result<Found> {
+        #[derive(Deserialize)]
+        struct Index {
+            settings: Value,
+        }
+        let what = format!("look at the settings of the index {}", self.name);
+        let query = [("flat_settings", "true")];
+        let path = format!("/{}/_settings", self.name);
+        let request = Request::new(Method::Get, path, what).query(&query);
+        let answer = self.client.send(&request).await?;
+        if answer.status == 404 && answer.cause().is("index_not_found_exception") {
+            return Ok(Found::Nothing);
+        }
+        if is_hidden(&answer) {
+            let exists = self.client.field(self.name, MIRRORED_ID).await?.is_some();
+            return Ok(if exists { Found::Hidden } else { Found::Nothing });
+        }
+        let answer = self.client.success(&request, answer)?;
+        let indices: BTreeMap<String, Index> = self.client.parse(&request.what, &answer.body)?;
+        let flat = |index: Index| {
+            let mut settings = Settings::new();
+            flatten("", &index.settings, &mut settings);
+            settings
+        };
+        let indices = indices.into_iter().map(|(name, index)| (name, flat(index)));
+        Ok(Found::Indices(indices.collect()))
+    }
+
+    /// The index that is meant. An alias may stand for it, if it can be written and read by key through it.
+    async fn only_index(&self, indices: BTreeMap<String, Settings>) -> Result<(String, Settings)> {
+        let names: Vec<String> = indices.keys().cloned().collect();
+        let mut indices = indices.into_iter();
+        let (Some(index), None) = (indices.next(), indices.next()) else {
+            let message = format!(
+                "{} at {} is an alias of {} indices ({}), and LightRAG cannot read by key from more than one",
+                self.name,
+                self.client.host(),
+                names.len(),
+                names.join(", ")
+            );
+            return Err(self.refused(
+                message,
+                "choose another workspace, or have the alias name one index alone",
+            ));
+        };
+        if index.0 == self.name {
+            return Ok(index);
+        }
+        if index.0.starts_with(".ds-") {
+            let message = format!(
+                "{} at {} is a data stream, and LightRAG keeps its cache in an index",
+                self.name,
+                self.client.host()
+            );
+            return Err(self.refused(message, "choose another workspace, or delete the data stream"));
+        }
+        self.check_alias(&index.0).await?;
+        Ok(index)
+    }
+
+    async fn check_alias(&self, index: &str) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Index {
+            aliases: BTreeMap<String, Alias>,
+        }
+        #[derive(Deserialize)]
+        struct Alias {
+            is_write_index: Option<bool>,
+        }
+        let answer = self
+            .send(Method::Get, format!("/_alias/{}", self.name), None)
+            .await?;
+        let found = match answer.is_success() {
+            true => serde_json::from_slice::<BTreeMap<String, Index>>(&answer.body).unwrap_or_default(),
+            false => BTreeMap::new(),
+        };
+        let alias = found.get(index).and_then(|index| index.aliases.get(self.name));
+        if alias.is_some_and(|alias| alias.is_write_index == Some(false)) {
+            let message = format!(
+                "{} at {} is an alias that cannot be written: it has no write index",
+                self.name,
+                self.client.host()
+            );
+            let remedy =
+                format!("set is_write_index of the alias to true for {index}, or choose another workspace");
+            return Err(self.refused(message, &remedy));
+        }
+        Ok(())
+    }
+
+    /// Looks for a block on the whole cluster.
+    async fn check_cluster(&self, index_exists: bool) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Answered {
+            #[serde(default)]
+            persistent: Value,
+            #[serde(default)]
+            transient: Value,
+        }
+        let path = "/_cluster/settings".to_owned();
+        let answer = self.send(Method::Get, path, None).await?;
+        let Some(answered) = serde_json::from_slice::<Answered>(&answer.body)
+            .ok()
+            .filter(|_| answer.is_success())
+        else {
+            return Ok(());
+        };
+        let mut settings = Settings::new();
+        flatten("", &answered.persistent, &mut settings);
+        flatten("", &answered.transient, &mut settings);
+        let blocks = [
+            "cluster.blocks.read_only",
+            "cluster.blocks.read_only_allow_delete",
+        ];
+        let creation = (!index_exists).then_some("cluster.blocks.create_index");
+        for block in blocks.into_iter().chain(creation) {
+            if is(&settings, block, "true") {
+                let message = format!(
+                    "nothing can be written to the cluster at {}: {block} is set",
+                    self.client.host()
+                );
+                return Err(self.blocked(message, block, self.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for what makes every write or every read fail.
+    fn check_settings(&self, index: &str, settings: &Settings) -> Result<()> {
+        if is(settings, "index.verified_before_close", "true") {
+            let message = format!("the index {index} at {} is closed", self.client.host());
+            return Err(self.refused(message, &format!("open it: POST /{index}/_open")));
+        }
+        let blocks = [
+            ("index.blocks.write", "written"),
+            ("index.blocks.read_only", "written"),
+            ("index.blocks.read_only_allow_delete", "written"),
+            ("index.blocks.read", "read, which LightRAG must"),
+        ];
+        for (block, what) in blocks {
+            if is(settings, block, "true") {
+                let message = format!(
+                    "the index {index} at {} cannot be {what}: {block} is set",
+                    self.client.host()
+                );
+                return Err(self.blocked(message, block, index));
+            }
+        }
+        Ok(())
+    }
+
+    /// The mapping; `None` where the login may not look at it.
+    pub(super) async fn mappings(&self) -> Result<Option<Mappings>> {
+        #[derive(Deserialize)]
+        struct Index {
+            mappings: Mappings,
+        }
+        let what = format!("look at the mapping of the index {}", self.name);
+        let request = Request::new(Method::Get, format!("/{}/_mapping", self.name), what);
+        let answer = self.client.send(&request).await?;
+        if is_hidden(&answer) {
+            return Ok(None);
+        }
+        let answer = self.client.success(&request, answer)?;
+        let indices: BTreeMap<String, Index> = self.client.parse(&request.what, &answer.body)?;
+        Ok(indices.into_values().next().map(|index| index.mappings))
+    }
+
+    /// Looks for what keeps documents from coming back as they were written, or from being written at all.
+    fn check_mappings(&self, mappings: &Mappings) -> Result<()> {
+        let index = format!("the index {} at {}", self.name, self.client.host());
+        let source = &mappings.source;
+        let lost = match source {
+            _ if source.enabled == Some(false) => Some("_source is disabled".to_owned()),
+            _ if !source.includes.is_empty() => {
+                Some(format!("_source includes {} only", source.includes.join(", ")))
+            }
+            _ if !source.excludes.is_empty() => {
+                Some(format!("_source excludes {}", source.excludes.join(", ")))
+            }
+            _ => None,
+        };
+        let remake = "make the index anew with another mapping, or choose another workspace";
+        if let Some(lost) = lost {
+            let message =
+                format!("{index} does not keep what is written, so nobody could read it again: {lost}");
+            return Err(self.refused(message, remake));
+        }
+        if mappings.routing.required {
+            let message = format!("{index} takes no document without a routing, and LightRAG gives none");
+            return Err(self.refused(message, remake));
+        }
+        let is_strict = mappings
+            .dynamic
+            .as_str()
+            .is_some_and(|dynamic| dynamic.starts_with("strict"));
+        let fields = USUAL_FIELDS.into_iter().chain([MIRRORED_ID]);
+        let unknown: Vec<&str> = fields
+            .filter(|field| is_strict && !mappings.properties.contains_key(*field))
+            .collect();
+        if !unknown.is_empty() {
+            let message = format!(
+                "{index} takes no fields that its mapping does not name (dynamic: strict), and it does not name {}",
+                unknown.join(", ")
+            );
+            let remedy = format!(
+                "add them: PUT /{}/_mapping, or choose another workspace",
+                self.name
+            );
+            return Err(self.refused(message, &remedy));
+        }
+        if let Some((field, kind)) = mapping::textless_field(&mappings.properties) {
+            let message = format!("{index} takes no text for the field {field}: it is mapped as {kind}");
+            return Err(self.refused(message, remake));
+        }
+        Ok(())
+    }
+
+    /// Tries what is written through pipelines, on records like LightRAG's. What may happen to others is a warning.
+    async fn check_pipelines(&self, settings: &Settings) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        for (setting, pipeline) in pipelines(settings) {
+            let about = format!(
+                "the index {} at {} sends what is written through the ingest pipeline {pipeline} ({setting})",
+                self.name,
+                self.client.host()
+            );
+            let path = format!(
+                "/_ingest/pipeline/{}",
+                utf8_percent_encode(pipeline, NON_ALPHANUMERIC)
+            );
+            let found = self.send(Method::Get, path.clone(), None).await?;
+            let remedy = format!(
+                "take the pipeline off the index (PUT /{}/_settings {{\"{setting}\": null}}), or choose another \
+                 workspace",
+                self.name
+            );
+            if found.status == 404 {
+                return Err(self.refused(format!("{about}, which does not exist"), &remedy));
+            }
+            let samples = samples(self.name);
+            let simulated = self
+                .send(
+                    Method::Post,
+                    format!("{path}/_simulate"),
+                    Some(&json!({"docs": samples})),
+                )
+                .await?;
+            if let Some(harm) = harm(&samples, &simulated) {
+                return Err(self.refused(format!("{about}, which {harm}"), &remedy));
+            }
+            warnings.push(format!(
+                "{about}: it may drop or change records; compare with --verify full"
+            ));
+        }
+        Ok(warnings)
+    }
+
+    /// Sends a write that cannot succeed, because it names a version that no document has: the server looks whether the
+    /// login may write, and whether the index can be written, before it looks for the document.
+    async fn try_to_write(&self) -> Result<()> {
+        let query = [("if_seq_no", "0"), ("if_primary_term", "999999999")];
+        let key = utf8_percent_encode(TRIAL_KEY, NON_ALPHANUMERIC);
+        let what = format!("write to the index {}", self.name);
+        let request = Request::new(Method::Put, format!("/{}/_doc/{key}", self.name), what)
+            .query(&query)
+            .json(&json!({}));
+        let answer = self.client.send(&request).await?;
+        let cause = answer.cause();
+        let is_about_the_index = matches!(answer.status, 401 | 403)
+            || cause.block().is_some_and(|block| !block.is_passing)
+            || cause.text().contains("no write index");
+        if answer.is_success() || !is_about_the_index {
+            return Ok(());
+        }
+        self.client.success(&request, answer).map(drop)
+    }
+
+    /// Sends a request whose refusal decides nothing.
+    async fn send(&self, method: Method, path: String, body: Option<&Value>) -> Result<Answer> {
+        let mut request = Request::new(method, path, format!("look at the index {}", self.name));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = self.client.send(&request).await?;
+        if !answer.is_success() {
+            tracing::debug!("{}: {}", request.path, answer.cause().text());
+        }
+        Ok(answer)
+    }
+
+    fn refused(&self, message: String, remedy: &str) -> Error {
+        Error::new(ErrorKind::Refused, message).with_remedy(remedy)
+    }
+
+    fn blocked(&self, message: String, setting: &'static str, index: &str) -> Error {
+        let remedy = Block::of_setting(setting).remedy(index);
+        self.refused(message, &remedy.unwrap_or_default())
+    }
+}
+
+/// What there is under a name.
+enum Found {
+    Nothing,
+    /// An index whose settings the login may not look at.
+    Hidden,
+    Indices(BTreeMap<String, Settings>),
+}
+
+/// Whether the login may not see it. A block on the index is another matter.
+fn is_hidden(answer: &Answer) -> bool {
+    answer.status == 403 && answer.cause().block().is_none()
+}
+
+fn is(settings: &Settings, name: &str, value: &str) -> bool {
+    settings.get(name).is_some_and(|found| found == value)
+}
+
+/// The pipelines of an index, each with the setting that names it.
+fn pipelines(settings: &Settings) -> Vec<(&'static str, &str)> {
+    let named = PIPELINE_SETTINGS
+        .into_iter()
+        .filter_map(|setting| Some((setting, settings.get(setting)?.as_str())));
+    named.filter(|(_, pipeline)| *pipeline != "_none").collect()
+}
+
+/// Brings settings into the form in which a name is a path: some requests answer with it, others with objects.
+fn flatten(prefix: &str, value: &Value, settings: &mut Settings) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let name = match prefix {
+                    "" => name.clone(),
+                    _ => format!("{prefix}.{name}"),
+                };
+                flatten(&name, value, settings);
+            }
+        }
+        Value::Null => {}
+        Value::String(text) => drop(settings.insert(prefix.to_owned(), text.clone())),
+        other => drop(settings.insert(prefix.to_owned(), other.to_string())),
+    }
+}
+
+/// Documents like LightRAG's, as a simulation takes them.
+fn samples(index: &str) -> Vec<Value> {
+    let sample = |cache_type: &str, chunk: Value| {
+        let key = format!("default:{cache_type}:0123456789abcdef0123456789abcdef");
+        let source = json!({
+            "return": "entity<|#|>LightRAG<|#|>concept<|#|>A system.\n<|COMPLETE|>",
+            "original_prompt": "---Task---\nExtract the entities of the text.",
+            "cache_type": cache_type,
+            "chunk_id": chunk,
+            "queryparam": null,
+            "create_time": 1_700_000_000,
+            "update_time": 1_700_000_000,
+            MIRRORED_ID: key,
+        });
+        json!({"_index": index, "_id": key, "_source": source})
+    };
+    vec![
+        sample("extract", json!("chunk-0123456789abcdef0123456789abcdef")),
+        sample("summary", Value::Null),
+    ]
+}
+
+/// What a pipeline does to a sample that no record should suffer.
+fn harm(samples: &[Value], simulated: &Answer) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Simulated {
+        docs: Vec<Option<Processed>>,
+    }
+    #[derive(Deserialize)]
+    struct Processed {
+        doc: Option<Value>,
+        error: Option<super::client::Cause>,
+    }
+    if !simulated.is_success() {
+        let text = simulated.cause().text();
+        return text
+            .contains("no ingest nodes")
+            .then(|| "no node of the cluster runs: none has the ingest role".to_owned());
+    }
+    let simulated: Simulated = serde_json::from_slice(&simulated.body).ok()?;
+    samples
+        .iter()
+        .zip(simulated.docs)
+        .find_map(|(sample, processed)| {
+            let Some(processed) = processed else {
+                return Some("drops a record like LightRAG's".to_owned());
+            };
+            if let Some(error) = processed.error {
+                return Some(format!("fails on a record like LightRAG's: {}", error.text()));
+            }
+            let doc = processed.doc?;
+            if doc["_index"] != sample["_index"] {
+                return Some(format!("sends records to the index {}", doc["_index"]));
+            }
+            if doc["_id"] != sample["_id"] {
+                return Some("changes the keys of records".to_owned());
+            }
+            let fields = sample["_source"].as_object()?;
+            let changed = fields
+                .iter()
+                .find(|(name, value)| doc["_source"].get(name.as_str()) != Some(*value));
+            changed.map(|(name, _)| format!("changes the field {name} of records"))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: Value) -> Answer {
+        Answer::new(status, body.to_string())
+    }
+
+    #[test]
+    fn a_pipeline_harms_that_drops_reroutes_or_changes() {
+        let samples = samples("i");
+        let processed = |change: &dyn Fn(&mut Value)| {
+            let docs = samples.iter().map(|sample| {
+                let mut doc = sample.clone();
+                change(&mut doc);
+                json!({"doc": doc})
+            });
+            let docs: Vec<Value> = docs.collect();
+            harm(&samples, &answer(200, json!({"docs": docs})))
+        };
+        assert_eq!(processed(&|_| {}), None);
+        assert_eq!(processed(&|doc| doc["_source"]["ingested"] = json!(1)), None);
+        let texts = [
+            processed(&|doc| doc["_index"] = json!("other")),
+            processed(&|doc| doc["_id"] = json!("other")),
+            processed(&|doc| doc["_source"]["return"] = json!("")),
+            harm(&samples, &answer(200, json!({"docs": [null, null]}))),
+            harm(
+                &samples,
+                &answer(200, json!({"docs": [{"error": {"type": "t", "reason": "why"}}]})),
+            ),
+        ];
+        let texts = texts.map(Option::unwrap);
+        assert_eq!(
+            texts,
+            [
+                "sends records to the index \"other\"",
+                "changes the keys of records",
+                "changes the field return of records",
+                "drops a record like LightRAG's",
+                "fails on a record like LightRAG's: why",
+            ]
+        );
+        assert_eq!(harm(&samples, &answer(403, json!({}))), None);
+    }
+
+    #[test]
+    fn settings_are_read_in_both_forms() {
+        let mut settings = Settings::new();
+        flatten(
+            "",
+            &json!({"index": {"blocks": {"write": "true"}}, "a.b": true, "c": null}),
+            &mut settings,
+        );
+        assert!(is(&settings, "index.blocks.write", "true") && is(&settings, "a.b", "true"));
+        assert_eq!(settings.len(), 2);
+        let named = json!({"index.default_pipeline": "p", "index.final_pipeline": "_none"});
+        let mut settings = Settings::new();
+        flatten("", &named, &mut settings);
+        assert_eq!(pipelines(&settings), [("index.default_pipeline", "p")]);
+    }
+}

@@ -1,0 +1,369 @@
+//! What an OpenSearch can be set up to be that LightRAG still works on, or that would lose what is written to it.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+
+use migrate_llm_cache::{
+    model::{Error, ErrorKind, Selection, Side, Workspace},
+    storage::{ConnectOptions, Endpoint, PageLimit, WriteMode, WriteOutcome},
+};
+use opensearch::http::Method;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::{
+    cases::{fill, keys, keys_of, pages_of, scan, source, target},
+    support::{place::Place, records::plain, state::ask_opensearch},
+};
+
+fn index(workspace: &str) -> String {
+    format!("{workspace}_llm_response_cache")
+}
+
+async fn put(place: &Place, path: &str, body: Value) {
+    ask_opensearch(place, Method::Put, path, Some(body)).await;
+}
+
+/// What there is of an index that a write would change: its mapping, and numbers that count operations.
+async fn traces(place: &Place, index: &str) -> String {
+    let mapping = ask_opensearch(place, Method::Get, &format!("/{index}/_mapping"), None).await;
+    let path =
+        format!("/{index}/_stats?level=shards&filter_path=indices.*.shards.*.seq_no,indices.*.total.docs");
+    let stats = ask_opensearch(place, Method::Get, &path, None).await;
+    format!("{mapping} {stats}")
+}
+
+/// An index that no record may be written to, and a word of why.
+struct Unfit {
+    name: &'static str,
+    body: Value,
+    word: &'static str,
+}
+
+fn unfit(name: &'static str, body: Value, word: &'static str) -> Unfit {
+    Unfit { name, body, word }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_that_would_lose_or_refuse_everything_is_refused_before_the_first_write() {
+    let place = Place::new("opensearch");
+    let pipelines = Pipelines::put(&place).await;
+    let through = |pipeline: &str| json!({"settings": {"index.default_pipeline": pipelines.name(pipeline)}});
+    let cases = [
+        unfit(
+            "off",
+            json!({"mappings": {"_source": {"enabled": false}}}),
+            "_source is disabled",
+        ),
+        unfit(
+            "out",
+            json!({"mappings": {"_source": {"excludes": ["return"]}}}),
+            "excludes return",
+        ),
+        unfit(
+            "in",
+            json!({"mappings": {"_source": {"includes": ["return"]}}}),
+            "includes return",
+        ),
+        unfit(
+            "routed",
+            json!({"mappings": {"_routing": {"required": true}}}),
+            "routing",
+        ),
+        unfit(
+            "strict",
+            json!({"mappings": {"dynamic": "strict"}}),
+            "dynamic: strict",
+        ),
+        unfit(
+            "number",
+            json!({"mappings": {"properties": {"return": {"type": "long"}}}}),
+            "mapped as long",
+        ),
+        unfit(
+            "write",
+            json!({"settings": {"index.blocks.write": true}}),
+            "index.blocks.write",
+        ),
+        unfit(
+            "read",
+            json!({"settings": {"index.blocks.read": true}}),
+            "index.blocks.read is set",
+        ),
+        unfit("nowhere", through("nowhere"), "does not exist"),
+        unfit("drops", through("drops"), "drops a record"),
+        unfit("moves", through("moves"), "to the index \"elsewhere\""),
+        unfit("changes", through("changes"), "changes the field return"),
+        unfit("fails", through("fails"), "fails on a record"),
+    ];
+    for Unfit { name, body, word } in cases {
+        let workspace = place.workspace(name);
+        let index = index(&workspace);
+        put(&place, &format!("/{index}"), body).await;
+        let before = traces(&place, &index).await;
+        let target = target(&place, &workspace).await;
+        for error in [target.check_writable().await, target.prepare().await] {
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{name}: {error}");
+            assert!(error.message().contains(word), "{name}: {error}");
+            assert!(error.remedy().is_some(), "{name}: {error}");
+        }
+        assert_eq!(traces(&place, &index).await, before, "{name}");
+    }
+    pipelines.remove(&place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alias_is_written_where_it_stands_for_one_index_that_can_be() {
+    let place = Place::new("opensearch");
+    let alias = |workspace: &str, options: Value| {
+        let mut aliases = serde_json::Map::new();
+        aliases.insert(index(workspace), options);
+        json!({"aliases": aliases})
+    };
+    let (one, none, two) = (
+        place.workspace("one"),
+        place.workspace("none"),
+        place.workspace("two"),
+    );
+    let behind = |name: &str| format!("/{}behind_{name}", place.prefix);
+    put(&place, &behind("one"), alias(&one, json!({}))).await;
+    put(
+        &place,
+        &behind("none"),
+        alias(&none, json!({"is_write_index": false})),
+    )
+    .await;
+    put(
+        &place,
+        &behind("two"),
+        alias(&two, json!({"is_write_index": true})),
+    )
+    .await;
+    put(&place, &behind("two_b"), alias(&two, json!({}))).await;
+    target(&place, &one).await.check_writable().await.unwrap();
+    fill(&place, &one, &plain(3)).await;
+    for (workspace, word) in [(&none, "no write index"), (&two, "2 indices")] {
+        let error = target(&place, workspace)
+            .await
+            .check_writable()
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.message().contains(word), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pipeline_does_to_some_records_only_is_seen_in_the_answers() {
+    let place = Place::new("opensearch");
+    let pipelines = Pipelines::put(&place).await;
+    let records = plain(6);
+    for (pipeline, word) in [("drops_some", "noop"), ("moves_some", "elsewhere")] {
+        let workspace = place.workspace(pipeline);
+        let settings = json!({"settings": {"index.final_pipeline": pipelines.name(pipeline)}});
+        // A final pipeline may not send documents elsewhere.
+        let settings = match pipeline {
+            "moves_some" => json!({"settings": {"index.default_pipeline": pipelines.name(pipeline)}}),
+            _ => settings,
+        };
+        put(&place, &format!("/{}", index(&workspace)), settings).await;
+        let target = target(&place, &workspace).await;
+        target.check_writable().await.unwrap();
+        assert!(target.warning().unwrap().contains(&pipelines.name(pipeline)));
+        target.prepare().await.unwrap();
+        for mode in [WriteMode::Create, WriteMode::Upsert] {
+            let outcomes = target.write(&records, mode).await.unwrap();
+            let rejected: Vec<_> = outcomes
+                .iter()
+                .filter_map(|outcome| match outcome {
+                    WriteOutcome::Rejected { reason, .. } => Some(reason),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(rejected.len(), 1, "{pipeline} {mode:?}: {outcomes:?}");
+            assert!(rejected[0].contains(word), "{rejected:?}");
+        }
+    }
+    pipelines.remove(&place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_of_a_fit_index_leaves_no_trace() {
+    let place = Place::new("opensearch");
+    let workspace = place.workspace("w");
+    target(&place, &workspace).await.check_writable().await.unwrap();
+    let none = source(&place, &workspace).await;
+    assert_eq!(
+        none.count(&Selection::default(), &|_| ()).await.unwrap().total(),
+        0
+    );
+    fill(&place, &workspace, &plain(5)).await;
+    let before = traces(&place, &index(&workspace)).await;
+    target(&place, &workspace).await.check_writable().await.unwrap();
+    assert_eq!(traces(&place, &index(&workspace)).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_may_hold_as_little_as_the_index_allows() {
+    let place = Place::new("opensearch");
+    let workspace = place.workspace("w");
+    let index = index(&workspace);
+    let settings = json!({"settings": {"index.max_result_window": 4, "index.number_of_shards": 3}});
+    put(&place, &format!("/{index}"), settings).await;
+    let records = plain(40);
+    fill(&place, &workspace, &records).await;
+    let source = source(&place, &workspace).await;
+    let all = Selection::default();
+    let pages = scan(&source, &all, pages_of(100), None).await;
+    let mut read = keys_of(&pages);
+    read.sort();
+    assert_eq!(read, keys(&records).into_iter().collect::<Vec<_>>());
+    // One document at a time, where three shards have documents of the same number.
+    let one = NonZeroUsize::MIN;
+    let small = PageLimit {
+        records: one,
+        bytes: one,
+        ahead: one,
+    };
+    let mut read = keys_of(&scan(&source, &all, small, None).await);
+    read.sort();
+    assert_eq!(read, keys(&records).into_iter().collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused() {
+    let place = Place::new("opensearch");
+    let workspace = place.workspace("w");
+    let records = plain(30);
+    fill(&place, &workspace, &records).await;
+    let set = async |value: Value| {
+        let body = json!({"transient": {"search.allow_expensive_queries": value}});
+        put(&place, "/_cluster/settings", body).await;
+    };
+    set(json!(false)).await;
+    let source = source(&place, &workspace).await;
+    let all = Selection::default();
+    let counted = source.count(&all, &|_| ()).await;
+    let read = keys_of(&scan(&source, &all, pages_of(7), None).await).len();
+    let target = target(&place, &workspace).await;
+    let written = target.reader().count(&all, &|_| ()).await;
+    set(Value::Null).await;
+    assert_eq!(counted.unwrap().total(), 30);
+    assert_eq!(read, 30);
+    assert_eq!(written.unwrap().total(), 30);
+}
+
+/// Connects to a server that gives one answer to every connection.
+async fn connect_to(answer: &'static str) -> Error {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let options = ConnectOptions {
+        timeout: Duration::from_secs(10),
+        concurrency: NonZeroUsize::MIN,
+        on_invalid: Default::default(),
+        salvage: false,
+    };
+    let endpoint = Endpoint::named(Side::Target, &address).unwrap();
+    let error = match endpoint.connect(&options).await {
+        Err(error) => error,
+        Ok(storage) => {
+            let workspace = Workspace::new("w").unwrap();
+            storage.physical_location(&workspace).await.unwrap_err()
+        }
+    };
+    server.abort();
+    error
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_opensearch_is_named_as_such() {
+    let texts = BTreeMap::from([
+        ("-ERR unknown command\r\n", "answered, but not as OpenSearch"),
+        ("", "answered, but not as OpenSearch"),
+        (
+            "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nIt looks like you are trying to access MongoDB over HTTP.",
+            "it seems to be MongoDB",
+        ),
+        (
+            "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 19\r\n\r\n<html>nginx</html>\n",
+            "it sent a web page",
+        ),
+        (
+            "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 19\r\n\r\n<html>nginx</html>\n",
+            "it sent a web page",
+        ),
+    ]);
+    for (answer, expected) in texts {
+        let error = connect_to(answer).await;
+        assert!(error.message().contains(expected), "{answer:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_names_the_address_to_use() {
+    let answer = "HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/opensearch/\r\nContent-Length: 0\r\n\
+                  Connection: close\r\n\r\n";
+    let error = connect_to(answer).await;
+    assert!(
+        error
+            .message()
+            .contains("redirects to http://127.0.0.1:1/opensearch"),
+        "{error}"
+    );
+}
+
+/// Ingest pipelines of a test's own.
+struct Pipelines {
+    prefix: String,
+}
+
+impl Pipelines {
+    const ALL: [(&'static str, &'static str); 6] = [
+        ("drops", r#"[{"drop": {}}]"#),
+        ("moves", r#"[{"set": {"field": "_index", "value": "elsewhere"}}]"#),
+        ("changes", r#"[{"set": {"field": "return", "value": ""}}]"#),
+        ("fails", r#"[{"fail": {"message": "never"}}]"#),
+        (
+            "drops_some",
+            r#"[{"drop": {"if": "ctx.return != null && ctx.return.endsWith('3')"}}]"#,
+        ),
+        (
+            "moves_some",
+            r#"[{"set": {"if": "ctx.return != null && ctx.return.endsWith('3')", "field": "_index", "value": "PREFIXelsewhere"}}]"#,
+        ),
+    ];
+
+    async fn put(place: &Place) -> Self {
+        let pipelines = Self {
+            prefix: place.prefix.to_lowercase(),
+        };
+        for (name, processors) in Self::ALL {
+            let processors = processors.replace("PREFIX", &pipelines.prefix);
+            let processors: Value = serde_json::from_str(&processors).unwrap();
+            let path = format!("/_ingest/pipeline/{}", pipelines.name(name));
+            put(place, &path, json!({"processors": processors})).await;
+        }
+        pipelines
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    async fn remove(&self, place: &Place) {
+        for (name, _) in Self::ALL {
+            let path = format!("/_ingest/pipeline/{}", self.name(name));
+            ask_opensearch(place, Method::Delete, &path, None).await;
+        }
+    }
+}
