@@ -4,17 +4,34 @@
 //! `resolve_role_llm_settings`): a role's own variables (`EXTRACT_LLM_BINDING`) win over those of all roles
 //! (`LLM_BINDING`); a role with another binding and no host of its own takes the default host of its binding.
 
+use std::collections::BTreeMap;
+
 use super::{
     Args, Environment, JobFile,
     job::{IdentitySpec, LightRagSpec, Text},
     resolve::said,
 };
 use crate::model::{
-    DEFAULT_MODEL, Identity, LIBRARY_MODEL, LightRag, Named, Origin, Rekey, Value, default_host,
+    DEFAULT_MODEL, Identity, LIBRARY_MODEL, LightRag, Named, Origin, Rekey, Result, default_host,
 };
 
 /// The binding of a program that uses LightRAG without its server.
 const LIBRARY: &str = "library";
+
+/// What LightRAG reads that keys depend on.
+const VARIABLES: [&str; 11] = [
+    "EXTRACT_LLM_BINDING",
+    "EXTRACT_LLM_MODEL",
+    "EXTRACT_LLM_BINDING_HOST",
+    "VLM_LLM_BINDING",
+    "VLM_LLM_MODEL",
+    "VLM_LLM_BINDING_HOST",
+    "LLM_BINDING",
+    "LLM_MODEL",
+    "LLM_BINDING_HOST",
+    "AZURE_OPENAI_ENDPOINT",
+    "ENTITY_EXTRACTION_USE_JSON",
+];
 
 /// A text and where it came from.
 #[derive(Clone, Debug)]
@@ -24,7 +41,10 @@ struct Given {
 }
 
 /// The LightRAG of a run that looks at hits.
-pub(super) fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Option<LightRag> {
+///
+/// # Errors
+/// What it is configured for cannot be read.
+pub(super) fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Option<LightRag>> {
     let flags = [
         &args.llm_binding,
         &args.llm_model,
@@ -35,19 +55,26 @@ pub(super) fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> 
         || said(job.hits)
         || args.rekey.or(job.rekey).unwrap_or_default() != Rekey::Off
         || flags.iter().any(|flag| flag.is_some());
-    let layers = Layers {
-        args,
-        job,
-        environment,
-    };
-    is_wanted.then(|| layers.lightrag())
+    if !is_wanted {
+        return Ok(None);
+    }
+    let mut variables = BTreeMap::new();
+    for name in VARIABLES {
+        if let Some(value) = environment.variable(name)? {
+            let text = value.text.expose().to_owned();
+            let origin = value.origin;
+            variables.insert(name, Given { text, origin });
+        }
+    }
+    let layers = Layers { args, job, variables };
+    Ok(Some(layers.lightrag()))
 }
 
 /// Where LightRAG's configuration is looked for.
 struct Layers<'a> {
     args: &'a Args,
     job: &'a JobFile,
-    environment: &'a Environment,
+    variables: BTreeMap<&'static str, Given>,
 }
 
 impl Layers<'_> {
@@ -124,23 +151,22 @@ impl Layers<'_> {
         self.flag_or_job("--llm-host", &self.args.llm_host, "host", |spec| &spec.host)
     }
 
+    /// A variable. An empty one is an empty text to LightRAG, not nothing.
     fn variable(&self, name: &str) -> Option<Given> {
-        let Value { text, origin } = self.environment.variable(name)?;
-        Some(Given {
-            text: text.expose().to_owned(),
-            origin,
-        })
+        self.variables.get(name).cloned()
     }
 
-    /// A role's variable, in which LightRAG takes `None` for nothing.
+    /// A role's variable, in which LightRAG takes an empty text and `None` for nothing.
     fn role_variable(&self, role: &str, name: &str) -> Option<Given> {
         let given = self.variable(&format!("{role}_{name}"));
-        given.filter(|given| given.text != "None")
+        given.filter(|given| !matches!(given.text.as_str(), "" | "None"))
     }
 
     /// The binding of all roles that have none of their own.
     fn base_binding(&self) -> Given {
-        let mut binding = self.variable("LLM_BINDING").unwrap_or_else(|| default("ollama"));
+        let binding = self.variable("LLM_BINDING");
+        let binding = binding.filter(|binding| !binding.text.is_empty());
+        let mut binding = binding.unwrap_or_else(|| default("ollama"));
         binding.text = match normalized(&binding.text) {
             "openai-ollama" => "openai".to_owned(),
             binding => binding.to_owned(),
@@ -299,7 +325,9 @@ mod tests {
     fn lightrag<const N: usize>(args: Args, variables: [(&str, &str); N]) -> LightRag {
         let args = Args { hits: true, ..args };
         let environment = Environment::with_process(variables);
-        resolve(&args, &JobFile::default(), &environment).unwrap()
+        resolve(&args, &JobFile::default(), &environment)
+            .unwrap()
+            .unwrap()
     }
 
     fn extract<const N: usize>(variables: [(&str, &str); N]) -> Identity {
@@ -338,6 +366,16 @@ mod tests {
             ),
             (extract(azure), "azure_openai", DEFAULT_MODEL, "https://a"),
             (extract(own_model), "ollama", "e", "http://h"),
+            (
+                extract([
+                    ("LLM_BINDING", ""),
+                    ("LLM_BINDING_HOST", ""),
+                    ("EXTRACT_LLM_MODEL", ""),
+                ]),
+                "ollama",
+                DEFAULT_MODEL,
+                "",
+            ),
             (extract(other_binding), "gemini", "m", "DEFAULT_GEMINI_ENDPOINT"),
         ] {
             assert_eq!(found, Identity::new(binding, model, host));
@@ -372,6 +410,7 @@ mod tests {
 
     #[test]
     fn nothing_is_resolved_for_a_run_that_does_not_look_at_hits() {
-        assert!(resolve(&Args::default(), &JobFile::default(), &Environment::default()).is_none());
+        let resolved = resolve(&Args::default(), &JobFile::default(), &Environment::default());
+        assert!(resolved.unwrap().is_none());
     }
 }

@@ -222,7 +222,7 @@ impl Settings {
             resume: resolve_resume(args, job, checkpoint.is_some())?,
             checkpoint,
             rejects: args.rejects.clone().or_else(|| job.rejects.clone()),
-            lightrag: lightrag::resolve(args, job, environment),
+            lightrag: lightrag::resolve(args, job, environment)?,
             rekey: args.rekey.or(job.rekey).unwrap_or_default(),
             salvage: args.salvage || said(job.salvage),
             yes: args.yes || said(job.yes),

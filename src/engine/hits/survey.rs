@@ -2,14 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use futures::StreamExt;
 use tokio::task::JoinHandle;
 
 use super::{Examined, Examiner};
 use crate::{
     engine::retry::{RequestContext, Retrier},
     model::{Error, ErrorKind, Hits, Result, Selection, Side, Workspace, record::Record},
-    storage::{Entry, Page, PageLimit, PageStream, Source},
+    storage::{Entry, Page, PageLimit, PageReader, Source},
 };
 
 /// How many pages are examined at the same time, while the next one is read.
@@ -34,7 +33,7 @@ impl Survey<'_> {
         let mut hits = Hits::default();
         let mut examining: VecDeque<JoinHandle<Examined>> = VecDeque::new();
         let mut pages = Arc::clone(self.source).scan(self.selection, self.limit, None);
-        while let Some(page) = self.next_page(&mut pages).await? {
+        while let Some(page) = self.next_page(&mut *pages).await? {
             if examining.len() == AT_ONCE
                 && let Some(first) = examining.pop_front()
             {
@@ -55,16 +54,14 @@ impl Survey<'_> {
         Ok(hits)
     }
 
-    async fn next_page(&self, pages: &mut PageStream) -> Result<Option<Page>> {
+    async fn next_page(&self, pages: &mut dyn PageReader) -> Result<Option<Page>> {
         let context = RequestContext {
             what: "reading a page",
             side: Side::Source,
             workspace: Some(self.workspace),
             batch: None,
         };
-        self.retrier
-            .run(context, async || pages.next().await.transpose())
-            .await
+        self.retrier.run(context, async || pages.next_page().await).await
     }
 }
 
