@@ -421,6 +421,8 @@ impl Run<'_> {
                 resume: settings.resume,
                 rejects: file(&settings.rejects),
                 salvage: settings.salvage,
+                hits: settings.lightrag.is_some(),
+                rekey: settings.rekey,
                 yes: settings.yes,
                 fail_on_empty: settings.fail_on_empty,
             },

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Report, VerifyNumbers};
 use crate::model::{
-    CacheType, ForetoldHits, Location, Mode, OnConflict, Selection, Side, VerifyLevel, Workspace,
+    CacheType, ForetoldHits, Location, Mode, OnConflict, Rekey, Selection, Side, VerifyLevel, Workspace,
     WorkspacePair, record::OnInvalid,
 };
 
@@ -141,6 +141,10 @@ pub struct PlanOptions {
     pub rejects: Option<String>,
     /// Whether it takes what stands before the damage of a damaged file.
     pub salvage: bool,
+    /// Whether it tells which records LightRAG will find.
+    pub hits: bool,
+    /// Which records get a copy under the key that LightRAG asks for.
+    pub rekey: Rekey,
     /// Whether it may write without being asked.
     pub yes: bool,
     /// Whether nothing to migrate is an error.
