@@ -563,7 +563,7 @@ fn check_hosts(values: &Values, hosts: &[String]) -> Result<()> {
         return Ok(());
     }
     let (host, port) = match values.get("host").map(|host| &host.origin) {
-        Some(Origin::Variable(_) | Origin::DotEnv(..)) => ("POSTGRES_HOST", "POSTGRES_PORT"),
+        Some(Origin::Variable(_) | Origin::DotEnv { .. }) => ("POSTGRES_HOST", "POSTGRES_PORT"),
         _ => ("host", "port"),
     };
     let error = values.invalid("host", "a host without a port");
