@@ -9,6 +9,9 @@ taken from PyPI once, and kept unpacked beside the wheels of prompt_templates.py
 
 hashes  reads {"prompt": …, "json": true, "identity": {…}}, one a line, and answers each with the hash of its key, a JSON
         string a line.
+analyses reads {"kind": "table", "identity": {…}} (or "equation", "drawing"), one a line, makes the prompt of an analysis, and
+        answers each with {"hash": …, "original_prompt": …}. What is hashed is put together as in `analyze_multimodal`,
+        which is too long to call.
 ingest  reads one request and ingests its documents, with a model that is a function and counts its calls:
             {"documents": {"name": "text", …}, "identity": {"binding": …, "model": …, "host": …} or null,
              "vlm_identity": likewise, "json": false, "gleaning": 1, "language": "English", "addon_params": {…},
@@ -93,6 +96,42 @@ def hashes() -> None:
                 utils.serialize_llm_cache_identity(identity),
             ]
         print(json.dumps(utils.compute_args_hash(*texts)), flush=True)
+
+
+# A picture of one pixel.
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def analyses() -> None:
+    from lightrag import utils
+    from lightrag.llm import _vision_utils as vision
+    from lightrag.prompt_multimodal import MULTIMODAL_PROMPTS
+
+    fields = {"language": "English", "content_format": "JSON", "captions": "n/a", "footnotes": "é", "leading": "<b>"}
+    fields |= {"trailing": "{x}", "item_id": "tb-1", "file_path": "a.docx", "content": "[[1, 2]]"}
+    for line in sys.stdin:
+        case = json.loads(line)
+        kind = case["kind"]
+        is_image = kind == "drawing"
+        prompt = MULTIMODAL_PROMPTS["image_analysis" if is_image else f"{kind}_analysis"].format(**fields)
+        image = {"base64": PICTURE, "mime_type": "image/png", "source_id": "im-1", "source_file": "a/é.png"}
+        images = vision.normalize_image_inputs([image | {"modality": "image", "doc_id": "doc-1"}] if is_image else [])
+        identity = {"role": "vlm" if is_image else "extract", **case["identity"]}
+        args_hash = utils.compute_args_hash(
+            prompt,
+            "",
+            "",
+            utils.serialize_llm_cache_identity(identity),
+            utils._serialize_cache_variant({"type": "json_object"}),
+            utils._serialize_cache_variant(vision.image_cache_metadata(images)),
+            kind,
+        )
+        if is_image:
+            audit = json.dumps(vision.image_audit_metadata(images), ensure_ascii=False)
+            prompt += f"\n<vlm_images>{audit}</vlm_images>"
+        print(json.dumps({"hash": args_hash, "original_prompt": prompt}), flush=True)
 
 
 class Words:
@@ -229,15 +268,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--release", required=True)
     parser.add_argument("--wheels", type=Path, default=Path.home() / ".cache/migrate-llm-cache/wheels")
-    parser.add_argument("action", choices=["hashes", "ingest"])
+    parser.add_argument("action", choices=["hashes", "analyses", "ingest"])
     arguments = parser.parse_args()
     sys.path.insert(0, str(unpacked(arguments.release, arguments.wheels)))
     forbid_installing()
     # LightRAG tells a lot on standard output.
     answers, sys.stdout = sys.stdout, sys.stderr
-    if arguments.action == "hashes":
+    if arguments.action in ("hashes", "analyses"):
         sys.stdout = answers
-        hashes()
+        hashes() if arguments.action == "hashes" else analyses()
         return
     answer = asyncio.run(ingest(json.load(sys.stdin)))
     print(json.dumps(answer), file=answers)

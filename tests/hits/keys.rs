@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    lightrag::hashes,
+    lightrag::{analyses, hashes},
     support::{place::Place, tool::Tool},
 };
 
@@ -59,6 +59,17 @@ impl Numbers {
 
 /// What the program finds out about a cache of these prompts under these hashes.
 fn examined(release: &str, identity: &Value, json: bool, prompts: &[String], hashes: &[String]) -> Value {
+    examined_of("extract", release, identity, json, prompts, hashes)
+}
+
+fn examined_of(
+    cache_type: &str,
+    release: &str,
+    identity: &Value,
+    json: bool,
+    prompts: &[String],
+    hashes: &[String],
+) -> Value {
     let place = Place::new("json");
     let file = place.file("w");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -66,7 +77,7 @@ fn examined(release: &str, identity: &Value, json: bool, prompts: &[String], has
         .iter()
         .zip(hashes)
         .map(|(prompt, hash)| {
-            format!("\"default:extract:{hash}\": {{\"return\": \"x\", \"original_prompt\": {prompt}}}")
+            format!("\"default:{cache_type}:{hash}\": {{\"return\": \"x\", \"original_prompt\": {prompt}}}")
         })
         .collect();
     std::fs::write(&file, format!("{{{}}}", entries.join(",\n"))).unwrap();
@@ -160,4 +171,23 @@ releases! {
     lightrag_1_5_4 "1.5.4"
     lightrag_1_5_5 "1.5.5"
     lightrag_1_5_7 "1.5.7"
+}
+
+#[test]
+fn analyses_of_tables_equations_and_images_are_hits() {
+    let identity = json!({"binding": "openai", "model": "m", "host": "http://h"});
+    for (release, asked) in [("1.5.0", 1), ("1.5.4", 3), ("1.5.5", 3), ("1.5.7", 3)] {
+        let made = analyses(release, &identity, &["table", "equation", "drawing"]);
+        let (hashes, prompts): (Vec<_>, Vec<_>) = made
+            .into_iter()
+            .map(|(hash, prompt)| (hash, json!(prompt).to_string()))
+            .unzip();
+        let hits = examined_of("analysis", release, &identity, false, &prompts, &hashes);
+        assert_eq!(hits["total"]["will_hit"], 3, "{release}: {hits}");
+        // Under the newest release's scheme, where that still asks the prompt.
+        let hits = examined_of("analysis", "1.5.7", &identity, false, &prompts, &hashes);
+        let total = &hits["total"];
+        let found = total["will_hit"].as_u64().unwrap() + total["older_scheme"].as_u64().unwrap();
+        assert_eq!(found, asked, "{release}: {hits}");
+    }
 }

@@ -47,6 +47,20 @@ pub fn hashes(release: &str, cases: &[String]) -> Vec<String> {
     hashes
 }
 
+/// Hash and stored prompt of analyses of these kinds, as a release makes them.
+pub fn analyses(release: &str, identity: &Value, kinds: &[&str]) -> Vec<(String, String)> {
+    let cases = kinds
+        .iter()
+        .map(|kind| json!({"kind": kind, "identity": identity}).to_string());
+    let answers = run(release, "analyses", &cases.collect::<Vec<_>>().join("\n"), &[]);
+    let pair = |line| {
+        let answer: Value = serde_json::from_str(line).unwrap();
+        let text = |name: &str| answer[name].as_str().unwrap().to_owned();
+        (text("hash"), text("original_prompt"))
+    };
+    answers.lines().map(pair).collect()
+}
+
 /// What an ingestion did.
 pub struct Ingested {
     pub calls: u64,

@@ -82,7 +82,7 @@ fn count(counts: &mut HitCounts, verdict: Verdict) {
 const COMPUTABLE: [&str; 4] = ["extract", "summary", "smartheading", "analysis"];
 
 /// Whether the keys of a type can be computed again from their records.
-pub(crate) fn is_computable(cache_type: &str) -> bool {
+fn is_computable(cache_type: &str) -> bool {
     COMPUTABLE.contains(&cache_type)
 }
 
