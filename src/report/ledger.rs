@@ -198,6 +198,9 @@ impl Ledger {
             RunOutcome::Done if totals.selected == 0 => {
                 "There was nothing to migrate; if you expected records, check source, workspace and types.".into()
             }
+            RunOutcome::Done if totals.written == 0 && entries.hits.as_ref().is_some_and(|foretold| foretold.hits.total.rekeyed > 0) => {
+                "Copies were added, and nothing else was changed; start LightRAG again if it runs.".into()
+            }
             RunOutcome::Done => "Point LightRAG at the target; the source is as it was.".into(),
             RunOutcome::Left => "Nothing was chosen, and nothing was done.".into(),
             RunOutcome::Stopped(reason) => {

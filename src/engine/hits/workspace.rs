@@ -24,8 +24,10 @@ pub struct WorkspaceHits {
 #[derive(Default)]
 struct Found {
     hits: Hits,
-    /// The keys of copies: each is made once, and is no record of the source where that is the target too.
-    copied: KeySet,
+    /// The keys of copies, each of which is made once.
+    claimed: KeySet,
+    /// Those that were added where source and target are the same place: there they are no records of the source.
+    added: KeySet,
 }
 
 impl WorkspaceHits {
@@ -61,12 +63,22 @@ impl WorkspaceHits {
     }
 
     fn is_copy(&self, key: &CacheKey) -> bool {
-        self.found().copied.contains(KeyDigest::of(key.as_str()))
+        self.found().added.contains(KeyDigest::of(key.as_str()))
+    }
+
+    /// Takes note of copies that are about to be added.
+    pub(crate) fn announce(&self, copies: &[Record]) {
+        if self.is_in_place {
+            let mut found = self.found();
+            for copy in copies {
+                found.added.insert(KeyDigest::of(copy.key().as_str()));
+            }
+        }
     }
 
     /// Takes a key for a copy; `false` where one was made under it already.
     pub(crate) fn claim(&self, key: &CacheKey) -> bool {
-        self.found().copied.insert(KeyDigest::of(key.as_str()))
+        self.found().claimed.insert(KeyDigest::of(key.as_str()))
     }
 
     /// Adds what was found out about a batch.

@@ -164,6 +164,7 @@ impl Request<'_> {
             }
             !is_there
         });
+        all.announce(&copies);
         let outcomes = self.write_all(&copies, WriteMode::Create).await?;
         for (copy, outcome) in copies.iter().zip(outcomes) {
             count(&mut hits, copy.key(), |counts| match outcome {
