@@ -32,7 +32,7 @@ headline "format"
 cargo fmt --check
 
 headline "lints"
-cargo clippy --all-targets --locked -- -D warnings
+cargo clippy --all-targets --test conformance --test matrix --test faults --locked -- -D warnings
 
 headline "shell scripts"
 need shellcheck=shellcheck
@@ -52,10 +52,14 @@ ci/dependencies.sh
 headline "operation"
 ci/operation.sh
 
+headline "tests without servers"
+cargo test --locked
+
 headline "servers"
 if ! scripts/services.sh status >/dev/null 2>&1; then stop_servers=1; fi
 scripts/services.sh up
 eval "$(scripts/services.sh env)"
 
-headline "tests"
-cargo test --locked
+headline "tests with servers"
+cargo test --locked --test cli -- --ignored
+cargo test --locked --test conformance --test matrix --test faults

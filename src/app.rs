@@ -12,13 +12,15 @@ use anstream::{AutoStream, ColorChoice};
 use futures::FutureExt;
 
 use crate::{
-    config::{Args, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args},
-    engine::{checkpoint::Checkpoint, hits::Examiner, rejects::RejectsFile, run::Run},
+    config::{
+        Args, CONFIG_INI, DOT_ENV, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args,
+    },
+    engine::{self, checkpoint::Checkpoint, hits::Examiner, rejects::RejectsFile, run::Run, stats::RunStats},
     interactive,
-    model::{Error, ErrorKind, ExitCode, Mode, Result, Settings},
+    model::{Error, ErrorKind, ExitCode, Mode, Redactor, Result, Settings},
     report::{
-        self, Event, Ledger, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity,
-        logging, metrics,
+        self, Event, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity, logging,
+        metrics,
     },
     storage::Route,
     system::shutdown::Shutdown,
@@ -49,8 +51,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let mut output = OutputSettings::resolve(&args, &job);
     let files = output.check_files();
     let shutdown = Shutdown::default();
-    let ledger = Ledger::new(mode);
-    let reporter = Arc::new(Reporter::new(told(&output), shutdown.clone()));
+    let stats = RunStats::new(mode);
+    let redactor = Redactor::new(settings_in_reach(&arguments, &args));
+    let reporter = Arc::new(Reporter::new(told(&output, redactor), shutdown.clone()));
     reporter.emit(Event::RunStarted(RunStarted {
         tool: TOOL.to_owned(),
         version: VERSION.to_owned(),
@@ -61,38 +64,33 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let logging = logging::init(output.log_format, level, output.quiet, reporter.stderr());
     tracing::info!(run_id = %reporter.run_id(), version = VERSION, mode = report::word(&mode), "run started");
     for warning in environment.warnings() {
-        reporter.warn(&ledger, warning.clone());
+        engine::warn(&stats, &reporter, warning.clone());
     }
     let task = logging
         .and_then(|()| unreadable.map_or(Ok(()), Err))
         .and_then(|()| Task::resolve(&args, &job, &environment, output.interactive))
         .and_then(|task| files.and_then(|()| check_files(&task.0)).map(|()| task));
     let mut ending = match task {
-        Err(error) => {
-            ledger.entries().errors.fatal(None, &error, 0);
-            tell(&reporter, &error);
-            RunOutcome::of(&error)
-        }
+        Err(error) => failed(&stats, &reporter, &error),
         Ok((settings, task)) => {
             let run = Run {
                 settings: &settings,
                 reporter: &reporter,
-                ledger: &ledger,
+                stats: &stats,
                 shutdown: &shutdown,
             };
             execute(&run, task)
         }
     };
     if let Some(path) = &output.metrics
-        && let Err(error) = metrics::write(path, &ledger.report(&ending))
+        && let Err(error) = metrics::write(path, &stats.report(&ending))
     {
-        ledger.entries().errors.fatal(None, &error, 0);
-        tell(&reporter, &error);
+        let failed = failed(&stats, &reporter, &error);
         if matches!(ending, RunOutcome::Done) {
-            ending = RunOutcome::of(&error);
+            ending = failed;
         }
     }
-    let report = ledger.report(&ending);
+    let report = stats.report(&ending);
     let totals = &report.totals;
     tracing::info!(
         run_id = %reporter.run_id(),
@@ -126,6 +124,42 @@ fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
         None => JobFile::default(),
     };
     Ok((environment, job))
+}
+
+/// Every text that a setting may come from, as it was written: arguments, variables, the lines of the job file and of
+/// LightRAG's files. An address with a password may be mistyped into any of them.
+fn settings_in_reach(arguments: &[OsString], args: &Args) -> Vec<String> {
+    let text = |text: &OsString| text.to_string_lossy().into_owned();
+    let mut settings: Vec<String> = arguments.iter().map(text).collect();
+    settings.extend(std::env::vars_os().map(|(_, value)| text(&value)));
+    let files = [
+        Some(Path::new(DOT_ENV)),
+        Some(Path::new(CONFIG_INI)),
+        args.job.as_deref(),
+    ];
+    for file in files.into_iter().flatten().filter(|file| file.is_file()) {
+        let content = std::fs::read(file).unwrap_or_default();
+        let content = String::from_utf8_lossy(&content);
+        settings.extend(content.lines().map(str::to_owned));
+        if let Ok(job) = serde_yaml::from_str(&content) {
+            collect_texts(&job, &mut settings);
+        }
+    }
+    settings
+}
+
+/// Every text in a job file, names of fields too.
+fn collect_texts(value: &serde_yaml::Value, texts: &mut Vec<String>) {
+    use serde_yaml::Value;
+    match value {
+        Value::String(text) => texts.push(text.clone()),
+        Value::Sequence(items) => items.iter().for_each(|item| collect_texts(item, texts)),
+        Value::Mapping(fields) => fields.iter().for_each(|(name, value)| {
+            collect_texts(name, texts);
+            collect_texts(value, texts);
+        }),
+        _ => {}
+    }
 }
 
 /// What can be known to fail is told before the first request, not after the last one: what a run keeps for later ones
@@ -162,7 +196,7 @@ impl<'a> Task<'a> {
 }
 
 /// What is told where. A person who is asked is also told, whatever stands on standard output.
-fn told(output: &OutputSettings) -> Output {
+fn told(output: &OutputSettings, redactor: Redactor) -> Output {
     let human = match output.format {
         OutputFormat::Human => true,
         OutputFormat::Jsonl => false,
@@ -187,6 +221,7 @@ fn told(output: &OutputSettings) -> Output {
         palette: Palette::new(output.color.choice(&stderr) != ColorChoice::Never),
         log: output.log_format,
         report: output.report.clone(),
+        redactor: Arc::new(redactor),
     }
 }
 
@@ -201,13 +236,16 @@ fn code_of(ending: &RunOutcome, number: u8) -> ExitCode {
     }
 }
 
-fn tell(reporter: &Reporter, error: &Error) {
+/// Records and reports what ended the run: the one place where that is done.
+fn failed(stats: &RunStats, reporter: &Reporter, error: &Error) -> RunOutcome {
+    stats.record_failure(error);
     reporter.say_error(error);
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         tracing::debug!(cause = %next, "because");
         cause = next.source();
     }
+    RunOutcome::of(error)
 }
 
 /// Has glibc keep a little more of what is freed.
@@ -223,7 +261,7 @@ fn keep_freed_memory() {
 
 /// Runs a task, and turns a panic into an ending.
 fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
-    let (reporter, ledger, shutdown) = (run.reporter, run.ledger, run.shutdown);
+    let (reporter, stats, shutdown) = (run.reporter, run.stats, run.shutdown);
     let teller = Arc::clone(reporter);
     std::panic::set_hook(Box::new(move |panic| {
         // The payload may repeat data; the place is enough to find it.
@@ -237,9 +275,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
         Ok(runtime) => runtime,
         Err(error) => {
             let error = Error::new(ErrorKind::Internal, format!("cannot start threads: {error}"));
-            ledger.entries().errors.fatal(None, &error, 0);
-            tell(reporter, &error);
-            return RunOutcome::of(&error);
+            return failed(stats, reporter, &error);
         }
     };
     let outcome = runtime.block_on(async {
@@ -262,16 +298,12 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
             }
             ending
         }
-        Ok(Err(error)) => {
-            tell(reporter, &error);
-            RunOutcome::of(&error)
-        }
-        Err(_) => {
-            let error = Error::new(ErrorKind::Internal, "the run panicked");
-            ledger.entries().errors.fatal(None, &error, 0);
-            tell(reporter, &error);
-            RunOutcome::of(&error)
-        }
+        Ok(Err(error)) => failed(stats, reporter, &error),
+        Err(_) => failed(
+            stats,
+            reporter,
+            &Error::new(ErrorKind::Internal, "the run panicked"),
+        ),
     };
     // Requests that nobody waits for any more must not hold the process back.
     runtime.shutdown_background();

@@ -14,10 +14,10 @@ use super::{
 use crate::model::{Error, Origin, Result, Secret, Value};
 
 /// The file with variables that LightRAG reads from the directory it is started in.
-const DOT_ENV: &str = ".env";
+pub(crate) const DOT_ENV: &str = ".env";
 
 /// The file with settings that LightRAG reads from the directory it is started in.
-const CONFIG_INI: &str = "config.ini";
+pub(crate) const CONFIG_INI: &str = "config.ini";
 
 /// The variable that keeps python-dotenv from reading `.env`, and what it must be.
 const DOT_ENV_DISABLED: &str = "PYTHON_DOTENV_DISABLED";

@@ -15,5 +15,6 @@ mod resolve;
 
 pub use cli::{Args, Color, OutputFormat, Parsed, parse_args};
 pub use env::Environment;
+pub(crate) use env::{CONFIG_INI, DOT_ENV};
 pub use job::JobFile;
 pub use resolve::{OutputSettings, configured_workspace};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{
     hits::{Examiner, Survey, WorkspaceHits},
     pipeline::{LEAST_AHEAD, PAGE_BYTES},
-    run::{Prepared, Run},
+    plan::Prepared,
+    run::Run,
 };
 use crate::{
     model::{ForetoldHits, Hits, Result, Workspace},
@@ -17,13 +18,11 @@ impl Run<'_> {
     /// Examines what is not moved, where that was asked for. `Some(_)` where somebody stopped it.
     ///
     /// # Errors
-    /// The source failed. It is in the ledger.
+    /// The source failed.
     pub(super) async fn survey(&self, prepared: &[Prepared]) -> Result<Option<RunOutcome>> {
         tokio::select! {
             () = self.shutdown.stopped() => Ok(Some(self.stopped())),
-            surveyed = self.survey_all(prepared) => {
-                surveyed.inspect_err(|error| self.enter(error)).map(|()| None)
-            }
+            surveyed = self.survey_all(prepared) => surveyed.map(|()| None),
         }
     }
 
@@ -67,13 +66,13 @@ impl Run<'_> {
     /// Tells of the hits of a workspace, and enters them.
     pub(super) fn tell_hits(&self, examiner: &Examiner, workspace: &Workspace, hits: Hits) {
         let lightrag = examiner.lightrag();
-        let mut entries = self.ledger.entries();
-        let all = entries.hits.get_or_insert_with(|| ForetoldHits {
-            lightrag: lightrag.clone(),
-            hits: Hits::default(),
+        self.stats.run(|run| {
+            let none = || ForetoldHits {
+                lightrag: lightrag.clone(),
+                hits: Hits::default(),
+            };
+            run.hits.get_or_insert_with(none).hits.add(&hits);
         });
-        all.hits.add(&hits);
-        drop(entries);
         self.reporter.emit(Event::Hits(HitsEvent {
             workspace: workspace.clone(),
             foretold: ForetoldHits { lightrag, hits },

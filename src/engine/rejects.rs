@@ -63,11 +63,6 @@ impl RejectsFile {
         checked.map_err(|error| Self::failed(path, error))
     }
 
-    /// The path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Adds a line.
     ///
     /// # Errors

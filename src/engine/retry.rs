@@ -2,35 +2,28 @@
 
 use std::{sync::Arc, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use async_trait::async_trait;
 
 use crate::{
     model::{Error, ErrorKind, OnSide, Result, Side, Workspace},
     report::{Event, Reporter, RetryEvent},
+    storage::{Waiter, backoff},
     system::shutdown::Shutdown,
 };
 
-/// Bounds requests in time and tries them again.
-///
-/// Waits grow from 0.2 s by a factor of two to 20 s, each spread at random so that clients that failed together do not
-/// come back together. [`ErrorKind::retry`] says what is worth another try.
+/// Bounds requests in time and tries them again, after the waits of [`backoff`]. [`ErrorKind::retry`] says what is worth
+/// another try.
 #[derive(Clone)]
 pub struct Retrier {
     /// How often a request is tried again.
     pub retries: usize,
     /// How long one try may take.
     pub timeout: Duration,
-    /// The wait before the second try.
-    pub first_wait: Duration,
-    /// Where retries are told.
+    /// Where retries are reported.
     pub reporter: Arc<Reporter>,
     /// Ends the waiting.
     pub shutdown: Shutdown,
 }
-
-/// The wait before the second try, as runs have it.
-pub const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// What a request is for, as retries tell it.
 #[derive(Clone, Copy, Debug)]
@@ -64,12 +57,11 @@ impl Retrier {
         }
     }
 
-    /// Begins a request that is made by the caller: [`Retrier::once`] makes it, [`Attempts::settle`] says whether again.
+    /// Begins a request that is made by the caller: [`Retrier::once`] makes it, [`Attempts::next`] says whether again.
     pub fn tries<'a>(&'a self, purpose: RequestContext<'a>) -> Attempts<'a> {
         Attempts {
             retrier: self,
             purpose,
-            waits: Box::new(self.waits()),
             failed: 0,
         }
     }
@@ -98,17 +90,11 @@ impl Retrier {
         result
     }
 
-    fn waits(&self) -> impl Iterator<Item = Duration> + Send + use<> {
-        ExponentialBuilder::default()
-            .with_min_delay(self.first_wait)
-            .with_max_delay(LONGEST_WAIT)
-            .with_max_times(self.retries)
-            .with_jitter()
-            .build()
-    }
-
-    /// Tells of a failed try and waits; `false` where the run is to stop instead.
-    async fn wait(&self, purpose: RequestContext<'_>, error: &Error, failed: usize, wait: Duration) -> bool {
+    /// Reports a failed try and waits; `false` where there were enough, or the run is to stop instead.
+    async fn wait(&self, purpose: RequestContext<'_>, error: &Error, failed: usize) -> bool {
+        let Some(wait) = backoff(self.retries, failed) else {
+            return false;
+        };
         self.reporter.emit(Event::Retry(RetryEvent {
             side: purpose.side,
             workspace: purpose.workspace.cloned(),
@@ -127,11 +113,29 @@ impl Retrier {
     }
 }
 
+/// The waits of a storage, as the run's own: reported, bounded by its number of retries, and ended when it is to stop.
+pub(crate) struct SideWaiter {
+    pub(crate) retrier: Retrier,
+    pub(crate) side: Side,
+}
+
+#[async_trait]
+impl Waiter for SideWaiter {
+    async fn wait(&self, operation: &str, failed: usize, error: &Error) -> bool {
+        let purpose = RequestContext {
+            what: operation,
+            side: self.side,
+            workspace: None,
+            batch: None,
+        };
+        self.retrier.wait(purpose, error, failed).await
+    }
+}
+
 /// The tries of one request.
 pub struct Attempts<'a> {
     retrier: &'a Retrier,
     purpose: RequestContext<'a>,
-    waits: Box<dyn Iterator<Item = Duration> + Send>,
     failed: usize,
 }
 
@@ -141,15 +145,18 @@ impl Attempts<'_> {
     /// # Errors
     /// The error of this try, marked with the side, where another would not help or there were enough.
     pub async fn next<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
-        let error = match result.on(self.purpose.side) {
+        let mut error = match result.on(self.purpose.side) {
             Ok(answer) => return Ok(Some(answer)),
             Err(error) => error,
         };
+        if let Some(workspace) = self.purpose.workspace {
+            error = error.in_workspace(workspace);
+        }
+        if let Some(batch) = self.purpose.batch {
+            error = error.in_batch(batch);
+        }
         self.failed += 1;
-        if error.is_temporary()
-            && let Some(wait) = self.waits.next()
-            && self.retrier.wait(self.purpose, &error, self.failed, wait).await
-        {
+        if error.is_temporary() && self.retrier.wait(self.purpose, &error, self.failed).await {
             return Ok(None);
         }
         Err(if self.failed > 1 {
@@ -168,24 +175,13 @@ impl Attempts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Output, Palette, Verbosity, logging::LogFormat};
 
     fn retrier(retries: usize) -> Retrier {
         let shutdown = Shutdown::default();
         Retrier {
             retries,
-            timeout: Duration::from_millis(20),
-            first_wait: Duration::from_millis(1),
-            reporter: Arc::new(Reporter::new(
-                Output {
-                    lines: false,
-                    voice: Verbosity::Quiet,
-                    palette: Palette::new(false),
-                    log: LogFormat::Text,
-                    report: None,
-                },
-                shutdown.clone(),
-            )),
+            timeout: Duration::from_secs(20),
+            reporter: Arc::new(Reporter::observed(shutdown.clone(), Box::new(|_| ()))),
             shutdown,
         }
     }
@@ -197,7 +193,7 @@ mod tests {
         batch: None,
     };
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_is_temporary_is_tried_again_and_then_given_up() {
         let mut tries = 0;
         let result: Result<()> = retrier(3)
@@ -210,7 +206,7 @@ mod tests {
         assert_eq!(result.unwrap_err().message(), "later (tried 4 times)");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_is_permanent_is_tried_once() {
         let mut tries = 0;
         let result: Result<()> = retrier(3)
@@ -222,7 +218,7 @@ mod tests {
         assert_eq!((tries, result.unwrap_err().kind()), (1, ErrorKind::Login));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_try_that_takes_too_long_is_ended_and_tried_again() {
         let mut tries = 0;
         let answer = retrier(3)
@@ -237,7 +233,7 @@ mod tests {
         assert_eq!(answer.unwrap(), 3);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_wish_to_stop_ends_the_waiting() {
         let retrier = retrier(1000);
         retrier

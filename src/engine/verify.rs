@@ -1,19 +1,19 @@
 //! Comparing two storages by value: every record of the source is looked up at the target.
 
-use std::{
-    num::NonZeroUsize,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     engine::{
         hits::Examiner,
         pipeline::{LEAST_AHEAD, PAGE_BYTES},
+        plan::Prepared,
         retry::{RequestContext, Retrier},
+        run::Run,
     },
     model::{
-        BatchLimit, Error, ErrorKind, OnConflict, Result, Selection, Side, VerifyLevel, WorkspacePair,
+        BatchLimit, Error, ErrorKind, OnConflict, Rekey, Result, Selection, Side, VerifyLevel, WorkspacePair,
         record::{CacheKey, KeyDigest, KeySet, Record, compare},
     },
     report::{Difference, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What comparing one workspace needs to know.
-pub struct Comparison<'a> {
+pub(crate) struct Comparison<'a> {
     /// Which workspace, and where its records went.
     pub pair: &'a WorkspacePair,
     /// What was read.
@@ -58,7 +58,7 @@ impl Comparison<'_> {
     ///
     /// # Errors
     /// The source or the target failed.
-    pub async fn run(&self, verification: &mut Verification) -> Result<()> {
+    pub(crate) async fn run(&self, verification: &mut Verification) -> Result<()> {
         let mut numbers = VerifyNumbers::default();
         let mut told = Instant::now();
         let mut copies = KeySet::new();
@@ -290,6 +290,55 @@ impl Comparison<'_> {
             complete,
             numbers: numbers.clone(),
         }));
+    }
+}
+
+impl Run<'_> {
+    /// Compares every workspace.
+    pub(super) async fn verify(&self, prepared: &[Prepared]) -> Result<()> {
+        let mut verification = Verification {
+            level: self.settings.verify,
+            numbers: VerifyNumbers::default(),
+            first: Vec::new(),
+        };
+        let examiner = match self.settings.rekey {
+            Rekey::Off => None,
+            Rekey::Host | Rekey::Model => Examiner::of(self.settings)?,
+        };
+        for pair in prepared {
+            // Opened anew, so that it is what it became that is compared.
+            let opening = self.ask(Side::Target, "opening the target", async || {
+                pair.target_storage.target(&pair.pair.to).await
+            });
+            let target = opening.await?;
+            let comparison = Comparison {
+                pair: &pair.pair,
+                source: &pair.source,
+                target: &target,
+                selection: &self.settings.selection,
+                examiner: examiner.as_ref(),
+                expected: pair.count.total(),
+                level: self.settings.verify,
+                on_conflict: self.settings.on_conflict,
+                batch: pair.batch,
+                retrier: &self.retrier(),
+                reporter: self.reporter,
+            };
+            let result = comparison.run(&mut verification).await;
+            self.stats.set_verification(verification.clone());
+            self.warn_of(pair.source.warnings());
+            result?;
+        }
+        let numbers = &verification.numbers;
+        if numbers.differences() == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "of {} records that were compared, the target lacks {} and has {} with another value",
+            numbers.compared, numbers.missing, numbers.different
+        );
+        Err(Error::new(ErrorKind::Differences, message)
+            .with_remedy("look at verification.first in the report, then migrate again"))
     }
 }
 

@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     config::{Args, Environment, JobFile, configured_workspace},
-    engine::run::{Connected, Prepared, Run},
+    engine::{Connected, Prepared, run::Run},
     model::{Error, ErrorKind, Mode, NamedPair, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
     report::RunOutcome,
     storage::{Connector, Endpoint, Source, Target},
@@ -32,7 +32,7 @@ use crate::{
 /// Asks, and runs what was answered.
 ///
 /// # Errors
-/// What ended it. It is in the ledger.
+/// What ended it.
 pub async fn guide(run: &Run<'_>, args: &Args, job: &JobFile) -> Result<RunOutcome> {
     let guide = Guide {
         run,
@@ -64,7 +64,7 @@ enum Abort {
     Out,
     /// The run is to stop.
     Stopped,
-    /// Something cannot be put right by another answer. It is in the ledger.
+    /// Something cannot be put right by another answer.
     Failed(Error),
 }
 
@@ -272,8 +272,8 @@ impl Guide<'_> {
             return Ok(true);
         }
         let (source, target) = {
-            let entries = self.run.ledger.entries();
-            (entries.source.clone(), entries.target.clone())
+            let stats = self.run.stats;
+            (stats.location(Side::Source), stats.location(Side::Target))
         };
         self.say(
             &self
@@ -285,13 +285,13 @@ impl Guide<'_> {
         }
         let error = Error::new(ErrorKind::NotConfirmed, "nothing was written: the answer was no")
             .with_remedy("run it again and answer y, or choose another --on-conflict");
-        Err(Abort::Failed(self.entered(error)))
+        Err(Abort::Failed(error))
     }
 
     /// Tells what is wrong with an answer; with what was not asked for, no other answer can help.
     fn again_unless(&self, is_given: bool, error: Error) -> Step<()> {
         if is_given {
-            return Err(Abort::Failed(self.entered(error)));
+            return Err(Abort::Failed(error));
         }
         self.run.reporter.say_error(&error);
         Ok(())
@@ -306,12 +306,7 @@ impl Guide<'_> {
 
     /// A result of something that no answer can put right.
     fn settled<T>(&self, result: Result<T>) -> Step<T> {
-        result.map_err(|error| Abort::Failed(self.entered(error)))
-    }
-
-    fn entered(&self, error: Error) -> Error {
-        self.run.ledger.entries().errors.fatal(None, &error, 0);
-        error
+        result.map_err(Abort::Failed)
     }
 
     fn say(&self, text: &str) {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use bytesize::ByteSize;
 
 use crate::{
-    engine::run::Prepared,
+    engine::Prepared,
     model::{Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, redact_url},
     report::style::{Palette, cut, grouped, terminal_width, wrap},
     storage::{self, Count, Endpoint},

@@ -7,7 +7,7 @@ use std::{error::Error as StdError, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::ExitCode;
+use super::{ExitCode, Workspace};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -95,10 +95,6 @@ pub enum ErrorKind {
     Rejects,
     /// A verification found differences.
     Differences,
-    /// A signal asked to stop.
-    Interrupted,
-    /// Whoever read the output has gone.
-    OutputClosed,
     /// A bug in this program.
     Internal,
 }
@@ -132,8 +128,6 @@ impl ErrorKind {
             Self::Checkpoint => "checkpoint",
             Self::Rejects => "rejects",
             Self::Differences => "differences",
-            Self::Interrupted => "interrupted",
-            Self::OutputClosed => "output_closed",
             Self::Internal => "internal",
         }
     }
@@ -183,8 +177,6 @@ impl ErrorKind {
             Self::TooManyErrors => ExitCode::MaxErrors,
             Self::Checkpoint => ExitCode::Checkpoint,
             Self::Differences => ExitCode::Differences,
-            Self::Interrupted => ExitCode::Interrupted,
-            Self::OutputClosed => ExitCode::OutputClosed,
             Self::Internal => ExitCode::Internal,
             _ => match side {
                 Some(Side::Source) => ExitCode::Source,
@@ -205,6 +197,16 @@ pub struct Error {
     message: String,
     remedy: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    context: Option<Box<Context>>,
+}
+
+/// Where in a run an error happened.
+#[derive(Debug, Default)]
+struct Context {
+    workspace: Option<Workspace>,
+    batch: Option<u64>,
+    records: u64,
+    others: Vec<Error>,
 }
 
 impl Error {
@@ -216,6 +218,7 @@ impl Error {
             message: message.into(),
             remedy: None,
             source: None,
+            context: None,
         }
     }
 
@@ -276,6 +279,41 @@ impl Error {
         self
     }
 
+    /// Says in which workspace it happened, unless it says so already.
+    #[must_use]
+    pub fn in_workspace(mut self, workspace: &Workspace) -> Self {
+        let context = self.context.get_or_insert_default();
+        context.workspace.get_or_insert_with(|| workspace.clone());
+        self
+    }
+
+    /// Says in which batch it happened, unless it says so already.
+    #[must_use]
+    pub fn in_batch(mut self, batch: u64) -> Self {
+        self.context.get_or_insert_default().batch.get_or_insert(batch);
+        self
+    }
+
+    /// Says how many records it concerns.
+    #[must_use]
+    pub fn of_records(mut self, records: u64) -> Self {
+        self.context.get_or_insert_default().records = records;
+        self
+    }
+
+    /// Adds another error that happened while the run came to its end because of this one.
+    #[must_use]
+    pub fn and(mut self, mut other: Self) -> Self {
+        let others = other
+            .context
+            .as_mut()
+            .map(|context| std::mem::take(&mut context.others));
+        let context = self.context.get_or_insert_default();
+        context.others.push(other);
+        context.others.extend(others.unwrap_or_default());
+        self
+    }
+
     /// The kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -284,6 +322,27 @@ impl Error {
     /// The side on which it happened, where that is known.
     pub fn side(&self) -> Option<Side> {
         self.side
+    }
+
+    /// The workspace in which it happened, where it was in one.
+    pub fn workspace(&self) -> Option<&Workspace> {
+        self.context.as_ref()?.workspace.as_ref()
+    }
+
+    /// The batch in which it happened, from 1, where it was in one.
+    pub fn batch(&self) -> Option<u64> {
+        self.context.as_ref()?.batch
+    }
+
+    /// How many records it concerns.
+    pub fn records(&self) -> u64 {
+        self.context.as_ref().map_or(0, |context| context.records)
+    }
+
+    /// This error, and those that were added to it.
+    pub fn with_others(&self) -> impl Iterator<Item = &Self> {
+        let others = self.context.iter().flat_map(|context| &context.others);
+        std::iter::once(self).chain(others)
     }
 
     /// What happened.
@@ -346,5 +405,13 @@ mod tests {
         assert_eq!(error().on(Side::Source).exit_code(), ExitCode::Source);
         assert_eq!(error().on(Side::Target).exit_code(), ExitCode::Target);
         assert_eq!(Error::config("x").on(Side::Target).exit_code(), ExitCode::Usage);
+    }
+
+    #[test]
+    fn an_error_keeps_the_place_that_was_named_first_and_every_other_error() {
+        let error = |batch| Error::new(ErrorKind::Busy, format!("{batch}")).in_batch(batch);
+        let all = error(1).in_batch(9).and(error(2).and(error(3)));
+        let batches: Vec<_> = all.with_others().map(Error::batch).collect();
+        assert_eq!(batches, [Some(1), Some(2), Some(3)]);
     }
 }

@@ -23,7 +23,7 @@ pub(crate) use lightrag::{DEFAULT_MODEL, LIBRARY_MODEL, default_host};
 pub use lightrag::{Identity, LightRag, Named, Rekey};
 pub use location::{Location, PhysicalLocation};
 pub use policy::{BatchLimit, MaxErrors, Mode, OnConflict, VerifyLevel};
-pub use secret::{Secret, redact_url};
+pub use secret::{Redactor, Secret, may_hold_secret, redact_url};
 pub use selection::{CacheType, Selection};
 pub use setting::{Field, Origin, Value, Values};
 pub use settings::Settings;

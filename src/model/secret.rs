@@ -1,6 +1,6 @@
 //! Text that must not be printed.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// A password, or text that may hold one. It has no form that prints it: neither `Debug` nor serialization show
 /// more than `***`, and there is no `Display`.
@@ -23,6 +23,158 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
+}
+
+/// Removes secrets from whatever is printed, whichever setting they were mistyped into.
+///
+/// Two rules. In any text, a word that looks like an address (`user:password@host`, with or without a scheme) loses its
+/// password, and so does the value of a parameter such as `password=`. And a setting that holds such an address is known
+/// as a whole: where its password has white space or quotes in it, at which a word ends, it is found all the same.
+#[derive(Debug, Default)]
+pub struct Redactor {
+    /// Texts that must not be printed, with what is printed instead; the longest first.
+    replacements: Vec<(String, String)>,
+}
+
+impl Redactor {
+    /// A redactor that knows these settings: arguments, variables, lines of a job file.
+    pub fn new(settings: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        let mut replacements: Vec<(String, String)> = Vec::new();
+        for setting in settings {
+            let setting = setting.as_ref();
+            if !setting.contains('@') {
+                continue;
+            }
+            // `--target=ADDRESS`, `uri: ADDRESS`, `MONGO_URI=ADDRESS`
+            let values = [Some(setting)]
+                .into_iter()
+                .chain(["=", ": "].map(|sign| setting.split_once(sign).map(|(_, value)| value)));
+            for value in values.flatten().map(|value| value.trim().trim_matches(QUOTES)) {
+                replacements.extend(known_address(value));
+            }
+        }
+        replacements.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
+        replacements.dedup();
+        Self { replacements }
+    }
+
+    /// The text without the secrets in it. Redacting twice changes nothing more.
+    pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if !may_hold_secret(text) {
+            return Cow::Borrowed(text);
+        }
+        let mut text = Cow::Borrowed(text);
+        for (secret, shown) in &self.replacements {
+            if text.contains(secret.as_str()) {
+                text = Cow::Owned(text.replace(secret.as_str(), shown));
+            }
+        }
+        match redact_words(&text) {
+            Some(redacted) => Cow::Owned(redacted),
+            None => text,
+        }
+    }
+
+    /// [`Redactor::redact`] for every text in a JSON value, names of fields excepted.
+    pub fn redact_json(&self, value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::String(text) => {
+                if let Cow::Owned(redacted) = self.redact(text) {
+                    *text = redacted;
+                }
+            }
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| self.redact_json(item)),
+            serde_json::Value::Object(fields) => {
+                fields.values_mut().for_each(|field| self.redact_json(field))
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether [`Redactor::redact`] could find anything: cheap, for the many texts in which it cannot.
+pub fn may_hold_secret(text: &str) -> bool {
+    text.contains(['@', '='])
+}
+
+const MASK: &str = "***";
+const QUOTES: [char; 3] = ['"', '\'', '`'];
+/// Parameters whose values are secrets, as they end: `sslpassword`, `access_token`.
+const SECRET_PARAMETERS: [&str; 6] = ["password", "passwd", "pwd", "secret", "token", "apikey"];
+
+fn ends_word(character: char) -> bool {
+    character.is_whitespace() || QUOTES.contains(&character) || matches!(character, '<' | '>' | '|')
+}
+
+/// The replacements for a setting that is an address as a whole.
+fn known_address(address: &str) -> Vec<(String, String)> {
+    let Some(secret) = password_in(address) else {
+        return Vec::new();
+    };
+    let password = address[secret.clone()].to_owned();
+    let shown = format!("{}{MASK}{}", &address[..secret.start], &address[secret.end..]);
+    let mut found = vec![(address.to_owned(), shown.clone()), (escaped(address), shown)];
+    if password.contains(ends_word) {
+        // Only such a password can be told from other text without its address.
+        found.push((escaped(&password), MASK.to_owned()));
+        found.push((password, MASK.to_owned()));
+    }
+    found
+}
+
+/// A text as messages quote it.
+fn escaped(text: &str) -> String {
+    let quoted = format!("{text:?}");
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+/// Where the password of an address is: behind the colon that follows the user, up to the last `@`.
+fn password_in(address: &str) -> Option<std::ops::Range<usize>> {
+    let user = address.find("://").map_or(0, |at| at + 3);
+    let end = address.rfind('@').filter(|end| *end > user)?;
+    let colon = address[user..end].find(':')?;
+    Some(user + colon + 1..end)
+}
+
+/// The text with every word redacted; `None` where nothing is to be changed.
+fn redact_words(text: &str) -> Option<String> {
+    let mut redacted = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(ends_word).unwrap_or(rest.len());
+        let (word, behind) = rest.split_at(end);
+        redact_word(word, &mut redacted);
+        let separator = behind.chars().next();
+        redacted.extend(separator);
+        rest = &behind[separator.map_or(0, char::len_utf8)..];
+    }
+    (redacted != text).then_some(redacted)
+}
+
+fn redact_word(word: &str, redacted: &mut String) {
+    let mut word = Cow::Borrowed(word);
+    if let Some(secret) = password_in(&word) {
+        word = Cow::Owned(format!("{}{MASK}{}", &word[..secret.start], &word[secret.end..]));
+    }
+    // `name=value` pairs, as in a query, or in PostgreSQL's `host=db password=…`.
+    for (at, pair) in word.split('&').enumerate() {
+        if at > 0 {
+            redacted.push('&');
+        }
+        match pair.split_once('=') {
+            Some((name, value)) if !value.is_empty() && names_a_secret(name) => {
+                redacted.push_str(name);
+                redacted.push('=');
+                redacted.push_str(MASK);
+            }
+            _ => redacted.push_str(pair),
+        }
+    }
+}
+
+fn names_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_PARAMETERS.iter().any(|secret| name.ends_with(secret))
 }
 
 /// An address without its secrets: the password becomes `***`, and so does the value of every parameter that is
@@ -56,6 +208,56 @@ mod tests {
     #[test]
     fn a_secret_has_no_printed_form() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
+    }
+
+    fn redacted(text: &str) -> String {
+        Redactor::default().redact(text).into_owned()
+    }
+
+    #[test]
+    fn what_looks_like_an_address_loses_its_password_in_any_text() {
+        for (text, shown) in [
+            (
+                "cannot use `redis://me:hunter2@h:1/0` here",
+                "cannot use `redis://me:***@h:1/0` here",
+            ),
+            ("postgres:/rag:pa/ss@w@host", "postgres:***@host"),
+            ("rag:hunter2@db/x", "rag:***@db/x"),
+            ("redis://:hunter2@h", "redis://:***@h"),
+            (
+                "mongodb://h/?authSource=a&tlsCertificateKeyFilePassword=hunter2&w=1",
+                "mongodb://h/?authSource=a&tlsCertificateKeyFilePassword=***&w=1",
+            ),
+            (
+                "host=db password=hunter2 user=rag",
+                "host=db password=*** user=rag",
+            ),
+            ("write to me@example.org: now", "write to me@example.org: now"),
+            ("default:extract:0123", "default:extract:0123"),
+        ] {
+            assert_eq!(redacted(text), shown);
+            assert_eq!(redacted(shown), shown);
+        }
+    }
+
+    #[test]
+    fn a_known_setting_may_have_blanks_and_quotes_in_its_password() {
+        let redactor = Redactor::new(["--target=postgres://rag:hunter2 'x\"@db/rag"]);
+        for text in [
+            "bad address `postgres://rag:hunter2 'x\"@db/rag`",
+            "bad address \"postgres://rag:hunter2 'x\\\"@db/rag\"",
+            "the password hunter2 'x\" is wrong",
+        ] {
+            let shown = redactor.redact(text);
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn texts_in_json_are_redacted_one_by_one() {
+        let mut value = serde_json::json!({"a": ["x:hunter2@h", 1], "b": "fine"});
+        Redactor::default().redact_json(&mut value);
+        assert_eq!(value, serde_json::json!({"a": ["x:***@h", 1], "b": "fine"}));
     }
 
     #[test]

@@ -46,16 +46,17 @@ impl Totals {
         self.written + self.skipped + self.rejected
     }
 
-    /// Ends the account: `expected` records were counted at the source before the run. What of them was not done is
-    /// not attempted; a run that `completed` saw all there was, whatever the count said.
-    pub fn close(&mut self, expected: u64, completed: bool) {
+    /// These numbers of a workspace of which `expected` records were counted before the run: what of them is not done is
+    /// not attempted. A run that has `completed` saw all there was, whatever the count said.
+    #[must_use]
+    pub fn closed(mut self, expected: u64, completed: bool) -> Self {
         let done = self.done();
-        self.selected = if completed {
-            self.selected.max(done)
-        } else {
-            self.selected.max(done).max(expected)
-        };
+        self.selected = self.selected.max(done);
+        if !completed {
+            self.selected = self.selected.max(expected);
+        }
         self.not_attempted = self.selected - done;
+        self
     }
 }
 
@@ -128,6 +129,9 @@ const MOST_KEYS: usize = 5;
 /// One thing that went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorSample {
+    /// The workspace that is read; null where it happened outside of one.
+    #[serde(default)]
+    pub workspace: Option<String>,
     /// The batch, from 1; null where it happened outside of one.
     pub batch: Option<u64>,
     /// The kind.
@@ -142,11 +146,15 @@ pub struct ErrorSample {
 
 impl ErrorTotals {
     /// Counts a rejected record.
-    pub fn reject(&mut self, batch: Option<u64>, kind: &str, message: &str, key: &str) {
+    pub fn reject(&mut self, workspace: &Workspace, batch: u64, kind: &str, message: &str, key: &str) {
+        let (workspace, batch) = (Some(workspace.name()), Some(batch));
         self.total += 1;
         *self.by_kind.entry(kind.to_owned()).or_default() += 1;
         let same = |sample: &&mut ErrorSample| {
-            sample.kind == kind && sample.batch == batch && sample.message == message
+            sample.kind == kind
+                && sample.batch == batch
+                && sample.workspace.as_deref() == workspace
+                && sample.message == message
         };
         if let Some(sample) = self.first.iter_mut().find(same) {
             sample.records += 1;
@@ -155,6 +163,7 @@ impl ErrorTotals {
             }
         } else if self.first.len() < MOST_SAMPLES {
             self.first.push(ErrorSample {
+                workspace: workspace.map(str::to_owned),
                 batch,
                 kind: kind.to_owned(),
                 message: message.to_owned(),
@@ -165,14 +174,15 @@ impl ErrorTotals {
     }
 
     /// Counts what ended the run. It is always among the examples.
-    pub fn fatal(&mut self, batch: Option<u64>, error: &Error, records: u64) {
+    pub fn fatal(&mut self, error: &Error) {
         self.total += 1;
         *self.by_kind.entry(error.kind().as_str().to_owned()).or_default() += 1;
         self.first.push(ErrorSample {
-            batch,
+            workspace: error.workspace().map(|workspace| workspace.name().to_owned()),
+            batch: error.batch(),
             kind: error.kind().as_str().to_owned(),
             message: error.to_string(),
-            records,
+            records: error.records(),
             keys: Vec::new(),
         });
     }
@@ -276,11 +286,11 @@ pub struct Report {
     pub workspaces: Vec<WorkspaceReport>,
     /// The batches.
     pub batches: BatchTotals,
-    /// Written and skipped among the selected, in percent, two decimals; 100 where nothing was selected.
-    pub success_rate: f64,
-    /// Written records a second of the whole run.
+    /// Written and skipped among the selected, in percent, two decimals; null where nothing was attempted.
+    pub success_rate: Option<f64>,
+    /// Written records a second, over the time of moving alone.
     pub records_per_second: f64,
-    /// Written bytes a second of the whole run.
+    /// Written bytes a second, over the time of moving alone.
     pub bytes_per_second: u64,
     /// What went wrong.
     pub errors: ErrorTotals,
@@ -344,16 +354,16 @@ mod tests {
 
     #[test]
     fn an_account_that_stopped_early_says_what_was_not_attempted() {
-        let mut totals = Totals {
+        let totals = Totals {
             selected: 60,
             written: 40,
             rejected: 5,
             ..Totals::default()
         };
-        totals.close(100, false);
-        assert_eq!((totals.selected, totals.not_attempted), (100, 55));
-        totals.close(100, true);
-        assert_eq!(totals.selected, totals.done() + totals.not_attempted);
+        let stopped = totals.clone().closed(100, false);
+        assert_eq!((stopped.selected, stopped.not_attempted), (100, 55));
+        let completed = totals.closed(100, true);
+        assert_eq!((completed.selected, completed.not_attempted), (60, 15));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Envelope<'a> {
     pub ts: String,
     /// The run: a UUID, version 7.
     pub run_id: String,
+    /// The event in a sentence for a person.
+    pub message: String,
     /// What happened.
     #[serde(flatten)]
     pub event: &'a Event,
@@ -212,6 +214,8 @@ pub struct BatchEvent {
     pub bytes: u64,
     /// The type of its first record; null for a batch without records.
     pub cache_type: Option<CacheType>,
+    /// Entries in it by type.
+    pub by_cache_type: BTreeMap<CacheType, u64>,
     /// How it ended.
     pub status: BatchStatus,
     /// How long it took, in milliseconds.
@@ -222,6 +226,14 @@ pub struct BatchEvent {
     pub total: u64,
     /// The first in percent of the second.
     pub percent: f64,
+    /// Entries done so far in all workspaces of the run, those that an earlier run did among them.
+    pub run_done: u64,
+    /// Entries there are in all workspaces of the run, as counted.
+    pub run_total: u64,
+    /// How long the run has taken so far, in milliseconds.
+    pub elapsed_ms: u64,
+    /// How much longer it should take to move the rest, in milliseconds; null while nothing tells.
+    pub remaining_ms: Option<u64>,
 }
 
 /// An entry cannot be moved.
@@ -258,7 +270,8 @@ pub struct RetryEvent {
     pub wait_ms: u64,
     /// The kind of the error.
     pub kind: String,
-    /// What happened.
+    /// What happened: the message of the event.
+    #[serde(skip)]
     pub message: String,
 }
 
@@ -300,7 +313,8 @@ pub struct HitsEvent {
 /// Something that a person should know.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WarningEvent {
-    /// What.
+    /// What: the message of the event.
+    #[serde(skip)]
     pub message: String,
 }
 

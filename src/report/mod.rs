@@ -3,9 +3,9 @@
 mod document;
 mod event;
 mod human;
-mod ledger;
 pub mod logging;
 pub mod metrics;
+mod outcome;
 mod reporter;
 pub(crate) mod style;
 
@@ -19,7 +19,7 @@ pub use event::{
     VerifyEvent, WarningEvent, event_schema,
 };
 pub use human::{Stderr, Verbosity};
-pub use ledger::{Entries, Ledger, RunOutcome};
+pub use outcome::{RunNumbers, RunOutcome};
 pub use reporter::{Output, Reporter};
 pub use style::Palette;
 

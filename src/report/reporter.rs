@@ -3,19 +3,19 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Envelope, Event, Ledger, SCHEMA_VERSION, WarningEvent,
-    human::{Human, Stderr, Verbosity},
+    Envelope, Event, SCHEMA_VERSION,
+    human::{Human, Stderr, Verbosity, message_of},
     style::{Palette, terminal_width, wrap},
 };
 use crate::{
-    model::{Error, ErrorKind, Result, Side, Workspace},
+    model::{Error, ErrorKind, Redactor, Result, Side, Workspace, may_hold_secret},
     report::logging::LogFormat,
     system::{
         atomic_file,
@@ -30,7 +30,14 @@ pub struct Reporter {
     stderr: Stderr,
     shutdown: Shutdown,
     state: Mutex<State>,
+    /// Sees every event, in tests.
+    #[cfg(test)]
+    observer: Option<Observer>,
 }
+
+/// What sees every event.
+#[cfg(test)]
+pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// What is told where.
 #[derive(Clone, Debug)]
@@ -45,6 +52,8 @@ pub struct Output {
     pub log: LogFormat,
     /// The file for the report.
     pub report: Option<PathBuf>,
+    /// Keeps secrets out of all of it.
+    pub redactor: Arc<Redactor>,
 }
 
 struct State {
@@ -57,7 +66,7 @@ struct State {
 impl Reporter {
     /// Begins a run. When standard output is closed by its reader, `shutdown` is asked to stop the run.
     pub fn new(output: Output, shutdown: Shutdown) -> Self {
-        let (human, stderr) = Human::new(output.voice, output.palette);
+        let (human, stderr) = Human::new(output.voice, output.palette, Arc::clone(&output.redactor));
         Self {
             run_id: Uuid::now_v7(),
             output,
@@ -69,23 +78,35 @@ impl Reporter {
                 reported: false,
                 human,
             }),
+            #[cfg(test)]
+            observer: None,
         }
     }
 
-    /// Warns, unless the same was said before. The report repeats it.
-    pub fn warn(&self, ledger: &Ledger, message: String) {
-        let mut entries = ledger.entries();
-        if entries.warnings.contains(&message) {
-            return;
+    /// A reporter that prints nothing, and shows its events to an observer.
+    #[cfg(test)]
+    pub(crate) fn observed(shutdown: Shutdown, observer: Observer) -> Self {
+        let output = Output {
+            lines: false,
+            voice: Verbosity::Quiet,
+            palette: Palette::new(false),
+            log: LogFormat::Text,
+            report: None,
+            redactor: Arc::default(),
+        };
+        Self {
+            observer: Some(observer),
+            ..Self::new(output, shutdown)
         }
-        entries.warnings.push(message.clone());
-        drop(entries);
-        self.emit(Event::Warning(WarningEvent { message }));
     }
 
     /// Tells an event.
     pub fn emit(&self, event: Event) {
         self.emit_numbered(&event);
+        #[cfg(test)]
+        if let Some(observer) = &self.observer {
+            observer(&event);
+        }
     }
 
     /// Tells the report, once: a second one is dropped, so that no path out can print two.
@@ -116,11 +137,6 @@ impl Reporter {
     /// The run: a UUID, version 7.
     pub fn run_id(&self) -> Uuid {
         self.run_id
-    }
-
-    /// Whether the report was told.
-    pub fn is_finished(&self) -> bool {
-        self.state().reported
     }
 
     /// Shows a person how far a count is. It is no event, and may be called as often as there is something new.
@@ -201,7 +217,8 @@ impl Reporter {
     /// At a terminal, lines that fit into it; elsewhere whoever reads decides on breaks.
     fn fitted(&self, text: &str, indent: &str) -> String {
         match self.output.voice {
-            Verbosity::Bars { .. } => wrap(text, terminal_width(), indent),
+            // A word that holds a secret must not be broken before it is recognized.
+            Verbosity::Bars { .. } => wrap(&self.output.redactor.redact(text), terminal_width(), indent),
             _ => text.to_owned(),
         }
     }
@@ -213,17 +230,31 @@ impl Reporter {
             seq: state.next_seq,
             ts: timestamp(Timestamp::now()),
             run_id: self.run_id.to_string(),
+            message: message_of(event),
             event,
         };
         state.next_seq += 1;
-        // Every event is made of texts and numbers, which always have a JSON form.
-        let mut line = serde_json::to_vec(&envelope).unwrap_or_default();
+        let mut line = self.redacted(&envelope);
         line.push(b'\n');
         if self.output.lines {
             self.write_stdout(&mut state, &line);
         }
         state.human.tell(event);
         line
+    }
+
+    /// An event as a line of JSON. Only the few that might hold a secret are taken apart once more.
+    fn redacted(&self, envelope: &Envelope<'_>) -> Vec<u8> {
+        // Every event is made of texts and numbers, which always have a JSON form.
+        let line = serde_json::to_string(envelope).unwrap_or_default();
+        if !may_hold_secret(&line) {
+            return line.into_bytes();
+        }
+        let Ok(mut value) = serde_json::from_str(&line) else {
+            return line.into_bytes();
+        };
+        self.output.redactor.redact_json(&mut value);
+        value.to_string().into_bytes()
     }
 
     fn write_stdout(&self, state: &mut State, line: &[u8]) {

@@ -75,14 +75,6 @@ pub(super) fn another_service(service: &str, host: &str, found: &str) -> Error {
     Error::new(ErrorKind::Unreachable, message).with_remedy("check host and port")
 }
 
-/// The end of a sentence about a login: where it came from, if that is known.
-pub(super) fn login_from(origin: &str) -> String {
-    match origin {
-        "" => String::new(),
-        origin => format!("; the login is from {origin}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;

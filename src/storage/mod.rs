@@ -1,27 +1,59 @@
-//! The seam: what a storage is to the rest of the program.
+//! The storages: the interface between them and the engine, and a folder for each kind.
 //!
-//! Each storage has a room of its own (`json`, `redis`, …) that knows nothing of the others, with the same files
-//! in each: `config.rs` (its settings), `layout.rs` (record ↔ stored form, pure), `source.rs`, `target.rs`, and
-//! `mod.rs` (connecting, and the map). The registry is the one place that lists them: a sixth storage
-//! is one folder and one line there.
+//! Each storage (`json`, `redis`, …) knows nothing of the others and has the same files: `config.rs` (its settings),
+//! `codec.rs` (record ↔ stored form, pure), `source.rs`, `target.rs`, and `mod.rs` (connecting, and an overview). The
+//! registry alone lists them: a new storage is a folder and a line there.
 //!
 //! # The contract
-//! * **Pages.** [`Source::scan`] yields pages in an order of the storage's own. Each page says where the next one
-//!   begins: a scan from that cursor yields everything that was there when the first scan began and was not in the
-//!   pages up to it. A scan that fails may be begun again at the last cursor.
-//! * **Once.** A scan yields a key again only where somebody changed the record meanwhile, and then with its later
-//!   value. What a server repeats, or a file holds twice, the storage sorts out.
-//! * **Writes may be repeated.** [`Target::write`] gives an answer for every record, in order. When it fails as a
-//!   whole, any of the records may have been written; writing them again is harmless.
-//! * **Durable.** A record counts as kept when a [`Target::flush`] that began after its write has succeeded.
-//! * **Nothing is made before [`Target::prepare`]**: no table, index, file or folder; until then a target that
-//!   does not exist answers as an empty one.
+//!
+//! What the engine relies on. `tests/conformance` checks each sentence for every storage, except where it says that it
+//! cannot be seen from outside; the storage in memory that the engine is tested with does all that is allowed here.
+//!
+//! ## Reading
+//! * **Order.** [`Source::scan`] gives pages in an order of the storage's own choice. Two scans of an unchanged source
+//!   need not have the same order.
+//! * **Cursors.** A page says where the next one begins. A scan from there gives everything that was there when the first
+//!   scan began and that is in no page up to this one; it may give some of those again. A cursor outlives the process. A
+//!   page without one is not the end of anything: a later scan then begins at the last cursor, or at the beginning. A
+//!   cursor that no longer fits what is stored is refused as [`crate::model::ErrorKind::Checkpoint`], never guessed at.
+//! * **Duplicates.** A scan gives a key once, and again only where somebody changed the record meanwhile, and then with its
+//!   later value. What a server repeats, or a file has twice, the storage sorts out.
+//! * **Trying again.** [`PageReader::next_page`] may be called again after a temporary error, and after a call that nobody
+//!   waited for to its end; no entry is lost or given twice by that.
+//! * **One reader at a time.** Of one [`PageReader`] one call is under way at a time. Beside it, [`Source::count`] and
+//!   [`Source::get_many`] may be called at any time, by several tasks.
 //! * **A source is changed by nothing**, not even by a conversion of an old layout.
+//!
+//! ## Writing
+//! * **Nothing is made before [`Target::prepare`]**: no table, index, file or folder; until then a target that does not
+//!   exist answers as an empty one. `prepare` may be called again after it failed.
+//! * **At once.** As many calls of [`Target::write`] are under way as [`ConnectOptions::concurrency`] says, and no two of
+//!   them have a key in common. A key stands once in a call.
+//! * **Order.** Calls that are under way at the same time take effect in any order. A call that began after another had
+//!   ended takes effect after it, also where the other failed or was not waited for: see the next point.
+//! * **What a failed call leaves.** When `write` fails, or nobody waits for it any more because its time is over, any of its
+//!   records may have been written, and none of them is written later than the end of a repeated call with the same
+//!   records. So the engine repeats it, with the same records and before any other write of their keys. An error that is
+//!   [`crate::model::ErrorKind::is_splittable`] says that nothing was written.
+//! * **Answers** are in the order of the records. `Written` and `Exists` say what the target has accepted; that it is durable
+//!   only [`Target::flush`] says. After a repeated call, `Exists` may mean what the first one wrote.
+//! * **Accepted or durable.** A record is durable when a `flush` that began after its write had been answered has
+//!   succeeded. Only then may a checkpoint include it, and a report count it as written at the end of a run. Where
+//!   [`Target::is_visible_when_flushed`] is false, that holds for [`Target::finish`] instead.
+//! * **`flush` may overlap writes**: those under way when it begins may become durable by it or not. Two calls of `flush` of
+//!   one target do not overlap, except where nobody waits for the first one any more. It may be repeated.
+//! * **`finish`** comes after the last flush, with no write under way and none after it. It may be repeated after a temporary
+//!   error.
+//! * **Waits.** A storage that has to wait before it repeats a part of a call waits by [`ConnectOptions::waiter`].
 
 mod endpoint;
+mod halving;
 mod hosts;
+#[cfg(test)]
+pub(crate) mod memory;
 mod prefetch;
 mod registry;
+mod wait;
 
 pub mod json;
 pub mod mongo;
@@ -37,7 +69,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use endpoint::{Endpoint, Route};
+pub(crate) use halving::Halving;
 pub use registry::{connectors, find, names};
+pub use wait::{SilentWaiter, Waiter, backoff};
 
 use crate::model::{
     CacheType, Field, Location, PhysicalLocation, Result, Secret, Selection, Values, Workspace,
@@ -151,7 +185,7 @@ impl dyn Connector + '_ {
 }
 
 /// What every storage is told when it is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ConnectOptions {
     /// How long connecting, and each request, may take.
     pub timeout: Duration,
@@ -161,6 +195,8 @@ pub struct ConnectOptions {
     pub on_invalid: OnInvalid,
     /// Whether to read what stands before the damage of a damaged source.
     pub salvage: bool,
+    /// Waits before a storage repeats a request by itself, and reports that.
+    pub waiter: Arc<dyn Waiter>,
 }
 
 /// One connected place, which holds the caches of any number of workspaces.

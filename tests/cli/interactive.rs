@@ -40,6 +40,7 @@ fn told(screen: &Screen, text: &str) {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn the_whole_way_of_the_guide_from_json_to_redis() {
     let scene = Scene::new();
     let place = Place::new("redis");
@@ -220,6 +221,7 @@ fn what_is_given_is_not_asked() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn a_wrong_variable_is_named_and_may_be_corrected_meanwhile() {
     let scene = Scene::new();
     scene.file(".env", "# note\nPOSTGRES_PORT=543x\n");

@@ -24,6 +24,7 @@ mod metrics;
 mod mistakes;
 mod output;
 mod precedence;
+mod secrets;
 mod servers;
 mod signals;
 #[path = "../support/mod.rs"]

@@ -121,6 +121,7 @@ fn options_of_flags_win_over_those_of_the_job_file() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn every_step_counts_for_a_server() {
     // A database number for each step; a dry run makes nothing in any.
     let address = |database: u8| {
@@ -167,6 +168,7 @@ fn every_step_counts_for_a_server() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn a_workspace_of_one_storage_comes_before_that_of_all() {
     let scene = Scene::new();
     let target = format!("--target {}", service("redis"));

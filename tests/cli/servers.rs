@@ -30,9 +30,10 @@ fn with_scheme(name: &str, scheme: &str, rest: &str) -> String {
 
 /// What a mistake with the target is told. None may take long: nobody waits for a server that is not there.
 macro_rules! mistakes {
-    ($($name:ident: $address:expr;)*) => {
+    ($($(#[$attribute:meta])* $name:ident: $address:expr;)*) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $name() {
                 let scene = Scene::new();
                 let line = "--source ./rag_storage --yes --output human --timeout 2s --retries 0 --target";
@@ -45,11 +46,17 @@ macro_rules! mistakes {
 }
 
 mistakes! {
+    #[ignore = "needs the test servers: scripts/services.sh"]
     a_wrong_password_for_redis: with_password("redis");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     a_wrong_password_for_postgres: with_password("postgres");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     a_wrong_password_for_mongo: with_password("mongo");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     a_wrong_password_for_opensearch: with_password("opensearch_tls");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     no_password_for_redis: with_scheme("redis", "redis", "");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     no_password_for_mongo: with_scheme("mongo", "mongodb", "");
 
     a_wrong_port_for_redis: "redis://127.0.0.1:1";
@@ -62,28 +69,44 @@ mistakes! {
     a_wrong_host_for_mongo: "mongodb://no-such-host.invalid";
     a_wrong_host_for_opensearch: "http://no-such-host.invalid";
 
+    #[ignore = "needs the test servers: scripts/services.sh"]
     tls_where_redis_has_none: with_scheme("redis", "rediss", "");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     tls_where_mongo_has_none: with_scheme("mongo", "mongodb", "/?tls=true");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     tls_where_opensearch_has_none: with_scheme("opensearch", "https", "");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     no_tls_where_redis_wants_it: with_scheme("redis_tls", "redis", "");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     no_tls_where_mongo_wants_it: with_scheme("mongo_tls", "mongodb", "");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     no_tls_where_opensearch_wants_it: with_scheme("opensearch_tls", "http", "");
 
+    #[ignore = "needs the test servers: scripts/services.sh"]
     an_unknown_authority_of_redis: service("redis_tls");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     an_unknown_authority_of_postgres: changed("postgres", |url| url.set_query(Some("sslmode=verify-full")));
+    #[ignore = "needs the test servers: scripts/services.sh"]
     an_unknown_authority_of_mongo: changed("mongo_tls", |url| url.set_query(Some("authSource=admin&tls=true")));
 
+    #[ignore = "needs the test servers: scripts/services.sh"]
     another_server_behind_the_port_of_redis: with_scheme("postgres", "redis", "");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     another_server_behind_the_port_of_postgres: with_scheme("opensearch", "postgres", "/rag?user=me");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     another_server_behind_the_port_of_mongo: with_scheme("redis", "mongodb", "/");
+    #[ignore = "needs the test servers: scripts/services.sh"]
     another_server_behind_the_port_of_opensearch: with_scheme("redis", "http", "");
 
+    #[ignore = "needs the test servers: scripts/services.sh"]
     a_database_that_postgres_does_not_have: changed("postgres", |url| url.set_path("no_such_database"));
+    #[ignore = "needs the test servers: scripts/services.sh"]
     a_database_that_redis_does_not_have: changed("redis", |url| url.set_path("99"));
     an_address_of_postgres_without_a_database: "postgres://me@127.0.0.1:1";
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn a_name_where_the_number_of_a_redis_database_belongs_is_database_0_and_a_warning() {
     let scene = Scene::new();
     let address = changed("redis", |url| url.set_path("space1"));
@@ -119,6 +142,7 @@ fn a_password_that_was_not_encoded_is_no_host() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn options_that_only_pymongo_knows_are_passed_over_with_a_warning() {
     let scene = Scene::new();
     let options = "socketTimeoutMS=30000&uuidRepresentation=standard&compressors=zlib&timeoutMS=5000&maxPoolSize=0&\
@@ -146,6 +170,7 @@ fn a_server_that_does_not_answer_as_source_is_code_4() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn two_workspaces_that_meet_in_one_index_are_refused() {
     let scene = Scene::new();
     let place = Place::new("opensearch");
@@ -166,6 +191,7 @@ fn two_workspaces_that_meet_in_one_index_are_refused() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn one_place_by_two_names_is_refused() {
     for kind in ["redis", "postgres", "mongo", "opensearch"] {
         let place = Place::new(kind);
@@ -183,6 +209,7 @@ fn one_place_by_two_names_is_refused() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn tls_works_where_the_authority_is_named() {
     let authority = variable("TEST_CA_CERT");
     let settings = [
@@ -212,6 +239,7 @@ fn tls_works_where_the_authority_is_named() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn tls_works_where_the_system_trusts_the_authority() {
     let authority = variable("TEST_CA_CERT");
     for (kind, uri, field) in [
@@ -256,6 +284,7 @@ fn tls_works_where_the_system_trusts_the_authority() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
 fn a_certificate_that_nobody_checks_is_a_warning() {
     for (kind, uri, field) in [
         ("redis", service("redis_tls"), ", verify_certs: false"),

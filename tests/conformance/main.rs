@@ -12,7 +12,9 @@ mod client_addresses;
 mod mongo_services;
 mod opensearch_order;
 mod opensearch_setups;
+mod postgres_connection;
 mod postgres_heap;
+mod postgres_table;
 mod redis_commands;
 #[path = "../support/mod.rs"]
 mod support;
@@ -43,6 +45,9 @@ macro_rules! conforms {
             workspaces_are_kept_apart
             no_shape_of_a_record_is_lost_or_changed_silently
             thousands_of_records_are_moved_in_pages
+            writes_at_once_and_a_flush_beside_them_lose_nothing
+            a_write_that_nobody_waits_for_may_be_repeated
+            a_page_that_nobody_waits_for_is_not_lost
         }
     };
 }

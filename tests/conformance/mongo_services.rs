@@ -14,18 +14,12 @@ use serde_json::Value;
 
 use crate::{
     cases::{fill, keys, keys_of, pages_of, record_of, scan, source, target},
-    support::{
-        oracle,
-        place::{Place, variable},
-        records::plain,
-    },
+    support::{oracle, place::Place, records::plain},
 };
 
 /// A database of its own on a service that has no collations, as Amazon DocumentDB and Azure Cosmos DB have none.
 fn ferretdb() -> Place {
-    let mut place = Place::new("mongo");
-    place.address = format!("{}{}", variable("TEST_FERRETDB_URI"), place.prefix);
-    place
+    Place::alone("ferretdb")
 }
 
 async fn database(place: &Place) -> mongodb::Database {

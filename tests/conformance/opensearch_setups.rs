@@ -18,6 +18,31 @@ use crate::{
     support::{place::Place, records::plain, state::ask_opensearch},
 };
 
+macro_rules! on_every_opensearch {
+    ($($server:ident: $($case:ident)*;)*) => {
+        $(mod $server {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case(crate::support::place::Place::new(stringify!($server))).await;
+                }
+            )*
+        })*
+    };
+    ($($case:ident)*) => {
+        on_every_opensearch! { opensearch: $($case)*; opensearch218: $($case)*; }
+    };
+}
+
+on_every_opensearch! {
+    an_index_that_would_lose_or_refuse_everything_is_refused_before_the_first_write
+    an_alias_is_written_where_it_stands_for_one_index_that_can_be
+    what_a_pipeline_does_to_some_records_only_is_seen_in_the_answers
+    a_check_of_a_fit_index_leaves_no_trace
+    an_answer_may_hold_as_little_as_the_index_allows
+    keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused
+}
+
 fn index(workspace: &str) -> String {
     format!("{workspace}_llm_response_cache")
 }
@@ -46,9 +71,7 @@ fn unfit(name: &'static str, body: Value, word: &'static str) -> Unfit {
     Unfit { name, body, word }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_index_that_would_lose_or_refuse_everything_is_refused_before_the_first_write() {
-    let place = Place::new("opensearch");
+async fn an_index_that_would_lose_or_refuse_everything_is_refused_before_the_first_write(place: Place) {
     let pipelines = Pipelines::put(&place).await;
     let through = |pipeline: &str| json!({"settings": {"index.default_pipeline": pipelines.name(pipeline)}});
     let cases = [
@@ -115,9 +138,7 @@ async fn an_index_that_would_lose_or_refuse_everything_is_refused_before_the_fir
     pipelines.remove(&place).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_alias_is_written_where_it_stands_for_one_index_that_can_be() {
-    let place = Place::new("opensearch");
+async fn an_alias_is_written_where_it_stands_for_one_index_that_can_be(place: Place) {
     let alias = |workspace: &str, options: Value| {
         let mut aliases = serde_json::Map::new();
         aliases.insert(index(workspace), options);
@@ -156,9 +177,7 @@ async fn an_alias_is_written_where_it_stands_for_one_index_that_can_be() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_pipeline_does_to_some_records_only_is_seen_in_the_answers() {
-    let place = Place::new("opensearch");
+async fn what_a_pipeline_does_to_some_records_only_is_seen_in_the_answers(place: Place) {
     let pipelines = Pipelines::put(&place).await;
     let records = plain(6);
     for (pipeline, word) in [("drops_some", "noop"), ("moves_some", "elsewhere")] {
@@ -190,9 +209,7 @@ async fn what_a_pipeline_does_to_some_records_only_is_seen_in_the_answers() {
     pipelines.remove(&place).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_check_of_a_fit_index_leaves_no_trace() {
-    let place = Place::new("opensearch");
+async fn a_check_of_a_fit_index_leaves_no_trace(place: Place) {
     let workspace = place.workspace("w");
     target(&place, &workspace).await.check_writable().await.unwrap();
     let none = source(&place, &workspace).await;
@@ -206,9 +223,7 @@ async fn a_check_of_a_fit_index_leaves_no_trace() {
     assert_eq!(traces(&place, &index(&workspace)).await, before);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_may_hold_as_little_as_the_index_allows() {
-    let place = Place::new("opensearch");
+async fn an_answer_may_hold_as_little_as_the_index_allows(place: Place) {
     let workspace = place.workspace("w");
     let index = index(&workspace);
     let settings = json!({"settings": {"index.max_result_window": 4, "index.number_of_shards": 3}});
@@ -233,9 +248,7 @@ async fn an_answer_may_hold_as_little_as_the_index_allows() {
     assert_eq!(read, keys(&records).into_iter().collect::<Vec<_>>());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused() {
-    let place = Place::new("opensearch");
+async fn keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused(place: Place) {
     let workspace = place.workspace("w");
     let records = plain(30);
     fill(&place, &workspace, &records).await;
@@ -272,6 +285,7 @@ async fn connect_to(answer: &'static str) -> Error {
         concurrency: NonZeroUsize::MIN,
         on_invalid: Default::default(),
         salvage: false,
+        waiter: migrate_llm_cache::storage::SilentWaiter::shared(0),
     };
     let endpoint = Endpoint::named(Side::Target, &address).unwrap();
     let error = match endpoint.connect(&options).await {
@@ -288,11 +302,14 @@ async fn connect_to(answer: &'static str) -> Error {
 #[tokio::test]
 async fn a_server_that_is_no_opensearch_is_named_as_such() {
     let texts = BTreeMap::from([
-        ("-ERR unknown command\r\n", "answered, but not as OpenSearch"),
+        (
+            "-ERR unknown command\r\n",
+            "answered, but not as OpenSearch: Redis listens there",
+        ),
         ("", "answered, but not as OpenSearch"),
         (
             "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nIt looks like you are trying to access MongoDB over HTTP.",
-            "it seems to be MongoDB",
+            "MongoDB",
         ),
         (
             "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 19\r\n\r\n<html>nginx</html>\n",

@@ -12,7 +12,12 @@ mod property;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use support::{
@@ -91,6 +96,7 @@ const CUTS: [u64; 4] = [700, 9_000, 40_000, 150_000];
 fn a_target_whose_connection_is_cut_gets_everything(kind: &'static str, way: Way) {
     let folder = tempfile::tempdir().unwrap();
     let source = cache(folder.path());
+    let mut moved_through_cuts = 0;
     for after in CUTS {
         // Answers of writes are short: what is counted there must be less.
         let after = if way == Way::ToProgram {
@@ -112,15 +118,28 @@ fn a_target_whose_connection_is_cut_gets_everything(kind: &'static str, way: Way
             let workspace = format!("{workspace}{policy}");
             let options = ["--batch-size", "25", "--on-conflict", policy, "--retries", "8"];
             let run = migrate(&source, &target, ("", &workspace), &options).run();
-            // A login that is cut is a server that cannot be reached; nothing was written then.
-            if run.code == 5 && run.total("written") == 0 {
+            cut_within_login(&run, 5, after);
+            if run.code == 5 {
                 continue;
             }
             let run = run.expect(3);
+            moved_through_cuts += u32::from(run.events_of("retry").count() > 0);
             check_account(&run, 1);
             verify(&source, &place.address, ("", &workspace));
         }
         assert!(proxy.cuts() > 0, "{kind}: nothing was cut after {after} bytes");
+    }
+    assert!(
+        moved_through_cuts > 0,
+        "{kind}: no cut fell between login and end"
+    );
+}
+
+/// A login that is cut is a server that cannot be reached; nothing was written then. Only the first cut falls so early.
+fn cut_within_login(run: &Run, code: i32, after: u64) {
+    if run.code == code {
+        assert_eq!(run.total("written"), 0, "{}", run.report());
+        assert!(after < CUTS[1], "cut after {after} bytes: {}", run.report());
     }
 }
 
@@ -132,6 +151,7 @@ fn a_source_whose_connection_is_cut_gives_everything(kind: &'static str, way: Wa
     migrate(&source, &place.address, ("", &workspace), &[])
         .run()
         .expect(3);
+    let mut moved_through_cuts = 0;
     for after in CUTS {
         let after = if way == Way::ToServer {
             after / 20 + 60
@@ -155,76 +175,118 @@ fn a_source_whose_connection_is_cut_gives_everything(kind: &'static str, way: Wa
             &["--batch-size", "25", "--retries", "8"],
         )
         .run();
-        if run.code == 4 && run.total("written") == 0 {
+        assert!(proxy.cuts() > 0, "{kind}: nothing was cut after {after} bytes");
+        cut_within_login(&run, 4, after);
+        if run.code == 4 {
             continue;
         }
-        check_account(&run.expect(0), 0);
+        let run = run.expect(0);
+        moved_through_cuts += u32::from(run.events_of("retry").count() > 0);
+        check_account(&run, 0);
         verify(&place.address, &target, (&workspace, ""));
     }
+    assert!(
+        moved_through_cuts > 0,
+        "{kind}: no cut fell between login and end"
+    );
 }
 
-/// Killed at any moment, the next run with `--resume` finishes the job.
+/// Starts a run, and kills it when it has reported an event of this kind so many times. False where it ended before.
+fn kill_at(tool: Tool, event: &str, times: usize) -> bool {
+    let mut command = tool.into_command();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let named = format!("\"event\":\"{event}\"");
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let seen = lines
+        .map_while(Result::ok)
+        .filter(|line| line.contains(&named))
+        .take(times)
+        .count();
+    // Before it is waited for, so that its number is its own still.
+    child.kill().unwrap();
+    let ended = child.wait().unwrap();
+    seen == times && ended.code().is_none()
+}
+
+/// How many records the run moved itself, beside those that its checkpoint says were moved before.
+fn moved(run: &Run) -> u64 {
+    run.events_of("batch")
+        .map(|batch| batch["written"].as_u64().unwrap())
+        .sum()
+}
+
+/// Killed behind a checkpoint, the next run with `--resume` goes on from there and finishes the job. A source without an
+/// order, and a target that shows nothing before its end, begin anew.
 fn a_run_that_is_killed_is_finished_by_the_next(from: &'static str, to: &'static str) {
     let folder = tempfile::tempdir().unwrap();
     let cache = cache(folder.path());
     let (from, to) = (Place::new(from), Place::new(to));
-    let from_workspace = if from.kind == "json" {
-        String::new()
-    } else {
-        from.workspace("from")
+    let from_workspace = match from.kind {
+        "json" => String::new(),
+        _ => from.workspace("from"),
     };
-    let source = if from.kind == "json" {
-        cache.clone()
-    } else {
-        from.address.clone()
-    };
+    let mut source = cache.clone();
     if from.kind != "json" {
-        migrate(&cache, &from.address, ("", &from_workspace), &[])
+        source = from.address.clone();
+        migrate(&cache, &source, ("", &from_workspace), &[])
             .run()
             .expect(3);
     }
     let rejected = u64::from(from.kind == "json");
-    let seeds = std::env::var("FAULT_SEEDS").map_or(3, |seeds| seeds.parse().expect("a number"));
-    for seed in 0_u64..seeds {
-        let to_workspace = to.workspace(&format!("to{seed}"));
-        let checkpoint = folder
-            .path()
-            .join(format!("{}-{}-{seed}.ckpt", from.kind, to.kind));
-        let rejects = checkpoint.with_extension("jsonl");
-        let options = [
-            "--batch-size",
-            "3",
-            "--concurrency",
-            "1",
-            "--resume",
-            "--checkpoint",
-            checkpoint.to_str().unwrap(),
-            "--rejects",
-            rejects.to_str().unwrap(),
-        ];
-        let tool = || migrate(&source, &to.address, (&from_workspace, &to_workspace), &options);
-        for kill in 0..3_u64 {
-            let mut child = tool()
-                .into_command()
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            // Spread over the run by a multiplicative hash of the seed.
-            let wait = (seed * 3 + kill + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) % 400;
-            std::thread::sleep(Duration::from_millis(20 + wait));
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-        let run = tool().run().expect(if rejected > 0 { 3 } else { 0 });
-        check_account(&run, rejected);
-        let lines = std::fs::read_to_string(&rejects).unwrap().lines().count() as u64;
-        assert_eq!(lines, rejected, "lines in the rejects file");
-        verify(&source, &to.address, (&from_workspace, &to_workspace));
-        if seed + 1 == seeds {
-            lightrag_reads_all(&to, &to_workspace);
-        }
+    let writes_checkpoints = from.kind != "redis" && to.kind != "json";
+    let to_workspace = to.workspace("to");
+    let checkpoint = folder.path().join(format!("{}-{}.ckpt", from.kind, to.kind));
+    let rejects = checkpoint.with_extension("jsonl");
+    let checkpoint_path = checkpoint.to_str().unwrap();
+    let mut options = vec!["--batch-size", "1", "--concurrency", "1", "--resume"];
+    options.extend([
+        "--checkpoint",
+        checkpoint_path,
+        "--rejects",
+        rejects.to_str().unwrap(),
+    ]);
+    // Each answer takes so long that the run lasts for several checkpoints, a second apart.
+    let slow = Fault {
+        way: Way::ToProgram,
+        after: u64::MAX / 2,
+        times: 0,
+        delay: Duration::from_millis(10),
+    };
+    let proxy = (to.kind != "json").then(|| Proxy::new(server_of(&to.address), slow));
+    let target = proxy
+        .as_ref()
+        .map_or_else(|| to.address.clone(), |proxy| proxy.instead_of(&to.address));
+    let tool = |target: &str| migrate(&source, target, (&from_workspace, &to_workspace), &options);
+    for kill in 0..2 {
+        let (event, times) = if writes_checkpoints {
+            ("checkpoint", 1)
+        } else {
+            ("batch", 20)
+        };
+        assert!(
+            kill_at(tool(&target), event, times),
+            "kill {kill}: the run ended before its {event}"
+        );
+        assert_eq!(checkpoint.exists(), writes_checkpoints, "kill {kill}");
     }
+    let run = tool(&target).run().expect(if rejected > 0 { 3 } else { 0 });
+    check_account(&run, rejected);
+    let moved = moved(&run);
+    assert_eq!(
+        moved < RECORDS,
+        writes_checkpoints,
+        "the resumed run moved {moved} of {RECORDS}"
+    );
+    let batches = &run.report()["batches"];
+    assert_eq!(batches["total"], RECORDS + rejected, "{batches}");
+    let lines = std::fs::read_to_string(&rejects).unwrap().lines().count() as u64;
+    assert_eq!(lines, rejected, "lines in the rejects file");
+    verify(&source, &to.address, (&from_workspace, &to_workspace));
+    lightrag_reads_all(&to, &to_workspace);
 }
 
 /// LightRAG itself finds every record.

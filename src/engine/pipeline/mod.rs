@@ -1,83 +1,76 @@
-//! The one straight way of a record: source → batch → target → durable → checkpoint → account.
+//! The one straight way of a record: source → batch → target → durable → checkpoint → report.
 //!
 //! A task reads pages and cuts them into batches; a bounded number of batches is written at the same time; their
-//! results are accounted for in the order of the source, so that a checkpoint never stands before an unfinished batch.
+//! results are settled in the order of the source, so that a checkpoint never stands before an unfinished batch.
 //! Nothing in between grows with the cache: at most `concurrency` batches are being written, one waits, and one is being
 //! filled.
 
-mod account;
 mod batcher;
 mod key_gate;
 mod read;
+mod settle;
 mod write;
 
-use std::{
-    num::NonZeroUsize,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, stream};
-use tokio::sync::mpsc;
+use futures::{FutureExt, Stream, StreamExt, stream};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub use account::Account;
 use batcher::{Batch, Batcher};
 use key_gate::KeyGate;
 use read::Reader;
-use write::Writer;
+use settle::Settlement;
+use write::{BatchOutcome, Writer};
 
 use crate::{
     engine::{
-        checkpoint::{Checkpoint, Progress},
-        hits::WorkspaceHits,
-        rejects::RejectsFile,
-        retry::{RequestContext, Retrier},
+        checkpoint::Checkpoint, hits::WorkspaceHits, rejects::RejectsFile, retry::Retrier, stats::RunStats,
     },
-    model::{BatchLimit, Error, ErrorKind, MaxErrors, OnConflict, Result, Selection, Side, WorkspacePair},
-    report::{Ledger, Reporter},
-    storage::{Count, PageLimit, Source, Target},
+    model::{BatchLimit, Error, ErrorKind, MaxErrors, OnConflict, Result, Selection, WorkspacePair},
+    report::Reporter,
+    storage::{Count, Cursor, PageLimit, Source, Target},
     system::shutdown::{Shutdown, StopReason},
 };
 
 /// What moving one workspace needs to know.
-pub struct WorkspaceJob<'a> {
+pub(crate) struct WorkspaceJob<'a> {
     /// Which workspace, and where to.
-    pub pair: &'a WorkspacePair,
+    pub(crate) pair: &'a WorkspacePair,
     /// Its number among the workspaces of the job.
-    pub number: usize,
+    pub(crate) number: usize,
     /// What is read.
-    pub source: Arc<dyn Source>,
+    pub(crate) source: Arc<dyn Source>,
     /// What is written. It must be prepared.
-    pub target: Arc<dyn Target>,
+    pub(crate) target: Arc<dyn Target>,
     /// Which records.
-    pub selection: &'a Selection,
+    pub(crate) selection: &'a Selection,
     /// How many there are, as counted.
-    pub expected: &'a Count,
+    pub(crate) expected: &'a Count,
     /// How large a batch is.
-    pub batch: BatchLimit,
+    pub(crate) batch: BatchLimit,
     /// How many batches are written at the same time.
-    pub concurrency: NonZeroUsize,
+    pub(crate) concurrency: NonZeroUsize,
     /// What to do with keys that are there.
-    pub on_conflict: OnConflict,
+    pub(crate) on_conflict: OnConflict,
     /// How many rejected records end the run.
-    pub max_errors: Option<MaxErrors>,
+    pub(crate) max_errors: Option<MaxErrors>,
     /// Bounds and repeats requests.
-    pub retrier: &'a Retrier,
+    pub(crate) retrier: &'a Retrier,
     /// Where events go.
-    pub reporter: &'a Reporter,
+    pub(crate) reporter: &'a Reporter,
     /// Where numbers go.
-    pub ledger: &'a Ledger,
+    pub(crate) stats: &'a RunStats,
     /// Where rejected records go.
-    pub rejects: Option<&'a RejectsFile>,
+    pub(crate) rejects: Option<&'a RejectsFile>,
     /// Where it is asked whether LightRAG will find the records.
-    pub hits: Option<Arc<WorkspaceHits>>,
-    /// Where to keep how far the run came, and what of the job is done.
-    pub checkpoint: Option<&'a Checkpoint>,
-    /// What of the job is done, this workspace among it.
-    pub progress: &'a mut Progress,
+    pub(crate) hits: Option<Arc<WorkspaceHits>>,
+    /// Where to keep how far the run came.
+    pub(crate) checkpoint: Option<&'a Checkpoint>,
+    /// Where an earlier run stopped: the cursor, and the number of its last batch.
+    pub(crate) resume: Option<(Cursor, u64)>,
     /// Whether to stop.
-    pub shutdown: &'a Shutdown,
+    pub(crate) shutdown: &'a Shutdown,
 }
 
 /// The most that a page holds: a page is the smallest piece that is read, and several are in memory at a time.
@@ -96,22 +89,43 @@ fn ahead(batch: NonZeroUsize, concurrency: NonZeroUsize) -> NonZeroUsize {
     left.map_or(LEAST_AHEAD, |left| left.max(LEAST_AHEAD))
 }
 
-/// Moves one workspace. What happened is in the ledger, also when this fails.
+/// Moves one workspace.
 ///
 /// # Errors
 /// What ended it: the source or the target failed. `Ok(Some(_))` where somebody stopped it.
-pub async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
-    let (from, batches_before) = match job.progress.workspaces.get(job.number) {
-        Some(before) if before.cursor.is_some() => (before.cursor.clone(), before.batches),
-        _ => (None, 0),
+pub(crate) async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
+    // Ends the reading, be it for a signal or for a batch that failed; batches under way are finished.
+    let enough = CancellationToken::new();
+    let (reading, receiver) = begin_reading(&job);
+    let results = written(&job, receiver, enough.clone());
+    let (target, shutdown) = (Arc::clone(&job.target), job.shutdown);
+    let mut settlement = Settlement::new(job);
+    let failure = settle_all(&mut settlement, results, &enough).await;
+    let failure = match failure {
+        // The batches also end where the reader does, so it must say that it came to its end.
+        None if shutdown.reason().is_none() => reading.await.map_err(task_failed).err(),
+        failure => {
+            reading.abort();
+            failure
+        }
     };
+    let is_whole = failure.is_none() && shutdown.reason().is_none();
+    let ended = end(settlement, &*target, is_whole).await;
+    match (failure, ended) {
+        (None, Ok(())) => Ok(shutdown.reason()),
+        (Some(failure), Err(error)) => Err(failure.and(error)),
+        (Some(error), Ok(())) | (None, Err(error)) => Err(error),
+    }
+}
+
+/// Begins to read batches in a task of its own.
+fn begin_reading(job: &WorkspaceJob<'_>) -> (JoinHandle<()>, mpsc::Receiver<Result<Batch>>) {
+    let (from, batches_before) = job.resume.clone().unzip();
     let limit = PageLimit {
         records: job.batch.records,
         bytes: job.batch.bytes.min(PAGE_BYTES),
         ahead: ahead(job.batch.bytes, job.concurrency),
     };
-    // Ends the reading, be it for a signal or for a batch that failed; batches under way are finished.
-    let enough = CancellationToken::new();
     let (sender, receiver) = mpsc::channel(1);
     let reader = Reader {
         source: Arc::clone(&job.source),
@@ -120,7 +134,19 @@ pub async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
         limit,
         retrier: job.retrier.clone(),
     };
-    let reading = tokio::spawn(reader.read(from, Batcher::new(job.batch, batches_before), sender));
+    let batcher = Batcher::new(job.batch, batches_before.unwrap_or_default());
+    (tokio::spawn(reader.read(from, batcher, sender)), receiver)
+}
+
+/// A batch, what became of it, and how long that took; an error for one that was not even read.
+type Written = Result<(Batch, Result<BatchOutcome>, Duration)>;
+
+/// The batches, written several at a time, in the order of the source.
+fn written(
+    job: &WorkspaceJob<'_>,
+    mut receiver: mpsc::Receiver<Result<Batch>>,
+    enough: CancellationToken,
+) -> impl Stream<Item = Written> + use<> {
     let writer = Arc::new(Writer {
         target: Arc::clone(&job.target),
         workspace: job.pair.from.clone(),
@@ -128,113 +154,80 @@ pub async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
         retrier: job.retrier.clone(),
         hits: job.hits.clone(),
     });
-    let target = Arc::clone(&job.target);
-    let retrier = job.retrier;
-    let shutdown = job.shutdown;
-    let concurrency = job.concurrency.get();
-    let mut account = Account::open(job);
-
-    let batches = stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|batch| (batch, receiver))
-    });
-    let stop = enough.clone();
-    let signal = shutdown.clone();
+    let signal = job.shutdown.clone();
     let ended = async move {
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = enough.cancelled() => {}
             () = signal.stopped() => {}
         }
     };
-    let mut order = KeyGate::default();
-    let mut results = std::pin::pin!(
-        batches
-            .take_until(ended.boxed())
-            .map(|batch: Result<Batch>| {
-                let writer = Arc::clone(&writer);
-                let batch = batch.map(|mut batch| (order.next(std::mem::take(&mut batch.keys)), batch));
-                async move {
-                    let (mut turn, batch) = batch?;
-                    turn.acquire().await;
-                    let started = Instant::now();
-                    // A task of its own, so that batches are prepared on every core.
-                    let written = tokio::spawn(async move {
-                        let result = writer.write(&batch).await;
-                        (batch, result)
-                    });
-                    let (batch, result) = written.await.map_err(task_failed)?;
-                    Ok((batch, result, started.elapsed()))
-                }
-            })
-            .buffered(concurrency)
-    );
-
-    let mut failure: Option<Error> = None;
-    while let Some(result) = results.next().await {
-        let failed = match result {
-            // Behind a batch that failed nothing may count as a place to go on from.
-            Ok((batch, outcome, duration)) => account.enter(batch, outcome, duration, failure.is_none()),
-            Err(error) => {
-                account.fail(&error);
-                Some(error)
+    let mut gate = KeyGate::default();
+    stream::poll_fn(move |context| receiver.poll_recv(context))
+        .take_until(ended.boxed())
+        .map(move |batch: Result<Batch>| {
+            let writer = Arc::clone(&writer);
+            let batch = batch.map(|mut batch| (gate.next(std::mem::take(&mut batch.keys)), batch));
+            async move {
+                let (mut turn, batch) = batch?;
+                turn.acquire().await;
+                let started = Instant::now();
+                // A task of its own, so that batches are prepared on every core.
+                let written = tokio::spawn(async move {
+                    let result = writer.write(&batch).await;
+                    (batch, result)
+                });
+                let (batch, result) = written.await.map_err(task_failed)?;
+                Ok((batch, result, started.elapsed()))
             }
-        };
-        let failed = match failed {
-            None if failure.is_none() => account.checkpoint_if_due(&*target).await.err(),
-            failed => failed,
-        };
-        if let Some(error) = failed {
-            enough.cancel();
-            failure.get_or_insert(error);
-        }
-    }
-    if failure.is_none() && shutdown.reason().is_none() {
-        // The batches also end where the reader does, so it must say that it came to its end.
-        if let Err(error) = reading.await {
-            let error = task_failed(error);
-            account.fail(&error);
-            failure = Some(error);
-        }
-    } else {
-        reading.abort();
-    }
-
-    // What was written stays, also when the run stops early: so it must become durable and visible.
-    match finish(&*target, retrier, &account).await {
-        Ok(()) => {
-            let complete = failure.is_none() && shutdown.reason().is_none();
-            if complete && let Some(error) = account.missing_at_source() {
-                account.fail(&error);
-                failure = Some(error);
-            }
-            let complete = complete && failure.is_none();
-            if let Err(error) = account.close(complete) {
-                failure.get_or_insert(error);
-            }
-        }
-        Err(error) => {
-            account.revoke(&error)?;
-            failure.get_or_insert(error);
-        }
-    }
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(shutdown.reason()),
-    }
+        })
+        .buffered(job.concurrency.get())
 }
 
-async fn finish(target: &dyn Target, retrier: &Retrier, account: &Account<'_>) -> Result<()> {
-    let purpose = |what| RequestContext {
-        what,
-        side: Side::Target,
-        workspace: Some(account.workspace()),
-        batch: None,
+/// Settles every batch that was begun. Gives what is to end the run, if something is.
+async fn settle_all(
+    settlement: &mut Settlement<'_>,
+    results: impl Stream<Item = Written>,
+    enough: &CancellationToken,
+) -> Option<Error> {
+    let mut results = std::pin::pin!(results);
+    let mut failure: Option<Error> = None;
+    while let Some(result) = results.next().await {
+        let settled = match result {
+            // Behind a batch that failed nothing may count as a place to go on from.
+            Ok((batch, outcome, duration)) => settlement.settle(batch, outcome, duration, failure.is_none()),
+            Err(error) => Err(error),
+        };
+        let settled = match settled {
+            Ok(()) if failure.is_none() => settlement.checkpoint_if_due().await,
+            settled => settled,
+        };
+        if let Err(error) = settled {
+            enough.cancel();
+            failure = Some(match failure {
+                Some(first) => first.and(error),
+                None => error,
+            });
+        }
+    }
+    failure
+}
+
+/// What was written stays, also when the run stops early: so it must become durable and visible.
+async fn end(mut settlement: Settlement<'_>, target: &dyn Target, is_whole: bool) -> Result<()> {
+    if let Err(error) = settlement.finish(target).await {
+        return Err(settlement.revoke(error));
+    }
+    let missing = if is_whole {
+        settlement.missing_at_source()
+    } else {
+        None
     };
-    retrier
-        .run(purpose("making writes durable"), async || target.flush().await)
-        .await?;
-    // Putting a file of gigabytes in place has no bound in time; it is not repeated either.
-    let finished = target.finish().await;
-    finished.map_err(|error| error.on(Side::Target))
+    let closed = settlement.close(is_whole && missing.is_none());
+    match (missing, closed) {
+        (Some(missing), Err(error)) => Err(missing.and(error)),
+        (Some(missing), Ok(())) => Err(missing),
+        (None, closed) => closed,
+    }
 }
 
 /// A task that did not come to its end panicked, which is a bug, or was aborted with its run.

@@ -12,7 +12,7 @@ use crate::{
         Error, ErrorKind, HitCounts, Hits, OnConflict, Result, Side, Workspace,
         record::{CacheKey, Record, RejectKind, compare},
     },
-    storage::{Changes, Entry, Source, Target, WriteMode, WriteOutcome},
+    storage::{Changes, Entry, Halving, Source, Target, WriteMode, WriteOutcome},
 };
 
 /// What became of an entry of a batch.
@@ -236,26 +236,15 @@ impl Request<'_> {
     /// one record that it cannot hold.
     async fn write_all(&mut self, records: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
         let mut outcomes = Vec::with_capacity(records.len());
-        let mut pieces = vec![records];
-        while let Some(piece) = pieces.pop() {
-            if piece.is_empty() {
-                continue;
-            }
+        let mut halving = Halving::of(records);
+        while let Some(piece) = halving.next() {
             match self.write_piece(piece, mode).await {
-                Ok(answers) => outcomes.extend(answers),
-                Err(error) if error.kind().is_splittable() && piece.len() > 1 => {
-                    let (first, second) = piece.split_at(piece.len() / 2);
-                    pieces.push(second);
-                    pieces.push(first);
+                Ok(of_piece) => outcomes.extend(of_piece),
+                Err(error) => {
+                    if let Some((kind, reason)) = halving.refused(piece, error)? {
+                        outcomes.push(WriteOutcome::rejected(kind, reason));
+                    }
                 }
-                Err(error) if error.kind().is_splittable() => {
-                    let kind = match error.kind() {
-                        ErrorKind::RequestTooLarge => RejectKind::ValueTooLarge,
-                        _ => RejectKind::RefusedByTarget,
-                    };
-                    outcomes.push(WriteOutcome::rejected(kind, error.message()));
-                }
-                Err(error) => return Err(error),
             }
         }
         Ok(outcomes)

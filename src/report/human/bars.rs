@@ -205,7 +205,7 @@ impl Bars {
 
     /// Which workspace is being moved, the how manieth of how many.
     fn heading(&self, workspace: &Workspace) -> String {
-        let name = cut(&workspace.to_string(), NAME);
+        let name = cut(&self.stderr.redacted(&workspace.to_string()), NAME);
         let number = self.workspaces.iter().position(|other| other == workspace);
         match number {
             Some(at) if self.workspaces.len() > 1 => {
@@ -217,7 +217,7 @@ impl Bars {
 
     /// Shows that something goes on whose end is not known.
     fn spin(&mut self, activity: Activity, text: String) {
-        let text = cut(&text, self.width.saturating_sub(SPINNER));
+        let text = cut(&self.stderr.redacted(&text), self.width.saturating_sub(SPINNER));
         match &self.bar {
             Some((current, bar)) if *current == activity => bar.set_message(text),
             _ => {
@@ -254,7 +254,12 @@ impl Bars {
     fn fitted(&self, text: &str) -> String {
         const INDENT: &str = "  ";
         let room = self.width.saturating_sub(INDENT.len());
-        let words: Vec<String> = text.split_whitespace().map(|word| cut(word, room)).collect();
+        let words: Vec<String> = self
+            .stderr
+            .redacted(text)
+            .split_whitespace()
+            .map(|word| cut(word, room))
+            .collect();
         wrap(&words.join(" "), self.width, INDENT)
     }
 }

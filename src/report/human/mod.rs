@@ -14,11 +14,14 @@ mod phrases;
 mod stderr;
 mod summary;
 
+pub(super) use phrases::message as message_of;
 pub use stderr::Stderr;
 
 use self::{bars::Bars, lines::Lines};
+use std::sync::Arc;
+
 use super::{Event, Palette, style::terminal_width};
-use crate::model::{Side, Workspace};
+use crate::model::{Redactor, Side, Workspace};
 
 /// How much is said on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +48,15 @@ pub(super) enum Human {
 
 impl Human {
     /// Tells in this voice.
-    pub(super) fn new(voice: Verbosity, palette: Palette) -> (Self, Stderr) {
+    pub(super) fn new(voice: Verbosity, palette: Palette, redactor: Arc<Redactor>) -> (Self, Stderr) {
         match voice {
-            Verbosity::Quiet | Verbosity::Brief => (Self::Silent, Stderr::plain()),
+            Verbosity::Quiet | Verbosity::Brief => (Self::Silent, Stderr::plain(redactor)),
             Verbosity::Lines => {
-                let stderr = Stderr::plain();
+                let stderr = Stderr::plain(redactor);
                 (Self::Lines(Lines::new(stderr.clone(), palette)), stderr)
             }
             Verbosity::Bars { guided } => {
-                let stderr = Stderr::with_bars();
+                let stderr = Stderr::with_bars(redactor);
                 let bars = Bars::new(stderr.clone(), palette, terminal_width(), guided);
                 (Self::Bars(Box::new(bars)), stderr)
             }

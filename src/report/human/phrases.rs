@@ -5,10 +5,48 @@ use std::fmt::Write as _;
 use crate::{
     model::Side,
     report::{
-        BatchEvent, BatchStatus, CountEvent, CountProgressEvent, PlanEvent, PlanSettings, RetryEvent,
-        SettingOrigin, VerifyEvent, style::grouped,
+        BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Event, PlanEvent,
+        PlanSettings, RetryEvent, SettingOrigin, VerifyEvent, style::grouped, word,
     },
 };
+
+/// An event in a sentence.
+pub(in crate::report) fn message(event: &Event) -> String {
+    match event {
+        Event::RunStarted(run) => format!("{} {} started ({})", run.tool, run.version, word(&run.mode)),
+        Event::Plan(plan) => {
+            let workspaces = plan.workspaces.len();
+            let plural = if workspaces == 1 { "" } else { "s" };
+            format!(
+                "Plan: {workspaces} workspace{plural} from {} to {}",
+                plan.source, plan.target
+            )
+        }
+        Event::CountProgress(progress) => counting(progress),
+        Event::Count(found) => count(found),
+        Event::Batch(done) => batch(done),
+        // Its own message says why; the other fields say when it is tried again.
+        Event::Retry(retry) => retry.message.clone(),
+        Event::Reject(reject) => format!("Rejected {}: {}", reject.key, reject.reason),
+        Event::Checkpoint(written) => checkpoint(written),
+        Event::Verify(found) => verify(found),
+        Event::Warning(warning) => warning.message.clone(),
+        Event::Report(report) => format!(
+            "Run ended ({}, exit code {})",
+            word(&report.status),
+            report.exit_code
+        ),
+    }
+}
+
+fn checkpoint(written: &CheckpointEvent) -> String {
+    format!(
+        "Workspace {}: checkpoint after batch {}: {} records done",
+        written.workspace,
+        written.batch,
+        grouped(written.done)
+    )
+}
 
 /// How many workspaces a plan names.
 const MOST_NAMED: usize = 8;

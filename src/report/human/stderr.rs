@@ -1,14 +1,21 @@
 //! Standard error, which bars, sentences and logs share.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+    sync::Arc,
+};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Standard error. Where bars are drawn, whatever else is written takes their place and they move down.
+use crate::model::Redactor;
+
+/// Standard error, without secrets. Where bars are drawn, whatever else is written takes their place and they move down.
 #[derive(Clone)]
 pub struct Stderr {
     bars: Option<MultiProgress>,
+    redactor: Arc<Redactor>,
 }
 
 /// How often bars are drawn, in Hertz.
@@ -16,13 +23,16 @@ const DRAWS: u8 = 10;
 
 impl Stderr {
     /// Without bars.
-    pub fn plain() -> Self {
-        Self { bars: None }
+    pub fn plain(redactor: Arc<Redactor>) -> Self {
+        Self { bars: None, redactor }
     }
 
-    pub(super) fn with_bars() -> Self {
+    pub(super) fn with_bars(redactor: Arc<Redactor>) -> Self {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS));
-        Self { bars: Some(bars) }
+        Self {
+            bars: Some(bars),
+            redactor,
+        }
     }
 
     pub(super) fn bars(&self) -> Option<&MultiProgress> {
@@ -34,7 +44,18 @@ impl Stderr {
         self.write_all_of(format!("{text}\n").as_bytes());
     }
 
+    /// A text as it may be shown.
+    pub(super) fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.redactor.redact(text)
+    }
+
     fn write_all_of(&self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        let redacted = self.redactor.redact(&text);
+        let bytes = match &redacted {
+            Cow::Borrowed(_) => bytes,
+            Cow::Owned(text) => text.as_bytes(),
+        };
         let write = || {
             let _ = io::stderr().lock().write_all(bytes);
         };

@@ -84,7 +84,9 @@ fn statistics(text: &mut String, report: &Report) {
                 }
             }
             row(text, "Failed to migrate:", grouped(totals.rejected));
-            row(text, "Success rate:", format!("{:.2}%", report.success_rate));
+            if let Some(rate) = report.success_rate {
+                row(text, "Success rate:", format!("{rate:.2}%"));
+            }
             let duration = Duration::from_millis(report.duration_ms);
             let bytes = |number| ByteSize(number).display().iec().to_string();
             row(text, "Duration:", duration_text(duration));
@@ -167,16 +169,16 @@ mod tests {
     use super::*;
     use crate::{
         model::{Error, ErrorKind, Side, Workspace},
-        report::{BatchTotals, Ledger, RunOutcome, Totals, WorkspaceReport},
+        report::{BatchTotals, RunNumbers, RunOutcome, Totals, WorkspaceReport},
         system::shutdown::StopReason,
     };
 
     const WIDTH: usize = 80;
 
     /// What a run that ended so is told to have done.
-    fn told(mode: Mode, totals: Totals, ending: &RunOutcome, fill: impl FnOnce(&Ledger)) -> String {
-        let ledger = Ledger::new(mode);
-        ledger.entries().workspaces.push(WorkspaceReport {
+    fn told(mode: Mode, totals: Totals, ending: &RunOutcome, fill: impl FnOnce(&mut RunNumbers)) -> String {
+        let mut numbers = RunNumbers::new(mode);
+        numbers.workspaces.push(WorkspaceReport {
             from: Workspace::default(),
             to: Workspace::default(),
             source_records: Some(totals.selected),
@@ -184,12 +186,12 @@ mod tests {
             totals,
             by_cache_type: Default::default(),
         });
-        fill(&ledger);
+        fill(&mut numbers);
         let report = Report {
             duration_ms: 9_120,
             records_per_second: 957.1,
             bytes_per_second: 5_617_825,
-            ..ledger.report(ending)
+            ..numbers.into_report(ending)
         };
         let text = text(&report, Palette::new(false), Some(WIDTH));
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
@@ -209,8 +211,8 @@ mod tests {
 
     #[test]
     fn a_whole_migration_is_told_as_the_guide_tells_it() {
-        let text = told(Mode::Migrate, totals(8_734, 0, 0), &RunOutcome::Done, |ledger| {
-            ledger.entries().batches = BatchTotals {
+        let text = told(Mode::Migrate, totals(8_734, 0, 0), &RunOutcome::Done, |numbers| {
+            numbers.batches = BatchTotals {
                 total: 9,
                 ok: 9,
                 ..BatchTotals::default()
@@ -225,17 +227,17 @@ mod tests {
             Mode::Migrate,
             totals(7_728, 1_006, 0),
             &RunOutcome::Done,
-            |ledger| {
-                let mut entries = ledger.entries();
-                entries.batches = BatchTotals {
+            |numbers| {
+                numbers.batches = BatchTotals {
                     total: 9,
                     ok: 7,
                     partial: 2,
                     ..BatchTotals::default()
                 };
                 for number in 0..1_000 {
-                    entries.errors.reject(
-                        Some(2),
+                    numbers.errors.reject(
+                        &Workspace::default(),
+                        2,
                         "value_too_large",
                         "16 MiB is the most",
                         &format!("default:extract:{number}"),
@@ -243,8 +245,9 @@ mod tests {
                 }
                 let key = format!("default:summary:{}", "k".repeat(200));
                 for number in 0..6 {
-                    entries.errors.reject(
-                        Some(3),
+                    numbers.errors.reject(
+                        &Workspace::default(),
+                        3,
                         "invalid_field",
                         &format!("field {number} {}", "x".repeat(90)),
                         &key,
@@ -257,13 +260,16 @@ mod tests {
 
     #[test]
     fn what_ended_a_run_is_told_once() {
-        let error = Error::new(ErrorKind::ConnectionLost, "the server hung up").on(Side::Target);
+        let error = Error::new(ErrorKind::ConnectionLost, "the server hung up")
+            .on(Side::Target)
+            .in_batch(6)
+            .of_records(1_000);
         let text = told(
             Mode::Migrate,
             totals(5_000, 0, 3_734),
             &RunOutcome::of(&error),
-            |ledger| {
-                ledger.entries().errors.fatal(Some(6), &error, 1_000);
+            |numbers| {
+                numbers.errors.fatal(&error);
             },
         );
         assert!(!text.contains("hung up") && text.ends_with("✗ FAILED"), "{text}");
@@ -273,8 +279,8 @@ mod tests {
     #[test]
     fn a_run_that_was_stopped_says_what_stays_and_how_to_go_on() {
         let ending = RunOutcome::Stopped(StopReason::Interrupted);
-        let text = told(Mode::Migrate, totals(5_000, 0, 3_734), &ending, |ledger| {
-            ledger.entries().checkpoint = Some("c".to_owned());
+        let text = told(Mode::Migrate, totals(5_000, 0, 3_734), &ending, |numbers| {
+            numbers.checkpoint = Some("c".to_owned());
         });
         assert!(
             text.starts_with("\nMigration Not Complete - Final Report"),

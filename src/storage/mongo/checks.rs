@@ -26,7 +26,7 @@ pub(super) async fn keeps_documents(server: &Server, collection: &str) -> Result
     let Ok(answer) = server.database().run_command(command).await else {
         return Ok(());
     };
-    let described = first_of_batch(&answer).and_then(|described| unkept(described));
+    let described = first_of_batch(&answer).and_then(unkept);
     described.map_or(Ok(()), |(what, remedy)| {
         let database = server.database_name();
         let message = format!("{database}.{collection} of {} {what}", server.location());

@@ -83,8 +83,6 @@ pub(super) struct Config {
     pub(super) hosts: String,
     /// The user that logs in.
     pub(super) user: Option<String>,
-    /// Where the login came from, for errors.
-    pub(super) login_from: String,
     /// What must not be printed.
     pub(super) password: Option<Secret>,
     /// How writes are acknowledged.
@@ -173,10 +171,6 @@ impl Config {
             location,
             hosts,
             user,
-            login_from: values
-                .get("uri")
-                .map(|uri| uri.origin.to_string())
-                .unwrap_or_default(),
             password,
             write_concern,
             concern_is_asked_for,
@@ -274,6 +268,7 @@ mod tests {
             concurrency: std::num::NonZeroUsize::MIN,
             on_invalid: Default::default(),
             salvage: false,
+            waiter: crate::storage::SilentWaiter::shared(0),
         };
         Config::new(&values(pairs), &options).await
     }

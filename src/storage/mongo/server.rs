@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     model::{Error, ErrorKind, Result, Secret},
-    storage::hosts::{another_service, is_unresolved, login_from, service_at, unresolved},
+    storage::hosts::{another_service, is_unresolved, service_at, unresolved},
 };
 
 /// What the server takes at once, as its `hello` says (MongoDB manual, "MongoDB Limits and Thresholds").
@@ -78,7 +78,6 @@ struct Names {
     location: String,
     hosts: String,
     user: Option<String>,
-    login_from: String,
     password: Option<Secret>,
     tls: bool,
 }
@@ -95,7 +94,6 @@ impl Server {
             location,
             hosts,
             user,
-            login_from,
             password,
             write_concern,
             concern_is_asked_for,
@@ -111,7 +109,6 @@ impl Server {
             location,
             hosts,
             user,
-            login_from,
             password,
         };
         let client = Client::with_options(options).map_err(|error| connecting_failed(&names.hosts, error))?;
@@ -276,18 +273,8 @@ impl Server {
         };
         let what = self.names.clean(&what);
         let message = match (kind, user) {
-            (ErrorKind::Login, Some(user)) => {
-                format!(
-                    "{location} refuses the user {user}: {what}{}",
-                    login_from(&self.names.login_from)
-                )
-            }
-            (ErrorKind::Login, None) => {
-                format!(
-                    "{location} refuses a login without a user: {what}{}",
-                    login_from(&self.names.login_from)
-                )
-            }
+            (ErrorKind::Login, Some(user)) => format!("{location} refuses the user {user}: {what}"),
+            (ErrorKind::Login, None) => format!("{location} refuses a login without a user: {what}"),
             (ErrorKind::Unreachable, _) if is_unresolved(&what) => {
                 return unresolved("MongoDB", hosts, &what).caused_by(error);
             }

@@ -21,7 +21,10 @@ use opensearch::{
 use serde::Deserialize;
 
 use super::config::{Config, Host, Trust};
-use crate::model::{Error, ErrorKind, Result};
+use crate::{
+    model::{Error, ErrorKind, Result},
+    storage::hosts::{another_service, is_unresolved, service_at, unresolved},
+};
 
 /// A cluster, through the first of its hosts that answers.
 pub(super) struct Client {
@@ -372,7 +375,10 @@ impl Client {
         };
         let share = timeout / u32::try_from(client.hosts.len()).unwrap_or(u32::MAX);
         let hello = Request::new(Method::Get, "/", CONNECTING);
-        let answer = client.send_within(&hello, Some(share)).await?;
+        let answer = match client.send_within(&hello, Some(share)).await {
+            Err(error) => return Err(client.not_spoken_to(error).await),
+            Ok(answer) => answer,
+        };
         // Who may read indices alone may not ask this, and a proxy may let nothing but indices through: what LightRAG does
         // without, a later request decides.
         if !matches!(answer.status, 403 | 404 | 405) {
@@ -382,6 +388,27 @@ impl Client {
             }
         }
         Ok(client)
+    }
+
+    /// Why the first request failed: perhaps another service listens there.
+    async fn not_spoken_to(&self, error: Error) -> Error {
+        if !matches!(
+            error.kind(),
+            ErrorKind::ConnectionLost | ErrorKind::Tls | ErrorKind::Server
+        ) {
+            return error;
+        }
+        // The current host is another one already where this one may be gone.
+        let host = match self.hosts.as_slice() {
+            [(host, _)] => host,
+            _ => return error,
+        };
+        match service_at(&host.address()).await {
+            Some(found @ ("PostgreSQL" | "Redis" | "MongoDB")) => {
+                another_service("OpenSearch", &host.to_string(), found).caused_by(error)
+            }
+            _ => error,
+        }
     }
 
     /// The identity that a cluster gives of itself, if it has one yet.
@@ -713,11 +740,8 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
         let remedy =
             "raise --timeout (and OPENSEARCH_TIMEOUT where it is set), or look why the server is slow";
         (ErrorKind::Timeout, message, Some(remedy))
-    } else if connecting && is_unresolved(&texts) {
-        let message = format!("the name of the host of OpenSearch at {host} does not resolve: {last}");
-        let remedy = "check the name of the host; one from Docker Compose is known inside of it only: publish the port \
-                      and use localhost";
-        (ErrorKind::Unreachable, message, Some(remedy))
+    } else if connecting && is_unresolved(&last) {
+        return unresolved("OpenSearch", &host.to_string(), &last).caused_by(error);
     } else if connecting && last.contains("handshake eof") {
         let message = format!("the server at {host} hangs up when TLS begins");
         let remedy = "check host and port; if the server has no TLS, use an http:// address or set \
@@ -757,13 +781,6 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
         Some(remedy) => failed.with_remedy(remedy),
         None => failed,
     }
-}
-
-/// Whether a name stands for no address. The texts are those of an error and its causes.
-fn is_unresolved(texts: &[String]) -> bool {
-    texts
-        .iter()
-        .any(|text| text.contains("dns error") || text.contains("failed to lookup address"))
 }
 
 /// The error for a server that is another one than OpenSearch.

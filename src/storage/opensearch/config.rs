@@ -132,6 +132,11 @@ impl Host {
         format!("{}:{}{}", self.name, self.port, self.path)
     }
 
+    /// Name and port.
+    pub(super) fn address(&self) -> String {
+        format!("{}:{}", self.name, self.port)
+    }
+
     /// Whether an address is on this server, whatever its path.
     pub(super) fn is_origin_of(&self, url: &Url) -> bool {
         url.scheme() == self.scheme()

@@ -94,7 +94,8 @@ pub(super) const FIELDS: &[Field] = &[
         "accepted because LightRAG knows it; no prepared statement is kept, whatever it says",
     )
     .variable("POSTGRES_STATEMENT_CACHE_SIZE")
-    .ini("statement_cache_size"),
+    .ini("statement_cache_size")
+    .plain(),
     Field::new("max_connections", "the most connections to open at once")
         .variable("POSTGRES_MAX_CONNECTIONS")
         .ini("max_connections")
@@ -314,9 +315,6 @@ pub(super) struct Config {
     startup_options: String,
     /// The settings in those options; `None` where there is more than settings in them.
     user_settings: Option<Vec<Setting>>,
-    /// Where host and password came from, for a connection that cannot be made.
-    pub(super) host_origin: Option<Origin>,
-    pub(super) password_origin: Option<Origin>,
     application_name: String,
     connect_timeout: Option<Duration>,
     target_session_attrs: TargetSessionAttrs,
@@ -353,7 +351,6 @@ impl Config {
         let path = |name| values.text(name).map(PathBuf::from);
         let _: Option<usize> = values.parse("statement_cache_size", "a number of statements")?;
         let startup_options = startup_options(values)?;
-        let origin = |name| values.get(name).map(|value| value.origin.clone());
         let max_connections: Option<usize> = values.parse("max_connections", "a number of connections")?;
         // One more than there are writes at once, so that reading the target does not wait for them.
         let wanted = options.concurrency.get() + 1;
@@ -372,8 +369,6 @@ impl Config {
             ssl_crl: path("ssl_crl"),
             user_settings: parse_options(&startup_options),
             startup_options,
-            host_origin: origin("host"),
-            password_origin: origin("password"),
             application_name: values.required_text("application_name").to_owned(),
             connect_timeout: values.duration("connect_timeout")?,
             target_session_attrs: choice(values, "target_session_attrs", SESSION_ATTRS)?,
@@ -601,6 +596,7 @@ mod tests {
             concurrency: NonZeroUsize::new(2).unwrap(),
             on_invalid: OnInvalid::Reject,
             salvage: false,
+            waiter: crate::storage::SilentWaiter::shared(0),
         }
     }
 

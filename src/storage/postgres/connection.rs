@@ -21,7 +21,7 @@ use super::{
     session::{self, Limit, Session, Setting},
 };
 use crate::{
-    model::{Error, ErrorKind, Origin, Result, Retry, Side},
+    model::{Error, ErrorKind, Result, Retry, Side},
     storage::{ConnectOptions, tls},
 };
 
@@ -44,8 +44,6 @@ pub(super) struct Server {
     pub(super) database: String,
     location: String,
     side: Side,
-    pub(super) password_origin: Option<Origin>,
-    pub(super) host_origin: Option<Origin>,
     session: Session,
     /// How long a request may take, seen from here.
     patience: Duration,
@@ -106,8 +104,6 @@ impl Server {
             database: config.database().to_owned(),
             location: config.location(),
             side: config.side,
-            password_origin: config.password_origin.clone(),
-            host_origin: config.host_origin.clone(),
             session: config.session(options),
             patience: options.timeout * 19 / 20,
         };

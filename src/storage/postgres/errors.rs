@@ -8,7 +8,7 @@ use super::{
     connection::{Phase, Server},
     schema::{TABLE, WRITTEN_COLUMNS},
 };
-use crate::model::{Error, ErrorKind, Origin};
+use crate::model::{Error, ErrorKind};
 
 impl Server {
     /// What an error of the driver means. The one place that decides.
@@ -31,12 +31,8 @@ impl Server {
         let (text, state) = (answer.message(), answer.code().code());
         let has_no_database = format!("PostgreSQL at {address} has no database {database}");
         if kind == ErrorKind::Login {
-            let password = match &self.password_origin {
-                Some(origin) if state == "28P01" => format!(" (password from {origin})"),
-                _ => String::new(),
-            };
             let message = format!(
-                "PostgreSQL at {address} refused the login of {user} to the database {database}: {text}{password}"
+                "PostgreSQL at {address} refused the login of {user} to the database {database}: {text}"
             );
             let error = Error::new(kind, message);
             // It names the kind of connection that it has no rule for.
@@ -165,18 +161,12 @@ impl Server {
             return Error::config(format!("{name}: {cause}"));
         }
         if what.contains("parsing response") || what.contains("unexpected message") {
-            let message = format!(
-                "{address} answered, but not as PostgreSQL{}",
-                from(self.host_origin.as_ref())
-            );
+            let message = format!("{address} answered, but not as PostgreSQL");
             return Error::new(ErrorKind::Server, message)
                 .with_remedy("check host and port: another service listens there");
         }
         if is_unresolved(error) {
-            let message = format!(
-                "the host name of PostgreSQL at {address} does not resolve{}: {cause}",
-                from(self.host_origin.as_ref())
-            );
+            let message = format!("the host name of PostgreSQL at {address} does not resolve: {cause}");
             return Error::new(ErrorKind::Unreachable, message).with_remedy(match address.contains('.') {
                 true => "check the spelling of the host",
                 false => {
@@ -204,14 +194,6 @@ impl Server {
         }
         let message = format!("{name}: the connection broke: {cause}");
         Error::new(ErrorKind::ConnectionLost, message)
-    }
-}
-
-/// Where a setting came from, behind what it led to.
-fn from(origin: Option<&Origin>) -> String {
-    match origin {
-        None | Some(Origin::Default) => String::new(),
-        Some(origin) => format!(" (host from {origin})"),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         Error, ErrorKind, Result,
         record::{CacheKey, OnInvalid, Record, RejectKind, compare},
     },
-    storage::{Entry, Source, Target, WriteMode, WriteOutcome},
+    storage::{Changes, Entry, Source, Target, WriteMode, WriteOutcome},
 };
 
 const WRITE: Purpose = Purpose::new(Phase::Writing, "write records");
@@ -69,12 +69,11 @@ impl Target for PgTarget {
         };
         self.check_workspace(&schema)?;
         writability::check_table(server, &schema).await?;
-        self.guards(&schema).await?;
         // With columns missing, only preparing shows.
         if writability::lacks_columns(&schema) {
             return Ok(());
         }
-        writability::check_statements(server, &schema, &statements(&schema.table)).await
+        self.check_statements(&schema).await
     }
 
     async fn prepare(&self) -> Result<()> {
@@ -87,7 +86,7 @@ impl Target for PgTarget {
         self.check_workspace(&schema)?;
         if writability::lacks_columns(&schema) {
             add_columns(server, &schema).await?;
-            writability::check_statements(server, &schema, &statements(&schema.table)).await?;
+            self.check_statements(&schema).await?;
         }
         add_indexes(server, &schema).await
     }
@@ -117,32 +116,22 @@ impl Target for PgTarget {
             }
         }
         statements.retain(|rows| !rows.ids.is_empty());
-        let sql = match mode {
-            WriteMode::Upsert => upsert(&schema.table),
-            WriteMode::Create => create(&schema.table),
-        };
         let guards = self.guards(&schema).await?;
-        let before = match guards.is_empty() {
-            true => Vec::new(),
-            false => self.look_back(batch).await?,
-        };
-        let created = self.execute(&sql, &statements).await?;
-        let created: HashSet<&str> = created.iter().map(String::as_str).collect();
+        if !guards.is_empty() {
+            return self
+                .write_guarded(batch, mode, &schema, &statements, outcomes)
+                .await;
+        }
+        let created = self
+            .execute(&statement(&schema.table, mode, guards), &statements)
+            .await?;
         if mode == WriteMode::Create {
+            let created: HashSet<&str> = created.iter().map(String::as_str).collect();
             for (record, outcome) in batch.iter().zip(&mut outcomes) {
                 if matches!(outcome, WriteOutcome::Written(_)) && !created.contains(record.key().as_str()) {
                     *outcome = WriteOutcome::Exists;
                 }
             }
-        }
-        if guards.is_empty() {
-            return Ok(outcomes);
-        }
-        let after = self.look_back(batch).await?;
-        let seen = before.iter().zip(&after);
-        for ((record, outcome), (before, after)) in batch.iter().zip(&mut outcomes).zip(seen) {
-            let said = std::mem::replace(outcome, WriteOutcome::Exists);
-            *outcome = what_became(record, said, before.as_ref(), after.as_ref(), guards);
         }
         Ok(outcomes)
     }
@@ -191,6 +180,40 @@ impl PgTarget {
         let rows = self.server().ask_all(WRITE, &statements).await?;
         self.server()
             .read(WRITE, || rows.iter().map(|row| row.try_get(0)).collect())
+    }
+
+    /// Writes to a table that may keep a row out without a word: what is there before and afterwards decides what became of
+    /// a record, not what the server says. `expected` holds what would have become of each without that.
+    async fn write_guarded(
+        &self,
+        batch: &[Record],
+        mode: WriteMode,
+        schema: &Schema,
+        statements: &[Rows<'_>],
+        expected: Vec<WriteOutcome>,
+    ) -> Result<Vec<WriteOutcome>> {
+        let guards = self.guards(schema).await?;
+        let before = self.look_back(batch).await?;
+        self.execute(&statement(&schema.table, mode, guards), statements)
+            .await?;
+        let after = self.look_back(batch).await?;
+        let seen = before.iter().zip(&after);
+        let records = batch.iter().zip(expected).zip(seen);
+        let outcomes = records.map(|((record, expected), (before, after))| match expected {
+            WriteOutcome::Written(_) if mode == WriteMode::Create && before.is_some() && after.is_some() => {
+                WriteOutcome::Exists
+            }
+            WriteOutcome::Written(changes) => what_became(record, changes, after.as_ref(), guards),
+            other => other,
+        });
+        Ok(outcomes.collect())
+    }
+
+    async fn check_statements(&self, schema: &Schema) -> Result<()> {
+        let guards = self.guards(schema).await?;
+        let modes = [WriteMode::Upsert, WriteMode::Create];
+        let statements = modes.map(|mode| statement(&schema.table, mode, guards));
+        writability::check_statements(self.server(), schema, &statements).await
     }
 
     /// What may keep a record out of the table without a word.
@@ -267,22 +290,9 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// What became of a record in a table whose triggers or policies may have kept it out, changed it, or put it where only
-/// the table's readers find it: what is there decides, not what the server said.
-fn what_became(
-    record: &Record,
-    said: WriteOutcome,
-    before: Option<&Entry>,
-    after: Option<&Entry>,
-    guards: &Guards,
-) -> WriteOutcome {
-    let changes = match &said {
-        WriteOutcome::Rejected { .. } => return said,
-        // It was there before, or was routed to where it is now.
-        WriteOutcome::Exists if before.is_some() && after.is_some() => return said,
-        WriteOutcome::Exists => Default::default(),
-        WriteOutcome::Written(changes) => changes.clone(),
-    };
+/// What became of a record that the server did not refuse, by what is there after the write: triggers, rules and policies
+/// may have kept it out, changed it, or put it where only the table's readers find it.
+fn what_became(record: &Record, changes: Changes, after: Option<&Entry>, guards: &Guards) -> WriteOutcome {
     let refused = |what: String| {
         let reason = format!("the table has {guards}: {what}");
         WriteOutcome::rejected(RejectKind::RefusedByTarget, reason)
@@ -338,12 +348,17 @@ fn upsert(table: &str) -> String {
 }
 
 fn create(table: &str) -> String {
-    format!("{}NOTHING RETURNING kept.id::text", insert(table))
+    format!("{}NOTHING", insert(table))
 }
 
-/// The statements that write.
-fn statements(table: &str) -> [String; 2] {
-    [upsert(table), create(table)]
+/// The statement that writes rows. Ids are returned of those that it creates, unless that is found out otherwise: a
+/// table with a rule for some rows cannot return any.
+fn statement(table: &str, mode: WriteMode, guards: &Guards) -> String {
+    match mode {
+        WriteMode::Upsert => upsert(table),
+        WriteMode::Create if guards.is_empty() => format!("{} RETURNING kept.id::text", create(table)),
+        WriteMode::Create => create(table),
+    }
 }
 
 /// Makes the table as LightRAG does. Another process may do the same at this moment.

@@ -37,8 +37,8 @@ impl fmt::Display for Guards {
     }
 }
 
-/// Triggers on rows that are inserted or updated, of the table and its partitions; row-level security that holds for this
-/// login; what is no table, behind which anything may be. Triggers of foreign keys refuse aloud.
+/// Triggers and rules for rows that are inserted or updated, of the table and its partitions; row-level security that holds
+/// for this login; what is no table, behind which anything may be. Triggers of foreign keys refuse aloud.
 const FIND_GUARDS: &str = "\
     WITH RECURSIVE parts AS (
       SELECT c.oid, c.relkind FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)
@@ -49,6 +49,10 @@ const FIND_GUARDS: &str = "\
     SELECT DISTINCT 'the trigger ' || t.tgname::text FROM parts p
     JOIN pg_catalog.pg_trigger t ON t.tgrelid = p.oid
     WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 20) <> 0
+    UNION ALL
+    SELECT DISTINCT 'the rule ' || r.rulename::text FROM parts p
+    JOIN pg_catalog.pg_rewrite r ON r.ev_class = p.oid
+    WHERE r.ev_type IN ('2', '3') AND r.ev_enabled <> 'D'
     UNION ALL
     SELECT 'row-level security' FROM parts p
     WHERE p.oid = pg_catalog.to_regclass($1) AND pg_catalog.row_security_active(p.oid)
@@ -145,7 +149,7 @@ pub(super) async fn check_table(server: &Server, schema: &Schema) -> Result<()> 
     if lacks_columns(schema) {
         check_ownership(server, schema).await?;
     }
-    check_rules(server, table).await
+    Ok(())
 }
 
 /// Whether the table lacks columns that later versions of LightRAG added.
@@ -177,25 +181,6 @@ pub(super) async fn owns(server: &Server, schema: &Schema) -> Result<Option<bool
         .await?;
     let first = rows.as_ref().and_then(|rows| rows.first());
     server.read(CHECK, || first.map(|row| row.try_get(0)).transpose())
-}
-
-/// No statement that writes a cache, LightRAG's own among them, can be used with rules on writing.
-async fn check_rules(server: &Server, table: &str) -> Result<()> {
-    let sql = "SELECT r.rulename::text FROM pg_catalog.pg_rewrite r \
-               WHERE r.ev_class = pg_catalog.to_regclass($1) AND r.ev_type IN ('2', '3') AND r.ev_enabled <> 'D' \
-               ORDER BY 1 LIMIT 1";
-    let rows = server.ask_if_able(CHECK, sql, &[(&table, Type::TEXT)]).await?;
-    let Some(row) = rows.as_ref().and_then(|rows| rows.first()) else {
-        return Ok(());
-    };
-    let rule: String = server.read(CHECK, || row.try_get(0))?;
-    let message = format!(
-        "{}: the table {table} has the rule {rule}, with which PostgreSQL refuses INSERT ... ON CONFLICT",
-        server.name()
-    );
-    Err(Error::new(ErrorKind::Refused, message).with_remedy(format!(
-        "DROP RULE {rule} ON {table}; LightRAG cannot write to the table with it either"
-    )))
 }
 
 /// Has the server plan the statements that will write. It checks every permission, column and key of theirs, and writes

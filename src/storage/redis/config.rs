@@ -336,8 +336,6 @@ pub(super) struct Config {
     pub(super) response_timeout: Duration,
     /// Whether a server that throws keys away may be written to.
     pub(super) allow_eviction_policy: bool,
-    /// Where the login came from, for errors: `REDIS_URI in ./.env`.
-    pub(super) login_from: String,
     /// What a person should know of the settings.
     pub(super) warnings: Vec<String>,
 }
@@ -388,16 +386,7 @@ impl Config {
                 },
             })
         });
-        let origin = |name| {
-            text(name)
-                .and_then(|_| values.get(name))
-                .map(|value| &value.origin)
-        };
-        let login_from = origin("password")
-            .or_else(|| origin("username"))
-            .or_else(|| origin("uri"));
         let mut config = Self {
-            login_from: login_from.map(ToString::to_string).unwrap_or_default(),
             warnings: Vec::new(),
             listener: address.listener,
             tls: tls.transpose()?,
@@ -554,6 +543,7 @@ mod tests {
             concurrency: NonZeroUsize::MIN,
             on_invalid: OnInvalid::Reject,
             salvage: false,
+            waiter: crate::storage::SilentWaiter::shared(0),
         };
         Config::new(&values, &options)
     }

@@ -16,7 +16,7 @@ use redis::{
 use super::config::Config;
 use crate::{
     model::{Error, ErrorKind, Result},
-    storage::hosts::{another_service, is_unresolved, login_from, service_at, unresolved},
+    storage::hosts::{another_service, is_unresolved, service_at, unresolved},
 };
 
 /// A server, and one connection to it that all requests share.
@@ -398,10 +398,9 @@ impl Server {
         let (host, database) = (self.host(), self.config.database);
         let text = answer.details().unwrap_or_default();
         let login = |message: String| Error::new(ErrorKind::Login, message);
-        let from = login_from(&self.config.login_from);
         match answer.code() {
             "WRONGPASS" => login(format!(
-                "{host} refused the password of the user `{user}` (for database {database}){from}"
+                "{host} refused the password of the user `{user}` (for database {database})"
             ))
             .with_remedy(
                 "check user and password; characters such as @ / ? # : % in them must be percent-encoded",
@@ -456,14 +455,8 @@ impl Server {
             Error::new(kind, message)
         };
         match answer.code() {
-            "NOAUTH" => error(
-                ErrorKind::Login,
-                &format!(
-                    "asks for a password, and none is given{}",
-                    login_from(&self.config.login_from)
-                ),
-            )
-            .with_remedy("give it in the address, redis://:password@host:6379/0"),
+            "NOAUTH" => error(ErrorKind::Login, "asks for a password, and none is given")
+                .with_remedy("give it in the address, redis://:password@host:6379/0"),
             "WRONGPASS" => error(ErrorKind::Login, "refused the password"),
             "NOPERM" => error(
                 ErrorKind::Permission,
@@ -725,6 +718,7 @@ pub(super) mod tests {
             concurrency: NonZeroUsize::MIN,
             on_invalid: OnInvalid::Reject,
             salvage: false,
+            waiter: crate::storage::SilentWaiter::shared(0),
         };
         Server::new(Config::new(&values, &options).unwrap()).unwrap()
     }

@@ -1,10 +1,6 @@
-//! The account of a run while it goes on: whatever happens, a report can be made of it.
+//! How a run ended, and what its report concludes from the numbers.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
@@ -26,7 +22,7 @@ pub enum RunOutcome {
     Left,
     /// Somebody stopped it.
     Stopped(StopReason),
-    /// Something ended it. The error is in the account already.
+    /// An error ended it.
     Failed {
         /// The exit code.
         exit_code: ExitCode,
@@ -48,18 +44,17 @@ impl RunOutcome {
     }
 }
 
-/// The account, shared between the run and whoever reports when it panics.
-#[derive(Debug)]
-pub struct Ledger {
-    started: Instant,
-    started_at: Timestamp,
-    mode: Mode,
-    entries: Mutex<Entries>,
-}
-
-/// What was entered so far.
-#[derive(Debug, Default)]
-pub struct Entries {
+/// The numbers of a run at one moment, as a report is made of them.
+#[derive(Clone, Debug)]
+pub struct RunNumbers {
+    /// What the run was to do.
+    pub mode: Mode,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it has taken.
+    pub duration: Duration,
+    /// How long it has moved records, without counts and verification.
+    pub moving: Duration,
     /// What is read.
     pub source: Option<Location>,
     /// What is written.
@@ -84,41 +79,51 @@ pub struct Entries {
     pub rejects: Option<String>,
 }
 
-impl Ledger {
-    /// An empty account that begins now.
+impl RunNumbers {
+    /// No numbers yet.
     pub fn new(mode: Mode) -> Self {
         Self {
-            started: Instant::now(),
-            started_at: Timestamp::now(),
             mode,
-            entries: Mutex::default(),
+            started_at: Timestamp::now(),
+            duration: Duration::ZERO,
+            moving: Duration::ZERO,
+            source: None,
+            target: None,
+            workspaces: Vec::new(),
+            batches: BatchTotals::default(),
+            errors: ErrorTotals::default(),
+            warnings: Vec::new(),
+            is_incomplete: false,
+            verification: None,
+            hits: None,
+            checkpoint: None,
+            rejects: None,
         }
     }
 
-    /// What was entered so far, to read or to add to. Never held across a wait.
-    pub fn entries(&self) -> MutexGuard<'_, Entries> {
-        // A panic leaves numbers that are still right: each is written in one step.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether `--rekey` added copies.
+    fn has_copies(&self) -> bool {
+        self.hits
+            .as_ref()
+            .is_some_and(|foretold| foretold.hits.total.rekeyed > 0)
     }
 
     /// The report of a run that ended so.
-    pub fn report(&self, ending: &RunOutcome) -> Report {
-        let entries = self.entries();
+    pub fn into_report(self, ending: &RunOutcome) -> Report {
         let mut totals = Totals::default();
         let mut by_cache_type = BTreeMap::new();
-        for workspace in &entries.workspaces {
+        for workspace in &self.workspaces {
             totals.add(&workspace.totals);
             for (cache_type, numbers) in &workspace.by_cache_type {
                 by_cache_type
-                    .entry(*cache_type)
+                    .entry(cache_type.clone())
                     .or_insert_with(Totals::default)
                     .add(numbers);
             }
         }
-        let is_partial = totals.rejected > 0 || entries.is_incomplete;
+        let is_partial = totals.rejected > 0 || self.is_incomplete;
         let (status, exit_code) = Self::status(ending, is_partial);
-        let duration = self.started.elapsed();
-        let per_second = |number: u64| number as f64 / duration.as_secs_f64().max(0.001);
+        let per_second = |number: u64| number as f64 / self.moving.as_secs_f64().max(0.001);
         Report {
             tool: TOOL.to_owned(),
             version: VERSION.to_owned(),
@@ -131,35 +136,28 @@ impl Ledger {
             ),
             started_at: timestamp(self.started_at),
             finished_at: timestamp(Timestamp::now()),
-            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            source: entries.source.clone(),
-            target: entries.target.clone(),
-            success_rate: percent(totals.written + totals.skipped, self.to_do(&totals)),
+            duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+            success_rate: (totals.done() > 0)
+                .then(|| percent(totals.written + totals.skipped, totals.selected)),
             records_per_second: (per_second(totals.written) * 10.0).round() / 10.0,
             bytes_per_second: per_second(totals.bytes) as u64,
-            next: self.next(ending, &totals, &entries),
+            next: self.next(ending, &totals),
             totals,
             by_cache_type,
-            workspaces: entries.workspaces.clone(),
-            batches: entries.batches.clone(),
-            errors: entries.errors.clone(),
-            warnings: entries.warnings.clone(),
-            verification: entries.verification.clone(),
-            rekeyed: entries
+            source: self.source,
+            target: self.target,
+            workspaces: self.workspaces,
+            batches: self.batches,
+            errors: self.errors,
+            warnings: self.warnings,
+            verification: self.verification,
+            rekeyed: self
                 .hits
                 .as_ref()
                 .map_or(0, |foretold| foretold.hits.total.rekeyed),
-            hits: entries.hits.clone(),
-            checkpoint: entries.checkpoint.clone(),
-            rejects: entries.rejects.clone(),
-        }
-    }
-
-    /// What the run was to write: nothing, for one that only counts.
-    fn to_do(&self, totals: &Totals) -> u64 {
-        match self.mode {
-            Mode::DryRun | Mode::Verify => 0,
-            Mode::Migrate => totals.selected,
+            hits: self.hits,
+            checkpoint: self.checkpoint,
+            rejects: self.rejects,
         }
     }
 
@@ -179,8 +177,8 @@ impl Ledger {
         }
     }
 
-    fn next(&self, ending: &RunOutcome, totals: &Totals, entries: &Entries) -> String {
-        let is_incomplete = entries.is_incomplete;
+    fn next(&self, ending: &RunOutcome, totals: &Totals) -> String {
+        let is_incomplete = self.is_incomplete;
         let again = "run the same command again: records that are there already are written over or skipped by \
                      --on-conflict";
         match ending {
@@ -198,14 +196,14 @@ impl Ledger {
             RunOutcome::Done if totals.selected == 0 => {
                 "There was nothing to migrate; if you expected records, check source, workspace and types.".into()
             }
-            RunOutcome::Done if totals.written == 0 && entries.hits.as_ref().is_some_and(|foretold| foretold.hits.total.rekeyed > 0) => {
+            RunOutcome::Done if totals.written == 0 && self.has_copies() => {
                 "Copies were added, and nothing else was changed; start LightRAG again if it runs.".into()
             }
             RunOutcome::Done => "Point LightRAG at the target; the source is as it was.".into(),
             RunOutcome::Left => "Nothing was chosen, and nothing was done.".into(),
             RunOutcome::Stopped(reason) => {
                 let stays = if totals.written > 0 { " What was written stays." } else { "" };
-                if entries.checkpoint.is_some() {
+                if self.checkpoint.is_some() {
                     return format!("Stopped: {}.{stays} To finish, add --resume.", reason.as_str());
                 }
                 format!("Stopped: {}.{stays} To finish, {again}.", reason.as_str())

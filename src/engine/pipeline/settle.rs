@@ -1,0 +1,393 @@
+//! Settling batches in the order of the source: their numbers, their rejected records, and how far a later run may rely on
+//! them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Batch, CHECKPOINT_EVERY, WorkspaceJob,
+    write::{BatchOutcome, RecordOutcome},
+};
+use crate::{
+    engine::{
+        checkpoint::Progress,
+        rejects::RejectsFile,
+        retry::{RequestContext, Retrier},
+        warn,
+    },
+    model::{CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, record::RejectKind},
+    report::{BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, percent},
+    storage::{Cursor, Entry, Target},
+};
+
+/// Settles the batches of one workspace.
+pub(super) struct Settlement<'a> {
+    job: WorkspaceJob<'a>,
+    dropped_fields: BTreeMap<String, u64>,
+    last_checkpoint: Instant,
+    /// What the next checkpoint says, where that is more than the last one said.
+    resumable: Option<Progress>,
+}
+
+impl<'a> Settlement<'a> {
+    pub(super) fn new(job: WorkspaceJob<'a>) -> Self {
+        Self {
+            job,
+            dropped_fields: BTreeMap::new(),
+            last_checkpoint: Instant::now(),
+            resumable: None,
+        }
+    }
+
+    fn workspace(&self) -> &Workspace {
+        &self.job.pair.from
+    }
+
+    fn seen(&self) -> Totals {
+        self.job
+            .stats
+            .workspace(self.job.number, |workspace| workspace.seen())
+    }
+
+    /// Settles a batch. `is_next` is false behind a batch that failed: no later run may go on from there.
+    ///
+    /// # Errors
+    /// What is to end the run.
+    pub(super) fn settle(
+        &mut self,
+        batch: Batch,
+        result: Result<BatchOutcome>,
+        duration: Duration,
+        is_next: bool,
+    ) -> Result<()> {
+        let before = self.seen();
+        let (stats, number) = (self.job.stats, self.job.number);
+        stats.workspace(number, |workspace| workspace.add_filtered(batch.filtered));
+        let page_end = batch.page_end.as_ref().filter(|_| is_next);
+        if let Some(end) = page_end.filter(|end| end.entries == 0) {
+            self.keep(Some(&end.cursor));
+        }
+        let mut settled = Ok(());
+        if !batch.entries.is_empty() {
+            let retried = result.as_ref().is_ok_and(|outcome| outcome.retried);
+            stats.begin_batch(number, batch.number, retried);
+            let (status, outcome) = self.settle_entries(&batch, result, is_next);
+            self.report(&batch, &before, status, duration);
+            settled = outcome.map_err(|error| {
+                let error = error.in_workspace(self.workspace()).in_batch(batch.number);
+                error.of_records(batch.entries.len() as u64)
+            });
+        }
+        if let Some(damage) = batch.damage {
+            stats.run(|run| run.is_incomplete = true);
+            self.warn(damage);
+        }
+        settled.and_then(|()| self.check_rejected())
+    }
+
+    fn settle_entries(
+        &mut self,
+        batch: &Batch,
+        result: Result<BatchOutcome>,
+        is_next: bool,
+    ) -> (BatchStatus, Result<()>) {
+        let outcomes = match result {
+            Ok(outcome) => outcome.fates,
+            Err(error) => {
+                // What became of its records is not known.
+                for entry in &batch.entries {
+                    self.add(entry, &Totals::default());
+                }
+                self.job.stats.batch_failed();
+                return (BatchStatus::Failed, Err(error));
+            }
+        };
+        let mut status = BatchStatus::Ok;
+        let settled = self.settle_outcomes(batch, outcomes, is_next, &mut status);
+        (status, settled)
+    }
+
+    fn settle_outcomes(
+        &mut self,
+        batch: &Batch,
+        outcomes: Vec<RecordOutcome>,
+        is_next: bool,
+        status: &mut BatchStatus,
+    ) -> Result<()> {
+        let mut conflicts = 0_u64;
+        for (at, (entry, outcome)) in batch.entries.iter().zip(outcomes).enumerate() {
+            let mut change = Totals::default();
+            match outcome {
+                RecordOutcome::Written(changes) => {
+                    change.written = 1;
+                    change.bytes = entry.size() as u64;
+                    change.sanitized = u64::from(!changes.sanitized.is_empty());
+                    for field in changes.dropped_fields {
+                        *self.dropped_fields.entry(field).or_default() += 1;
+                    }
+                }
+                RecordOutcome::Skipped => change.skipped = 1,
+                RecordOutcome::Rejected { kind, reason } => {
+                    change.rejected = 1;
+                    conflicts += u64::from(kind == RejectKind::Conflict);
+                    if *status == BatchStatus::Ok {
+                        *status = BatchStatus::Partial;
+                        self.job.stats.batch_is_partial();
+                    }
+                    self.reject(batch, entry, kind, reason)?;
+                }
+            }
+            self.add(entry, &change);
+            let page_end = batch.page_end.as_ref().filter(|_| is_next);
+            if let Some(end) = page_end.filter(|end| end.entries == at + 1) {
+                self.keep(Some(&end.cursor));
+            }
+        }
+        if conflicts > 0 && self.job.on_conflict == OnConflict::Fail {
+            let message = format!(
+                "the target has {conflicts} of the keys of batch {} already",
+                batch.number
+            );
+            return Err(Error::new(ErrorKind::Conflict, message).on(Side::Target));
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint, if the last one is old enough: what it says is durable, then the file is replaced.
+    ///
+    /// # Errors
+    /// The target could not make its writes durable, or a file could not be written.
+    pub(super) async fn checkpoint_if_due(&mut self) -> Result<()> {
+        let is_due = self.resumable.is_some() && self.last_checkpoint.elapsed() >= CHECKPOINT_EVERY;
+        if !is_due || !self.job.target.is_visible_when_flushed() {
+            return Ok(());
+        }
+        self.flush().await?;
+        self.write_checkpoint()
+    }
+
+    /// Makes durable what was written.
+    async fn flush(&self) -> Result<()> {
+        let purpose = self.purpose("making writes durable");
+        let retrier = self.job.retrier;
+        retrier
+            .run(purpose, async || self.job.target.flush().await)
+            .await?;
+        self.job
+            .stats
+            .workspace(self.job.number, |workspace| workspace.mark_durable());
+        Ok(())
+    }
+
+    /// Makes everything durable, and visible where it was not yet.
+    ///
+    /// # Errors
+    /// The target failed.
+    pub(super) async fn finish(&mut self, target: &dyn Target) -> Result<()> {
+        if target.is_visible_when_flushed() {
+            self.flush().await?;
+            let purpose = self.purpose("finishing the target");
+            let retrier = self.job.retrier;
+            return retrier.run(purpose, async || target.finish().await).await;
+        }
+        let retrier = self.job.retrier;
+        let purpose = self.purpose("making writes durable");
+        retrier.run(purpose, async || target.flush().await).await?;
+        // Putting a file of gigabytes in place has no bound in time.
+        let unbounded = Retrier {
+            timeout: Duration::MAX,
+            ..retrier.clone()
+        };
+        let purpose = self.purpose("putting the target in place");
+        unbounded.run(purpose, async || target.finish().await).await
+    }
+
+    fn purpose<'s>(&'s self, what: &'s str) -> RequestContext<'s> {
+        RequestContext {
+            what,
+            side: Side::Target,
+            workspace: Some(self.workspace()),
+            batch: None,
+        }
+    }
+
+    /// The target could not keep what it had accepted: that does not count as written, and no checkpoint says more than
+    /// the last one. Gives the error, with the number of records that it concerns.
+    pub(super) fn revoke(self, error: Error) -> Error {
+        let lost = self
+            .job
+            .stats
+            .workspace(self.job.number, |workspace| workspace.revoke());
+        error.of_records(lost)
+    }
+
+    /// The error for a source that ended before it gave as many records as it had when they were counted. Somebody may
+    /// have deleted them meanwhile; but what looks like it may as well be a loss.
+    pub(super) fn missing_at_source(&self) -> Option<Error> {
+        let (counted, read) = (self.job.expected.total(), self.seen().selected);
+        let is_incomplete = self.job.stats.run(|run| run.is_incomplete);
+        let is_short = self.job.expected.exact && read < counted && !is_incomplete;
+        is_short.then(|| {
+            let message = format!(
+                "workspace {}: the source had {counted} records when they were counted, and gave {read}",
+                self.workspace()
+            );
+            Error::new(ErrorKind::Incomplete, message)
+                .on(Side::Source)
+                .in_workspace(self.workspace())
+        })
+    }
+
+    /// Ends a workspace that was moved wholly or stopped early; everything written is durable.
+    ///
+    /// # Errors
+    /// The checkpoint could not be written.
+    pub(super) fn close(mut self, complete: bool) -> Result<()> {
+        for (field, records) in std::mem::take(&mut self.dropped_fields) {
+            self.warn(format!(
+                "workspace {}: the target has no place for the field `{field}`; it was left behind in {records} \
+                 records",
+                self.workspace()
+            ));
+        }
+        if complete {
+            self.warn_if_changed();
+            self.job
+                .stats
+                .workspace(self.job.number, |workspace| workspace.complete());
+            self.keep(None);
+        }
+        self.write_checkpoint()
+    }
+
+    fn warn_if_changed(&self) {
+        let expected = self.job.expected;
+        let (counted, read) = (expected.total(), self.seen().selected);
+        let is_salvaged = self.job.stats.run(|run| run.is_incomplete);
+        if !is_salvaged && expected.exact && counted != read {
+            self.warn(format!(
+                "workspace {}: the source had {counted} records when they were counted and {read} when they were read: \
+                 somebody wrote to it meanwhile",
+                self.workspace()
+            ));
+        }
+    }
+
+    fn warn(&self, message: String) {
+        warn(self.job.stats, self.job.reporter, message);
+    }
+
+    /// Counts an entry, and what became of it.
+    fn add(&self, entry: &Entry, change: &Totals) {
+        self.job.stats.workspace(self.job.number, |workspace| {
+            workspace.add(entry.key().as_str(), change);
+        });
+    }
+
+    fn reject(&self, batch: &Batch, entry: &Entry, kind: RejectKind, reason: String) -> Result<()> {
+        // First where it can be found again, then in words.
+        if let Some(rejects) = self.job.rejects {
+            rejects.add(self.workspace(), entry, kind, &reason)?;
+        }
+        let key = entry.key();
+        self.job.stats.run(|run| {
+            let errors = &mut run.errors;
+            errors.reject(
+                self.workspace(),
+                batch.number,
+                kind.as_str(),
+                &reason,
+                key.as_str(),
+            );
+        });
+        self.job.reporter.emit(Event::Reject(RejectEvent {
+            workspace: self.workspace().clone(),
+            batch: batch.number,
+            key: key.to_string(),
+            kind,
+            reason,
+        }));
+        Ok(())
+    }
+
+    /// Whether more records were rejected than the run may reject.
+    fn check_rejected(&self) -> Result<()> {
+        let (rejected, total) = self.job.stats.rejected();
+        let is_exceeded = |most: crate::model::MaxErrors| most.is_exceeded(rejected, total);
+        if !self.job.max_errors.is_some_and(is_exceeded) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::TooManyErrors,
+            format!("{rejected} of {total} records were rejected, which is more than --max-errors allows"),
+        ))
+    }
+
+    /// Notes that everything settled so far is done: a later run can go on at the cursor, or has nothing left to do.
+    fn keep(&mut self, cursor: Option<&Cursor>) {
+        if self.job.checkpoint.is_some() {
+            let rejects_bytes = self.job.rejects.map(RejectsFile::length);
+            let progress = self
+                .job
+                .stats
+                .progress(self.job.number, cursor.cloned(), rejects_bytes);
+            self.resumable = Some(progress);
+        }
+    }
+
+    fn write_checkpoint(&mut self) -> Result<()> {
+        let (Some(checkpoint), Some(progress)) = (self.job.checkpoint, self.resumable.take()) else {
+            return Ok(());
+        };
+        if let Some(rejects) = self.job.rejects {
+            rejects.flush()?;
+        }
+        checkpoint.write(&progress)?;
+        self.last_checkpoint = Instant::now();
+        if let Some(progress) = progress.workspaces.get(self.job.number) {
+            self.job.reporter.emit(Event::Checkpoint(CheckpointEvent {
+                file: checkpoint.path().display().to_string(),
+                workspace: self.workspace().clone(),
+                batch: progress.batches,
+                done: progress.totals.done(),
+            }));
+        }
+        Ok(())
+    }
+
+    fn report(&self, batch: &Batch, before: &Totals, status: BatchStatus, duration: Duration) {
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let now = self.seen();
+        let (done, total) = (now.done(), self.job.expected.total().max(now.done()));
+        let run = self.job.stats.run_progress();
+        let type_of = |entry: &Entry| CacheType::of_key(entry.key().as_str());
+        let mut by_cache_type = BTreeMap::new();
+        for cache_type in batch.entries.iter().filter_map(type_of) {
+            *by_cache_type.entry(cache_type).or_default() += 1;
+        }
+        self.job.reporter.emit(Event::Batch(BatchEvent {
+            workspace: self.workspace().clone(),
+            batch: batch.number,
+            batches: total
+                .div_ceil(self.job.batch.records.get() as u64)
+                .max(batch.number),
+            records: batch.entries.len() as u64,
+            written: now.written - before.written,
+            skipped: now.skipped - before.skipped,
+            rejected: now.rejected - before.rejected,
+            bytes: now.bytes - before.bytes,
+            cache_type: batch.entries.first().and_then(type_of),
+            by_cache_type,
+            status,
+            duration_ms: milliseconds(duration),
+            done,
+            total,
+            percent: percent(done, total),
+            run_done: run.done,
+            run_total: run.total,
+            elapsed_ms: milliseconds(run.elapsed),
+            remaining_ms: run.remaining.map(milliseconds),
+        }));
+    }
+}

@@ -1,0 +1,293 @@
+//! Checks before the first write: which workspaces are meant, and whether any place would be read and written at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use super::{connect::Connected, plan::Prepared, run::Run};
+use crate::{
+    model::{
+        Error, ErrorKind, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
+        WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair, nearest,
+    },
+    storage::{Connection, Source, Target},
+};
+
+impl Run<'_> {
+    /// Checks, tells the plan and counts what was not counted yet.
+    ///
+    /// # Errors
+    /// What ended the run.
+    pub async fn prepare(
+        &self,
+        mut source: Connected<dyn Source>,
+        mut target: Connected<dyn Target>,
+        workspaces: &WorkspaceChoice,
+    ) -> Result<Vec<Prepared>> {
+        let pairs = self.pairs(&*source.storage, workspaces).await?;
+        let pairs = self.with_targets(&*target.storage, workspaces, pairs).await?;
+        self.tell_plan(&source, &target, workspaces, &pairs);
+        let mut warnings = source.storage.warnings();
+        warnings.extend(target.storage.warnings());
+        self.warn_of(warnings);
+        let in_place = self
+            .check_places(&*source.storage, &*target.storage, &pairs)
+            .await?;
+        let mut prepared = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let is_in_place = in_place.contains(&pair.from);
+            let pair = self.prepare_pair(&mut source, &mut target, pair).await?;
+            prepared.push(Prepared { is_in_place, ..pair });
+        }
+        let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
+        if total == 0 && self.settings.fail_on_empty {
+            return Err(Error::new(ErrorKind::Empty, "the source has nothing to migrate")
+                .with_remedy("check source, workspace and types, or leave out --fail-on-empty"));
+        }
+        self.hint_if_empty(&mut source, workspaces).await;
+        Ok(prepared)
+    }
+
+    /// The pairs of workspaces that a choice stands for. Which name of two the target has is still open.
+    ///
+    /// # Errors
+    /// The source failed, or it has two caches of which LightRAG could mean either.
+    pub async fn pairs(
+        &self,
+        source: &dyn Connection,
+        workspaces: &WorkspaceChoice,
+    ) -> Result<Vec<WorkspacePair>> {
+        let WorkspaceChoice::Pairs(named) = workspaces else {
+            let listing = self.ask(Side::Source, "listing workspaces", async || {
+                source.workspaces().await
+            });
+            let same = |workspace: Workspace| WorkspacePair {
+                from: workspace.clone(),
+                to: workspace,
+            };
+            return Ok(listing.await?.into_iter().map(same).collect());
+        };
+        let mut pairs = Vec::with_capacity(named.len());
+        for NamedPair { from, to } in named {
+            pairs.push(WorkspacePair {
+                from: self.settle(Side::Source, source, from, None).await?,
+                to: to.workspace.clone(),
+            });
+        }
+        Ok(pairs)
+    }
+
+    /// The same pairs, with the names that the target has.
+    ///
+    /// # Errors
+    /// The target failed, or it has two caches of which LightRAG could mean either.
+    pub async fn with_targets(
+        &self,
+        target: &dyn Connection,
+        workspaces: &WorkspaceChoice,
+        mut pairs: Vec<WorkspacePair>,
+    ) -> Result<Vec<WorkspacePair>> {
+        if let WorkspaceChoice::Pairs(named) = workspaces {
+            for (pair, named) in pairs.iter_mut().zip(named) {
+                let form = (named.from.origin == named.to.origin).then_some(&pair.from);
+                pair.to = self.settle(Side::Target, target, &named.to, form).await?;
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Decides between the name in `WORKSPACE` and the one that LightRAG's server makes of it: the one that holds a cache
+    /// is meant. Where neither does, it is `otherwise`, which the other side has settled on, or the name as it is.
+    ///
+    /// # Errors
+    /// The storage failed, or both hold a cache.
+    pub async fn settle(
+        &self,
+        side: Side,
+        storage: &dyn Connection,
+        named: &NamedWorkspace,
+        otherwise: Option<&Workspace>,
+    ) -> Result<Workspace> {
+        let as_it_is = &named.workspace;
+        let of_server = as_it_is.as_server_names_it();
+        if !named.origin.is_variable(WORKSPACE_VARIABLE) || of_server == *as_it_is {
+            return Ok(as_it_is.clone());
+        }
+        let listing = self.ask(side, "listing workspaces", async || storage.workspaces().await);
+        let mut caches = BTreeSet::new();
+        for workspace in listing.await? {
+            caches.insert(self.physical_location(side, storage, &workspace).await?);
+        }
+        let places = [
+            self.physical_location(side, storage, as_it_is).await?,
+            self.physical_location(side, storage, &of_server).await?,
+        ];
+        if places[0] == places[1] {
+            return Ok(as_it_is.clone());
+        }
+        let chosen = match places.map(|place| caches.contains(&place)) {
+            [true, true] => return Err(two_workspaces(side, named, &of_server)),
+            [true, false] => as_it_is.clone(),
+            [false, true] => of_server.clone(),
+            [false, false] => otherwise.unwrap_or(as_it_is).clone(),
+        };
+        self.warn(format!(
+            "{side}: {} is {as_it_is}, of which LightRAG's server makes {of_server}; the workspace is {chosen}, name it with \
+             --{side}-workspace for another",
+            named.origin
+        ));
+        Ok(chosen)
+    }
+
+    pub(super) async fn physical_location(
+        &self,
+        side: Side,
+        storage: &dyn Connection,
+        workspace: &Workspace,
+    ) -> Result<PhysicalLocation> {
+        let what = match side {
+            Side::Source => "looking at the source",
+            Side::Target => "looking at the target",
+        };
+        self.ask(side, what, async || storage.physical_location(workspace).await)
+            .await
+    }
+
+    /// A misspelt workspace is one without records; a list of those that are there helps to see it. Told once.
+    pub async fn hint_if_empty(&self, source: &mut Connected<dyn Source>, workspaces: &WorkspaceChoice) {
+        let has_records = source.counted.values().any(|counted| counted.count.total() > 0);
+        if has_records || *workspaces == WorkspaceChoice::All || source.is_told_empty {
+            return;
+        }
+        source.is_told_empty = true;
+        let storage = &source.storage;
+        let Ok(others) = self
+            .ask(Side::Source, "listing workspaces", async || {
+                storage.workspaces().await
+            })
+            .await
+        else {
+            return;
+        };
+        if !others.is_empty() {
+            let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            self.warn(format!(
+                "the source has caches in these workspaces: {}{}",
+                names.join(", "),
+                meant_workspace(workspaces, &others)
+            ));
+        }
+    }
+
+    /// No place may be read and written, and none may be written twice: records of different workspaces would meet in it.
+    /// Nor may a file of the run be one.
+    async fn check_places(
+        &self,
+        source: &dyn Connection,
+        target: &dyn Connection,
+        pairs: &[WorkspacePair],
+    ) -> Result<BTreeSet<Workspace>> {
+        let mut in_place = BTreeSet::new();
+        let mut read: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
+        let mut written: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
+        for pair in pairs {
+            let from = self.physical_location(Side::Source, source, &pair.from).await?;
+            let to = self.physical_location(Side::Target, target, &pair.to).await?;
+            for (seen, container, workspace, side) in [
+                (&mut read, &from, &pair.from, Side::Source),
+                (&mut written, &to, &pair.to, Side::Target),
+            ] {
+                if let Some(other) = seen.insert(container.clone(), workspace) {
+                    return Err(met_before(side, container, workspace, other));
+                }
+            }
+        }
+        for (both, from) in &read {
+            let Some(to) = written.get(both) else {
+                continue;
+            };
+            let is_one_pair = pairs.iter().any(|pair| pair.from == **from && pair.to == **to);
+            if self.settings.rekey == Rekey::Off || !is_one_pair {
+                let message = format!("source and target are the same place: {}", both.place);
+                let remedy = "name another target, or another workspace on one side";
+                return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+            }
+            in_place.insert((*from).clone());
+        }
+        let names = [source.location().location, target.location().location];
+        let places = read.keys().chain(written.keys()).map(|place| &place.place);
+        self.check_own_files(places.chain(&names))?;
+        Ok(in_place)
+    }
+
+    /// A run begins its files anew: the rejects of one run, read back by the next, must not be its rejects file.
+    fn check_own_files<'p>(&self, places: impl Iterator<Item = &'p String>) -> Result<()> {
+        let real = |path: &Path| path.canonicalize().ok();
+        let caches: Vec<PathBuf> = places.filter_map(|place| real(place.as_ref())).collect();
+        let files = [
+            ("--rejects", &self.settings.rejects),
+            ("--checkpoint", &self.settings.checkpoint),
+        ];
+        for (flag, path) in files {
+            let there = path.as_deref().and_then(real);
+            if let Some(path) = there.filter(|path| caches.contains(path)) {
+                let message = format!(
+                    "{flag} is a file that is read or written as a cache: {}",
+                    path.display()
+                );
+                let remedy = format!("name another file with {flag}");
+                return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Two workspaces of one side that are one place.
+fn met_before(side: Side, place: &PhysicalLocation, workspace: &Workspace, other: &Workspace) -> Error {
+    let place = &place.place;
+    let (message, remedy) = if other == workspace {
+        (
+            format!("the workspace {workspace} of the {side} is named twice: {place}"),
+            "name each workspace once a run",
+        )
+    } else {
+        (
+            format!("the workspaces {other} and {workspace} of the {side} are one and the same: {place}"),
+            "move them one at a time, or map them to names that stay apart",
+        )
+    };
+    Error::new(ErrorKind::Refused, message).with_remedy(remedy)
+}
+
+/// Two caches, of which LightRAG's server uses one and a program with LightRAG as a library the other.
+fn two_workspaces(side: Side, named: &NamedWorkspace, of_server: &Workspace) -> Error {
+    let (name, origin) = (&named.workspace, &named.origin);
+    let message = format!(
+        "{origin} is {name}, of which LightRAG's server makes {of_server}, and the {side} holds a cache under both names"
+    );
+    Error::new(ErrorKind::Refused, message)
+        .with_remedy(format!("name the one that is meant with --{side}-workspace"))
+}
+
+/// What of the workspaces that are there one without records may be a misspelling of.
+fn meant_workspace(choice: &WorkspaceChoice, others: &[Workspace]) -> String {
+    let WorkspaceChoice::Pairs(pairs) = choice else {
+        return String::new();
+    };
+    let is_there = |name: &str| others.iter().any(|other| other.name() == name);
+    for asked in pairs.iter().map(|pair| pair.from.workspace.name()) {
+        if asked.contains(',') && asked.split(',').all(|name| is_there(name.trim())) {
+            return "; name several with --workspace-map A=A --workspace-map B=B".to_owned();
+        }
+        let alike = others
+            .iter()
+            .find(|other| other.name().eq_ignore_ascii_case(asked));
+        let known = others.iter().map(Workspace::name).filter(|name| !name.is_empty());
+        if let Some(near) = alike.map(Workspace::name).or_else(|| nearest(asked, known)) {
+            return format!("; did you mean {near}?");
+        }
+    }
+    String::new()
+}

@@ -1,0 +1,376 @@
+//! Every number of a run, in one place. Events, the report, metrics and the checkpoint are views of it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::checkpoint::{Progress, WorkspaceProgress};
+use crate::{
+    model::{CacheType, Error, Location, Mode, Side, WorkspacePair},
+    report::{Report, RunNumbers, RunOutcome, Totals, Verification, WorkspaceReport},
+    storage::{Count, Cursor},
+};
+
+/// The numbers of a run, shared between the run and whoever reports when it panics.
+#[derive(Debug)]
+pub struct RunStats {
+    started: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What belongs to no workspace. Its `workspaces` stay empty: they are a view of the next field.
+    run: RunNumbers,
+    workspaces: Vec<WorkspaceStats>,
+    moving_since: Option<Instant>,
+    /// What an earlier run had moved already.
+    resumed: u64,
+}
+
+/// The numbers of one workspace.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkspaceStats {
+    pair: WorkspacePair,
+    expected: Count,
+    target_records_before: u64,
+    by_type: BTreeMap<CacheType, Totals>,
+    /// Entries that were read and are not selected.
+    filtered: u64,
+    /// The number of the last batch of which something is counted.
+    batch: u64,
+    completed: bool,
+    /// What is durable for certain.
+    durable: BTreeMap<CacheType, Totals>,
+}
+
+impl WorkspaceStats {
+    /// A workspace of which nothing has been moved.
+    pub(crate) fn new(pair: WorkspacePair, expected: Count, target_records_before: u64) -> Self {
+        Self {
+            pair,
+            expected,
+            target_records_before,
+            by_type: BTreeMap::new(),
+            filtered: 0,
+            batch: 0,
+            completed: false,
+            durable: BTreeMap::new(),
+        }
+    }
+
+    /// Counts an entry of a batch, and what became of it.
+    pub(crate) fn add(&mut self, key: &str, change: &Totals) {
+        let change = Totals {
+            read: 1,
+            selected: 1,
+            ..change.clone()
+        };
+        if let Some(cache_type) = CacheType::of_key(key) {
+            self.by_type.entry(cache_type).or_default().add(&change);
+        }
+    }
+
+    /// Counts entries that were read and are not selected.
+    pub(crate) fn add_filtered(&mut self, entries: u64) {
+        self.filtered += entries;
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Totals> {
+        self.by_type.values()
+    }
+
+    /// The numbers of all types together, as far as they go: what was seen and has no outcome yet is not attempted.
+    pub(crate) fn seen(&self) -> Totals {
+        let mut all = Totals::default();
+        self.parts().for_each(|part| all.add(part));
+        all.read += self.filtered;
+        all.closed(0, true)
+    }
+
+    /// What is counted so far is durable.
+    pub(crate) fn mark_durable(&mut self) {
+        self.durable = self.by_type.clone();
+    }
+
+    /// The target could not keep what it had accepted since it last made something durable: that is not written.
+    /// Gives the number of those records.
+    pub(crate) fn revoke(&mut self) -> u64 {
+        let mut lost = 0;
+        let none = Totals::default();
+        for (cache_type, totals) in &mut self.by_type {
+            let kept = self.durable.get(cache_type).unwrap_or(&none);
+            lost += totals.written - kept.written;
+            totals.written = kept.written;
+            totals.sanitized = kept.sanitized;
+            totals.bytes = kept.bytes;
+        }
+        lost
+    }
+
+    /// The whole workspace was read, and what was to be moved was.
+    pub(crate) fn complete(&mut self) {
+        self.completed = true;
+    }
+
+    fn report(&self) -> WorkspaceReport {
+        let expected = &self.expected.by_type;
+        let mut by_cache_type: BTreeMap<CacheType, Totals> = BTreeMap::new();
+        for (cache_type, records) in expected.iter().filter(|(_, records)| **records > 0) {
+            let none = Totals::default().closed(*records, self.completed);
+            by_cache_type.insert(cache_type.clone(), none);
+        }
+        for (cache_type, totals) in &self.by_type {
+            let expected = expected.get(cache_type).copied().unwrap_or(0);
+            let closed = totals.clone().closed(expected, self.completed);
+            by_cache_type.insert(cache_type.clone(), closed);
+        }
+        // The whole is the sum of its parts, also where the source changed between count and end.
+        let mut totals = Totals::default();
+        by_cache_type.values().for_each(|part| totals.add(part));
+        totals.read += self.filtered;
+        WorkspaceReport {
+            from: self.pair.from.clone(),
+            to: self.pair.to.clone(),
+            source_records: Some(self.expected.total()),
+            target_records_before: Some(self.target_records_before),
+            totals,
+            by_cache_type,
+        }
+    }
+
+    fn progress(&self, cursor: Option<Cursor>) -> WorkspaceProgress {
+        let seen = |totals: &Totals| totals.clone().closed(0, true);
+        WorkspaceProgress {
+            from: self.pair.from.name().to_owned(),
+            to: self.pair.to.name().to_owned(),
+            cursor,
+            complete: self.completed,
+            batches: self.batch,
+            totals: self.seen(),
+            by_cache_type: self
+                .by_type
+                .iter()
+                .map(|(t, totals)| (t.clone(), seen(totals)))
+                .collect(),
+        }
+    }
+
+    /// Takes over what an earlier run did, where a later one can go on from it.
+    fn resume(&mut self, before: &WorkspaceProgress) {
+        if !before.complete && before.cursor.is_none() {
+            return;
+        }
+        self.by_type = before.by_cache_type.clone();
+        // What has no outcome yet is not attempted in any view; it is no number of its own here.
+        self.by_type
+            .values_mut()
+            .for_each(|totals| totals.not_attempted = 0);
+        let typed: u64 = self.by_type.values().map(|totals| totals.read).sum();
+        self.filtered = before.totals.read.saturating_sub(typed);
+        self.batch = before.batches;
+        self.completed = before.complete;
+        self.mark_durable();
+    }
+}
+
+/// How far the whole run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RunProgress {
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+    pub(crate) elapsed: Duration,
+    /// `None` while nothing tells.
+    pub(crate) remaining: Option<Duration>,
+}
+
+impl RunStats {
+    /// A run that begins now.
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            started: Instant::now(),
+            state: Mutex::new(State {
+                run: RunNumbers::new(mode),
+                workspaces: Vec::new(),
+                moving_since: None,
+                resumed: 0,
+            }),
+        }
+    }
+
+    /// Never held across a wait. A panic leaves numbers that are still right: each is written in one step.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes or reads what belongs to no workspace.
+    pub(crate) fn run<T>(&self, change: impl FnOnce(&mut RunNumbers) -> T) -> T {
+        change(&mut self.state().run)
+    }
+
+    /// Changes or reads the numbers of a workspace, by its number in the run.
+    pub(crate) fn workspace<T>(&self, number: usize, change: impl FnOnce(&mut WorkspaceStats) -> T) -> T {
+        change(&mut self.state().workspaces[number])
+    }
+
+    /// What a side is called.
+    pub fn location(&self, side: Side) -> Option<Location> {
+        self.run(|run| match side {
+            Side::Source => run.source.clone(),
+            Side::Target => run.target.clone(),
+        })
+    }
+
+    pub(crate) fn set_location(&self, side: Side, location: Location) {
+        self.run(|run| match side {
+            Side::Source => run.source = Some(location),
+            Side::Target => run.target = Some(location),
+        });
+    }
+
+    pub(crate) fn add_workspace(&self, workspace: WorkspaceStats) {
+        self.state().workspaces.push(workspace);
+    }
+
+    /// False where the same warning was there before.
+    pub(crate) fn add_warning(&self, warning: &str) -> bool {
+        self.run(|run| {
+            let is_new = !run.warnings.iter().any(|known| known == warning);
+            if is_new {
+                run.warnings.push(warning.to_owned());
+            }
+            is_new
+        })
+    }
+
+    pub(crate) fn set_verification(&self, verification: Verification) {
+        self.run(|run| run.verification = Some(verification));
+    }
+
+    /// Records an error that ended the run, with those that followed from it.
+    pub fn record_failure(&self, error: &Error) {
+        self.run(|run| error.with_others().for_each(|error| run.errors.fatal(error)));
+    }
+
+    /// The time of moving begins or ends here.
+    pub(crate) fn set_moving(&self, moving: bool) {
+        let mut state = self.state();
+        let now = Instant::now();
+        if let Some(since) = state.moving_since.take() {
+            state.run.moving += now - since;
+        }
+        state.moving_since = moving.then_some(now);
+    }
+
+    /// Begins a batch of a workspace: it is ok until something of it is not.
+    pub(crate) fn begin_batch(&self, workspace: usize, batch: u64, retried: bool) {
+        let mut state = self.state();
+        state.workspaces[workspace].batch = batch;
+        let batches = &mut state.run.batches;
+        batches.total += 1;
+        batches.ok += 1;
+        batches.retried += u64::from(retried);
+    }
+
+    /// Something of the batch that began last was rejected.
+    pub(crate) fn batch_is_partial(&self) {
+        self.run(|run| {
+            run.batches.ok -= 1;
+            run.batches.partial += 1;
+        });
+    }
+
+    /// The batch that began last was not written.
+    pub(crate) fn batch_failed(&self) {
+        self.run(|run| {
+            run.batches.ok -= 1;
+            run.batches.failed += 1;
+        });
+    }
+
+    /// Rejected records, and how many there are to move.
+    pub(crate) fn rejected(&self) -> (u64, u64) {
+        let state = self.state();
+        let rejected = state.workspaces.iter().flat_map(WorkspaceStats::parts);
+        let expected = state
+            .workspaces
+            .iter()
+            .map(|workspace| workspace.expected.total());
+        (rejected.map(|part| part.rejected).sum(), expected.sum())
+    }
+
+    /// How far the whole run is.
+    pub(crate) fn run_progress(&self) -> RunProgress {
+        let state = self.state();
+        let (mut done, mut total) = (0, 0);
+        for workspace in &state.workspaces {
+            let of_it: u64 = workspace.parts().map(Totals::done).sum();
+            done += of_it;
+            total += workspace.expected.total().max(of_it);
+        }
+        let moving = state.run.moving + state.moving_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let moved = done.saturating_sub(state.resumed);
+        let remaining = (moved > 0).then(|| moving.mul_f64((total - done) as f64 / moved as f64));
+        RunProgress {
+            done,
+            total,
+            elapsed: self.started.elapsed(),
+            remaining,
+        }
+    }
+
+    /// What of the job is done: all of the workspaces before `current`, and of that one what is counted, which a later run
+    /// continues at the cursor.
+    pub(crate) fn progress(
+        &self,
+        current: usize,
+        cursor: Option<Cursor>,
+        rejects_bytes: Option<u64>,
+    ) -> Progress {
+        let state = self.state();
+        let mut cursor = Some(cursor);
+        let workspaces = state.workspaces.iter().enumerate().take(current + 1);
+        Progress {
+            workspaces: workspaces
+                .map(|(number, workspace)| {
+                    let cursor = if number == current {
+                        cursor.take().flatten()
+                    } else {
+                        None
+                    };
+                    workspace.progress(cursor)
+                })
+                .collect(),
+            batches: state.run.batches.clone(),
+            errors: state.run.errors.clone(),
+            rejects_bytes,
+            complete: false,
+        }
+    }
+
+    /// Takes over what an earlier run did.
+    pub(crate) fn resume(&self, progress: &Progress) {
+        let mut state = self.state();
+        state.run.batches = progress.batches.clone();
+        state.run.errors = progress.errors.clone();
+        for (workspace, before) in state.workspaces.iter_mut().zip(&progress.workspaces) {
+            workspace.resume(before);
+        }
+        let parts = state.workspaces.iter().flat_map(WorkspaceStats::parts);
+        state.resumed = parts.map(Totals::done).sum();
+    }
+
+    /// The report of a run that ended so.
+    pub fn report(&self, ending: &RunOutcome) -> Report {
+        let state = self.state();
+        let mut numbers = state.run.clone();
+        numbers.duration = self.started.elapsed();
+        numbers.moving += state.moving_since.map_or(Duration::ZERO, |since| since.elapsed());
+        numbers.workspaces = state.workspaces.iter().map(WorkspaceStats::report).collect();
+        numbers.into_report(ending)
+    }
+}

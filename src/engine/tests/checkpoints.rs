@@ -1,0 +1,231 @@
+//! Going on where an earlier run stopped.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::world::{World, key, number, record, records, texts};
+use crate::{
+    engine::checkpoint::Progress,
+    model::{ErrorKind, Side, Workspace},
+    report::{Event, RunOutcome},
+    storage::memory::{Call, Fault, Memory},
+};
+
+/// The checkpoint file as it is now.
+fn progress(path: &PathBuf) -> Progress {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_checkpoint_says_no_more_than_what_is_durable() {
+    for fault in [
+        None,
+        Some((Call::Flush, Fault::Before(ErrorKind::ConnectionLost))),
+        Some((Call::Flush, Fault::After(ErrorKind::ConnectionLost))),
+        Some((Call::Flush, Fault::Slow(Duration::from_secs(10)))),
+        Some((Call::Write, Fault::After(ErrorKind::ConnectionLost))),
+        Some((Call::Write, Fault::Half(ErrorKind::ConnectionLost))),
+        Some((Call::Write, Fault::Hold)),
+    ] {
+        let world = World::new(40).with_checkpoint();
+        if let Some((call, fault)) = fault {
+            world.fault(Side::Target, call, 2, 1, fault);
+        }
+        let path = world.settings.checkpoint.clone().unwrap();
+        let (target, workspace) = (Arc::clone(&world.target), world.workspace().clone());
+        let mut sorted: Vec<String> = (0..40).map(key).collect();
+        sorted.sort();
+        let observer = move |event: &Event| {
+            if !matches!(event, Event::Checkpoint(_)) {
+                return;
+            }
+            let progress = progress(&path);
+            let done = &progress.workspaces[0];
+            let durable = target.durable(&workspace);
+            let up_to = done.cursor.as_ref().map_or("~", |cursor| &cursor.0);
+            for key in sorted.iter().filter(|key| key.as_str() <= up_to) {
+                assert!(
+                    durable.contains_key(key),
+                    "{key} is before {up_to} and not durable"
+                );
+            }
+            let counted = sorted.iter().filter(|key| key.as_str() <= up_to).count() as u64;
+            assert_eq!(done.totals.done(), counted);
+        };
+        let ran = world.run_observed(usize::MAX, Box::new(observer)).unwrap();
+        assert!(
+            ran.is_done() && ran.checkpoints() > 2,
+            "{fault:?}: {}",
+            ran.checkpoints()
+        );
+    }
+}
+
+/// Every event of a run is a moment at which its process may be killed; a server may have lost what was not durable.
+#[test]
+fn a_run_that_was_killed_at_any_event_is_finished_by_the_next_one() {
+    let world = || {
+        let mut world = World::new(26).with_checkpoint();
+        let second = Workspace::new("second").unwrap();
+        world.source.put(&second, records(10));
+        world.workspaces.push(second);
+        world
+    };
+    let whole = world().run();
+    assert!(whole.is_done() && whole.checkpoints() >= 4);
+    let mut resumed_behind_the_beginning = 0;
+    for most in 1..=whole.events.len() {
+        for lose in [false, true] {
+            let mut world = world();
+            let ran = world.run_until(most);
+            assert!(ran.is_none(), "killed at event {most}");
+            world.revive(lose);
+            let ran = world.run();
+            assert!(ran.is_done(), "killed at event {most}: {:?}", ran.report.errors);
+            assert_eq!(world.kept(), texts(&records(26)), "killed at event {most}");
+            assert_eq!(world.target.durable(&world.workspaces[1]).len(), 10);
+            let report = &ran.report;
+            assert_eq!(report.totals.written, 36, "killed at event {most}");
+            assert_eq!(
+                report.batches.total, whole.report.batches.total,
+                "killed at event {most}"
+            );
+            let written: u64 = ran
+                .events
+                .iter()
+                .map(|event| match event {
+                    Event::Batch(batch) => batch.written,
+                    _ => 0,
+                })
+                .sum();
+            resumed_behind_the_beginning += usize::from(written < 36);
+        }
+    }
+    assert!(
+        resumed_behind_the_beginning > 10,
+        "{resumed_behind_the_beginning}"
+    );
+}
+
+/// Each of several kills used to lose a batch from the number of all.
+#[test]
+fn no_batch_is_lost_from_the_total_however_often_a_run_is_killed() {
+    let mut world = World::new(60).with_checkpoint();
+    world.settings.batch_records = number(1);
+    let path = world.settings.checkpoint.clone().unwrap();
+    let mut done = 0;
+    for _ in 0..3 {
+        assert!(world.run_until(20).is_none());
+        world.revive(true);
+        let durable = progress(&path).workspaces[0].totals.done();
+        assert!(durable > done, "{durable} after {done}");
+        done = durable;
+    }
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert_eq!((ran.report.batches.total, ran.report.totals.written), (60, 60));
+}
+
+#[test]
+fn a_batch_is_counted_once_where_pages_end_within_batches() {
+    for most in 4..30 {
+        let mut world = World::new(40).with_checkpoint();
+        // A page of four, so that from here on no batch of three ends where a page does.
+        world.source.change_rules(|rules| {
+            rules.again.insert(1, record("default:extract:new", "new", 1));
+        });
+        if world.run_until(most).is_some() {
+            break;
+        }
+        world.revive(true);
+        world.source.change_rules(|rules| rules.again.clear());
+        let ran = world.run();
+        assert!(ran.is_done(), "killed at {most}");
+        let kept = world.kept();
+        assert!(
+            texts(&records(40))
+                .iter()
+                .all(|(key, text)| kept.get(key) == Some(text))
+        );
+        let (written, batches) = (ran.report.totals.written, ran.report.batches.total);
+        assert!((40..=41).contains(&written), "killed at {most}: {written}");
+        assert!((14..=15).contains(&batches), "killed at {most}: {batches}");
+    }
+}
+
+#[test]
+fn a_source_without_an_order_is_read_from_its_beginning_again() {
+    let mut source = Memory::new("source");
+    source.has_order = false;
+    let mut world = World::new(0).with_checkpoint();
+    world.source = Arc::new(source);
+    world.source.put(world.workspace(), records(20));
+    assert!(world.run_until(8).is_none());
+    world.revive(true);
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert_eq!(world.kept(), texts(&records(20)));
+    assert_eq!((ran.report.totals.written, ran.report.batches.total), (20, 7));
+}
+
+#[test]
+fn a_finished_job_begins_anew() {
+    let mut world = World::new(20).with_checkpoint();
+    assert!(world.run().is_done());
+    world.revive(false);
+    let ran = world.run();
+    assert_eq!((ran.report.totals.written, ran.report.batches.total), (20, 7));
+}
+
+#[test]
+fn the_checkpoint_of_another_job_is_refused() {
+    let mut world = World::new(20).with_checkpoint();
+    assert!(world.run_until(9).is_none());
+    world.revive(false);
+    world.settings.on_conflict = crate::model::OnConflict::Skip;
+    let ran = world.run();
+    assert!(matches!(ran.outcome, RunOutcome::Failed { .. }));
+    assert_eq!(ran.report.exit_code, 11);
+}
+
+/// The flush before a periodic checkpoint is a request like any other: it is bounded in time and tried again.
+#[test]
+fn the_flush_before_a_checkpoint_is_tried_again() {
+    for fault in [
+        Fault::Before(ErrorKind::ConnectionLost),
+        Fault::After(ErrorKind::ConnectionLost),
+        Fault::Hold,
+        Fault::HoldAfter,
+    ] {
+        let world = World::new(40).with_checkpoint();
+        world.fault(Side::Target, Call::Flush, 1, 1, fault);
+        let ran = world.run();
+        assert!(ran.is_done(), "{fault:?}: {:?}", ran.report.errors);
+        assert_eq!(ran.retries(), 1, "{fault:?}");
+        assert!(ran.checkpoints() > 2, "{fault:?}");
+        let flush = ran.events.iter().find_map(|event| match event {
+            Event::Retry(retry) => Some(retry),
+            _ => None,
+        });
+        let flush = flush.unwrap();
+        assert_eq!(
+            (flush.side, flush.workspace.as_ref()),
+            (Side::Target, Some(world.workspace()))
+        );
+    }
+}
+
+#[test]
+fn a_run_whose_last_flush_fails_keeps_what_was_durable_before() {
+    let mut world = World::new(40).with_checkpoint();
+    world.fault(Side::Target, Call::Flush, 3, 99, Fault::Before(ErrorKind::Full));
+    let ran = world.run();
+    assert_eq!(ran.report.exit_code, 5);
+    let written = ran.report.totals.written;
+    assert_eq!(written, world.kept().len() as u64);
+    assert!(written > 0 && written < 40, "{written}");
+    world.target.clear_faults();
+    world.revive(true);
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert_eq!((ran.report.totals.written, world.kept().len()), (40, 40));
+}

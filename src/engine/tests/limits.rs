@@ -1,0 +1,107 @@
+//! What ends a run before its end: too many rejected records, its time, a signal.
+
+use std::time::Duration;
+
+use super::world::{World, key, records, texts};
+use crate::{
+    model::{MaxErrors, Side},
+    report::{Event, RunOutcome},
+    storage::memory::{Call, Fault},
+    system::shutdown::StopReason,
+};
+
+#[test]
+fn more_rejected_records_than_allowed_end_a_run() {
+    for (most, is_done) in [
+        (None, true),
+        (Some(MaxErrors::Records(4)), true),
+        (Some(MaxErrors::Records(3)), false),
+        (Some(MaxErrors::Records(0)), false),
+        (Some(MaxErrors::Percent(20.0)), true),
+        (Some(MaxErrors::Percent(19.0)), false),
+    ] {
+        let mut world = World::new(20);
+        world.settings.max_errors = most;
+        world.settings.concurrency = super::world::number(1);
+        world
+            .target
+            .change_rules(|rules| rules.rejects.extend((0..4).map(key)));
+        let ran = world.run();
+        assert_eq!(ran.is_done(), is_done, "{most:?}");
+        assert_eq!(ran.report.exit_code, if is_done { 3 } else { 7 }, "{most:?}");
+        let totals = &ran.report.totals;
+        assert_eq!(totals.not_attempted == 0, is_done, "{most:?}");
+        assert_eq!(totals.written, world.kept().len() as u64, "{most:?}");
+        // What ended it counts as one.
+        assert_eq!(
+            ran.report.errors.total,
+            totals.rejected + u64::from(!is_done),
+            "{most:?}"
+        );
+    }
+}
+
+#[test]
+fn a_run_stops_when_its_time_is_over_and_can_be_resumed() {
+    let mut world = World::new(60).with_checkpoint();
+    world.settings.max_duration = Some(Duration::from_secs(6));
+    let ran = world.run();
+    assert!(matches!(
+        ran.outcome,
+        RunOutcome::Stopped(StopReason::MaxDuration)
+    ));
+    assert_eq!((ran.report.exit_code, ran.report.retryable), (8, true));
+    assert!(ran.took < Duration::from_secs(9), "{:?}", ran.took);
+    let written = ran.report.totals.written;
+    assert_eq!(written, world.kept().len() as u64);
+    assert!(written > 0 && written < 60, "{written}");
+    world.settings.max_duration = None;
+    world.revive(true);
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert_eq!(ran.report.totals.written, 60);
+    let again = ran.events.iter().filter_map(|event| match event {
+        Event::Batch(batch) => Some(batch.written),
+        _ => None,
+    });
+    assert_eq!(again.sum::<u64>(), 60 - written);
+}
+
+#[test]
+fn waiting_for_another_try_ends_with_the_time() {
+    let mut world = World::new(6);
+    world.settings.retries = 1000;
+    world.settings.max_duration = Some(Duration::from_secs(30));
+    let busy = Fault::Before(crate::model::ErrorKind::Busy);
+    world.fault(Side::Target, Call::Write, 1, usize::MAX, busy);
+    let ran = world.run();
+    assert!(ran.took < Duration::from_secs(40), "{:?}", ran.took);
+    assert_eq!(ran.report.totals.not_attempted, 6);
+}
+
+/// At any event: what was begun is brought to its end, and the next run does the rest.
+#[test]
+fn a_signal_at_any_event_leaves_what_was_written_and_a_place_to_go_on() {
+    let whole = World::new(26).with_checkpoint().run();
+    for (reason, code) in [(StopReason::Interrupted, 130), (StopReason::Terminated, 143)] {
+        for at in 1..whole.events.len() {
+            let mut world = World::new(26).with_checkpoint();
+            world.stop_at = Some((at, reason));
+            let ran = world.run();
+            let written = ran.report.totals.written;
+            assert_eq!(written, world.kept().len() as u64, "{reason:?} at {at}");
+            match ran.outcome {
+                RunOutcome::Stopped(_) => assert_eq!(ran.report.exit_code, code),
+                // There was nothing left to stop.
+                RunOutcome::Done => assert_eq!(written, 26, "{reason:?} at {at}"),
+                other => panic!("{reason:?} at {at}: {other:?}"),
+            }
+            world.stop_at = None;
+            world.revive(true);
+            let ran = world.run();
+            assert!(ran.is_done(), "{reason:?} at {at}");
+            assert_eq!(world.kept(), texts(&records(26)), "{reason:?} at {at}");
+            assert_eq!(ran.report.totals.written, 26, "{reason:?} at {at}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Moving records: all of them, in order, and nothing twice.
+
+use std::{sync::Arc, time::Duration};
+
+use super::world::{World, key, number, record, records, texts};
+use crate::{
+    model::{ErrorKind, OnConflict, Side, Workspace},
+    report::Event,
+    storage::memory::{Call, Fault, Memory},
+};
+
+#[test]
+fn every_record_arrives_and_the_events_add_up_to_the_report() {
+    let world = World::new(20);
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert_eq!(world.kept(), texts(&records(20)));
+    let totals = &ran.report.totals;
+    assert_eq!((totals.read, totals.written, totals.not_attempted), (20, 20, 0));
+    assert_eq!(
+        (ran.report.batches.total, ran.report.success_rate),
+        (7, Some(100.0))
+    );
+    let batches = ran.events.iter().filter_map(|event| match event {
+        Event::Batch(batch) => Some(batch),
+        _ => None,
+    });
+    let batches: Vec<_> = batches.collect();
+    assert_eq!(batches.iter().map(|batch| batch.written).sum::<u64>(), 20);
+    assert_eq!(batches.iter().map(|batch| batch.bytes).sum::<u64>(), totals.bytes);
+    assert!(batches.iter().map(|batch| batch.batch).eq(1..=7));
+    let last = batches[6];
+    assert_eq!((last.done, last.run_done, last.run_total), (20, 20, 20));
+    assert_eq!(last.remaining_ms, Some(0));
+    assert!(
+        batches
+            .iter()
+            .all(|batch| batch.by_cache_type.values().sum::<u64>() == batch.records)
+    );
+}
+
+#[test]
+fn what_is_not_selected_is_read_and_stays() {
+    let world = World::new(5);
+    let others = [record("mix:query:1", "x", 1), record("a key", "y", 1)];
+    world.source.put(world.workspace(), others);
+    let ran = world.run();
+    assert_eq!(world.kept(), texts(&records(5)));
+    assert_eq!((ran.report.totals.read, ran.report.totals.selected), (7, 5));
+}
+
+#[test]
+fn several_batches_are_written_at_once_and_no_more_than_allowed() {
+    let mut world = World::new(60);
+    world.settings.concurrency = number(4);
+    world.fault(
+        Side::Target,
+        Call::Write,
+        1,
+        9,
+        Fault::Slow(Duration::from_secs(20)),
+    );
+    world.run();
+    assert_eq!(world.target.most_under_way(), 4);
+}
+
+/// The first value is still being written when the second is ready.
+#[test]
+fn of_a_record_that_comes_twice_the_later_value_stays() {
+    for fault in [
+        Fault::Slow(Duration::from_secs(20)),
+        Fault::Before(ErrorKind::Busy),
+        Fault::After(ErrorKind::ConnectionLost),
+        Fault::HoldAfter,
+    ] {
+        let mut world = World::new(12);
+        world.settings.concurrency = number(4);
+        let again = record(&key(0), "later", 200);
+        world.source.change_rules(|rules| {
+            rules.again.insert(2, again.clone());
+        });
+        world.fault(Side::Target, Call::Write, 2, 1, fault);
+        let ran = world.run();
+        assert!(ran.is_done(), "{fault:?}");
+        assert_eq!(world.kept()[&key(0)], texts(&[again])[&key(0)], "{fault:?}");
+        assert_eq!(ran.report.totals.written, 13, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_target_that_shows_everything_at_the_end_shows_nothing_of_a_run_that_failed() {
+    let mut target = Memory::new("target");
+    target.is_visible_when_flushed = false;
+    let mut world = World::new(12);
+    world.target = Arc::new(target);
+    world.fault(Side::Target, Call::Finish, 1, 9, Fault::Before(ErrorKind::Full));
+    let ran = world.run();
+    assert!(world.kept().is_empty());
+    let totals = &ran.report.totals;
+    assert_eq!((totals.written, totals.bytes, totals.not_attempted), (0, 0, 12));
+    assert_eq!(ran.report.errors.first[0].records, 12);
+    world.target.clear_faults();
+    assert!(world.run().is_done());
+    assert_eq!(world.kept().len(), 12);
+}
+
+#[test]
+fn nothing_is_made_at_the_target_for_a_workspace_without_records() {
+    let mut world = World::new(3);
+    world.workspaces.push(Workspace::new("empty").unwrap());
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert_eq!(
+        (world.target.calls(Call::Prepare), ran.report.workspaces.len()),
+        (1, 2)
+    );
+}
+
+#[test]
+fn a_source_that_gives_fewer_records_than_it_counted_is_an_error() {
+    let world = World::new(9);
+    let workspace = world.workspace().clone();
+    let source = Arc::clone(&world.source);
+    let observer = move |event: &Event| {
+        if matches!(event, Event::Count(count) if count.side == Side::Target) {
+            source.remove(&workspace, &key(8));
+        }
+    };
+    let ran = world.run_observed(usize::MAX, Box::new(observer)).unwrap();
+    assert!(!ran.is_done());
+    assert_eq!(ran.report.errors.first[0].kind, "incomplete");
+    assert_eq!((ran.report.exit_code, ran.report.totals.written), (4, 8));
+}
+
+#[test]
+fn each_policy_keeps_what_it_is_to_keep() {
+    for (policy, kept_old, kept_new) in [
+        (OnConflict::Overwrite, "answer 0", "answer 1"),
+        (OnConflict::Skip, "theirs", "theirs"),
+        (OnConflict::Newer, "answer 0", "theirs"),
+        (OnConflict::Fail, "theirs", "theirs"),
+    ] {
+        let mut world = World::new(9);
+        world.settings.on_conflict = policy;
+        let theirs = [record(&key(0), "theirs", 50), record(&key(1), "theirs", 150)];
+        world.target.put(world.workspace(), theirs);
+        let ran = world.run();
+        let kept = world.kept();
+        assert!(kept[&key(0)].contains(kept_old), "{policy:?}");
+        assert!(kept[&key(1)].contains(kept_new), "{policy:?}");
+        assert_eq!(ran.is_done(), policy != OnConflict::Fail);
+        let skipped = match policy {
+            OnConflict::Skip => 2,
+            OnConflict::Newer => 1,
+            _ => 0,
+        };
+        assert_eq!(ran.report.totals.skipped, skipped, "{policy:?}");
+    }
+}

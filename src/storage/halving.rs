@@ -1,0 +1,80 @@
+//! Asking for half where a request is refused as a whole.
+
+use crate::model::{Error, ErrorKind, Result, record::RejectKind};
+
+/// The pieces of a batch that are still to be asked for, in order. A piece that is refused with a kind that is
+/// [`ErrorKind::is_splittable`] is asked for in halves, down to the items that are refused alone.
+pub(crate) struct Halving<'a, T> {
+    pieces: Vec<&'a [T]>,
+}
+
+impl<'a, T> Halving<'a, T> {
+    /// All items in one piece, if there are any.
+    pub(crate) fn of(items: &'a [T]) -> Self {
+        Self { pieces: vec![items] }
+    }
+
+    /// Puts the halves of a piece that was refused in its place. Why the target cannot hold its item, where it has but one.
+    ///
+    /// # Errors
+    /// The error itself, where fewer items at a time would not help.
+    pub(crate) fn refused(&mut self, piece: &'a [T], error: Error) -> Result<Option<(RejectKind, String)>> {
+        if !error.kind().is_splittable() {
+            return Err(error);
+        }
+        if piece.len() > 1 {
+            let (first, second) = piece.split_at(piece.len() / 2);
+            self.pieces.extend([second, first]);
+            return Ok(None);
+        }
+        let kind = match error.kind() {
+            ErrorKind::RequestTooLarge => RejectKind::ValueTooLarge,
+            _ => RejectKind::RefusedByTarget,
+        };
+        Ok(Some((kind, error.message().to_owned())))
+    }
+}
+
+impl<'a, T> Iterator for Halving<'a, T> {
+    type Item = &'a [T];
+
+    fn next(&mut self) -> Option<&'a [T]> {
+        self.pieces.pop().filter(|piece| !piece.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_alone_is_found_and_the_rest_passes_in_order() {
+        let items: Vec<u32> = (0..100).collect();
+        let mut halving = Halving::of(&items);
+        let (mut passed, mut refused, mut requests) = (Vec::new(), Vec::new(), 0);
+        while let Some(piece) = halving.next() {
+            requests += 1;
+            if !piece.contains(&37) && !piece.contains(&99) {
+                passed.extend(piece);
+                continue;
+            }
+            let error = Error::new(ErrorKind::BatchRefused, "no");
+            if let Some((kind, _)) = halving.refused(piece, error).unwrap() {
+                assert_eq!(kind, RejectKind::RefusedByTarget);
+                refused.extend(piece);
+            }
+        }
+        assert_eq!(refused, [37, 99]);
+        assert!(passed.is_sorted() && passed.len() == 98, "{passed:?}");
+        assert!(requests < 30, "{requests}");
+    }
+
+    #[test]
+    fn any_other_error_ends_it() {
+        let mut halving = Halving::of(&[1, 2]);
+        let piece = halving.next().unwrap();
+        let error = halving.refused(piece, Error::new(ErrorKind::Full, "full"));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Full);
+        assert!(Halving::<u8>::of(&[]).next().is_none());
+    }
+}
