@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::generate::{self, Generate};
 use crate::{
-    model::{Error, ErrorKind, OnConflict, Result, VerifyLevel, record::OnInvalid},
+    model::{Error, ErrorKind, OnConflict, Rekey, Result, VerifyLevel, record::OnInvalid},
     report::logging::LogFormat,
 };
 
@@ -108,6 +108,32 @@ pub struct Args {
     /// Cache types to move: extract, summary, analysis, query, keywords [default: extract,summary,analysis]
     #[arg(long, value_name = "LIST", help_heading = "What")]
     pub types: Option<String>,
+
+    /// Report which records LightRAG will find under their keys, and for which models the others were made
+    #[arg(long, help_heading = "Hits")]
+    pub hits: bool,
+
+    /// Add copies of records under the keys that LightRAG asks for: of those made at another host or by an older
+    /// LightRAG, or for another model too [default: off]
+    #[arg(long, value_name = "WHAT", help_heading = "Hits")]
+    pub rekey: Option<Rekey>,
+
+    /// Binding that LightRAG extracts with: openai, ollama, …; `library` for a program that uses LightRAG without its
+    /// server [default: LightRAG's own configuration]
+    #[arg(long, value_name = "NAME", help_heading = "Hits")]
+    pub llm_binding: Option<String>,
+
+    /// Model that LightRAG extracts with [default: LightRAG's own configuration]
+    #[arg(long, value_name = "NAME", help_heading = "Hits")]
+    pub llm_model: Option<String>,
+
+    /// Address of that model, as LightRAG is given it [default: LightRAG's own configuration]
+    #[arg(long, value_name = "URL", help_heading = "Hits")]
+    pub llm_host: Option<String>,
+
+    /// LightRAG release that will read the cache [default: the newest known]
+    #[arg(long, value_name = "RELEASE", help_heading = "Hits")]
+    pub lightrag_version: Option<String>,
 
     /// Connect, check and count both sides, and write nothing anywhere
     #[arg(long, help_heading = "How")]

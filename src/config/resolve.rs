@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 use bytesize::ByteSize;
 use serde_yaml::Mapping;
 
-use super::{Args, Color, Environment, JobFile, OutputFormat, job};
+use super::{Args, Color, Environment, JobFile, OutputFormat, job, lightrag};
 use crate::{
     model::{
         Error, Field, MaxErrors, Mode, NamedPair, NamedWorkspace, OnConflict, Origin, Result, Secret,
@@ -106,7 +106,7 @@ impl OutputSettings {
 }
 
 /// Whether the job file says yes.
-fn said(flag: Option<job::Scalar<bool>>) -> bool {
+pub(super) fn said(flag: Option<job::Scalar<bool>>) -> bool {
     flag.is_some_and(|flag| flag.0)
 }
 
@@ -128,7 +128,7 @@ impl Settings {
     ///
     /// # Errors
     /// A setting that is missing or wrong. The message says which, where it came from and what was expected.
-    pub fn resolve(args: &Args, job: &JobFile) -> Result<Self> {
+    pub fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
         let batch = job.batch.as_ref();
         let number = |flag: Option<&String>, name, job_text: Option<&job::Text>, path| {
             positive(
@@ -222,6 +222,8 @@ impl Settings {
             resume: resolve_resume(args, job, checkpoint.is_some())?,
             checkpoint,
             rejects: args.rejects.clone().or_else(|| job.rejects.clone()),
+            lightrag: lightrag::resolve(args, job, environment)?,
+            rekey: args.rekey.or(job.rekey).unwrap_or_default(),
             salvage: args.salvage || said(job.salvage),
             yes: args.yes || said(job.yes),
             fail_on_empty: args.fail_on_empty || said(job.fail_on_empty),

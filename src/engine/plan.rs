@@ -36,6 +36,8 @@ pub struct Prepared {
     pub before: Count,
     /// How large a batch of it is.
     pub batch: BatchLimit,
+    /// Whether source and target are the same place, to which only copies are added.
+    pub(super) is_in_place: bool,
     pub(super) source: Arc<dyn Source>,
     pub(super) target: Arc<dyn Target>,
     pub(super) target_storage: Arc<dyn Connection>,
@@ -92,6 +94,8 @@ impl Run<'_> {
             resume: settings.resume,
             rejects: file(&settings.rejects),
             salvage: settings.salvage,
+            hits: settings.lightrag.is_some(),
+            rekey: settings.rekey,
             yes: settings.yes,
             fail_on_empty: settings.fail_on_empty,
             allow_missing: settings.allow_missing,
@@ -174,6 +178,7 @@ impl Run<'_> {
             target_storage: Arc::clone(&target.storage),
             count,
             before,
+            is_in_place: false,
             batch: self.settings.batch_for(target.connector.info().batch_bytes),
         })
     }

@@ -8,7 +8,7 @@ use std::{
 use super::{connect::Connected, plan::Prepared, run::Run};
 use crate::{
     model::{
-        Error, ErrorKind, LeftOut, NamedPair, NamedWorkspace, PhysicalLocation, Result, Side,
+        Error, ErrorKind, LeftOut, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
         WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair, nearest,
     },
     storage::{Connection, Source, Target, UnreadableWorkspace, WorkspaceListing},
@@ -31,11 +31,14 @@ impl Run<'_> {
         let mut warnings = source.storage.warnings();
         warnings.extend(target.storage.warnings());
         self.warn_of(warnings);
-        self.check_places(&*source.storage, &*target.storage, &pairs)
+        let in_place = self
+            .check_places(&*source.storage, &*target.storage, &pairs)
             .await?;
         let mut prepared = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            prepared.push(self.prepare_pair(&mut source, &mut target, pair).await?);
+            let is_in_place = in_place.contains(&pair.from);
+            let pair = self.prepare_pair(&mut source, &mut target, pair).await?;
+            prepared.push(Prepared { is_in_place, ..pair });
         }
         self.check_workspaces(&*source.storage, &prepared).await?;
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
@@ -259,7 +262,8 @@ impl Run<'_> {
         source: &dyn Connection,
         target: &dyn Connection,
         pairs: &[WorkspacePair],
-    ) -> Result<()> {
+    ) -> Result<BTreeSet<Workspace>> {
+        let mut in_place = BTreeSet::new();
         let mut read: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
         let mut written: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
         for pair in pairs {
@@ -274,14 +278,22 @@ impl Run<'_> {
                 }
             }
         }
-        if let Some(both) = read.keys().find(|container| written.contains_key(container)) {
-            let message = format!("source and target are the same place: {}", both.place);
-            let remedy = "name another target, or another workspace on one side";
-            return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+        for (both, from) in &read {
+            let Some(to) = written.get(both) else {
+                continue;
+            };
+            let is_one_pair = pairs.iter().any(|pair| pair.from == **from && pair.to == **to);
+            if self.settings.rekey == Rekey::Off || !is_one_pair {
+                let message = format!("source and target are the same place: {}", both.place);
+                let remedy = "name another target, or another workspace on one side";
+                return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+            }
+            in_place.insert((*from).clone());
         }
         let names = [source.location().location, target.location().location];
         let places = read.keys().chain(written.keys()).map(|place| &place.place);
-        self.check_own_files(places.chain(&names))
+        self.check_own_files(places.chain(&names))?;
+        Ok(in_place)
     }
 
     /// A run begins its files anew: the rejects of one run, read back by the next, must not be its rejects file.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CacheType, Error, LeftOutRecords, Location, Mode, VerifyLevel, Workspace};
+use crate::model::{CacheType, Error, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace};
 
 /// Numbers of records. Always `selected = written + skipped + rejected + not_attempted`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -205,7 +205,9 @@ pub struct VerifyNumbers {
     pub missing: u64,
     /// Those that the target has with another value.
     pub different: u64,
-    /// Records of the target that the source does not have; null where nobody looked.
+    /// Copies of `--rekey` that the target has.
+    pub copies: u64,
+    /// Records of the target that are neither at the source nor copies; null where nobody looked.
     pub beyond: Option<u64>,
 }
 
@@ -218,6 +220,7 @@ impl VerifyNumbers {
         self.unmovable += other.unmovable;
         self.missing += other.missing;
         self.different += other.different;
+        self.copies += other.copies;
         if let Some(beyond) = other.beyond {
             *self.beyond.get_or_insert(0) += beyond;
         }
@@ -299,6 +302,10 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// What a verification found; null without one.
     pub verification: Option<Verification>,
+    /// Copies that were added under the keys that LightRAG asks for; in no other number.
+    pub rekeyed: u64,
+    /// What LightRAG will find; null where that was not asked.
+    pub hits: Option<ForetoldHits>,
     /// The checkpoint file; null without one.
     pub checkpoint: Option<String>,
     /// The rejects file; null without one.

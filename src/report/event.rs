@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{Report, VerifyNumbers};
 use crate::model::{
-    CacheType, LeftOutRecords, Location, Mode, OnConflict, Selection, Side, VerifyLevel, Workspace,
-    WorkspacePair, record::OnInvalid,
+    CacheType, ForetoldHits, LeftOutRecords, Location, Mode, OnConflict, Rekey, Selection, Side, VerifyLevel,
+    Workspace, WorkspacePair, record::OnInvalid,
 };
 
 /// Raised when a reader of the events would have to change.
@@ -52,6 +52,8 @@ pub enum Event {
     Reject(RejectEvent),
     /// How far the run came is on the disk.
     Checkpoint(CheckpointEvent),
+    /// What LightRAG will find of a workspace.
+    Hits(HitsEvent),
     /// A verification of a workspace is under way or done.
     Verify(VerifyEvent),
     /// Something that a person should know.
@@ -141,6 +143,10 @@ pub struct PlanOptions {
     pub rejects: Option<String>,
     /// Whether it takes what stands before the damage of a damaged file.
     pub salvage: bool,
+    /// Whether it tells which records LightRAG will find.
+    pub hits: bool,
+    /// Which records get a copy under the key that LightRAG asks for.
+    pub rekey: Rekey,
     /// Whether it may write without being asked.
     pub yes: bool,
     /// Whether nothing to migrate is an error.
@@ -296,6 +302,16 @@ pub struct VerifyEvent {
     /// The numbers so far.
     #[serde(flatten)]
     pub numbers: VerifyNumbers,
+}
+
+/// What LightRAG will find of a workspace.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HitsEvent {
+    /// The workspace that is read.
+    pub workspace: Workspace,
+    /// What it will find.
+    #[serde(flatten)]
+    pub foretold: ForetoldHits,
 }
 
 /// Something that a person should know.

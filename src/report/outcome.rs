@@ -9,7 +9,7 @@ use super::{
     reporter::timestamp,
 };
 use crate::{
-    model::{Error, ExitCode, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode},
+    model::{Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode},
     system::shutdown::StopReason,
 };
 
@@ -71,6 +71,8 @@ pub struct RunNumbers {
     pub is_incomplete: bool,
     /// What a verification found.
     pub verification: Option<Verification>,
+    /// What LightRAG will find of what was moved or looked at.
+    pub hits: Option<ForetoldHits>,
     /// The checkpoint file.
     pub checkpoint: Option<String>,
     /// The rejects file.
@@ -93,9 +95,17 @@ impl RunNumbers {
             warnings: Vec::new(),
             is_incomplete: false,
             verification: None,
+            hits: None,
             checkpoint: None,
             rejects: None,
         }
+    }
+
+    /// Whether `--rekey` added copies.
+    fn has_copies(&self) -> bool {
+        self.hits
+            .as_ref()
+            .is_some_and(|foretold| foretold.hits.total.rekeyed > 0)
     }
 
     /// The report of a run that ended so.
@@ -142,6 +152,11 @@ impl RunNumbers {
             errors: self.errors,
             warnings: self.warnings,
             verification: self.verification,
+            rekeyed: self
+                .hits
+                .as_ref()
+                .map_or(0, |foretold| foretold.hits.total.rekeyed),
+            hits: self.hits,
             checkpoint: self.checkpoint,
             rejects: self.rejects,
         }
@@ -181,6 +196,9 @@ impl RunNumbers {
             }
             RunOutcome::Done if totals.selected == 0 => {
                 "There was nothing to migrate; if you expected records, check source, workspace and types.".into()
+            }
+            RunOutcome::Done if totals.written == 0 && self.has_copies() => {
+                "Copies were added, and nothing else was changed; start LightRAG again if it runs.".into()
             }
             RunOutcome::Done => "Point LightRAG at the target; the source is as it was.".into(),
             RunOutcome::Left => "Nothing was chosen, and nothing was done.".into(),

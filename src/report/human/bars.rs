@@ -90,7 +90,8 @@ impl Bars {
                     self.warning(&text);
                 }
             }
-            Event::Checkpoint(_) => {}
+            // The report says it of all workspaces together.
+            Event::Checkpoint(_) | Event::Hits(_) => {}
             Event::Verify(verify) if verify.complete => {
                 self.clear();
                 self.line(&phrases::verify(verify));

@@ -4,6 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use bytesize::ByteSize;
 
+use super::hits;
 use crate::{
     model::Mode,
     report::{
@@ -25,6 +26,9 @@ pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> S
         let _ = write!(text, "\n{}", palette.strong(title));
         statistics(&mut text, report);
         errors(&mut text, report, width);
+    }
+    if let Some(foretold) = &report.hits {
+        let _ = write!(text, "\n\n{}", wrap(&hits::sentence(foretold), width, ""));
     }
     if let Some(verdict) = verdict(report, palette) {
         let _ = write!(text, "\n{verdict}");
