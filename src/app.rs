@@ -15,7 +15,7 @@ use crate::{
     config::{
         Args, CONFIG_INI, DOT_ENV, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args,
     },
-    engine::{self, checkpoint::Checkpoint, rejects::RejectsFile, run::Run, stats::RunStats},
+    engine::{self, checkpoint::Checkpoint, hits::Examiner, rejects::RejectsFile, run::Run, stats::RunStats},
     interactive,
     model::{Error, ErrorKind, ExitCode, Mode, Redactor, Result, Settings},
     report::{
@@ -23,7 +23,7 @@ use crate::{
         metrics,
     },
     storage::Route,
-    system::shutdown::Shutdown,
+    system::{limits, shutdown::Shutdown},
 };
 
 /// Runs the program.
@@ -162,8 +162,10 @@ fn collect_texts(value: &serde_yaml::Value, texts: &mut Vec<String>) {
     }
 }
 
-/// What a run keeps for later ones can be written: told before the first request, not after the last one.
+/// What can be known to fail is told before the first request, not after the last one: what a run keeps for later ones
+/// cannot be written, a release of LightRAG is not known.
 fn check_files(settings: &Settings) -> Result<()> {
+    Examiner::of(settings)?;
     settings.rejects.as_deref().map_or(Ok(()), RejectsFile::check)?;
     settings.checkpoint.as_deref().map_or(Ok(()), Checkpoint::check)
 }
@@ -189,7 +191,7 @@ impl<'a> Task<'a> {
         } else {
             Self::Told(Route::resolve(args, job, environment)?)
         };
-        Ok((Settings::resolve(args, job)?, task))
+        Ok((Settings::resolve(args, job, environment)?, task))
     }
 }
 
@@ -269,12 +271,14 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     // One implementation of cryptography for all five storages. A second installation is refused, and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     keep_freed_memory();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    limits::survive_large_files();
+    let runtime = limits::check_threads().and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.map_err(limits::runtime_failed)
+    });
+    let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => {
-            let error = Error::new(ErrorKind::Internal, format!("cannot start threads: {error}"));
-            return failed(stats, reporter, &error);
-        }
+        Err(error) => return failed(stats, reporter, &error),
     };
     let outcome = runtime.block_on(async {
         shutdown.listen();

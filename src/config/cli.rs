@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::generate::{self, Generate};
 use crate::{
-    model::{Error, ErrorKind, OnConflict, Result, VerifyLevel, record::OnInvalid},
+    model::{Error, ErrorKind, OnConflict, Rekey, Result, VerifyLevel, record::OnInvalid},
     report::logging::LogFormat,
 };
 
@@ -47,7 +47,7 @@ pub(super) const EXIT_CODES: &str = "    0  done, or nothing to do
     6  verification found differences
     7  stopped at --max-errors
     8  stopped at --max-duration; --resume goes on
-    9  nothing to migrate, with --fail-on-empty
+    9  no such workspace in the source, or with --fail-on-empty nothing to migrate
    10  refused by a check before the first write
    11  the checkpoint is another job's, or another run holds it
   130  interrupted (SIGINT)
@@ -108,6 +108,32 @@ pub struct Args {
     /// Cache types to move: extract, summary, analysis, query, keywords [default: extract,summary,analysis]
     #[arg(long, value_name = "LIST", help_heading = "What")]
     pub types: Option<String>,
+
+    /// Report which records LightRAG will find under their keys, and for which models the others were made
+    #[arg(long, help_heading = "Hits")]
+    pub hits: bool,
+
+    /// Add copies of records under the keys that LightRAG asks for: of those made at another host or by an older
+    /// LightRAG, or for another model too [default: off]
+    #[arg(long, value_name = "WHAT", help_heading = "Hits")]
+    pub rekey: Option<Rekey>,
+
+    /// Binding that LightRAG extracts with: openai, ollama, …; `library` for a program that uses LightRAG without its
+    /// server [default: LightRAG's own configuration]
+    #[arg(long, value_name = "NAME", help_heading = "Hits")]
+    pub llm_binding: Option<String>,
+
+    /// Model that LightRAG extracts with [default: LightRAG's own configuration]
+    #[arg(long, value_name = "NAME", help_heading = "Hits")]
+    pub llm_model: Option<String>,
+
+    /// Address of that model, as LightRAG is given it [default: LightRAG's own configuration]
+    #[arg(long, value_name = "URL", help_heading = "Hits")]
+    pub llm_host: Option<String>,
+
+    /// LightRAG release that will read the cache [default: the newest known]
+    #[arg(long, value_name = "RELEASE", help_heading = "Hits")]
+    pub lightrag_version: Option<String>,
 
     /// Connect, check and count both sides, and write nothing anywhere
     #[arg(long, help_heading = "How")]
@@ -177,13 +203,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "How", value_hint = ValueHint::FilePath)]
     pub rejects: Option<PathBuf>,
 
-    /// Move what stands before the damage of a damaged JSON file
+    /// Move the intact records of a damaged JSON file
     #[arg(long, help_heading = "How")]
     pub salvage: bool,
 
     /// End with 9 where there is nothing to migrate
     #[arg(long, help_heading = "How")]
     pub fail_on_empty: bool,
+
+    /// Accept a workspace that the source does not have, instead of exit code 9
+    #[arg(long, help_heading = "How")]
+    pub allow_missing: bool,
 
     /// What to print on standard output; auto is human at a terminal, else jsonl
     #[arg(long, value_name = "FORMAT", help_heading = "What comes out")]

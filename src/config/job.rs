@@ -7,7 +7,7 @@ use serde_yaml::{Mapping, Value as Yaml};
 
 use super::{Color, OutputFormat, env::Environment};
 use crate::{
-    model::{Error, OnConflict, Result, Secret, VerifyLevel, nearest, record::OnInvalid},
+    model::{Error, OnConflict, Rekey, Result, Secret, VerifyLevel, nearest, record::OnInvalid},
     report::logging::LogFormat,
 };
 
@@ -23,6 +23,12 @@ pub struct JobFile {
     pub workspaces: Option<WorkspacesSpec>,
     /// Cache types to move.
     pub types: Option<ListSpec>,
+    /// Report which records LightRAG will find.
+    pub hits: Option<Scalar<bool>>,
+    /// Which records to copy under the keys that LightRAG asks for.
+    pub rekey: Option<Rekey>,
+    /// The LightRAG that will read the cache.
+    pub lightrag: Option<LightRagSpec>,
     /// Count and write nothing.
     pub dry_run: Option<Scalar<bool>>,
     /// Write without being asked.
@@ -59,6 +65,8 @@ pub struct JobFile {
     pub salvage: Option<Scalar<bool>>,
     /// End with 9 where there is nothing.
     pub fail_on_empty: Option<Scalar<bool>>,
+    /// Accept a workspace that the source does not have.
+    pub allow_missing: Option<Scalar<bool>>,
     /// What to print.
     pub output: Option<OutputFormat>,
     /// File for the report.
@@ -76,6 +84,37 @@ pub struct JobFile {
     /// Where the file is, and its text, for errors.
     #[serde(skip)]
     origin: JobText,
+}
+
+/// The LightRAG that will read the cache.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LightRagSpec {
+    /// Its release.
+    pub version: Option<Text>,
+    /// The binding that it extracts with; `library` without LightRAG's server.
+    pub binding: Option<Text>,
+    /// The model that it extracts with.
+    pub model: Option<Text>,
+    /// The address of that model.
+    pub host: Option<Text>,
+    /// Whether it asks for entities in JSON.
+    pub json_extraction: Option<Scalar<bool>>,
+    /// Models that the keys of the cache may have been made for, beside what is configured.
+    #[serde(default)]
+    pub made_for: Vec<IdentitySpec>,
+}
+
+/// A model that keys were made for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentitySpec {
+    /// The binding.
+    pub binding: Option<Text>,
+    /// The model.
+    pub model: Option<Text>,
+    /// The address.
+    pub host: Option<Text>,
 }
 
 /// The limits of a batch.

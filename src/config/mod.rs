@@ -10,6 +10,7 @@ pub mod dotenv;
 mod env;
 mod generate;
 mod job;
+mod lightrag;
 mod resolve;
 
 pub use cli::{Args, Color, OutputFormat, Parsed, parse_args};

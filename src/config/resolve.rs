@@ -6,11 +6,11 @@ use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 use bytesize::ByteSize;
 use serde_yaml::Mapping;
 
-use super::{Args, Color, Environment, JobFile, OutputFormat, job};
+use super::{Args, Color, Environment, JobFile, OutputFormat, job, lightrag};
 use crate::{
     model::{
-        CacheType, Error, Field, MaxErrors, Mode, NamedPair, NamedWorkspace, OnConflict, Origin, Result,
-        Secret, Selection, Settings, Side, Value, Values, VerifyLevel, WORKSPACE_VARIABLE, Workspace,
+        Error, Field, MaxErrors, Mode, NamedPair, NamedWorkspace, OnConflict, Origin, Result, Secret,
+        Selection, Settings, Side, Value, Values, VerifyLevel, WORKSPACE_VARIABLE, Workspace,
         WorkspaceChoice, nearest,
     },
     report::logging::LogFormat,
@@ -106,7 +106,7 @@ impl OutputSettings {
 }
 
 /// Whether the job file says yes.
-fn said(flag: Option<job::Scalar<bool>>) -> bool {
+pub(super) fn said(flag: Option<job::Scalar<bool>>) -> bool {
     flag.is_some_and(|flag| flag.0)
 }
 
@@ -128,7 +128,7 @@ impl Settings {
     ///
     /// # Errors
     /// A setting that is missing or wrong. The message says which, where it came from and what was expected.
-    pub fn resolve(args: &Args, job: &JobFile) -> Result<Self> {
+    pub fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Self> {
         let batch = job.batch.as_ref();
         let number = |flag: Option<&String>, name, job_text: Option<&job::Text>, path| {
             positive(
@@ -222,9 +222,12 @@ impl Settings {
             resume: resolve_resume(args, job, checkpoint.is_some())?,
             checkpoint,
             rejects: args.rejects.clone().or_else(|| job.rejects.clone()),
+            lightrag: lightrag::resolve(args, job, environment)?,
+            rekey: args.rekey.or(job.rekey).unwrap_or_default(),
             salvage: args.salvage || said(job.salvage),
             yes: args.yes || said(job.yes),
             fail_on_empty: args.fail_on_empty || said(job.fail_on_empty),
+            allow_missing: args.allow_missing || said(job.allow_missing),
         })
     }
 }
@@ -302,19 +305,13 @@ fn positive(
 }
 
 fn resolve_selection(args: &Args, job: &JobFile) -> Result<Selection> {
-    let parse = |words: &[String]| {
-        let types = words
-            .iter()
-            .map(|word| CacheType::from_str(word))
-            .collect::<Result<Vec<_>, _>>()?;
-        Selection::new(types).ok_or_else(|| "expected at least one cache type".to_owned())
-    };
     if let Some(list) = &args.types {
-        let words: Vec<String> = list.split(',').map(str::to_owned).collect();
-        return parse(&words).map_err(|what| Error::config(format!("--types: {what}")));
+        return Selection::parse(list.split(',')).map_err(|what| Error::config(format!("--types: {what}")));
     }
     match &job.types {
-        Some(list) => parse(&list.0).map_err(|what| job.error("types", &what)),
+        Some(list) => {
+            Selection::parse(list.0.iter().map(String::as_str)).map_err(|what| job.error("types", &what))
+        }
         None => Ok(Selection::default()),
     }
 }

@@ -4,13 +4,14 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     checkpoint::{Checkpoint, Progress, WorkspaceProgress},
+    hits::Examiner,
     pipeline::{self, WorkspaceJob},
     plan::Prepared,
     rejects::RejectsFile,
     run::Run,
 };
 use crate::{
-    model::{Result, Side},
+    model::{Rekey, Result, Side},
     report::word,
     system::shutdown::StopReason,
 };
@@ -70,6 +71,7 @@ impl Run<'_> {
 
     async fn move_workspaces(&self, prepared: &[Prepared], files: &Files) -> Result<Option<StopReason>> {
         let retrier = self.retrier();
+        let examiner = Examiner::of(self.settings)?;
         for (number, pair) in prepared.iter().enumerate() {
             if self.shutdown.reason().is_some() {
                 return Ok(self.shutdown.reason());
@@ -79,7 +81,9 @@ impl Run<'_> {
             if before.is_some_and(|before| before.complete) || !pair.has_records() {
                 continue;
             }
+            let hits = self.watch_hits(&examiner, pair);
             let stopped = pipeline::run(WorkspaceJob {
+                hits: hits.clone(),
                 pair: &pair.pair,
                 number,
                 source: Arc::clone(&pair.source),
@@ -99,6 +103,9 @@ impl Run<'_> {
                 shutdown: self.shutdown,
             });
             let stopped = stopped.await;
+            if let (Some(examiner), Some(hits)) = (&examiner, hits) {
+                self.tell_hits(examiner, &pair.pair.from, hits.hits());
+            }
             self.warn_of(pair.source.warnings());
             if let Some(reason) = stopped? {
                 return Ok(Some(reason));
@@ -151,9 +158,23 @@ impl Run<'_> {
             identity.push(format!("from={}", pair.from.name()));
             identity.push(format!("to={}", pair.to.name()));
         }
-        identity.extend(settings.selection.types().map(|t| format!("type={t}")));
+        identity.extend(
+            settings
+                .selection
+                .names()
+                .into_iter()
+                .map(|name| format!("type={name}")),
+        );
         identity.push(format!("on_conflict={}", word(&settings.on_conflict)));
         identity.push(format!("on_invalid={}", word(&settings.on_invalid)));
+        if let (Rekey::Host | Rekey::Model, Some(lightrag)) = (settings.rekey, &settings.lightrag) {
+            let version = lightrag.version.as_deref().unwrap_or("newest");
+            identity.push(format!(
+                "rekey={} for {version} {}",
+                word(&settings.rekey),
+                lightrag.extract
+            ));
+        }
         identity
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod checkpoint;
 mod connect;
+mod foretell;
+pub mod hits;
 mod migrate;
 mod pipeline;
 mod plan;

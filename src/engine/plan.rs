@@ -18,7 +18,7 @@ use super::{
     stats::WorkspaceStats,
 };
 use crate::{
-    model::{BatchLimit, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
+    model::{BatchLimit, LeftOut, Mode, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
     report::{CountEvent, CountProgressEvent, Event, PlanEvent, PlanOptions, PlanSettings},
     storage::{Connection, Count, Source, Target},
 };
@@ -36,6 +36,8 @@ pub struct Prepared {
     pub before: Count,
     /// How large a batch of it is.
     pub batch: BatchLimit,
+    /// Whether source and target are the same place, to which only copies are added.
+    pub(super) is_in_place: bool,
     pub(super) source: Arc<dyn Source>,
     pub(super) target: Arc<dyn Target>,
     pub(super) target_storage: Arc<dyn Connection>,
@@ -92,8 +94,11 @@ impl Run<'_> {
             resume: settings.resume,
             rejects: file(&settings.rejects),
             salvage: settings.salvage,
+            hits: settings.lightrag.is_some(),
+            rekey: settings.rekey,
             yes: settings.yes,
             fail_on_empty: settings.fail_on_empty,
+            allow_missing: settings.allow_missing,
         }
     }
 
@@ -152,8 +157,18 @@ impl Run<'_> {
         let counted = self.count_source(source, &pair.from).await?;
         let (source, count) = (Arc::clone(&counted.opened), counted.count.clone());
         self.warn_of(source.warnings());
+        if let Some(damage) = &count.damage {
+            self.stats.run(|run| run.is_incomplete = true);
+            self.warn(format!("workspace {}: {damage}", pair.from));
+        }
         let counted = self.count_target(target, &pair.to).await?;
         let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
+        if self.settings.mode != Mode::Verify && (count.total() > 0 || !count.exact) {
+            let checking = self.ask(Side::Target, "checking the target", async || {
+                opened.check_writable().await
+            });
+            checking.await?;
+        }
         self.stats
             .add_workspace(WorkspaceStats::new(pair.clone(), count.clone(), before.total()));
         Ok(Prepared {
@@ -163,6 +178,7 @@ impl Run<'_> {
             target_storage: Arc::clone(&target.storage),
             count,
             before,
+            is_in_place: false,
             batch: self.settings.batch_for(target.connector.info().batch_bytes),
         })
     }
@@ -207,7 +223,8 @@ impl Run<'_> {
             side,
             workspace: workspace.clone(),
             records: count.total(),
-            by_cache_type: count.by_type.clone(),
+            by_cache_type: count.by_type.as_map().clone(),
+            left_out: count.left_out.as_ref().map(LeftOut::list),
             exact: count.exact,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }));

@@ -54,8 +54,16 @@ impl Run<'_> {
     /// What ended it.
     pub async fn carry_out(&self, prepared: &[Prepared], confirmed: bool) -> Result<RunOutcome> {
         match self.settings.mode {
-            Mode::DryRun => return self.check_writable(prepared).await.map(|()| RunOutcome::Done),
-            Mode::Verify => {}
+            Mode::DryRun => {
+                self.check_writable(prepared).await?;
+                let stopped = self.survey(prepared).await?;
+                return Ok(stopped.unwrap_or(RunOutcome::Done));
+            }
+            Mode::Verify => {
+                if let Some(stopped) = self.survey(prepared).await? {
+                    return Ok(stopped);
+                }
+            }
             Mode::Migrate if !confirmed => {
                 return Err(Error::new(
                     ErrorKind::NotConfirmed,

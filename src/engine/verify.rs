@@ -6,14 +6,15 @@ use tokio::time::Instant;
 
 use crate::{
     engine::{
+        hits::Examiner,
         pipeline::{LEAST_AHEAD, PAGE_BYTES},
         plan::Prepared,
         retry::{RequestContext, Retrier},
         run::Run,
     },
     model::{
-        BatchLimit, Error, ErrorKind, OnConflict, Result, Selection, Side, VerifyLevel, WorkspacePair,
-        record::{CacheKey, KeyDigest, Record, compare},
+        BatchLimit, Error, ErrorKind, OnConflict, Rekey, Result, Selection, Side, VerifyLevel, WorkspacePair,
+        record::{CacheKey, KeyDigest, KeySet, Record, compare},
     },
     report::{Difference, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},
     storage::{Entry, Page, PageLimit, PageReader, Source, Target, WriteOutcome},
@@ -29,6 +30,8 @@ pub(crate) struct Comparison<'a> {
     pub target: &'a Arc<dyn Target>,
     /// Which records.
     pub selection: &'a Selection,
+    /// What made copies of records, where a run was to add some.
+    pub examiner: Option<&'a Arc<Examiner>>,
     /// How many there are, as counted.
     pub expected: u64,
     /// How thoroughly.
@@ -58,6 +61,7 @@ impl Comparison<'_> {
     pub(crate) async fn run(&self, verification: &mut Verification) -> Result<()> {
         let mut numbers = VerifyNumbers::default();
         let mut told = Instant::now();
+        let mut copies = KeySet::new();
         let mut pages = Arc::clone(self.source).scan(self.selection, self.limit(), None);
         while let Some(page) = self.next_page(Side::Source, &mut *pages).await? {
             let records = page.entries.into_iter().filter_map(|entry| match entry {
@@ -68,13 +72,21 @@ impl Comparison<'_> {
             numbers.compared += records.len() as u64;
             self.compare(&records, &mut numbers, &mut verification.first)
                 .await?;
+            if let Some(examiner) = self.examiner {
+                let added = self.copies_of(examiner, records).await?;
+                self.find_copies(&added, &mut numbers, &mut verification.first)
+                    .await?;
+                for key in &added {
+                    copies.insert(KeyDigest::of(key.as_str()));
+                }
+            }
             if told.elapsed() >= PROGRESS_EVERY {
                 told = Instant::now();
                 self.tell(&numbers, false);
             }
         }
         if self.level == VerifyLevel::Full {
-            numbers.beyond = Some(self.count_beyond().await?);
+            numbers.beyond = Some(self.count_beyond(&copies).await?);
         }
         self.tell(&numbers, true);
         verification.numbers.add(&numbers);
@@ -159,8 +171,61 @@ impl Comparison<'_> {
         }
     }
 
-    /// Counts the records of the target that the source does not have.
-    async fn count_beyond(&self) -> Result<u64> {
+    /// The keys under which copies of these records were to be added.
+    async fn copies_of(&self, examiner: &Arc<Examiner>, records: Vec<Record>) -> Result<Vec<CacheKey>> {
+        let examiner = Arc::clone(examiner);
+        let target = Arc::clone(self.target);
+        let examining = tokio::task::spawn_blocking(move || {
+            let copies = examiner.examine(&records, |_| true).copies.into_iter();
+            // What the target cannot store was not copied either.
+            let copies = copies.filter(|copy| {
+                let original = records.get(copy.of);
+                original.is_some_and(|original| {
+                    !matches!(target.preview(original), WriteOutcome::Rejected { .. })
+                })
+            });
+            copies.map(|copy| copy.record.key().clone()).collect()
+        });
+        examining
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, "examining records panicked").caused_by(error))
+    }
+
+    /// Looks for copies at the target. Whose record is under such a key does not matter: LightRAG finds it.
+    async fn find_copies(
+        &self,
+        keys: &[CacheKey],
+        numbers: &mut VerifyNumbers,
+        first: &mut Vec<Difference>,
+    ) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let target = self.target.reader();
+        let purpose = self.purpose(Side::Target, "reading records of the target");
+        let kept = self
+            .retrier
+            .run(purpose, async || target.get_many(keys).await)
+            .await?;
+        for (key, kept) in keys.iter().zip(kept) {
+            if kept.is_some() {
+                numbers.copies += 1;
+                continue;
+            }
+            numbers.missing += 1;
+            if first.len() < MOST_NAMED {
+                first.push(Difference {
+                    workspace: self.pair.from.clone(),
+                    key: key.to_string(),
+                    fields: Vec::new(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the records of the target that the source does not have, without copies.
+    async fn count_beyond(&self, copies: &KeySet) -> Result<u64> {
         let mut beyond = 0;
         let target = self.target.reader();
         let mut pages = target.scan(self.selection, self.limit(), None);
@@ -168,7 +233,10 @@ impl Comparison<'_> {
             if page.entries.is_empty() {
                 continue;
             }
-            let keys: Vec<CacheKey> = page.entries.iter().map(|entry| entry.key().clone()).collect();
+            let keys = page.entries.iter().map(|entry| entry.key().clone());
+            let keys: Vec<CacheKey> = keys
+                .filter(|key| !copies.contains(KeyDigest::of(key.as_str())))
+                .collect();
             let purpose = self.purpose(Side::Source, "reading records of the source");
             let given = self
                 .retrier
@@ -233,6 +301,10 @@ impl Run<'_> {
             numbers: VerifyNumbers::default(),
             first: Vec::new(),
         };
+        let examiner = match self.settings.rekey {
+            Rekey::Off => None,
+            Rekey::Host | Rekey::Model => Examiner::of(self.settings)?,
+        };
         for pair in prepared {
             // Opened anew, so that it is what it became that is compared.
             let opening = self.ask(Side::Target, "opening the target", async || {
@@ -244,6 +316,7 @@ impl Run<'_> {
                 source: &pair.source,
                 target: &target,
                 selection: &self.settings.selection,
+                examiner: examiner.as_ref(),
                 expected: pair.count.total(),
                 level: self.settings.verify,
                 on_conflict: self.settings.on_conflict,

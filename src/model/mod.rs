@@ -3,6 +3,8 @@
 
 mod error;
 mod exit_code;
+mod hits;
+mod lightrag;
 mod location;
 mod policy;
 pub mod record;
@@ -16,10 +18,14 @@ mod workspace;
 
 pub use error::{Error, ErrorKind, OnSide, Result, Retry, Side};
 pub use exit_code::ExitCode;
+pub use hits::{AskingLightRag, ForetoldHits, HitCounts, Hits, KeyOrigin};
+pub(crate) use lightrag::{DEFAULT_MODEL, LIBRARY_MODEL, default_host};
+pub use lightrag::{Identity, LightRag, Named, Rekey};
 pub use location::{Location, PhysicalLocation};
 pub use policy::{BatchLimit, MaxErrors, Mode, OnConflict, VerifyLevel};
 pub use secret::{Redactor, Secret, may_hold_secret, redact_url};
-pub use selection::{CacheType, Selection};
+pub(crate) use selection::KeyRule;
+pub use selection::{CacheType, Counts, FILE_MODE, LeftOut, LeftOutKind, LeftOutRecords, Selection};
 pub use setting::{Field, Origin, Value, Values};
 pub use settings::Settings;
 pub(crate) use suggest::nearest;

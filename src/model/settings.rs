@@ -2,7 +2,9 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use super::{BatchLimit, MaxErrors, Mode, OnConflict, Selection, VerifyLevel, record::OnInvalid};
+use super::{
+    BatchLimit, LightRag, MaxErrors, Mode, OnConflict, Rekey, Selection, VerifyLevel, record::OnInvalid,
+};
 
 /// What a run does on its way, whichever it is.
 #[derive(Debug)]
@@ -37,12 +39,18 @@ pub struct Settings {
     pub resume: bool,
     /// Where to keep rejected records.
     pub rejects: Option<PathBuf>,
+    /// The LightRAG whose hits to foretell; `None` for a run that does not look at them.
+    pub lightrag: Option<LightRag>,
+    /// Which records get a copy under the key that LightRAG asks for.
+    pub rekey: Rekey,
     /// Whether to take what stands before the damage of a damaged file.
     pub salvage: bool,
     /// Whether it may write without being asked.
     pub yes: bool,
     /// Whether nothing to migrate is an error.
     pub fail_on_empty: bool,
+    /// Whether a workspace that the source does not have is accepted.
+    pub allow_missing: bool,
 }
 
 impl Settings {

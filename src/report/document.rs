@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CacheType, Error, Location, Mode, VerifyLevel, Workspace};
+use crate::model::{CacheType, Error, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace};
 
 /// Numbers of records. Always `selected = written + skipped + rejected + not_attempted`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -108,6 +108,8 @@ pub struct WorkspaceReport {
     pub totals: Totals,
     /// The same by cache type.
     pub by_cache_type: BTreeMap<CacheType, Totals>,
+    /// What the source has beyond the selection, by mode and type; null where that is not known.
+    pub left_out: Option<Vec<LeftOutRecords>>,
 }
 
 /// What went wrong, in numbers and first examples.
@@ -203,7 +205,9 @@ pub struct VerifyNumbers {
     pub missing: u64,
     /// Those that the target has with another value.
     pub different: u64,
-    /// Records of the target that the source does not have; null where nobody looked.
+    /// Copies of `--rekey` that the target has.
+    pub copies: u64,
+    /// Records of the target that are neither at the source nor copies; null where nobody looked.
     pub beyond: Option<u64>,
 }
 
@@ -216,6 +220,7 @@ impl VerifyNumbers {
         self.unmovable += other.unmovable;
         self.missing += other.missing;
         self.different += other.different;
+        self.copies += other.copies;
         if let Some(beyond) = other.beyond {
             *self.beyond.get_or_insert(0) += beyond;
         }
@@ -279,6 +284,8 @@ pub struct Report {
     pub totals: Totals,
     /// The same by cache type.
     pub by_cache_type: BTreeMap<CacheType, Totals>,
+    /// What the source has beyond the selection, by mode and type; null where that is not known.
+    pub left_out: Option<Vec<LeftOutRecords>>,
     /// The same by workspace.
     pub workspaces: Vec<WorkspaceReport>,
     /// The batches.
@@ -295,6 +302,10 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// What a verification found; null without one.
     pub verification: Option<Verification>,
+    /// Copies that were added under the keys that LightRAG asks for; in no other number.
+    pub rekeyed: u64,
+    /// What LightRAG will find; null where that was not asked.
+    pub hits: Option<ForetoldHits>,
     /// The checkpoint file; null without one.
     pub checkpoint: Option<String>,
     /// The rejects file; null without one.
@@ -310,7 +321,7 @@ impl Report {
             return None;
         }
         if self.totals.rejected == 0 {
-            let what = "what stands behind the damage of the source was not moved".to_owned();
+            let what = "some of the source could not be read".to_owned();
             return Some((what, "look at the warnings in the report"));
         }
         let kinds: Vec<String> = self

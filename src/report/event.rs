@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{Report, VerifyNumbers};
 use crate::model::{
-    CacheType, Location, Mode, OnConflict, Selection, Side, VerifyLevel, Workspace, WorkspacePair,
-    record::OnInvalid,
+    CacheType, ForetoldHits, LeftOutRecords, Location, Mode, OnConflict, Rekey, Selection, Side, VerifyLevel,
+    Workspace, WorkspacePair, record::OnInvalid,
 };
 
 /// Raised when a reader of the events would have to change.
@@ -52,6 +52,8 @@ pub enum Event {
     Reject(RejectEvent),
     /// How far the run came is on the disk.
     Checkpoint(CheckpointEvent),
+    /// What LightRAG will find of a workspace.
+    Hits(HitsEvent),
     /// A verification of a workspace is under way or done.
     Verify(VerifyEvent),
     /// Something that a person should know.
@@ -141,10 +143,16 @@ pub struct PlanOptions {
     pub rejects: Option<String>,
     /// Whether it takes what stands before the damage of a damaged file.
     pub salvage: bool,
+    /// Whether it tells which records LightRAG will find.
+    pub hits: bool,
+    /// Which records get a copy under the key that LightRAG asks for.
+    pub rekey: Rekey,
     /// Whether it may write without being asked.
     pub yes: bool,
     /// Whether nothing to migrate is an error.
     pub fail_on_empty: bool,
+    /// Whether a workspace that the source does not have is accepted.
+    pub allow_missing: bool,
 }
 
 /// A count is under way.
@@ -169,6 +177,8 @@ pub struct CountEvent {
     pub records: u64,
     /// The same by type.
     pub by_cache_type: BTreeMap<CacheType, u64>,
+    /// What is there and not selected, by mode and type; null where that is not known.
+    pub left_out: Option<Vec<LeftOutRecords>>,
     /// Whether the number is exact or an estimate.
     pub exact: bool,
     /// How long the count took, in milliseconds.
@@ -292,6 +302,16 @@ pub struct VerifyEvent {
     /// The numbers so far.
     #[serde(flatten)]
     pub numbers: VerifyNumbers,
+}
+
+/// What LightRAG will find of a workspace.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HitsEvent {
+    /// The workspace that is read.
+    pub workspace: Workspace,
+    /// What it will find.
+    #[serde(flatten)]
+    pub foretold: ForetoldHits,
 }
 
 /// Something that a person should know.

@@ -14,8 +14,8 @@ pub use document::{
     WorkspaceReport, percent,
 };
 pub use event::{
-    BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Envelope, Event, PlanEvent,
-    PlanOptions, PlanSettings, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, SettingOrigin,
+    BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Envelope, Event, HitsEvent,
+    PlanEvent, PlanOptions, PlanSettings, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, SettingOrigin,
     VerifyEvent, WarningEvent, event_schema,
 };
 pub use human::{Stderr, Verbosity};

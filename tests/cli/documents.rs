@@ -250,6 +250,8 @@ fn job_field(flag: &str) -> String {
         "all-workspaces" => "workspaces: all".to_owned(),
         "batch-size" => "batch.records".to_owned(),
         "batch-bytes" => "batch.bytes".to_owned(),
+        "llm-binding" | "llm-model" | "llm-host" => flag.replace("llm-", "lightrag."),
+        "lightrag-version" => "lightrag.version".to_owned(),
         other => other.replace('-', "_"),
     }
 }

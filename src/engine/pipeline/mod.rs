@@ -24,7 +24,9 @@ use settle::Settlement;
 use write::{BatchOutcome, Writer};
 
 use crate::{
-    engine::{checkpoint::Checkpoint, rejects::RejectsFile, retry::Retrier, stats::RunStats},
+    engine::{
+        checkpoint::Checkpoint, hits::WorkspaceHits, rejects::RejectsFile, retry::Retrier, stats::RunStats,
+    },
     model::{BatchLimit, Error, ErrorKind, MaxErrors, OnConflict, Result, Selection, WorkspacePair},
     report::Reporter,
     storage::{Count, Cursor, PageLimit, Source, Target},
@@ -61,6 +63,8 @@ pub(crate) struct WorkspaceJob<'a> {
     pub(crate) stats: &'a RunStats,
     /// Where rejected records go.
     pub(crate) rejects: Option<&'a RejectsFile>,
+    /// Where it is asked whether LightRAG will find the records.
+    pub(crate) hits: Option<Arc<WorkspaceHits>>,
     /// Where to keep how far the run came.
     pub(crate) checkpoint: Option<&'a Checkpoint>,
     /// Where an earlier run stopped: the cursor, and the number of its last batch.
@@ -148,6 +152,7 @@ fn written(
         workspace: job.pair.from.clone(),
         on_conflict: job.on_conflict,
         retrier: job.retrier.clone(),
+        hits: job.hits.clone(),
     });
     let signal = job.shutdown.clone();
     let ended = async move {

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use super::Batch;
+use super::{Batch, task_failed};
 use crate::{
-    engine::retry::{RequestContext, Retrier},
+    engine::{
+        hits::{Examined, WorkspaceHits},
+        retry::{RequestContext, Retrier},
+    },
     model::{
-        Error, ErrorKind, OnConflict, Result, Side, Workspace,
+        Error, ErrorKind, HitCounts, Hits, OnConflict, Result, Side, Workspace,
         record::{CacheKey, Record, RejectKind, compare},
     },
-    storage::{Changes, Entry, Halving, Target, WriteMode, WriteOutcome},
+    storage::{Changes, Entry, Halving, Source, Target, WriteMode, WriteOutcome},
 };
 
 /// What became of an entry of a batch.
@@ -38,6 +41,8 @@ pub(super) struct Writer {
     pub(super) workspace: Workspace,
     pub(super) on_conflict: OnConflict,
     pub(super) retrier: Retrier,
+    /// Where it is asked whether LightRAG will find the records.
+    pub(super) hits: Option<Arc<WorkspaceHits>>,
 }
 
 /// One batch that is being written.
@@ -66,7 +71,13 @@ impl Writer {
             batch: batch.number,
             retried: false,
         };
-        let mut outcomes = request.by_policy(&records).await?.into_iter();
+        let examining = self.hits.as_ref().map(|hits| (hits, hits.examine(&records)));
+        let outcomes = request.by_policy(&records).await?;
+        if let Some((hits, examining)) = examining {
+            let examined = examining.await.map_err(task_failed)?;
+            request.add_copies(hits, examined, &outcomes).await?;
+        }
+        let mut outcomes = outcomes.into_iter();
         let fates = batch.entries.iter().map(|entry| match entry {
             Entry::Invalid(invalid) => Some(RecordOutcome::Rejected {
                 kind: invalid.kind,
@@ -87,13 +98,20 @@ impl Writer {
         })
     }
 
+    /// Whether the target is where the records come from, and only copies are written.
+    fn is_in_place(&self) -> bool {
+        self.hits.as_ref().is_some_and(|hits| hits.is_in_place())
+    }
+
     fn fate(&self, outcome: WriteOutcome) -> RecordOutcome {
         match outcome {
             WriteOutcome::Written(changes) => RecordOutcome::Written(changes),
-            WriteOutcome::Exists if self.on_conflict == OnConflict::Fail => RecordOutcome::Rejected {
-                kind: RejectKind::Conflict,
-                reason: "the target has a record of this key already".to_owned(),
-            },
+            WriteOutcome::Exists if self.on_conflict == OnConflict::Fail && !self.is_in_place() => {
+                RecordOutcome::Rejected {
+                    kind: RejectKind::Conflict,
+                    reason: "the target has a record of this key already".to_owned(),
+                }
+            }
             WriteOutcome::Exists => RecordOutcome::Skipped,
             WriteOutcome::Rejected { kind, reason } => RecordOutcome::Rejected { kind, reason },
         }
@@ -105,11 +123,58 @@ impl Request<'_> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
+        if self.writer.is_in_place() {
+            return Ok(vec![WriteOutcome::Exists; records.len()]);
+        }
         match self.writer.on_conflict {
             OnConflict::Overwrite => self.write_all(records, WriteMode::Upsert).await,
             OnConflict::Skip | OnConflict::Fail => self.write_all(records, WriteMode::Create).await,
             OnConflict::Newer => self.newer(records).await,
         }
+    }
+
+    /// Adds copies of records that the target has, where nothing is under their keys, and what was found out to the hits
+    /// of the workspace.
+    async fn add_copies(
+        &mut self,
+        all: &WorkspaceHits,
+        examined: Examined,
+        outcomes: &[WriteOutcome],
+    ) -> Result<()> {
+        let mut hits = examined.hits;
+        let mut copies = Vec::with_capacity(examined.copies.len());
+        for copy in examined.copies {
+            if matches!(outcomes.get(copy.of), None | Some(WriteOutcome::Rejected { .. })) {
+                continue;
+            }
+            if all.claim(copy.record.key()) {
+                copies.push(copy.record);
+            } else {
+                count(&mut hits, copy.record.key(), |counts| &mut counts.rekey_existing);
+            }
+        }
+        // A record that the source has under this key is still to come, or came: a copy must not take its place.
+        let keys: Vec<CacheKey> = copies.iter().map(|copy| copy.key().clone()).collect();
+        let at_source = self.look_up(Side::Source, all.source(), &keys).await?;
+        let mut at_source = at_source.iter();
+        copies.retain(|copy| {
+            let is_there = at_source.next().is_some_and(Option::is_some);
+            if is_there {
+                count(&mut hits, copy.key(), |counts| &mut counts.rekey_existing);
+            }
+            !is_there
+        });
+        all.announce(&copies);
+        let outcomes = self.write_all(&copies, WriteMode::Create).await?;
+        for (copy, outcome) in copies.iter().zip(outcomes) {
+            count(&mut hits, copy.key(), |counts| match outcome {
+                WriteOutcome::Written(_) => &mut counts.rekeyed,
+                WriteOutcome::Exists => &mut counts.rekey_existing,
+                WriteOutcome::Rejected { .. } => &mut counts.rekey_rejected,
+            });
+        }
+        all.add(&hits);
+        Ok(())
     }
 
     /// Creates what is missing, then replaces what is older than the record that comes.
@@ -135,18 +200,34 @@ impl Request<'_> {
 
     /// What the target has under the keys of some of the records.
     async fn kept(&self, records: &[Record], which: &[usize]) -> Result<Vec<Option<Entry>>> {
-        if which.is_empty() {
+        let keys: Vec<CacheKey> = which.iter().map(|at| records[*at].key().clone()).collect();
+        self.look_up(Side::Target, &self.writer.target.reader(), &keys)
+            .await
+    }
+
+    /// What is under keys on a side.
+    async fn look_up(
+        &self,
+        side: Side,
+        reader: &Arc<dyn Source>,
+        keys: &[CacheKey],
+    ) -> Result<Vec<Option<Entry>>> {
+        if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<CacheKey> = which.iter().map(|at| records[*at].key().clone()).collect();
-        let purpose = self.purpose("reading records of the target");
+        let purpose = RequestContext {
+            side,
+            ..self.purpose(match side {
+                Side::Source => "reading records of the source",
+                Side::Target => "reading records of the target",
+            })
+        };
         let retrier = &self.writer.retrier;
-        let target = self.writer.target.reader();
         let mut tries = retrier.tries(purpose);
         loop {
-            let result = retrier.once(purpose.what, target.get_many(&keys)).await;
-            if let Some(kept) = tries.next(result).await? {
-                return Ok(kept);
+            let result = retrier.once(purpose.what, reader.get_many(keys)).await;
+            if let Some(found) = tries.next(result).await? {
+                return Ok(found);
             }
         }
     }
@@ -221,4 +302,12 @@ impl Request<'_> {
             batch: Some(self.batch),
         }
     }
+}
+
+/// Counts a copy, by the type in its key too.
+fn count(hits: &mut Hits, key: &CacheKey, which: impl Fn(&mut HitCounts) -> &mut u64) {
+    let cache_type = key.as_str().split(':').nth(1).unwrap_or_default();
+    let by_type = hits.by_cache_type.entry(cache_type.to_owned()).or_default();
+    *which(by_type) += 1;
+    *which(&mut hits.total) += 1;
 }

@@ -90,7 +90,8 @@ impl Bars {
                     self.warning(&text);
                 }
             }
-            Event::Checkpoint(_) => {}
+            // The report says it of all workspaces together.
+            Event::Checkpoint(_) | Event::Hits(_) => {}
             Event::Verify(verify) if verify.complete => {
                 self.clear();
                 self.line(&phrases::verify(verify));
@@ -181,7 +182,7 @@ impl Bars {
         let mut message = ByteSize(self.bytes).display().iec().to_string();
         if batch.done == batch.total {
             message.push_str(", making it durable");
-        } else if let Some(cache_type) = batch.cache_type {
+        } else if let Some(cache_type) = &batch.cache_type {
             let _ = write!(message, ", {cache_type}");
         }
         if is_new {

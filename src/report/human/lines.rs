@@ -62,7 +62,7 @@ impl Lines {
                 self.is_dry_run = started.mode == Mode::DryRun;
                 None
             }
-            Event::Checkpoint(_) => None,
+            Event::Checkpoint(_) | Event::Hits(_) => None,
             Event::Plan(plan) => {
                 let mut rows = phrases::plan(plan);
                 if self.is_dry_run {

@@ -2,11 +2,13 @@
 //!
 //! * `lines`: one line after the other, for logs and mails.
 //! * `bars`: at a terminal: what goes on stands in a place of its own, what happened above it.
+//! * `hits`: what LightRAG will find, for `summary`.
 //! * `phrases`: an event in a line, for both.
 //! * `summary`: the report, for both.
 //! * `stderr`: standard error itself, shared with the logs.
 
 mod bars;
+mod hits;
 mod lines;
 mod phrases;
 mod stderr;

@@ -4,6 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use bytesize::ByteSize;
 
+use super::hits;
 use crate::{
     model::Mode,
     report::{
@@ -25,6 +26,9 @@ pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> S
         let _ = write!(text, "\n{}", palette.strong(title));
         statistics(&mut text, report);
         errors(&mut text, report, width);
+    }
+    if let Some(foretold) = &report.hits {
+        let _ = write!(text, "\n\n{}", wrap(&hits::sentence(foretold), width, ""));
     }
     if let Some(verdict) = verdict(report, palette) {
         let _ = write!(text, "\n{verdict}");
@@ -151,7 +155,7 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
         }
         (Status::Ok, _) | (Status::Interrupted, _) => return None,
         (Status::Partial, _) if totals.rejected == 0 => {
-            palette.warning("WARNING: What is whole of a damaged source was migrated")
+            palette.warning("WARNING: Some of the source could not be read and was not migrated")
         }
         (Status::Partial, _) => palette.warning("WARNING: Migration completed with errors!"),
         (Status::Failed, _) => palette.bad("✗ FAILED"),
@@ -181,6 +185,7 @@ mod tests {
             target_records_before: Some(0),
             totals,
             by_cache_type: Default::default(),
+            left_out: None,
         });
         fill(&mut numbers);
         let report = Report {

@@ -1,0 +1,416 @@
+//! The LightRAG that will read the cache, as its server resolves its own configuration.
+//!
+//! A flag wins over the job file, that over LightRAG's variables. The server's rules (`api/config.py` and
+//! `resolve_role_llm_settings`): a role's own variables (`EXTRACT_LLM_BINDING`) win over those of all roles
+//! (`LLM_BINDING`); a role with another binding and no host of its own takes the default host of its binding.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Args, Environment, JobFile,
+    job::{IdentitySpec, LightRagSpec, Text},
+    resolve::said,
+};
+use crate::model::{
+    DEFAULT_MODEL, Identity, LIBRARY_MODEL, LightRag, Named, Origin, Rekey, Result, default_host,
+};
+
+/// The binding of a program that uses LightRAG without its server.
+const LIBRARY: &str = "library";
+
+/// What LightRAG reads that keys depend on.
+const VARIABLES: [&str; 11] = [
+    "EXTRACT_LLM_BINDING",
+    "EXTRACT_LLM_MODEL",
+    "EXTRACT_LLM_BINDING_HOST",
+    "VLM_LLM_BINDING",
+    "VLM_LLM_MODEL",
+    "VLM_LLM_BINDING_HOST",
+    "LLM_BINDING",
+    "LLM_MODEL",
+    "LLM_BINDING_HOST",
+    "AZURE_OPENAI_ENDPOINT",
+    "ENTITY_EXTRACTION_USE_JSON",
+];
+
+/// A text and where it came from.
+#[derive(Clone, Debug)]
+struct Given {
+    text: String,
+    origin: Origin,
+}
+
+/// The LightRAG of a run that looks at hits.
+///
+/// # Errors
+/// What it is configured for cannot be read.
+pub(super) fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Option<LightRag>> {
+    let flags = [
+        &args.llm_binding,
+        &args.llm_model,
+        &args.llm_host,
+        &args.lightrag_version,
+    ];
+    let is_wanted = args.hits
+        || said(job.hits)
+        || args.rekey.or(job.rekey).unwrap_or_default() != Rekey::Off
+        || flags.iter().any(|flag| flag.is_some());
+    if !is_wanted {
+        return Ok(None);
+    }
+    let mut variables = BTreeMap::new();
+    for name in VARIABLES {
+        if let Some(value) = environment.variable(name)? {
+            let text = value.text.expose().to_owned();
+            let origin = value.origin;
+            variables.insert(name, Given { text, origin });
+        }
+    }
+    let layers = Layers { args, job, variables };
+    Ok(Some(layers.lightrag()))
+}
+
+/// Where LightRAG's configuration is looked for.
+struct Layers<'a> {
+    args: &'a Args,
+    job: &'a JobFile,
+    variables: BTreeMap<&'static str, Given>,
+}
+
+impl Layers<'_> {
+    fn lightrag(&self) -> LightRag {
+        let mut origins = Vec::new();
+        let mut note =
+            |what: &str, given: &Given| origins.push(format!("{what} {} ({})", given.text, given.origin));
+        let version = self.flag_or_job(
+            "--lightrag-version",
+            &self.args.lightrag_version,
+            "version",
+            |spec| &spec.version,
+        );
+        if let Some(version) = &version {
+            note("release", version);
+        }
+        let parts = self.role("EXTRACT", true);
+        note("binding", &parts.binding);
+        note("model", &parts.model);
+        note("host", &parts.host);
+        let (json_extraction, origin) = self.json_extraction();
+        let text = json_extraction.to_string();
+        note("JSON extraction", &Given { text, origin });
+        LightRag {
+            version: version.map(|version| version.text),
+            extract: parts.identity(),
+            vlm: self.role("VLM", false).identity(),
+            json_extraction,
+            named: self.named(),
+            origins,
+        }
+    }
+
+    fn flag_or_job(
+        &self,
+        flag: &'static str,
+        value: &Option<String>,
+        field: &str,
+        of: impl Fn(&LightRagSpec) -> &Option<Text>,
+    ) -> Option<Given> {
+        if let Some(text) = value {
+            return Some(Given {
+                text: text.trim().to_owned(),
+                origin: Origin::Flag(flag),
+            });
+        }
+        let Text(text) = of(self.job.lightrag.as_ref()?).as_ref()?;
+        Some(Given {
+            text: text.trim().to_owned(),
+            origin: self.job_origin(field),
+        })
+    }
+
+    fn job_origin(&self, field: &str) -> Origin {
+        let path = format!("lightrag.{field}");
+        Origin::Job {
+            file: self.job.file().to_owned(),
+            line: self.job.line(&path),
+            path,
+        }
+    }
+
+    fn binding(&self) -> Option<Given> {
+        self.flag_or_job("--llm-binding", &self.args.llm_binding, "binding", |spec| {
+            &spec.binding
+        })
+    }
+
+    fn model(&self) -> Option<Given> {
+        self.flag_or_job("--llm-model", &self.args.llm_model, "model", |spec| &spec.model)
+    }
+
+    fn host(&self) -> Option<Given> {
+        self.flag_or_job("--llm-host", &self.args.llm_host, "host", |spec| &spec.host)
+    }
+
+    /// A variable. An empty one is an empty text to LightRAG, not nothing.
+    fn variable(&self, name: &str) -> Option<Given> {
+        self.variables.get(name).cloned()
+    }
+
+    /// A role's variable, in which LightRAG takes an empty text and `None` for nothing.
+    fn role_variable(&self, role: &str, name: &str) -> Option<Given> {
+        let given = self.variable(&format!("{role}_{name}"));
+        given.filter(|given| !matches!(given.text.as_str(), "" | "None"))
+    }
+
+    /// The binding of all roles that have none of their own.
+    fn base_binding(&self) -> Given {
+        let binding = self.variable("LLM_BINDING");
+        let binding = binding.filter(|binding| !binding.text.is_empty());
+        let mut binding = binding.unwrap_or_else(|| default("ollama"));
+        binding.text = match normalized(&binding.text) {
+            "openai-ollama" => "openai".to_owned(),
+            binding => binding.to_owned(),
+        };
+        binding
+    }
+
+    /// `get_default_host`.
+    fn default_host(&self, binding: &str) -> Given {
+        let variable = match binding {
+            "azure_openai" => "AZURE_OPENAI_ENDPOINT",
+            _ => "LLM_BINDING_HOST",
+        };
+        self.variable(variable)
+            .unwrap_or_else(|| default(default_host(binding)))
+    }
+
+    /// The model of a role. What flags and job file give is given for extraction, and for a role that has nothing of its
+    /// own.
+    fn role(&self, role: &str, is_given: bool) -> Parts {
+        let first = |given: Option<Given>, own: Option<Given>| {
+            if is_given { given.or(own) } else { own.or(given) }
+        };
+        let base = self.base_binding();
+        let own = self.role_variable(role, "LLM_BINDING").map(|binding| Given {
+            text: normalized(&binding.text).to_owned(),
+            ..binding
+        });
+        let binding = first(self.binding(), own).unwrap_or_else(|| base.clone());
+        let is_library = binding.text == LIBRARY;
+        let model = first(self.model(), self.role_variable(role, "LLM_MODEL"))
+            .or_else(|| self.variable("LLM_MODEL"))
+            .unwrap_or_else(|| default(if is_library { LIBRARY_MODEL } else { DEFAULT_MODEL }));
+        let host = first(self.host(), self.role_variable(role, "LLM_BINDING_HOST")).unwrap_or_else(|| {
+            if is_library {
+                return default("none");
+            }
+            let is_base = binding.text == base.text;
+            let base_host = is_base.then(|| self.variable("LLM_BINDING_HOST")).flatten();
+            base_host.unwrap_or_else(|| self.default_host(&binding.text))
+        });
+        Parts { binding, model, host }
+    }
+
+    /// `ENTITY_EXTRACTION_USE_JSON`, of which LightRAG understands `true` alone.
+    fn json_extraction(&self) -> (bool, Origin) {
+        let spec = self.job.lightrag.as_ref();
+        if let Some(json) = spec.and_then(|spec| spec.json_extraction) {
+            return (json.0, self.job_origin("json_extraction"));
+        }
+        let variable = self.variable("ENTITY_EXTRACTION_USE_JSON");
+        variable.map_or((false, Origin::Default), |given| {
+            (given.text.eq_ignore_ascii_case("true"), given.origin)
+        })
+    }
+
+    /// Everything that is named anywhere: where a host was changed, one layer mostly still has the old one.
+    fn named(&self) -> Named {
+        let job = self.job.lightrag.as_ref();
+        let names = |flag: &Option<String>,
+                     of_job: fn(&LightRagSpec) -> &Option<Text>,
+                     of_made_for: fn(&IdentitySpec) -> &Option<Text>,
+                     variables: &[&str]| {
+            let mut names: Vec<String> = flag.iter().cloned().collect();
+            names.extend(
+                job.and_then(|spec| of_job(spec).as_ref())
+                    .map(|text| text.0.clone()),
+            );
+            let variables = variables.iter().filter_map(|name| self.variable(name));
+            names.extend(variables.map(|given| given.text));
+            let made_for = job.iter().flat_map(|spec| &spec.made_for);
+            names.extend(made_for.filter_map(|identity| Some(of_made_for(identity).as_ref()?.0.clone())));
+            names
+        };
+        let bindings = names(
+            &self.args.llm_binding,
+            |spec| &spec.binding,
+            |identity| &identity.binding,
+            &["EXTRACT_LLM_BINDING", "VLM_LLM_BINDING"],
+        );
+        let mut bindings: Vec<String> = bindings
+            .iter()
+            .filter(|binding| *binding != LIBRARY)
+            .map(|binding| normalized(binding).to_owned())
+            .collect();
+        bindings.push(self.base_binding().text);
+        Named {
+            bindings: once_each(bindings),
+            models: once_each(names(
+                &self.args.llm_model,
+                |spec| &spec.model,
+                |identity| &identity.model,
+                &["EXTRACT_LLM_MODEL", "VLM_LLM_MODEL", "LLM_MODEL"],
+            )),
+            hosts: once_each(names(
+                &self.args.llm_host,
+                |spec| &spec.host,
+                |identity| &identity.host,
+                &[
+                    "EXTRACT_LLM_BINDING_HOST",
+                    "VLM_LLM_BINDING_HOST",
+                    "LLM_BINDING_HOST",
+                    "AZURE_OPENAI_ENDPOINT",
+                ],
+            )),
+        }
+    }
+}
+
+/// Binding, model and host of a role.
+struct Parts {
+    binding: Given,
+    model: Given,
+    host: Given,
+}
+
+impl Parts {
+    fn identity(&self) -> Identity {
+        if self.binding.text == LIBRARY {
+            Identity::of_library(&self.model.text)
+        } else {
+            Identity::new(&self.binding.text, &self.model.text, &self.host.text)
+        }
+    }
+}
+
+fn default(text: &str) -> Given {
+    Given {
+        text: text.to_owned(),
+        origin: Origin::Default,
+    }
+}
+
+/// `normalize_binding_name`.
+fn normalized(binding: &str) -> &str {
+    match binding {
+        "aws_bedrock" => "bedrock",
+        other => other,
+    }
+}
+
+fn once_each(names: Vec<String>) -> Vec<String> {
+    let mut once = Vec::with_capacity(names.len());
+    for name in names {
+        if !once.contains(&name) {
+            once.push(name);
+        }
+    }
+    once
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lightrag<const N: usize>(args: Args, variables: [(&str, &str); N]) -> LightRag {
+        let args = Args { hits: true, ..args };
+        let environment = Environment::with_process(variables);
+        resolve(&args, &JobFile::default(), &environment)
+            .unwrap()
+            .unwrap()
+    }
+
+    fn extract<const N: usize>(variables: [(&str, &str); N]) -> Identity {
+        lightrag(Args::default(), variables).extract
+    }
+
+    #[test]
+    fn the_identity_is_what_lightrags_server_makes_of_its_variables() {
+        let azure = [
+            ("LLM_BINDING", "azure_openai"),
+            ("AZURE_OPENAI_ENDPOINT", "https://a"),
+        ];
+        let own_model = [
+            ("LLM_BINDING_HOST", "http://h"),
+            ("LLM_MODEL", "m"),
+            ("EXTRACT_LLM_MODEL", "e"),
+        ];
+        let other_binding = [
+            ("EXTRACT_LLM_BINDING", "gemini"),
+            ("EXTRACT_LLM_MODEL", "None"),
+            ("LLM_MODEL", "m"),
+        ];
+        for (found, binding, model, host) in [
+            (extract([]), "ollama", DEFAULT_MODEL, "http://localhost:11434"),
+            (
+                extract([("LLM_BINDING", "openai")]),
+                "openai",
+                DEFAULT_MODEL,
+                "https://api.openai.com/v1",
+            ),
+            (
+                extract([("LLM_BINDING", "aws_bedrock")]),
+                "bedrock",
+                DEFAULT_MODEL,
+                "DEFAULT_BEDROCK_ENDPOINT",
+            ),
+            (extract(azure), "azure_openai", DEFAULT_MODEL, "https://a"),
+            (extract(own_model), "ollama", "e", "http://h"),
+            (
+                extract([
+                    ("LLM_BINDING", ""),
+                    ("LLM_BINDING_HOST", ""),
+                    ("EXTRACT_LLM_MODEL", ""),
+                ]),
+                "ollama",
+                DEFAULT_MODEL,
+                "",
+            ),
+            (extract(other_binding), "gemini", "m", "DEFAULT_GEMINI_ENDPOINT"),
+        ] {
+            assert_eq!(found, Identity::new(binding, model, host));
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_and_what_it_replaced_is_still_a_candidate() {
+        let args = Args {
+            llm_host: Some("http://new".to_owned()),
+            ..Args::default()
+        };
+        let variables = [
+            ("LLM_BINDING", "openai"),
+            ("LLM_BINDING_HOST", "http://old"),
+            ("LLM_MODEL", "m"),
+        ];
+        let lightrag = lightrag(args, variables);
+        assert_eq!(lightrag.extract, Identity::new("openai", "m", "http://new"));
+        let old = Identity::new("openai", "m", "http://old");
+        assert!(lightrag.identities().contains(&old));
+    }
+
+    #[test]
+    fn a_library_has_neither_binding_nor_host() {
+        let args = Args {
+            llm_binding: Some("library".to_owned()),
+            ..Args::default()
+        };
+        assert_eq!(lightrag(args, []).extract, Identity::of_library(LIBRARY_MODEL));
+    }
+
+    #[test]
+    fn nothing_is_resolved_for_a_run_that_does_not_look_at_hits() {
+        let resolved = resolve(&Args::default(), &JobFile::default(), &Environment::default());
+        assert!(resolved.unwrap().is_none());
+    }
+}

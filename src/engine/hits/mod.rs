@@ -1,0 +1,19 @@
+//! Whether LightRAG will find what is in a cache: under which key it asks, and for which prompts.
+//!
+//! A key ends in a hash of the prompt and, since LightRAG 1.5, of the identity of the model. `scheme` computes it, and
+//! `candidates` finds what explains a key by computing it again; `templates` recognizes the prompts of LightRAG's
+//! releases; `examine` puts both together, counts, and makes copies of records; `workspace` is what a run knows of a
+//! workspace while it moves it, and `survey` examines one without moving it.
+
+mod candidates;
+mod examine;
+mod prompt;
+mod scheme;
+mod survey;
+mod templates;
+mod workspace;
+
+pub(crate) use examine::Examined;
+pub use examine::Examiner;
+pub(crate) use survey::Survey;
+pub use workspace::WorkspaceHits;

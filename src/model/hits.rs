@@ -1,0 +1,128 @@
+//! What is known of whether LightRAG will find records.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Identity, Rekey};
+
+/// Records by what LightRAG will do with them. Each counts once, copies apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HitCounts {
+    /// All that were examined.
+    pub records: u64,
+    /// Found by LightRAG as it is configured.
+    pub will_hit: u64,
+    /// Made for the same model at another host.
+    pub other_host: u64,
+    /// Made for another binding or model.
+    pub other_model: u64,
+    /// Made under the scheme of another LightRAG.
+    pub older_scheme: u64,
+    /// Answers to a prompt that this LightRAG no longer asks.
+    pub older_prompt: u64,
+    /// Answers to a prompt of no release: found if the user's template is unchanged.
+    pub unknown_prompt: u64,
+    /// Keys that nothing explains.
+    pub unexplained: u64,
+    /// Records of which `--rekey`, as it was given, makes a copy.
+    pub to_rekey: u64,
+    /// Copies that were added under the key that LightRAG asks for.
+    pub rekeyed: u64,
+    /// Copies that were not added, as source or target have a record under that key.
+    pub rekey_existing: u64,
+    /// Copies that the target cannot store.
+    pub rekey_rejected: u64,
+}
+
+impl HitCounts {
+    /// Adds other counts.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.records += other.records;
+        self.will_hit += other.will_hit;
+        self.other_host += other.other_host;
+        self.other_model += other.other_model;
+        self.older_scheme += other.older_scheme;
+        self.older_prompt += other.older_prompt;
+        self.unknown_prompt += other.unknown_prompt;
+        self.unexplained += other.unexplained;
+        self.to_rekey += other.to_rekey;
+        self.rekeyed += other.rekeyed;
+        self.rekey_existing += other.rekey_existing;
+        self.rekey_rejected += other.rekey_rejected;
+    }
+}
+
+/// How some keys were made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct KeyOrigin {
+    /// The LightRAG releases that make keys this way: `1.5.0-1.5.4`.
+    pub releases: String,
+    /// The model that the keys were made for; null where it is no part of them.
+    pub identity: Option<Identity>,
+    /// How many records have such keys.
+    pub records: u64,
+}
+
+/// Whether LightRAG will find the records of a workspace, or of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Hits {
+    /// All types together.
+    pub total: HitCounts,
+    /// By the type in their keys.
+    pub by_cache_type: BTreeMap<String, HitCounts>,
+    /// How their keys were made, where that was found.
+    pub identities: Vec<KeyOrigin>,
+}
+
+impl Hits {
+    /// Adds those of other records.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.total.add(&other.total);
+        for (cache_type, counts) in &other.by_cache_type {
+            self.by_cache_type
+                .entry(cache_type.clone())
+                .or_default()
+                .add(counts);
+        }
+        for origin in &other.identities {
+            let known = self
+                .identities
+                .iter_mut()
+                .find(|known| known.releases == origin.releases && known.identity == origin.identity);
+            match known {
+                Some(known) => known.records += origin.records,
+                None => self.identities.push(origin.clone()),
+            }
+        }
+        self.identities
+            .sort_by_key(|origin| std::cmp::Reverse(origin.records));
+    }
+}
+
+/// The LightRAG whose hits are foretold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AskingLightRag {
+    /// Its release.
+    pub version: String,
+    /// The model that it extracts with.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// Whether it asks for entities in JSON.
+    pub json_extraction: bool,
+    /// Where each of these came from.
+    pub origins: Vec<String>,
+    /// Which records get a copy.
+    pub rekey: Rekey,
+}
+
+/// What a LightRAG will find.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ForetoldHits {
+    /// The LightRAG.
+    pub lightrag: AskingLightRag,
+    /// What it will find.
+    #[serde(flatten)]
+    pub hits: Hits,
+}
