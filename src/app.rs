@@ -23,7 +23,7 @@ use crate::{
         metrics,
     },
     storage::Route,
-    system::shutdown::Shutdown,
+    system::{limits, shutdown::Shutdown},
 };
 
 /// Runs the program.
@@ -271,12 +271,14 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     // One implementation of cryptography for all five storages. A second installation is refused, and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     keep_freed_memory();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    limits::survive_large_files();
+    let runtime = limits::check_threads().and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.map_err(limits::runtime_failed)
+    });
+    let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => {
-            let error = Error::new(ErrorKind::Internal, format!("cannot start threads: {error}"));
-            return failed(stats, reporter, &error);
-        }
+        Err(error) => return failed(stats, reporter, &error),
     };
     let outcome = runtime.block_on(async {
         shutdown.listen();

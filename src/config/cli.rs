@@ -47,7 +47,7 @@ pub(super) const EXIT_CODES: &str = "    0  done, or nothing to do
     6  verification found differences
     7  stopped at --max-errors
     8  stopped at --max-duration; --resume goes on
-    9  nothing to migrate, with --fail-on-empty
+    9  no such workspace in the source, or with --fail-on-empty nothing to migrate
    10  refused by a check before the first write
    11  the checkpoint is another job's, or another run holds it
   130  interrupted (SIGINT)
@@ -203,13 +203,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "How", value_hint = ValueHint::FilePath)]
     pub rejects: Option<PathBuf>,
 
-    /// Move what stands before the damage of a damaged JSON file
+    /// Move the intact records of a damaged JSON file
     #[arg(long, help_heading = "How")]
     pub salvage: bool,
 
     /// End with 9 where there is nothing to migrate
     #[arg(long, help_heading = "How")]
     pub fail_on_empty: bool,
+
+    /// Accept a workspace that the source does not have, instead of exit code 9
+    #[arg(long, help_heading = "How")]
+    pub allow_missing: bool,
 
     /// What to print on standard output; auto is human at a terminal, else jsonl
     #[arg(long, value_name = "FORMAT", help_heading = "What comes out")]

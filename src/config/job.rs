@@ -65,6 +65,8 @@ pub struct JobFile {
     pub salvage: Option<Scalar<bool>>,
     /// End with 9 where there is nothing.
     pub fail_on_empty: Option<Scalar<bool>>,
+    /// Accept a workspace that the source does not have.
+    pub allow_missing: Option<Scalar<bool>>,
     /// What to print.
     pub output: Option<OutputFormat>,
     /// File for the report.

@@ -9,8 +9,8 @@ use serde_yaml::Mapping;
 use super::{Args, Color, Environment, JobFile, OutputFormat, job, lightrag};
 use crate::{
     model::{
-        CacheType, Error, Field, MaxErrors, Mode, NamedPair, NamedWorkspace, OnConflict, Origin, Result,
-        Secret, Selection, Settings, Side, Value, Values, VerifyLevel, WORKSPACE_VARIABLE, Workspace,
+        Error, Field, MaxErrors, Mode, NamedPair, NamedWorkspace, OnConflict, Origin, Result, Secret,
+        Selection, Settings, Side, Value, Values, VerifyLevel, WORKSPACE_VARIABLE, Workspace,
         WorkspaceChoice, nearest,
     },
     report::logging::LogFormat,
@@ -227,6 +227,7 @@ impl Settings {
             salvage: args.salvage || said(job.salvage),
             yes: args.yes || said(job.yes),
             fail_on_empty: args.fail_on_empty || said(job.fail_on_empty),
+            allow_missing: args.allow_missing || said(job.allow_missing),
         })
     }
 }
@@ -304,19 +305,13 @@ fn positive(
 }
 
 fn resolve_selection(args: &Args, job: &JobFile) -> Result<Selection> {
-    let parse = |words: &[String]| {
-        let types = words
-            .iter()
-            .map(|word| CacheType::from_str(word))
-            .collect::<Result<Vec<_>, _>>()?;
-        Selection::new(types).ok_or_else(|| "expected at least one cache type".to_owned())
-    };
     if let Some(list) = &args.types {
-        let words: Vec<String> = list.split(',').map(str::to_owned).collect();
-        return parse(&words).map_err(|what| Error::config(format!("--types: {what}")));
+        return Selection::parse(list.split(',')).map_err(|what| Error::config(format!("--types: {what}")));
     }
     match &job.types {
-        Some(list) => parse(&list.0).map_err(|what| job.error("types", &what)),
+        Some(list) => {
+            Selection::parse(list.0.iter().map(String::as_str)).map_err(|what| job.error("types", &what))
+        }
         None => Ok(Selection::default()),
     }
 }

@@ -158,7 +158,13 @@ impl Run<'_> {
             identity.push(format!("from={}", pair.from.name()));
             identity.push(format!("to={}", pair.to.name()));
         }
-        identity.extend(settings.selection.types().map(|t| format!("type={t}")));
+        identity.extend(
+            settings
+                .selection
+                .names()
+                .into_iter()
+                .map(|name| format!("type={name}")),
+        );
         identity.push(format!("on_conflict={}", word(&settings.on_conflict)));
         identity.push(format!("on_invalid={}", word(&settings.on_invalid)));
         if let (Rekey::Host | Rekey::Model, Some(lightrag)) = (settings.rekey, &settings.lightrag) {

@@ -18,7 +18,7 @@ use super::{
     stats::WorkspaceStats,
 };
 use crate::{
-    model::{BatchLimit, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
+    model::{BatchLimit, LeftOut, Mode, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
     report::{CountEvent, CountProgressEvent, Event, PlanEvent, PlanOptions, PlanSettings},
     storage::{Connection, Count, Source, Target},
 };
@@ -98,6 +98,7 @@ impl Run<'_> {
             rekey: settings.rekey,
             yes: settings.yes,
             fail_on_empty: settings.fail_on_empty,
+            allow_missing: settings.allow_missing,
         }
     }
 
@@ -156,8 +157,18 @@ impl Run<'_> {
         let counted = self.count_source(source, &pair.from).await?;
         let (source, count) = (Arc::clone(&counted.opened), counted.count.clone());
         self.warn_of(source.warnings());
+        if let Some(damage) = &count.damage {
+            self.stats.run(|run| run.is_incomplete = true);
+            self.warn(format!("workspace {}: {damage}", pair.from));
+        }
         let counted = self.count_target(target, &pair.to).await?;
         let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
+        if self.settings.mode != Mode::Verify && (count.total() > 0 || !count.exact) {
+            let checking = self.ask(Side::Target, "checking the target", async || {
+                opened.check_writable().await
+            });
+            checking.await?;
+        }
         self.stats
             .add_workspace(WorkspaceStats::new(pair.clone(), count.clone(), before.total()));
         Ok(Prepared {
@@ -212,7 +223,8 @@ impl Run<'_> {
             side,
             workspace: workspace.clone(),
             records: count.total(),
-            by_cache_type: count.by_type.clone(),
+            by_cache_type: count.by_type.as_map().clone(),
+            left_out: count.left_out.as_ref().map(LeftOut::list),
             exact: count.exact,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }));

@@ -8,10 +8,10 @@ use std::{
 use super::{connect::Connected, plan::Prepared, run::Run};
 use crate::{
     model::{
-        Error, ErrorKind, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
+        Error, ErrorKind, LeftOut, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
         WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair, nearest,
     },
-    storage::{Connection, Source, Target},
+    storage::{Connection, Source, Target, UnreadableWorkspace, WorkspaceListing},
 };
 
 impl Run<'_> {
@@ -40,6 +40,7 @@ impl Run<'_> {
             let pair = self.prepare_pair(&mut source, &mut target, pair).await?;
             prepared.push(Prepared { is_in_place, ..pair });
         }
+        self.check_workspaces(&*source.storage, &prepared).await?;
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
         if total == 0 && self.settings.fail_on_empty {
             return Err(Error::new(ErrorKind::Empty, "the source has nothing to migrate")
@@ -66,7 +67,12 @@ impl Run<'_> {
                 from: workspace.clone(),
                 to: workspace,
             };
-            return Ok(listing.await?.into_iter().map(same).collect());
+            let listing = listing.await?;
+            for UnreadableWorkspace { name, reason } in listing.unreadable {
+                self.stats.run(|run| run.is_incomplete = true);
+                self.warn(format!("workspace {name} was not migrated: {reason}"));
+            }
+            return Ok(listing.found.into_iter().map(same).collect());
         };
         let mut pairs = Vec::with_capacity(named.len());
         for NamedPair { from, to } in named {
@@ -116,7 +122,7 @@ impl Run<'_> {
         }
         let listing = self.ask(side, "listing workspaces", async || storage.workspaces().await);
         let mut caches = BTreeSet::new();
-        for workspace in listing.await? {
+        for workspace in listing.await?.found {
             caches.insert(self.physical_location(side, storage, &workspace).await?);
         }
         let places = [
@@ -154,28 +160,97 @@ impl Run<'_> {
             .await
     }
 
-    /// A misspelt workspace is one without records; a list of those that are there helps to see it. Told once.
+    /// Each workspace exists, unless it does not have to. One that has no entry at all may be misspelt.
+    async fn check_workspaces(&self, source: &dyn Connection, prepared: &[Prepared]) -> Result<()> {
+        let empty: Vec<&Workspace> = prepared
+            .iter()
+            .filter(|pair| pair.count.is_empty())
+            .map(|pair| &pair.pair.from)
+            .collect();
+        if empty.is_empty() || self.settings.allow_missing {
+            return Ok(());
+        }
+        let listing = self.ask(Side::Source, "listing workspaces", async || {
+            source.workspaces().await
+        });
+        let listing = listing.await?;
+        let Some(missing) = empty
+            .into_iter()
+            .find(|workspace| !listing.found.contains(workspace))
+        else {
+            return Ok(());
+        };
+        let unreadable = listing
+            .unreadable
+            .iter()
+            .find(|other| other.name == missing.to_string());
+        if let Some(UnreadableWorkspace { name, reason }) = unreadable {
+            let message = format!("the workspace {name} cannot be read: {reason}");
+            return Err(Error::new(ErrorKind::Permission, message).on(Side::Source));
+        }
+        let there = match &listing.found[..] {
+            [] => "it has no cache in any workspace".to_owned(),
+            found => {
+                let names: Vec<String> = found.iter().map(ToString::to_string).collect();
+                format!("it has caches in: {}", names.join(", "))
+            }
+        };
+        let meant = meant_workspace(missing.name(), &listing.found);
+        let message = format!(
+            "{} has no cache in the workspace {missing}; {there}{meant}",
+            source.location().location
+        );
+        let remedy = "check source and workspace, or add --allow-missing to accept that";
+        Err(Error::new(ErrorKind::Empty, message).with_remedy(remedy))
+    }
+
+    /// What else a source has from which nothing is selected. Told once.
     pub async fn hint_if_empty(&self, source: &mut Connected<dyn Source>, workspaces: &WorkspaceChoice) {
         let has_records = source.counted.values().any(|counted| counted.count.total() > 0);
-        if has_records || *workspaces == WorkspaceChoice::All || source.is_told_empty {
+        if has_records || source.is_told_empty {
+            return;
+        }
+        let mut has_others = false;
+        for (workspace, counted) in &source.counted {
+            if let Some(others) = counted
+                .count
+                .left_out
+                .as_ref()
+                .filter(|others| others.total() > 0)
+            {
+                has_others = true;
+                self.warn(others_in_words(workspace, others));
+            }
+        }
+        if has_others || *workspaces == WorkspaceChoice::All {
+            source.is_told_empty = true;
             return;
         }
         source.is_told_empty = true;
         let storage = &source.storage;
-        let Ok(others) = self
+        let listing = self
             .ask(Side::Source, "listing workspaces", async || {
                 storage.workspaces().await
             })
-            .await
-        else {
+            .await;
+        let Ok(WorkspaceListing { found: others, .. }) = listing else {
             return;
         };
+        // The workspace that was just read is none that may have been meant.
+        let others: Vec<Workspace> = others
+            .into_iter()
+            .filter(|other| !source.counted.contains_key(other))
+            .collect();
         if !others.is_empty() {
             let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            let read = source.counted.keys().map(Workspace::name);
+            let meant = read
+                .map(|read| meant_workspace(read, &others))
+                .find(|meant| !meant.is_empty());
             self.warn(format!(
                 "the source has caches in these workspaces: {}{}",
                 names.join(", "),
-                meant_workspace(workspaces, &others)
+                meant.unwrap_or_default()
             ));
         }
     }
@@ -271,23 +346,45 @@ fn two_workspaces(side: Side, named: &NamedWorkspace, of_server: &Workspace) -> 
         .with_remedy(format!("name the one that is meant with --{side}-workspace"))
 }
 
-/// What of the workspaces that are there one without records may be a misspelling of.
-fn meant_workspace(choice: &WorkspaceChoice, others: &[Workspace]) -> String {
-    let WorkspaceChoice::Pairs(pairs) = choice else {
-        return String::new();
+/// What a workspace has from which nothing is selected.
+fn others_in_words(workspace: &Workspace, others: &LeftOut) -> String {
+    const MOST_NAMED: usize = 8;
+    let records = |number| match number {
+        1 => "1 record".to_owned(),
+        number => format!("{number} records"),
     };
+    let kinds = others.list();
+    let named: Vec<String> = kinds
+        .iter()
+        .take(MOST_NAMED)
+        .map(|others| format!("{} {}", others.kind, others.records))
+        .collect();
+    let more = if kinds.len() > MOST_NAMED { ", …" } else { "" };
+    let is_recognized = kinds.iter().any(|others| others.kind.form.is_none());
+    let remedy = if is_recognized {
+        "name types with --types, or `all` for every entry"
+    } else {
+        "no version of LightRAG reads such keys; --types all moves them as they are"
+    };
+    format!(
+        "nothing is selected in the workspace {workspace}, which has {} of other types: {}{more}; {remedy}",
+        records(others.total()),
+        named.join(", ")
+    )
+}
+
+/// Which of the workspaces that are there may have been meant by one that is not.
+fn meant_workspace(asked: &str, others: &[Workspace]) -> String {
     let is_there = |name: &str| others.iter().any(|other| other.name() == name);
-    for asked in pairs.iter().map(|pair| pair.from.workspace.name()) {
-        if asked.contains(',') && asked.split(',').all(|name| is_there(name.trim())) {
-            return "; name several with --workspace-map A=A --workspace-map B=B".to_owned();
-        }
-        let alike = others
-            .iter()
-            .find(|other| other.name().eq_ignore_ascii_case(asked));
-        let known = others.iter().map(Workspace::name).filter(|name| !name.is_empty());
-        if let Some(near) = alike.map(Workspace::name).or_else(|| nearest(asked, known)) {
-            return format!("; did you mean {near}?");
-        }
+    if asked.contains(',') && asked.split(',').all(|name| is_there(name.trim())) {
+        return "; name several with --workspace-map A=A --workspace-map B=B".to_owned();
     }
-    String::new()
+    let alike = others
+        .iter()
+        .find(|other| other.name().eq_ignore_ascii_case(asked));
+    let known = others.iter().map(Workspace::name).filter(|name| !name.is_empty());
+    match alike.map(Workspace::name).or_else(|| nearest(asked, known)) {
+        Some(near) => format!("; did you mean {near}?"),
+        None => String::new(),
+    }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::checkpoint::{Progress, WorkspaceProgress};
 use crate::{
-    model::{CacheType, Error, Location, Mode, Side, WorkspacePair},
+    model::{CacheType, Error, LeftOut, Location, Mode, Side, WorkspacePair},
     report::{Report, RunNumbers, RunOutcome, Totals, Verification, WorkspaceReport},
     storage::{Count, Cursor},
 };
@@ -70,9 +70,12 @@ impl WorkspaceStats {
             selected: 1,
             ..change.clone()
         };
-        if let Some(cache_type) = CacheType::of_key(key) {
-            self.by_type.entry(cache_type).or_default().add(&change);
-        }
+        // Under the name under which it was counted.
+        let cache_type = self
+            .expected
+            .by_type
+            .label(CacheType::of_key(key), CacheType::Other);
+        self.by_type.entry(cache_type).or_default().add(&change);
     }
 
     /// Counts entries that were read and are not selected.
@@ -120,13 +123,12 @@ impl WorkspaceStats {
     fn report(&self) -> WorkspaceReport {
         let expected = &self.expected.by_type;
         let mut by_cache_type: BTreeMap<CacheType, Totals> = BTreeMap::new();
-        for (cache_type, records) in expected.iter().filter(|(_, records)| **records > 0) {
-            let none = Totals::default().closed(*records, self.completed);
+        for (cache_type, records) in expected.iter().filter(|(_, records)| *records > 0) {
+            let none = Totals::default().closed(records, self.completed);
             by_cache_type.insert(cache_type.clone(), none);
         }
         for (cache_type, totals) in &self.by_type {
-            let expected = expected.get(cache_type).copied().unwrap_or(0);
-            let closed = totals.clone().closed(expected, self.completed);
+            let closed = totals.clone().closed(expected.get(cache_type), self.completed);
             by_cache_type.insert(cache_type.clone(), closed);
         }
         // The whole is the sum of its parts, also where the source changed between count and end.
@@ -140,6 +142,7 @@ impl WorkspaceStats {
             target_records_before: Some(self.target_records_before),
             totals,
             by_cache_type,
+            left_out: self.expected.left_out.as_ref().map(LeftOut::list),
         }
     }
 

@@ -160,8 +160,8 @@ fn in_words(count: &Count) -> String {
     let types: Vec<String> = count
         .by_type
         .iter()
-        .filter(|(_, records)| **records > 0)
-        .map(|(cache_type, records)| format!("{cache_type} {}", grouped(*records)))
+        .filter(|(_, records)| *records > 0)
+        .map(|(cache_type, records)| format!("{cache_type} {}", grouped(records)))
         .collect();
     let types = if types.is_empty() {
         String::new()

@@ -235,13 +235,26 @@ impl Error {
     /// A failed file operation: what was tried, on which path.
     pub fn io(action: &str, path: &std::path::Path, error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
-        let kind = match error.kind() {
-            Io::NotFound => ErrorKind::NotFound,
-            Io::PermissionDenied => ErrorKind::Permission,
-            Io::StorageFull | Io::QuotaExceeded | Io::ReadOnlyFilesystem => ErrorKind::Full,
-            _ => ErrorKind::Io,
+        let (kind, remedy) = match error.kind() {
+            Io::NotFound => (ErrorKind::NotFound, None),
+            Io::PermissionDenied => {
+                let remedy =
+                    "run it as a user who may do that, or change the permissions of the file and its folders";
+                (ErrorKind::Permission, Some(remedy))
+            }
+            Io::StorageFull | Io::QuotaExceeded | Io::ReadOnlyFilesystem => (ErrorKind::Full, None),
+            Io::FileTooLarge => (
+                ErrorKind::Full,
+                Some("raise the limit on the size of files (ulimit -f)"),
+            ),
+            _ => (ErrorKind::Io, None),
         };
-        Self::new(kind, format!("cannot {action} {}: {error}", path.display())).caused_by(error)
+        let failed = Self::new(kind, format!("cannot {action} {}: {error}", path.display()));
+        let failed = match remedy {
+            Some(remedy) => failed.with_remedy(remedy),
+            None => failed,
+        };
+        failed.caused_by(error)
     }
 
     /// Adds what to do.

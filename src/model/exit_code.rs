@@ -22,7 +22,7 @@ pub enum ExitCode {
     MaxErrors = 7,
     /// Stopped at `--max-duration`; can be resumed.
     MaxDuration = 8,
-    /// Nothing to migrate, with `--fail-on-empty`.
+    /// A workspace that the source does not have; or nothing to migrate, with `--fail-on-empty`.
     Empty = 9,
     /// Refused by a check before the first write.
     Refused = 10,

@@ -49,6 +49,8 @@ pub struct Settings {
     pub yes: bool,
     /// Whether nothing to migrate is an error.
     pub fail_on_empty: bool,
+    /// Whether a workspace that the source does not have is accepted.
+    pub allow_missing: bool,
 }
 
 impl Settings {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CacheType, Error, ForetoldHits, Location, Mode, VerifyLevel, Workspace};
+use crate::model::{CacheType, Error, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace};
 
 /// Numbers of records. Always `selected = written + skipped + rejected + not_attempted`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -108,6 +108,8 @@ pub struct WorkspaceReport {
     pub totals: Totals,
     /// The same by cache type.
     pub by_cache_type: BTreeMap<CacheType, Totals>,
+    /// What the source has beyond the selection, by mode and type; null where that is not known.
+    pub left_out: Option<Vec<LeftOutRecords>>,
 }
 
 /// What went wrong, in numbers and first examples.
@@ -282,6 +284,8 @@ pub struct Report {
     pub totals: Totals,
     /// The same by cache type.
     pub by_cache_type: BTreeMap<CacheType, Totals>,
+    /// What the source has beyond the selection, by mode and type; null where that is not known.
+    pub left_out: Option<Vec<LeftOutRecords>>,
     /// The same by workspace.
     pub workspaces: Vec<WorkspaceReport>,
     /// The batches.
@@ -317,7 +321,7 @@ impl Report {
             return None;
         }
         if self.totals.rejected == 0 {
-            let what = "what stands behind the damage of the source was not moved".to_owned();
+            let what = "some of the source could not be read".to_owned();
             return Some((what, "look at the warnings in the report"));
         }
         let kinds: Vec<String> = self

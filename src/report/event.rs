@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{Report, VerifyNumbers};
 use crate::model::{
-    CacheType, ForetoldHits, Location, Mode, OnConflict, Rekey, Selection, Side, VerifyLevel, Workspace,
-    WorkspacePair, record::OnInvalid,
+    CacheType, ForetoldHits, LeftOutRecords, Location, Mode, OnConflict, Rekey, Selection, Side, VerifyLevel,
+    Workspace, WorkspacePair, record::OnInvalid,
 };
 
 /// Raised when a reader of the events would have to change.
@@ -151,6 +151,8 @@ pub struct PlanOptions {
     pub yes: bool,
     /// Whether nothing to migrate is an error.
     pub fail_on_empty: bool,
+    /// Whether a workspace that the source does not have is accepted.
+    pub allow_missing: bool,
 }
 
 /// A count is under way.
@@ -175,6 +177,8 @@ pub struct CountEvent {
     pub records: u64,
     /// The same by type.
     pub by_cache_type: BTreeMap<CacheType, u64>,
+    /// What is there and not selected, by mode and type; null where that is not known.
+    pub left_out: Option<Vec<LeftOutRecords>>,
     /// Whether the number is exact or an estimate.
     pub exact: bool,
     /// How long the count took, in milliseconds.

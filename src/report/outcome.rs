@@ -9,7 +9,7 @@ use super::{
     reporter::timestamp,
 };
 use crate::{
-    model::{Error, ExitCode, ForetoldHits, Location, Mode},
+    model::{Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode},
     system::shutdown::StopReason,
 };
 
@@ -67,7 +67,7 @@ pub struct RunNumbers {
     pub errors: ErrorTotals,
     /// What a person should know.
     pub warnings: Vec<String>,
-    /// Whether something of the source could not even be read as an entry, in a run that was to salvage.
+    /// Whether something of the source could not even be read: behind damage, or a whole workspace.
     pub is_incomplete: bool,
     /// What a verification found.
     pub verification: Option<Verification>,
@@ -144,6 +144,7 @@ impl RunNumbers {
             next: self.next(ending, &totals),
             totals,
             by_cache_type,
+            left_out: left_out(&self.workspaces),
             source: self.source,
             target: self.target,
             workspaces: self.workspaces,
@@ -186,7 +187,7 @@ impl RunNumbers {
             RunOutcome::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
             RunOutcome::Done if self.mode == Mode::Verify => "Source and target agree.".into(),
             RunOutcome::Done if is_incomplete => {
-                "Look at the warnings: what stands behind the damage of the source was not moved.".into()
+                "Look at the warnings: some of the source could not be read, and was not migrated.".into()
             }
             RunOutcome::Done if totals.rejected > 0 => {
                 "Look at errors.first and the reject events (--rejects keeps the records), mend those at the source, \
@@ -213,6 +214,17 @@ impl RunNumbers {
             RunOutcome::Failed { .. } => "Mend what errors.first names, then run the same command again.".into(),
         }
     }
+}
+
+/// What all workspaces have beyond the selection; `None` where that is not known of one of them, or of any.
+fn left_out(workspaces: &[WorkspaceReport]) -> Option<Vec<LeftOutRecords>> {
+    let mut all = LeftOut::default();
+    for workspace in workspaces {
+        for LeftOutRecords { kind, records } in workspace.left_out.as_ref()? {
+            all.add(kind.clone(), LeftOutKind::OTHER, *records);
+        }
+    }
+    (!workspaces.is_empty()).then(|| all.list())
 }
 
 /// A clause as a sentence.

@@ -51,7 +51,7 @@ mod tests {
     fn what_is_refused_alone_is_found_and_the_rest_passes_in_order() {
         let items: Vec<u32> = (0..100).collect();
         let mut halving = Halving::of(&items);
-        let (mut passed, mut refused, mut requests) = (Vec::new(), Vec::new(), 0);
+        let (mut passed, mut refused, mut requests) = (Vec::<u32>::new(), Vec::<u32>::new(), 0);
         while let Some(piece) = halving.next() {
             requests += 1;
             if !piece.contains(&37) && !piece.contains(&99) {

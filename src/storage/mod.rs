@@ -74,7 +74,8 @@ pub use registry::{connectors, find, names};
 pub use wait::{SilentWaiter, Waiter, backoff};
 
 use crate::model::{
-    CacheType, Field, Location, PhysicalLocation, Result, Secret, Selection, Values, Workspace,
+    CacheType, Counts, Field, LeftOut, LeftOutKind, Location, PhysicalLocation, Result, Secret, Selection,
+    Values, Workspace,
     record::{CacheKey, Invalid, OnInvalid, Record, RejectKind},
 };
 
@@ -210,8 +211,8 @@ pub trait Connection: Send + Sync {
         Vec::new()
     }
 
-    /// The workspaces that have a cache here, sorted.
-    async fn workspaces(&self) -> Result<Vec<Workspace>>;
+    /// The workspaces that have a cache here, and those of which that cannot be said.
+    async fn workspaces(&self) -> Result<WorkspaceListing>;
 
     /// Where the records of a workspace live. Two workspaces with the same container would mix their records.
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation>;
@@ -223,10 +224,38 @@ pub trait Connection: Send + Sync {
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>>;
 }
 
+/// The workspaces of a storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkspaceListing {
+    /// Those that have a cache, sorted.
+    pub found: Vec<Workspace>,
+    /// Those that may have one, but cannot be read.
+    pub unreadable: Vec<UnreadableWorkspace>,
+}
+
+/// A workspace that may have a cache, but cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableWorkspace {
+    /// Its name, as far as it can be shown.
+    pub name: String,
+    /// Why it cannot be read.
+    pub reason: String,
+}
+
+impl From<Vec<Workspace>> for WorkspaceListing {
+    fn from(mut found: Vec<Workspace>) -> Self {
+        found.sort();
+        Self {
+            found,
+            unreadable: Vec::new(),
+        }
+    }
+}
+
 /// One workspace's cache, to read.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// Counts the selected records, by type. `progress` is told how many were looked at while a long count runs.
+    /// Counts the selected records, by type, and what else there is. `progress` is told how many were looked at while a long count runs.
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count>;
 
     /// Reads the selected records in pages.
@@ -331,8 +360,6 @@ pub struct Page {
     /// Where to go on after this page; `None` where no later scan could: in a storage without an order, and between two
     /// such places of others.
     pub cursor: Option<Cursor>,
-    /// What is missing behind this page, which is then the last one, for a source that was to be salvaged.
-    pub damage: Option<String>,
 }
 
 /// An entry that was read.
@@ -381,32 +408,71 @@ impl Entry {
 #[serde(transparent)]
 pub struct Cursor(pub String);
 
-/// How many selected records there are.
+/// How many selected records there are, and how many others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// By type; a type that has none may be missing.
-    pub by_type: std::collections::BTreeMap<CacheType, u64>,
+    pub by_type: Counts<CacheType>,
+    /// What is there and not selected, by kind; `None` where that is not known.
+    pub left_out: Option<LeftOut>,
     /// Whether the numbers hold for a moment in time, or are a server's estimate.
     pub exact: bool,
+    /// What of a damaged source was left out, where it was to be salvaged.
+    pub damage: Option<String>,
 }
 
 impl Count {
     /// An exact count of nothing.
     pub fn none() -> Self {
         Self {
+            left_out: Some(LeftOut::default()),
             exact: true,
             ..Self::default()
         }
     }
 
-    /// Counts one more record.
-    pub fn add(&mut self, cache_type: CacheType) {
-        *self.by_type.entry(cache_type).or_default() += 1;
+    /// Counts records whose keys have the form of this one.
+    pub fn add(&mut self, selection: &Selection, key: &str, records: u64) {
+        if let Some(cache_type) = selection.of_key(key) {
+            self.by_type.add(cache_type, CacheType::Other, records);
+        } else if let Some(left_out) = &mut self.left_out {
+            left_out.add(LeftOutKind::of_key(key), LeftOutKind::OTHER, records);
+        }
     }
 
-    /// All types together.
+    /// Takes back one record of this key, which was counted twice.
+    pub(crate) fn remove(&mut self, selection: &Selection, key: &str) {
+        if let Some(cache_type) = selection.of_key(key) {
+            self.by_type.remove(&cache_type, &CacheType::Other);
+        } else if let Some(left_out) = &mut self.left_out {
+            left_out.remove(&LeftOutKind::of_key(key), &LeftOutKind::OTHER);
+        }
+    }
+
+    /// Adds what was counted of another part of the same source.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.by_type.merge(&other.by_type, &CacheType::Other);
+        match (&mut self.left_out, &other.left_out) {
+            (Some(left_out), Some(other)) => left_out.merge(other, &LeftOutKind::OTHER),
+            (left_out, _) => *left_out = None,
+        }
+        self.exact &= other.exact;
+        if self.damage.is_none() {
+            self.damage.clone_from(&other.damage);
+        }
+    }
+
+    /// Whether there is surely nothing, selected or not.
+    pub fn is_empty(&self) -> bool {
+        self.total() == 0
+            && self.exact
+            && self.damage.is_none()
+            && self.left_out.as_ref().is_some_and(|others| others.total() == 0)
+    }
+
+    /// All selected records together.
     pub fn total(&self) -> u64 {
-        self.by_type.values().sum()
+        self.by_type.total()
     }
 }
 
@@ -497,7 +563,6 @@ impl PageBuilder {
         self.bytes = 0;
         Page {
             cursor,
-            damage: None,
             ..std::mem::take(&mut self.page)
         }
     }

@@ -1,4 +1,5 @@
-//! What the operating system does for a run: replacing files in one step, signals.
+//! What the operating system does for a run: replacing files in one step, limits, signals.
 
 pub mod atomic_file;
+pub mod limits;
 pub mod shutdown;

@@ -23,7 +23,7 @@ fn code_0_for_nothing_to_do() {
     let scene = Scene::new();
     let run = snapshot!(
         scene,
-        scene.run("--source ./rag_storage --target ./new --workspace none --yes")
+        scene.run("--source ./rag_storage --target ./new --workspace none --allow-missing --yes")
     );
     assert_eq!(run.code, 0);
     assert!(!scene.path("new").exists());
@@ -132,7 +132,9 @@ fn code_9_for_nothing_where_there_should_be_something() {
     let scene = Scene::new();
     snapshot!(
         scene,
-        scene.run("--source ./rag_storage --target ./new --workspace none --yes --fail-on-empty")
+        scene.run(
+            "--source ./rag_storage --target ./new --workspace none --allow-missing --yes --fail-on-empty"
+        )
     );
 }
 

@@ -27,6 +27,7 @@ mod precedence;
 mod secrets;
 mod servers;
 mod signals;
+mod sources;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;

@@ -159,7 +159,7 @@ pub async fn a_workspace_that_is_not_there_is_empty_and_stays_so(place: Place) {
     if place.kind == "json" {
         assert!(!std::path::Path::new(&place.address).exists());
     } else {
-        assert!(!storage.workspaces().await.unwrap().contains(&named));
+        assert!(!storage.workspaces().await.unwrap().found.contains(&named));
     }
 }
 
@@ -331,8 +331,28 @@ pub async fn a_selection_is_kept_to(place: Place) {
         for key in &found {
             *by_type.entry(selection.of_key(key).unwrap()).or_insert(0_u64) += 1;
         }
-        let counted: BTreeMap<_, _> = count.by_type.into_iter().filter(|(_, n)| *n > 0).collect();
+        let counted = count.by_type.iter().filter(|(_, n)| *n > 0);
+        let counted: BTreeMap<_, _> = counted.map(|(t, n)| (t.clone(), n)).collect();
         assert_eq!(counted, by_type, "{types:?}");
+        let left_out = count.left_out.map(|left_out| left_out.total());
+        assert_eq!(left_out, Some((records.len() - expected) as u64), "{types:?}");
+    }
+    // Everything of the mode of files, and everything.
+    let all_of_files = ["default:other:4", "default:extract", "default:extractx:6"];
+    for (selection, expected) in [
+        (Selection::default(), 9 + all_of_files.len()),
+        (Selection::all(), records.len()),
+    ] {
+        let found = keys_of(&scan(&source, &selection, pages_of(4), None).await);
+        assert!(
+            all_of_files.iter().all(|key| found.iter().any(|f| f == key)),
+            "{found:?}"
+        );
+        assert_eq!(found.len(), expected, "{found:?}");
+        let count = source.count(&selection, &|_| ()).await.unwrap();
+        assert_eq!((count.total(), count.exact), (expected as u64, true));
+        let left_out = count.left_out.map(|left_out| left_out.total());
+        assert_eq!(left_out, Some((records.len() - expected) as u64));
     }
 }
 
@@ -495,7 +515,7 @@ pub async fn workspaces_are_kept_apart(place: Place) {
         );
     }
     let storage = connect(&place, Side::Source, OnInvalid::Reject).await;
-    let listed = storage.workspaces().await.unwrap();
+    let listed = storage.workspaces().await.unwrap().found;
     let mut containers = BTreeSet::new();
     for name in names {
         let workspace = Workspace::new(name.as_str()).unwrap();

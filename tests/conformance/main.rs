@@ -9,6 +9,7 @@
 
 mod cases;
 mod client_addresses;
+mod json_shapes;
 mod mongo_services;
 mod opensearch_order;
 mod opensearch_setups;

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
+use ::opensearch::http::Method;
 use migrate_llm_cache::{
     model::{Error, ErrorKind, Selection, Side, Workspace},
     storage::{ConnectOptions, Endpoint, PageLimit, WriteMode, WriteOutcome},
 };
-use opensearch::http::Method;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -166,6 +166,12 @@ async fn an_alias_is_written_where_it_stands_for_one_index_that_can_be(place: Pl
     put(&place, &behind("two_b"), alias(&two, json!({}))).await;
     target(&place, &one).await.check_writable().await.unwrap();
     fill(&place, &one, &plain(3)).await;
+    // To read, any number will do, also where one has never been written to.
+    let written = format!("{}/_doc/default:extract:1?refresh=true", behind("two"));
+    put(&place, &written, json!({"return": "a"})).await;
+    let both = source(&place, &two).await;
+    let read = scan(&both, &Selection::default(), pages_of(10), None).await;
+    assert_eq!(keys_of(&read), ["default:extract:1"]);
     for (workspace, word) in [(&none, "no write index"), (&two, "2 indices")] {
         let error = target(&place, workspace)
             .await

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use migrate_llm_cache::{
     model::{Error, ErrorKind, Side, record::OnInvalid},
-    storage::{ConnectOptions, Endpoint},
+    storage::{ConnectOptions, Endpoint, SilentWaiter},
 };
 
 use crate::{
@@ -18,10 +18,11 @@ use crate::{
 
 async fn connect(address: &str) -> Result<(), Error> {
     let options = ConnectOptions {
-        timeout: Duration::from_secs(20),
+        timeout: Duration::from_secs(3),
         concurrency: NonZeroUsize::new(2).unwrap(),
         on_invalid: OnInvalid::Reject,
         salvage: false,
+        waiter: SilentWaiter::shared(0),
     };
     let endpoint = Endpoint::named(Side::Target, address).unwrap();
     endpoint.connect(&options).await.map(|_| ())
@@ -33,17 +34,18 @@ fn url(address: &str) -> url::Url {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_service_at_the_port_is_said_to_be_one() {
-    for kind in ["redis", "mongo", "opensearch"] {
+    // Redis waits for the end of a line, and MongoDB for a longer message: all that is known of them is their silence.
+    for (kind, says) in [
+        ("redis", "did not answer"),
+        ("mongo", "did not answer"),
+        ("opensearch", "not as PostgreSQL"),
+    ] {
         let other = url(&service(kind));
         let port = other.port().unwrap();
         for mode in ["prefer", "disable"] {
             let address = format!("postgres://rag:hidden@127.0.0.1:{port}/rag?sslmode={mode}");
             let error = connect(&address).await.unwrap_err();
-            assert!(
-                error.message().contains("not as PostgreSQL")
-                    || error.message().contains("closed the connection"),
-                "{kind}, {mode}: {error}"
-            );
+            assert!(error.message().contains(says), "{kind}, {mode}: {error}");
             assert!(error.message().contains(&port.to_string()), "{error}");
         }
     }
@@ -65,7 +67,10 @@ async fn a_refused_password_is_said_to_be_that_of_its_origin() {
     address.set_password(Some("wrong")).unwrap();
     let error = connect(address.as_str()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Login);
-    assert!(error.message().contains("password from"), "{error}");
+    assert!(
+        error.message().contains("password, database from --target"),
+        "{error}"
+    );
     assert!(!error.message().contains("wrong"), "{error}");
 }
 

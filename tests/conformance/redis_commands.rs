@@ -111,7 +111,7 @@ async fn a_user_who_may_not_ask_for_sizes_reads_and_writes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_who_may_not_ask_about_the_server_reads_and_writes() {
-    moves_with(&["+@all", "-info", "-config", "-type", "-cluster", "-waitaof"]).await;
+    moves_with(&["+@all", "-info", "-config", "-type", "-cluster"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,8 +20,6 @@ pub(super) struct Batch {
     pub(super) filtered: u64,
     /// The last end of a page in this batch.
     pub(super) page_end: Option<PageEnd>,
-    /// What is missing behind this batch, which is then the last one, for a source that was to be salvaged.
-    pub(super) damage: Option<String>,
 }
 
 /// The end of a page inside of a batch: a place from which a later run can go on.
@@ -58,13 +56,12 @@ impl Batcher {
     pub(super) fn add(&mut self, page: Page) -> Vec<Batch> {
         let mut full = Vec::new();
         self.batch.filtered += page.filtered;
-        self.batch.damage = page.damage;
         let last = page.entries.len().saturating_sub(1);
         let mut cursor = page.cursor;
         for (at, entry) in page.entries.into_iter().enumerate() {
             let key = KeyDigest::of(entry.key().as_str());
             if self.batch.keys.contains(&key) {
-                full.push(self.take_but_damage());
+                full.push(self.take());
             }
             self.batch.keys.insert(key);
             self.bytes += entry.size();
@@ -75,7 +72,7 @@ impl Batcher {
                 self.end_page(cursor.take());
             }
             if is_full {
-                full.push(self.take_but_damage());
+                full.push(self.take());
             }
         }
         // A page that held nothing selected ends here.
@@ -93,16 +90,8 @@ impl Batcher {
     /// What is left when the source has ended, if anything was read since the last batch.
     pub(super) fn rest(&mut self) -> Option<Batch> {
         let batch = &self.batch;
-        let empty = batch.entries.is_empty() && batch.filtered == 0 && batch.damage.is_none();
+        let empty = batch.entries.is_empty() && batch.filtered == 0;
         (!empty).then(|| self.take())
-    }
-
-    /// Damage is behind the last batch of a page.
-    fn take_but_damage(&mut self) -> Batch {
-        let damage = self.batch.damage.take();
-        let full = self.take();
-        self.batch.damage = damage;
-        full
     }
 
     fn take(&mut self) -> Batch {
@@ -133,7 +122,6 @@ mod tests {
             entries: entries.collect(),
             filtered: 1,
             cursor: Some(Cursor(range.end.to_string())),
-            damage: None,
         }
     }
 

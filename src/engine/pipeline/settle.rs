@@ -79,10 +79,6 @@ impl<'a> Settlement<'a> {
                 error.of_records(batch.entries.len() as u64)
             });
         }
-        if let Some(damage) = batch.damage {
-            stats.run(|run| run.is_incomplete = true);
-            self.warn(damage);
-        }
         settled.and_then(|()| self.check_rejected())
     }
 
@@ -226,8 +222,7 @@ impl<'a> Settlement<'a> {
     /// have deleted them meanwhile; but what looks like it may as well be a loss.
     pub(super) fn missing_at_source(&self) -> Option<Error> {
         let (counted, read) = (self.job.expected.total(), self.seen().selected);
-        let is_incomplete = self.job.stats.run(|run| run.is_incomplete);
-        let is_short = self.job.expected.exact && read < counted && !is_incomplete;
+        let is_short = self.job.expected.exact && read < counted;
         is_short.then(|| {
             let message = format!(
                 "workspace {}: the source had {counted} records when they were counted, and gave {read}",
@@ -264,8 +259,7 @@ impl<'a> Settlement<'a> {
     fn warn_if_changed(&self) {
         let expected = self.job.expected;
         let (counted, read) = (expected.total(), self.seen().selected);
-        let is_salvaged = self.job.stats.run(|run| run.is_incomplete);
-        if !is_salvaged && expected.exact && counted != read {
+        if expected.exact && counted != read {
             self.warn(format!(
                 "workspace {}: the source had {counted} records when they were counted and {read} when they were read: \
                  somebody wrote to it meanwhile",
@@ -363,7 +357,8 @@ impl<'a> Settlement<'a> {
         let run = self.job.stats.run_progress();
         let type_of = |entry: &Entry| CacheType::of_key(entry.key().as_str());
         let mut by_cache_type = BTreeMap::new();
-        for cache_type in batch.entries.iter().filter_map(type_of) {
+        for cache_type in batch.entries.iter().map(type_of) {
+            let cache_type = self.job.expected.by_type.label(cache_type, CacheType::Other);
             *by_cache_type.entry(cache_type).or_default() += 1;
         }
         self.job.reporter.emit(Event::Batch(BatchEvent {
@@ -377,7 +372,7 @@ impl<'a> Settlement<'a> {
             skipped: now.skipped - before.skipped,
             rejected: now.rejected - before.rejected,
             bytes: now.bytes - before.bytes,
-            cache_type: batch.entries.first().and_then(type_of),
+            cache_type: batch.entries.first().map(type_of),
             by_cache_type,
             status,
             duration_ms: milliseconds(duration),

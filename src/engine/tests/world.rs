@@ -109,6 +109,7 @@ impl World {
                 salvage: false,
                 yes: true,
                 fail_on_empty: false,
+                allow_missing: false,
             },
             workspaces: vec![workspace.clone()],
             folder: tempfile::tempdir().unwrap(),

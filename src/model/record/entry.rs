@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     CacheKey,
-    json_text::{ObjectWriter, unescape},
+    json_text::{ObjectWriter, is_json_for_python, unescape},
 };
 
 /// Why a record cannot be moved, or not to this target.
@@ -67,6 +67,9 @@ impl fmt::Display for RejectKind {
         f.write_str(self.as_str())
     }
 }
+
+/// The type that LightRAG gives to an old entry that names none.
+pub const DEFAULT_TYPE: &str = "extract";
 
 /// An entry of the source that is no record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +146,11 @@ impl Record {
         // Only what is wrong pays for a second look.
         match serde_json::from_str::<&RawValue>(text) {
             Err(error) => {
-                let reason = format!("the value is no JSON: {error}");
+                let reason = if is_json_for_python(&value) {
+                    "the value holds NaN or Infinity, which Python writes and JSON does not have".to_owned()
+                } else {
+                    format!("the value is no JSON: {error}")
+                };
                 invalid(key, RejectKind::InvalidJson, reason)
             }
             Ok(text) => {
@@ -265,6 +272,21 @@ impl<'a> Fields<'a> {
     /// A field that holds a string, decoded; `None` where it is missing, no string, or holds a lone surrogate.
     pub fn string(&self, name: &str) -> Option<Cow<'a, str>> {
         unescape(self.get(name)?)
+    }
+
+    /// The type of an entry of the old nested layout, as LightRAG names it when it moves the entry to a key of its own
+    /// (`_migrate_legacy_cache_structure`): Python's text for what stands there, and `extract` where nothing does.
+    pub fn old_cache_type(&self) -> Cow<'a, str> {
+        let Some(text) = self.get("cache_type") else {
+            return Cow::Borrowed(DEFAULT_TYPE);
+        };
+        match (unescape(text), text) {
+            (Some(name), _) => name,
+            (None, "null") => Cow::Borrowed("None"),
+            (None, "true") => Cow::Borrowed("True"),
+            (None, "false") => Cow::Borrowed("False"),
+            (None, other) => Cow::Borrowed(other),
+        }
     }
 
     /// A time: whole Unix seconds. Integers, floats (cut) and strings with either are read.

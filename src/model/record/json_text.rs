@@ -16,6 +16,54 @@ pub fn unescape(text: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<String>(text).ok().map(Cow::Owned)
 }
 
+/// The same text with 0 in the place of every number that Python writes and JSON does not have: `NaN`, `Infinity`,
+/// `-Infinity`. `None` where there is none of them outside of strings.
+pub(crate) fn without_python_numbers(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out: Option<Vec<u8>> = None;
+    let mut at = 0;
+    while at < text.len() {
+        let token: &[u8] = match text[at] {
+            b'"' => {
+                at = string_end(text, at);
+                continue;
+            }
+            b'N' => b"NaN",
+            b'I' => b"Infinity",
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        if text[at..].starts_with(token) {
+            let out = out.get_or_insert_with(|| text.to_vec());
+            out[at..at + token.len()].fill(b' ');
+            out[at] = b'0';
+            at += token.len();
+        } else {
+            at += 1;
+        }
+    }
+    out
+}
+
+/// Whether the text is JSON as Python reads it: with `NaN` and `Infinity` for numbers.
+pub(crate) fn is_json_for_python(text: &[u8]) -> bool {
+    without_python_numbers(text)
+        .is_some_and(|text| serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_ok())
+}
+
+/// Behind the string that begins at `start`; the end of the text where it is not closed.
+fn string_end(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(found) = memchr::memchr2(b'"', b'\\', &text[at.min(text.len())..]) {
+        match text[at + found] {
+            b'"' => return at + found + 1,
+            _ => at += found + 2,
+        }
+    }
+    text.len()
+}
+
 /// Writes one JSON object, field by field, into a buffer.
 #[derive(Debug)]
 pub struct ObjectWriter<'a> {
@@ -149,6 +197,18 @@ mod tests {
     fn a_string_without_escapes_is_borrowed() {
         assert!(matches!(unescape("\"héllo\""), Some(Cow::Borrowed("héllo"))));
         assert_eq!(unescape(r#""a\"b\u00e9\ud83d\ude00""#).unwrap(), "a\"bé😀");
+    }
+
+    #[test]
+    fn numbers_that_only_python_knows_become_zeros_outside_of_strings() {
+        let text = br#"{"a": NaN, "b": [-Infinity,Infinity], "c": "NaN \" NaN"}"#;
+        let replaced = without_python_numbers(text).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&replaced).unwrap();
+        assert_eq!(value["b"].as_array().map(Vec::len), Some(2));
+        assert_eq!(value["c"], "NaN \" NaN");
+        assert_eq!(without_python_numbers(br#"{"c": "NaN"}"#), None);
+        assert_eq!(without_python_numbers(br#"{"c": Nope"#), None);
+        assert_eq!(without_python_numbers(br#""open \"#), None);
     }
 
     #[test]

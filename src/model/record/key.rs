@@ -39,6 +39,45 @@ impl CacheKey {
     }
 }
 
+/// The form that the text of a key has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyForm<'a> {
+    /// Today's: `{mode}:{cache_type}:{hash}`, where the hash may hold further colons.
+    Cache {
+        /// The text before the first colon.
+        mode: &'a str,
+        /// The text between the first two.
+        cache_type: &'a str,
+    },
+    /// An MD5 alone, as LightRAG wrote it up to 1.0.1.
+    Md5,
+    /// One colon, as RAG-Anything's `multimodal_query:<md5>`: the text up to it and with it.
+    Prefixed(&'a str),
+    /// None of these.
+    Other,
+}
+
+impl<'a> KeyForm<'a> {
+    /// The form of this key.
+    pub fn of(key: &'a str) -> Self {
+        let Some(first) = memchr::memchr(b':', key.as_bytes()) else {
+            return if is_md5(key) { Self::Md5 } else { Self::Other };
+        };
+        match key[first + 1..].split_once(':') {
+            Some((cache_type, _)) => Self::Cache {
+                mode: &key[..first],
+                cache_type,
+            },
+            None => Self::Prefixed(&key[..=first]),
+        }
+    }
+}
+
+/// Whether this is an MD5 in hexadecimal digits, as LightRAG writes it.
+fn is_md5(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 impl Borrow<str> for CacheKey {
     fn borrow(&self) -> &str {
         &self.0
@@ -94,6 +133,22 @@ mod tests {
             prop_assert_eq!(key.as_str(), text.as_str());
             prop_assert_eq!(key.parts().is_some(), text.matches(':').count() == 2);
         }
+    }
+
+    #[test]
+    fn a_key_has_one_of_the_known_forms_or_none() {
+        let md5 = "0cc175b9c0f1b6a831c399e269772661";
+        let (mode, cache_type) = ("default", "extract");
+        let of_today = KeyForm::Cache { mode, cache_type };
+        assert_eq!(KeyForm::of("default:extract:ab"), of_today);
+        assert_eq!(KeyForm::of("default:extract:ab:cd"), of_today);
+        assert_eq!(KeyForm::of(md5), KeyForm::Md5);
+        assert_eq!(KeyForm::of("0cc175b9"), KeyForm::Other);
+        assert_eq!(
+            KeyForm::of(&format!("multimodal_query:{md5}")),
+            KeyForm::Prefixed("multimodal_query:")
+        );
+        assert_eq!(KeyForm::of(""), KeyForm::Other);
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Bars {
         let mut message = ByteSize(self.bytes).display().iec().to_string();
         if batch.done == batch.total {
             message.push_str(", making it durable");
-        } else if let Some(cache_type) = batch.cache_type {
+        } else if let Some(cache_type) = &batch.cache_type {
             let _ = write!(message, ", {cache_type}");
         }
         if is_new {

@@ -74,12 +74,11 @@ pub(super) fn plan(plan: &PlanEvent) -> Vec<(&'static str, String)> {
     if plan.workspaces.len() > MOST_NAMED {
         workspaces.push(format!("and {} more", plan.workspaces.len() - MOST_NAMED));
     }
-    let types: Vec<_> = plan.types.types().map(|t| t.as_str()).collect();
     vec![
         ("Source", plan.source.to_string()),
         ("Target", plan.target.to_string()),
         ("Workspaces", workspaces.join(", ")),
-        ("Types", types.join(", ")),
+        ("Types", plan.types.names().join(", ")),
     ]
 }
 
@@ -137,7 +136,11 @@ pub(super) fn batch(batch: &BatchEvent) -> String {
         BatchStatus::Partial => "some rejected",
         BatchStatus::Failed => "FAILED",
     };
-    let cache_type = batch.cache_type.map(|t| format!(" {t}")).unwrap_or_default();
+    let cache_type = batch
+        .cache_type
+        .as_ref()
+        .map(|t| format!(" {t}"))
+        .unwrap_or_default();
     format!(
         "Workspace {}: batch {}/{}: {}/{} ({:.1}%){cache_type} {mark}",
         batch.workspace,

@@ -155,7 +155,7 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
         }
         (Status::Ok, _) | (Status::Interrupted, _) => return None,
         (Status::Partial, _) if totals.rejected == 0 => {
-            palette.warning("WARNING: What is whole of a damaged source was migrated")
+            palette.warning("WARNING: Some of the source could not be read and was not migrated")
         }
         (Status::Partial, _) => palette.warning("WARNING: Migration completed with errors!"),
         (Status::Failed, _) => palette.bad("✗ FAILED"),
@@ -185,6 +185,7 @@ mod tests {
             target_records_before: Some(0),
             totals,
             by_cache_type: Default::default(),
+            left_out: None,
         });
         fill(&mut numbers);
         let report = Report {

@@ -6,8 +6,7 @@
 //! layouts loses nothing, and the file is never rewritten.
 
 use std::{
-    borrow::Cow,
-    fs::{File, Metadata},
+    fs::{File, FileType, Metadata},
     io::Read,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
@@ -17,17 +16,20 @@ use std::{
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use super::splitter::{SMALL_WINDOW, SplitError, Splitter, WINDOW};
+use super::{
+    kind,
+    splitter::{SMALL_WINDOW, SplitError, Splitter, WINDOW},
+};
 use crate::{
     model::{
         Error, ErrorKind, Result,
-        record::{CacheKey, Fields, Invalid, Record, RejectKind, unescape},
+        record::{
+            CacheKey, DEFAULT_TYPE, Fields, Invalid, KeyForm, Record, RejectKind, is_json_for_python,
+            unescape, without_python_numbers,
+        },
     },
     storage::Entry,
 };
-
-/// The type that LightRAG gives to an old entry that names none.
-const DEFAULT_TYPE: &str = "extract";
 
 /// An open cache file. LightRAG replaces its file by renaming another over it, so an open one stays the same from the
 /// first look to the last.
@@ -43,6 +45,18 @@ impl CacheFile {
     /// # Errors
     /// It cannot be opened.
     pub(super) fn open(path: &Path) -> Result<Option<Arc<Self>>> {
+        // Opening a pipe would wait for somebody who writes into it.
+        match path.metadata() {
+            Ok(metadata) if !metadata.is_file() => return Err(not_a_file(path, metadata.file_type())),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return match path.read_link() {
+                    Ok(target) => Err(dangling(path, &target)),
+                    Err(_) => Ok(None),
+                };
+            }
+            Err(error) => return Err(Error::io("read", path, error)),
+        }
         match File::open(path) {
             Ok(file) => Ok(Some(Arc::new(Self {
                 path: path.to_owned(),
@@ -51,6 +65,13 @@ impl CacheFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("read", path, error)),
         }
+    }
+
+    /// What this file is, where its first bytes say that it is no cache file.
+    fn other_kind(&self) -> Option<(&'static str, &'static str)> {
+        let mut head = [0; kind::HEAD];
+        let read = self.file.read_at(&mut head, 0).unwrap_or(0);
+        kind::of_head(&head[..read])
     }
 
     /// Size, mode and owner.
@@ -85,14 +106,30 @@ impl CacheFile {
     pub(super) fn likely_entry(&self, offset: u64) -> Result<Option<Position>> {
         const BETWEEN_ENTRIES: &[u8] = b"\n  },\n  \"";
         let mut piece = vec![0; 1 << 18];
-        let read = self.file.read_at(&mut piece, offset);
-        let read = read.map_err(|error| Error::io("read", &self.path, error))?;
+        let read = self.read_at(&mut piece, offset)?;
         let found = memchr::memmem::find(&piece[..read], BETWEEN_ENTRIES);
         Ok(found.map(|found| Position {
             offset: offset + (found + BETWEEN_ENTRIES.len() - 1) as u64,
             mode: None,
             first: true,
         }))
+    }
+
+    /// Reads from a place until the buffer is full or the file ends.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", &self.path, error)),
+            }
+        }
+        Ok(filled)
     }
 
     /// Line and column, from 1, of a byte; the column counts bytes.
@@ -117,6 +154,28 @@ impl CacheFile {
         }
         Ok((line, column))
     }
+}
+
+/// The error for a path that leads to no regular file.
+pub(super) fn not_a_file(path: &Path, found: FileType) -> Error {
+    let message = format!(
+        "{} is {}, not a regular file",
+        path.display(),
+        kind::of_type(found)
+    );
+    let remedy = "write its content into a file first, and name that file";
+    Error::new(ErrorKind::NotFound, message).with_remedy(remedy)
+}
+
+/// The error for a link that leads nowhere.
+pub(super) fn dangling(path: &Path, target: &Path) -> Error {
+    let message = format!(
+        "{} is a link to {}, which does not exist",
+        path.display(),
+        target.display()
+    );
+    let remedy = "create what it points to, or remove the link";
+    Error::new(ErrorKind::NotFound, message).with_remedy(remedy)
 }
 
 /// Reads an open file from a place of its own, so that several readers do not disturb each other.
@@ -213,18 +272,34 @@ impl EntryReader {
     /// # Errors
     /// The file cannot be read, or does not begin as a cache.
     pub(super) fn new(file: &Arc<CacheFile>, from: Option<Position>) -> Result<Self> {
-        let from_start = from.is_none();
+        let is_at_start = from.is_none();
+        let mut reader = Self::at(file, from);
+        if is_at_start {
+            reader.begin()?;
+        }
+        Ok(reader)
+    }
+
+    /// Reads an open file from a position in it, or from its beginning, and then must be told to
+    /// [`begin`](Self::begin).
+    pub(super) fn at(file: &Arc<CacheFile>, from: Option<Position>) -> Self {
         let from = from.unwrap_or(Position {
             offset: 0,
             mode: None,
             first: true,
         });
-        let mut reader = Self::with_window(file, from, WINDOW);
-        if from_start {
-            // An empty file is what LightRAG reads as a cache without records.
-            reader.done = !reader.splitter.begin().map_err(|error| reader.damaged(error))?;
-        }
-        Ok(reader)
+        Self::with_window(file, from, WINDOW)
+    }
+
+    /// Goes into the object that the file is.
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not begin as a cache.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        // An empty file is what LightRAG reads as a cache without records.
+        let is_there = self.splitter.begin().map_err(|error| self.damaged(error))?;
+        self.done = !is_there;
+        Ok(())
     }
 
     /// Reads the one entry at a position.
@@ -294,8 +369,8 @@ impl EntryReader {
                 return Ok(Some(self.found(key, unreadable_key, Some(text))));
             }
             let key = CacheKey::new(text);
-            // A key of another form holds a mode, if what it holds are objects: a record holds texts and numbers.
-            if key.parts().is_none() {
+            // A key without a colon is a mode, if what it holds are objects or nothing: a record holds texts and numbers.
+            if may_be_mode(key.as_str()) {
                 let nested = self.splitter.value_is_object_of_objects();
                 if nested.map_err(|error| self.damaged(error))? {
                     self.splitter.enter();
@@ -337,12 +412,7 @@ impl EntryReader {
             .take_value()
             .map_err(|error| damaged(file, keys, error))?;
         if let (Some(mode), Some(hash)) = (&self.mode, &found.hash) {
-            let cache_type = serde_json::from_slice::<Fields<'_>>(&value)
-                .ok()
-                .and_then(|fields| fields.string("cache_type").map(Cow::into_owned));
-            if let Some(cache_type) = cache_type {
-                found.key = CacheKey::flattened(mode, &cache_type, hash);
-            }
+            found.key = CacheKey::flattened(mode, &old_cache_type(&value), hash);
         }
         Ok(value)
     }
@@ -381,7 +451,7 @@ impl EntryReader {
 
     fn check_is_json(&self, start: u64, key: &CacheKey, value: &[u8]) -> Result<()> {
         match serde_json::from_slice::<IgnoredAny>(value) {
-            Err(error) if simdutf8::basic::from_utf8(value).is_ok() => {
+            Err(error) if simdutf8::basic::from_utf8(value).is_ok() && !is_json_for_python(value) => {
                 let syntax = SplitError::Syntax {
                     offset: start + offset_of(value, error.line(), error.column()),
                     what: "the value of this entry is no JSON",
@@ -392,9 +462,23 @@ impl EntryReader {
         }
     }
 
-    /// The byte behind the last entry that was found whole.
-    pub(super) fn last_whole(&self) -> u64 {
-        self.last_whole
+    /// Behind which byte another entry can begin after this reader found damage: the first one of the damaged entry's
+    /// key, or the last one of the whole entry before.
+    pub(super) fn damage_begins(&self) -> u64 {
+        match self.this_key {
+            Some(_) => self.splitter.key_offset() + 1,
+            None => self.last_whole,
+        }
+    }
+
+    /// How far the file was read.
+    pub(super) fn read_to(&self) -> u64 {
+        self.splitter.position()
+    }
+
+    /// The mode, inside of an old nested object.
+    pub(super) fn mode(&self) -> Option<&str> {
+        self.mode.as_deref()
     }
 
     fn damaged(&self, error: SplitError) -> Error {
@@ -404,6 +488,22 @@ impl EntryReader {
             error,
         )
     }
+}
+
+/// Whether a key of the outer object may be a mode of the old layout.
+fn may_be_mode(key: &str) -> bool {
+    KeyForm::of(key) == KeyForm::Other
+}
+
+/// The type of an old entry with this value.
+fn old_cache_type(value: &[u8]) -> String {
+    let of = |value: &[u8]| {
+        let fields = serde_json::from_slice::<Fields<'_>>(value).ok()?;
+        Some(fields.old_cache_type().into_owned())
+    };
+    of(value)
+        .or_else(|| of(&without_python_numbers(value)?))
+        .unwrap_or_else(|| DEFAULT_TYPE.to_owned())
 }
 
 /// The text of a key, and whether it could not be decoded.
@@ -428,6 +528,13 @@ fn damaged(
         SplitError::Io(error) => return Error::io("read", &file.path, error),
         SplitError::Syntax { offset, what } => (offset, what),
     };
+    // A file of another kind fails at once: no entry of it is whole.
+    if last.is_none()
+        && let Some((what, remedy)) = file.other_kind()
+    {
+        let message = format!("{} is not a cache file: it is {what}", file.path.display());
+        return Error::new(ErrorKind::NotFound, message).with_remedy(remedy);
+    }
     let place = match file.line_and_column(offset) {
         Ok((line, column)) => format!("byte {offset}, line {line}, column {column}"),
         Err(_) => format!("byte {offset}"),
@@ -520,7 +627,6 @@ mod tests {
             [
                 pair("default:extract:h1", r#"{"return": "a"}"#),
                 pair("default:extract:h2", r#"{"return": "b"}"#),
-                pair("empty", "{}"),
                 pair("plain", r#"{"return": "c"}"#),
                 pair("default:extract:h4", "null"),
             ]

@@ -2,10 +2,16 @@
 
 use std::{
     borrow::Cow,
+    ffi::OsString,
+    io::ErrorKind as ErrorKindOfIo,
     path::{Path, PathBuf},
 };
 
-use crate::model::{Error, ErrorKind, Field, NAMESPACE, Result, Secret, Values, Workspace, rejects};
+use super::{codec::not_a_file, kind};
+use crate::{
+    model::{Error, ErrorKind, Field, NAMESPACE, Result, Secret, Values, Workspace, rejects},
+    storage::{UnreadableWorkspace, WorkspaceListing},
+};
 
 /// The settings in the job file and the environment.
 pub(super) const FIELDS: &[Field] = &[
@@ -95,34 +101,123 @@ impl Config {
                 .with_remedy("name LightRAG's working directory (WORKING_DIR) or the cache file itself")
         })?;
         match self {
-            Self::WorkingDir(_) if !metadata.is_dir() => {
+            Self::WorkingDir(_) if metadata.is_dir() => Ok(()),
+            Self::WorkingDir(_) if metadata.is_file() => {
                 let message = format!("{} is not a directory", path.display());
                 Err(Error::new(ErrorKind::NotFound, message)
                     .with_remedy("name a directory, or a file that ends in .json"))
             }
-            _ => Ok(()),
+            _ if !metadata.is_file() => Err(not_a_file(path, metadata.file_type())),
+            _ => self.check_store(),
         }
     }
 
-    pub(super) fn workspaces(&self) -> Result<Vec<Workspace>> {
-        let Self::WorkingDir(folder) = self else {
-            return Ok(vec![Workspace::default()]);
+    /// A file is not one of LightRAG's other stores, which it would not know as a cache.
+    pub(super) fn check_store(&self) -> Result<()> {
+        let Self::File(file) = self else {
+            return Ok(());
         };
-        let mut found = Vec::new();
-        if folder.join(file_name()).is_file() {
-            found.push(Workspace::default());
-        }
+        let Some(store) = kind::other_store(file) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} is LightRAG's store `{store}`, not its cache of answers",
+            file.display()
+        );
+        let remedy = format!("name {} beside it", file_name());
+        Err(Error::new(ErrorKind::NotFound, message).with_remedy(remedy))
+    }
+
+    /// The working directory and the workspace that were meant, where a directory is given that is a workspace's
+    /// folder: it has a cache, and so has the directory above it or another one there.
+    pub(super) fn meant_workspace(&self) -> Option<(PathBuf, Workspace)> {
+        let Self::WorkingDir(folder) = self else {
+            return None;
+        };
+        let has_cache = |folder: &Path| folder.join(file_name()).is_file();
+        let above = folder.canonicalize().ok()?;
+        let (above, name) = (above.parent()?, above.file_name()?.to_str()?);
+        let has_sibling = |above: &Path| {
+            let mut siblings = std::fs::read_dir(above).ok()?.flatten();
+            Some(siblings.any(|sibling| sibling.file_name() != name && has_cache(&sibling.path())))
+        };
+        let is_workspace = has_cache(folder) && (has_cache(above) || has_sibling(above)?);
+        let working_dir = match folder.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() && folder.ends_with(name) => parent.to_owned(),
+            _ => above.to_owned(),
+        };
+        is_workspace.then_some((working_dir, Workspace::new(name).ok()?))
+    }
+
+    pub(super) fn workspaces(&self) -> Result<WorkspaceListing> {
+        let Self::WorkingDir(folder) = self else {
+            return Ok(vec![Workspace::default()].into());
+        };
+        let mut listing = WorkspaceListing::default();
+        add_if_cache(&mut listing, Ok(String::new()), folder);
         let failed = |error| Error::io("list", folder, error);
         for entry in std::fs::read_dir(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if entry.path().join(file_name()).is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                found.push(Workspace::new(name)?);
-            }
+            add_if_cache(&mut listing, entry.file_name().into_string(), &entry.path());
         }
-        found.sort();
-        Ok(found)
+        listing.found.sort();
+        listing.unreadable.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(listing)
+    }
+}
+
+/// Adds the workspace of a folder to a listing, if it has a cache or that cannot be said.
+fn add_if_cache(listing: &mut WorkspaceListing, name: Result<String, OsString>, folder: &Path) {
+    let shown = match &name {
+        Ok(name) => Workspace::new(name.as_str()).map_or_else(|_| name.clone(), |named| named.to_string()),
+        Err(name) => name.display().to_string(),
+    };
+    let workspace = match (look_for_cache(folder), name) {
+        (Ok(false), _) => return,
+        (Err(reason), _) => Err(reason),
+        (Ok(true), Ok(name)) => Workspace::new(name).map_err(|error| error.message().to_owned()),
+        (Ok(true), Err(_)) => Err("its name is not valid UTF-8: rename the folder".to_owned()),
+    };
+    match workspace {
+        Ok(workspace) => listing.found.push(workspace),
+        Err(reason) => listing
+            .unreadable
+            .push(UnreadableWorkspace { name: shown, reason }),
+    }
+}
+
+/// Whether a folder holds a cache file that can be read; an error where it may hold one that cannot.
+fn look_for_cache(folder: &Path) -> Result<bool, String> {
+    let file = folder.join(file_name());
+    let is_link = |path: &Path| {
+        path.symlink_metadata()
+            .is_ok_and(|metadata| metadata.is_symlink())
+    };
+    let dangling = |path: &Path| match path.read_link() {
+        Ok(target) => format!("{} is a dangling link to {}", path.display(), target.display()),
+        Err(error) => format!("{}: {error}", path.display()),
+    };
+    match file.metadata() {
+        Ok(metadata) if !metadata.is_file() => Err(format!("{} is not a regular file", file.display())),
+        Ok(_) => match std::fs::File::open(&file) {
+            Ok(_) => Ok(true),
+            Err(error) => Err(format!("cannot read {}: {error}", file.display())),
+        },
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKindOfIo::NotFound | ErrorKindOfIo::NotADirectory
+            ) =>
+        {
+            if is_link(&file) {
+                return Err(dangling(&file));
+            }
+            if is_link(folder) && folder.metadata().is_err() {
+                return Err(dangling(folder));
+            }
+            Ok(false)
+        }
+        Err(error) => Err(format!("cannot look into {}: {error}", folder.display())),
     }
 }
 

@@ -5,13 +5,17 @@
 //! * `splitter`: finds entries in a file of any size.
 //! * `survey`: a first look over a file: counts, and keys that stand twice.
 //! * `index`: where in a file a record stands.
+//! * `kind`: what a file is that is given as a cache file and is none.
 //! * `rejects`: the rejects file of an earlier run, read back as a source.
+//! * `salvage`: reads whole entries, over damage where that is wanted.
 //! * `source`, `target`: reading; writing into a sibling that replaces the file at the end.
 
 mod codec;
 mod config;
 mod index;
+mod kind;
 mod rejects;
+mod salvage;
 mod source;
 mod splitter;
 mod survey;
@@ -25,8 +29,8 @@ use std::{
 
 use async_trait::async_trait;
 
-use self::{config::Config, rejects::RejectsSource, source::JsonSource, target::JsonTarget};
-use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
+use self::{codec::dangling, config::Config, rejects::RejectsSource, source::JsonSource, target::JsonTarget};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
 use crate::model::{Error, ErrorKind, Result, Secret, Side, Values};
 use crate::model::{Location, PhysicalLocation, Workspace};
 
@@ -71,9 +75,10 @@ impl Connector for Json {
                 return Err(Error::config(message)
                     .with_remedy("name a working directory, or a file that ends in .json"));
             }
-            (Side::Target, _) => {}
+            (Side::Target, config) => config.check_store()?,
         }
         Ok(Arc::new(JsonStorage {
+            side: values.side(),
             config,
             salvage: options.salvage,
         }))
@@ -81,6 +86,7 @@ impl Connector for Json {
 }
 
 struct JsonStorage {
+    side: Side,
     config: Config,
     salvage: bool,
 }
@@ -94,7 +100,23 @@ impl Connection for JsonStorage {
         }
     }
 
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+    fn warnings(&self) -> Vec<String> {
+        let meant = self.config.meant_workspace().map(|(working_dir, workspace)| {
+            format!(
+                "{folder} is the folder of a workspace; to use it under its name, give {side} {} and {side}-workspace \
+                 {workspace}",
+                working_dir.display(),
+                folder = self.config.parse_uri().display(),
+                side = match self.side {
+                    Side::Source => "--source",
+                    Side::Target => "--target",
+                },
+            )
+        });
+        meant.into_iter().collect()
+    }
+
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
         match &self.config {
             Config::Rejects(file) => rejects::workspaces(file),
             config => config.workspaces(),
@@ -134,6 +156,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     loop {
         if let Ok(real) = there.canonicalize() {
             return Ok(missing.iter().rev().fold(real, |path, name| path.join(name)));
+        }
+        if let Ok(target) = there.read_link() {
+            return Err(dangling(there, &target));
         }
         match (there.parent(), there.file_name()) {
             (Some(parent), Some(name)) => {

@@ -19,7 +19,7 @@ use crate::{
         record::{CacheKey, Invalid, KeyDigest, KeySet, Record, RejectKind},
         rejects::RejectLine,
     },
-    storage::{Count, Cursor, Entry, PageBuilder, PageLimit, PageReader, Progress, Source},
+    storage::{Count, Cursor, Entry, PageBuilder, PageLimit, PageReader, Progress, Source, WorkspaceListing},
 };
 
 /// The rejected records of one workspace.
@@ -47,13 +47,13 @@ impl RejectsSource {
 ///
 /// # Errors
 /// The file cannot be read or is no rejects file.
-pub(super) fn workspaces(path: &Path) -> Result<Vec<Workspace>> {
+pub(super) fn workspaces(path: &Path) -> Result<WorkspaceListing> {
     let mut found = BTreeSet::new();
     for_each_line(path, |rejected| {
         found.insert(Workspace::new(rejected.workspace)?);
         Ok(true)
     })?;
-    Ok(found.into_iter().collect())
+    Ok(Vec::from_iter(found).into())
 }
 
 /// Reads line by line, until the end or until `each` has had enough.
@@ -114,11 +114,8 @@ impl Source for RejectsSource {
             let mut count = Count::none();
             for_each_line(&path, |rejected| {
                 let key = rejected.entry.key().as_str();
-                if rejected.workspace == workspace.name()
-                    && let Some(cache_type) = selection.of_key(key)
-                    && seen.insert(KeyDigest::of(key))
-                {
-                    count.add(cache_type);
+                if rejected.workspace == workspace.name() && seen.insert(KeyDigest::of(key)) {
+                    count.add(&selection, key, 1);
                 }
                 Ok(true)
             })?;
@@ -140,7 +137,7 @@ impl Source for RejectsSource {
             let mut page = PageBuilder::new(limit);
             for_each_line(&self.path, |rejected| {
                 let key = rejected.entry.key().as_str();
-                let selected = rejected.workspace == self.workspace.name() && selection.of_key(key).is_some();
+                let selected = rejected.workspace == self.workspace.name() && selection.contains(key);
                 if selected && seen.insert(KeyDigest::of(key)) {
                     page.push(rejected.entry);
                 } else {

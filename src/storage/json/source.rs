@@ -3,16 +3,17 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{Mutex, OnceCell, mpsc};
 
 use super::{
     blocking_failed,
     codec::{CacheFile, EntryReader, Position},
     index::Index,
+    salvage::WholeEntries,
     survey::Survey,
 };
 use crate::{
-    model::{Error, ErrorKind, Result, Selection, record::CacheKey},
+    model::{Error, Result, Selection, record::CacheKey},
     storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source},
 };
 
@@ -21,7 +22,7 @@ pub(super) struct JsonSource {
     path: PathBuf,
     salvage: bool,
     file: OnceCell<Option<Arc<CacheFile>>>,
-    survey: OnceCell<Arc<Survey>>,
+    survey: Mutex<Option<Arc<Survey>>>,
     index: OnceCell<Arc<Index>>,
 }
 
@@ -32,7 +33,7 @@ impl JsonSource {
             path,
             salvage,
             file: OnceCell::new(),
-            survey: OnceCell::new(),
+            survey: Mutex::default(),
             index: OnceCell::new(),
         }
     }
@@ -50,26 +51,34 @@ impl JsonSource {
         self.file.get_or_try_init(open).await.cloned()
     }
 
-    async fn survey(&self, file: &Arc<CacheFile>, progress: Progress<'_>) -> Result<Arc<Survey>> {
-        let look = || async {
-            let file = Arc::clone(file);
-            let (told, mut counts) = mpsc::unbounded_channel();
-            let salvage = self.salvage;
-            let survey = blocking(move || {
-                Survey::of(&file, salvage, &|scanned| {
-                    // Nobody listens any more when the run stops.
-                    let _ = told.send(scanned);
-                })
-            });
-            let mut survey = std::pin::pin!(survey);
-            loop {
-                tokio::select! {
-                    Some(scanned) = counts.recv() => progress(scanned),
-                    survey = &mut survey => return survey.map(Arc::new),
-                }
+    /// A look over the file for this selection.
+    async fn survey(
+        &self,
+        file: &Arc<CacheFile>,
+        selection: &Selection,
+        progress: Progress<'_>,
+    ) -> Result<Arc<Survey>> {
+        let mut kept = self.survey.lock().await;
+        if let Some(survey) = kept.as_ref().filter(|kept| kept.selection == *selection) {
+            return Ok(Arc::clone(survey));
+        }
+        let (file, selection, salvage) = (Arc::clone(file), selection.clone(), self.salvage);
+        let (told, mut counts) = mpsc::unbounded_channel();
+        let survey = blocking(move || {
+            Survey::of(&file, &selection, salvage, &|scanned| {
+                // Nobody listens any more when the run stops.
+                let _ = told.send(scanned);
+            })
+        });
+        let mut survey = std::pin::pin!(survey);
+        let survey = loop {
+            tokio::select! {
+                Some(scanned) = counts.recv() => progress(scanned),
+                survey = &mut survey => break Arc::new(survey?),
             }
         };
-        self.survey.get_or_try_init(look).await.cloned()
+        *kept = Some(Arc::clone(&survey));
+        Ok(survey)
     }
 
     /// Where each record stands.
@@ -95,14 +104,7 @@ impl Source for JsonSource {
         let Some(file) = self.file().await? else {
             return Ok(Count::none());
         };
-        let survey = self.survey(&file, progress).await?;
-        let selected = selection
-            .types()
-            .filter_map(|t| Some((t, *survey.by_type.get(&t)?)));
-        Ok(Count {
-            by_type: selected.collect(),
-            exact: true,
-        })
+        Ok(self.survey(&file, selection, progress).await?.count.clone())
     }
 
     fn scan(
@@ -148,7 +150,7 @@ impl PageReader for FilePages {
                 let Some(file) = self.source.file().await? else {
                     return Ok(None);
                 };
-                let survey = self.source.survey(&file, &|_| ()).await?;
+                let survey = self.source.survey(&file, &self.selection, &|_| ()).await?;
                 let (source, selection) = (Arc::clone(&self.source), self.selection.clone());
                 let (limit, from) = (self.limit, self.from.take());
                 self.pages.insert(SentPages::of(move |pages| {
@@ -202,25 +204,17 @@ impl JsonSource {
     ) -> Result<()> {
         let from = from.map(|cursor| self.position(file, &cursor)).transpose()?;
         let identity = file.identity()?;
-        let cursor = |reader: &EntryReader| {
-            let position = reader.position()?;
+        let cursor = |entries: &WholeEntries| {
+            let position = entries.position()?;
             Some(Cursor(format!("{identity}@{}", position.to_text())))
         };
-        let mut reader = EntryReader::new(file, from)?;
+        let mut entries = WholeEntries::new(file, from, self.salvage)?;
         let mut page = PageBuilder::new(limit);
         loop {
-            match read_entry(&mut reader, selection, survey, &mut page) {
+            match read_entry(&mut entries, selection, survey, &mut page) {
                 Ok(true) => {}
                 Ok(false) => {
-                    let _ = pages.blocking_send(Ok(page.take(cursor(&reader))));
-                    return Ok(());
-                }
-                Err(error) if self.salvage && error.kind() == ErrorKind::Damaged => {
-                    let mut last = page.take(None);
-                    let size = file.metadata()?.len();
-                    let cut = size.saturating_sub(reader.last_whole());
-                    last.damage = Some(format!("{}; {cut} of {size} bytes were cut", error.message()));
-                    let _ = pages.blocking_send(Ok(last));
+                    let _ = pages.blocking_send(Ok(page.take(cursor(&entries))));
                     return Ok(());
                 }
                 Err(error) => {
@@ -229,7 +223,7 @@ impl JsonSource {
                     return Err(error);
                 }
             }
-            if page.is_full() && pages.blocking_send(Ok(page.take(cursor(&reader)))).is_err() {
+            if page.is_full() && pages.blocking_send(Ok(page.take(cursor(&entries)))).is_err() {
                 // Nobody reads any more.
                 return Ok(());
             }
@@ -252,19 +246,17 @@ impl JsonSource {
 
 /// Reads one entry; `false` at the end.
 fn read_entry(
-    reader: &mut EntryReader,
+    entries: &mut WholeEntries,
     selection: &Selection,
     survey: &Survey,
     page: &mut PageBuilder,
 ) -> Result<bool> {
-    let Some(found) = reader.next()? else {
+    let Some((entry, position)) = entries.next()? else {
         return Ok(false);
     };
-    let offset = found.position.offset;
-    let entry = reader.take_entry(found)?;
     let key = entry.key().as_str();
-    if selection.of_key(key).is_none() || survey.is_superseded(key, offset) {
-        reader.let_go(&entry);
+    if !selection.contains(key) || survey.is_superseded(key, position.offset) {
+        entries.let_go(&entry);
         page.pass_over();
     } else {
         page.push(entry);

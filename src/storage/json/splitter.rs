@@ -205,14 +205,15 @@ impl<R: Read> Splitter<R> {
         Ok(Some(&self.window[key.start..key.end]))
     }
 
-    /// Whether the value that comes is an object whose first value is an object too. Consumes nothing.
+    /// Whether the value that comes is an object that is empty or whose first value is an object too. Consumes nothing.
     pub(super) fn value_is_object_of_objects(&mut self) -> Result<bool> {
         if self.look(0)? != Some(b'{') {
             return Ok(false);
         }
         let mut at = self.look_past_space(1)?;
-        if self.look(at)? != Some(b'"') {
-            return Ok(false);
+        match self.look(at)? {
+            Some(b'"') => {}
+            first => return Ok(first == Some(b'}')),
         }
         loop {
             at += 1;
@@ -283,6 +284,9 @@ impl<R: Read> Splitter<R> {
     pub(super) fn finish(&mut self) -> Result<()> {
         match self.next_byte()? {
             None => Ok(()),
+            Some(b'{') => {
+                Err(self.syntax("another object follows the first one: JSON lines are no cache file"))
+            }
             Some(_) => Err(self.syntax("something follows the end of the object")),
         }
     }

@@ -1,7 +1,7 @@
 //! A first look over a file: how many records of each type, and which keys stand more than once.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,21 +9,26 @@ use std::{
     thread,
 };
 
-use super::codec::{CacheFile, EntryReader, Position};
+use super::{
+    codec::{CacheFile, Position},
+    salvage::WholeEntries,
+};
 use crate::{
     model::{
-        CacheType, Error, ErrorKind, Result,
+        Error, ErrorKind, Result, Selection,
         record::{CacheKey, KeyDigest},
     },
-    storage::Progress,
+    storage::{Count, Progress},
 };
 
 /// What the first look found. Its memory does not grow with the number of records, only by a bit for each 256 bytes of the
 /// file and by the keys that stand more than once.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// Records of each type, a key that stands several times counted once.
-    pub(super) by_type: BTreeMap<CacheType, u64>,
+    /// What was looked for.
+    pub(super) selection: Selection,
+    /// Entries, a key that stands several times counted once.
+    pub(super) count: Count,
     /// For keys that stand more than once, the place of the last one, whose value counts.
     last_places: HashMap<KeyDigest, u64>,
 }
@@ -42,10 +47,16 @@ impl Survey {
     ///
     /// # Errors
     /// The file cannot be read or is damaged.
-    pub(super) fn of(file: &Arc<CacheFile>, salvage: bool, progress: Progress<'_>) -> Result<Self> {
+    pub(super) fn of(
+        file: &Arc<CacheFile>,
+        selection: &Selection,
+        salvage: bool,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
         let size = file.metadata()?.len();
         let look = || Look {
             file,
+            selection,
             salvage,
             seen: Mutex::new(Seen {
                 filter: Filter::for_file_of(size),
@@ -61,14 +72,15 @@ impl Survey {
         } else {
             part_starts(file, size)?
         };
-        let mut by_type = whole.in_parts(&starts)?;
-        if by_type.is_none() {
+        let mut count = whole.in_parts(&starts)?;
+        if count.is_none() {
             // What looked like the beginning of an entry was none.
             whole = look();
-            by_type = whole.in_parts(&[])?;
+            count = whole.in_parts(&[])?;
         }
         let mut survey = Self {
-            by_type: by_type.unwrap_or_default(),
+            selection: selection.clone(),
+            count: count.unwrap_or_else(Count::none),
             last_places: HashMap::new(),
         };
         let seen = whole.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -92,8 +104,8 @@ impl Survey {
             return Ok(());
         }
         let mut places: HashMap<KeyDigest, (u64, u64)> = HashMap::new();
-        let mut reader = EntryReader::new(file, None)?;
-        while let Some((key, position)) = next_key(&mut reader, salvage)? {
+        let mut entries = WholeEntries::new(file, None, salvage)?;
+        while let Some((key, position)) = next_key(&mut entries)? {
             let digest = KeyDigest::of(key.as_str());
             if !repeated.contains(&digest) {
                 continue;
@@ -101,10 +113,8 @@ impl Survey {
             let (times, last) = places.entry(digest).or_default();
             *times += 1;
             *last = position.offset;
-            if *times > 1
-                && let Some(counted) = CacheType::of_key(key.as_str()).and_then(|t| self.by_type.get_mut(&t))
-            {
-                *counted -= 1;
+            if *times > 1 {
+                self.count.remove(&self.selection, key.as_str());
             }
         }
         let twice = places.into_iter().filter(|(_, (times, _))| *times > 1);
@@ -130,6 +140,7 @@ fn part_starts(file: &CacheFile, size: u64) -> Result<Vec<Position>> {
 /// One look over a file, by several threads.
 struct Look<'a> {
     file: &'a Arc<CacheFile>,
+    selection: &'a Selection,
     salvage: bool,
     seen: Mutex<Seen>,
     scanned: AtomicU64,
@@ -143,13 +154,10 @@ struct Seen {
     repeated: HashSet<KeyDigest>,
 }
 
-/// Records of each type.
-type Counts = BTreeMap<CacheType, u64>;
-
 impl Look<'_> {
     /// Looks over the parts of the file that begin at these places and at its beginning. `None` where one of them is not
     /// the beginning of an entry, which whoever reads the part before it finds out: it must arrive there.
-    fn in_parts(&self, starts: &[Position]) -> Result<Option<Counts>> {
+    fn in_parts(&self, starts: &[Position]) -> Result<Option<Count>> {
         let parts = thread::scope(|scope| {
             let ends = starts.iter().map(Some).chain([None]);
             let begins = [None].into_iter().chain(starts.iter().map(Some));
@@ -160,39 +168,36 @@ impl Look<'_> {
             let joined = parts.into_iter().map(|part| part.join());
             joined.collect::<Vec<_>>()
         });
-        let mut all = Counts::new();
+        let mut all = Count::none();
         for part in parts {
             let part = part.map_err(|_| Error::new(ErrorKind::Internal, "a look over the file panicked"))?;
             // An error counts only behind parts that ended where the next one began.
-            let Some(counts) = part? else {
+            let Some(count) = part? else {
                 return Ok(None);
             };
-            for (cache_type, records) in counts {
-                *all.entry(cache_type).or_default() += records;
-            }
+            all.merge(&count);
         }
         Ok(Some(all))
     }
 
-    fn part(&self, begin: Option<Position>, end: Option<&Position>) -> Result<Option<Counts>> {
-        let mut counts = Counts::new();
+    fn part(&self, begin: Option<Position>, end: Option<&Position>) -> Result<Option<Count>> {
+        let mut count = Count::none();
         let mut digests = Vec::with_capacity(DIGESTS);
-        let mut reader = EntryReader::new(self.file, begin)?;
-        while let Some((key, position)) = next_key(&mut reader, self.salvage)? {
+        let mut entries = WholeEntries::new(self.file, begin, self.salvage)?;
+        while let Some((key, position)) = next_key(&mut entries)? {
             if let Some(end) = end.filter(|end| end.offset <= position.offset) {
                 self.see(&mut digests);
-                return Ok((*end == position).then_some(counts));
+                return Ok((*end == position).then_some(count));
             }
-            if let Some(cache_type) = CacheType::of_key(key.as_str()) {
-                *counts.entry(cache_type).or_default() += 1;
-            }
+            count.add(self.selection, key.as_str(), 1);
             digests.push(KeyDigest::of(key.as_str()));
             if digests.len() == DIGESTS {
                 self.see(&mut digests);
             }
         }
         self.see(&mut digests);
-        Ok(end.is_none().then_some(counts))
+        count.damage = entries.damage()?;
+        Ok(end.is_none().then_some(count))
     }
 
     fn see(&self, digests: &mut Vec<KeyDigest>) {
@@ -212,27 +217,14 @@ impl Look<'_> {
 /// How many digests are kept until they are looked for together.
 const DIGESTS: usize = 1024;
 
-/// The next key and where its entry begins; `None` at the end, or to salvage, where the damage begins.
-fn next_key(reader: &mut EntryReader, salvage: bool) -> Result<Option<(CacheKey, Position)>> {
-    let mut next = || {
-        let Some(mut found) = reader.next()? else {
-            return Ok(None);
-        };
-        let position = found.position.clone();
-        // To salvage, only what is whole may count.
-        if salvage {
-            return Ok(Some((reader.take_entry(found)?.key().clone(), position)));
-        }
-        // The value of an old entry is where its type stands.
-        if found.is_nested() {
-            reader.take(&mut found)?;
-        }
-        Ok(Some((found.key, position)))
+/// The next key and where its entry begins; `None` at the end. The whole entry is checked: what is damaged must be known
+/// before the first write.
+fn next_key(entries: &mut WholeEntries) -> Result<Option<(CacheKey, Position)>> {
+    let Some((entry, position)) = entries.next()? else {
+        return Ok(None);
     };
-    match next() {
-        Err(error) if salvage && Error::kind(&error) == ErrorKind::Damaged => Ok(None),
-        other => other,
-    }
+    entries.let_go(&entry);
+    Ok(Some((entry.key().clone(), position)))
 }
 
 /// A Bloom filter: remembers keys in a few bits each, and sometimes believes to have seen one that it has not.
@@ -282,7 +274,15 @@ mod tests {
     fn survey(text: &str) -> Survey {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        Survey::of(&CacheFile::open(file.path()).unwrap().unwrap(), false, &|_| ()).unwrap()
+        let file = CacheFile::open(file.path()).unwrap().unwrap();
+        Survey::of(&file, &Selection::default(), false, &|_| ()).unwrap()
+    }
+
+    fn by_type(survey: &Survey) -> Vec<(String, u64)> {
+        let by_type = survey.count.by_type.iter();
+        by_type
+            .map(|(cache_type, records)| (cache_type.to_string(), records))
+            .collect()
     }
 
     #[test]
@@ -290,8 +290,8 @@ mod tests {
         let text = r#"{"default:extract:a": {}, "default:summary:b": {}, "default:extract:a": {}}"#;
         let survey = survey(text);
         assert_eq!(
-            survey.by_type,
-            BTreeMap::from([(CacheType::Extract, 1), (CacheType::Summary, 1)])
+            by_type(&survey),
+            [("extract".to_owned(), 1), ("summary".to_owned(), 1)]
         );
         assert!(survey.is_superseded("default:extract:a", 1));
         assert!(!survey.is_superseded("default:extract:a", text.rfind("\"default").unwrap() as u64));
@@ -325,7 +325,7 @@ mod tests {
         let threads = thread::available_parallelism().unwrap().get();
         assert_eq!(parts(&text), threads.min(MOST_PARTS) - 1);
         let survey = survey(&text);
-        assert_eq!(survey.by_type, BTreeMap::from([(CacheType::Extract, 20_000)]));
+        assert_eq!(by_type(&survey), [("extract".to_owned(), 20_000)]);
         assert_eq!(survey.last_places.len(), 1);
         assert!(survey.is_superseded("default:extract:7", text.find(":7\"").unwrap() as u64));
         assert!(!survey.is_superseded("default:extract:7", text.rfind("\"default").unwrap() as u64));
@@ -336,10 +336,7 @@ mod tests {
         // An old file: what stands at the depth of today's entries are modes.
         let old = large_file(20_000, "\"last\"").replace("default:extract:", "");
         let old = format!("{{\"default\": {old}\n}}");
-        assert_eq!(
-            survey(&old).by_type,
-            BTreeMap::from([(CacheType::Extract, 20_001)])
-        );
+        assert_eq!(by_type(&survey(&old)), [("extract".to_owned(), 20_001)]);
     }
 
     #[test]
@@ -351,7 +348,7 @@ mod tests {
         }
         text.push_str("\"default:extract:7\": 2}");
         let survey = survey(&text);
-        assert_eq!(survey.by_type[&CacheType::Extract], 50_000);
+        assert_eq!(by_type(&survey), [("extract".to_owned(), 50_000)]);
         assert_eq!(survey.last_places.len(), 1);
     }
 }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tempfile::NamedTempFile;
 
 use super::{
-    codec::{CacheFile, EntryReader, push_entry, read_key},
+    codec::{CacheFile, EntryReader, not_a_file, push_entry, read_key},
     source::{JsonSource, blocking},
     splitter::{SplitError, Splitter, WINDOW},
 };
@@ -64,6 +64,11 @@ impl JsonTarget {
 impl Target for JsonTarget {
     fn reader(&self) -> Arc<dyn Source> {
         Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let path = self.source.path().clone();
+        blocking(move || check_writable(&path)).await
     }
 
     async fn prepare(&self) -> Result<()> {
@@ -326,6 +331,38 @@ fn first_keys(file: File, entries: u64) -> Result<KeySet, SplitError> {
         splitter.skip_value()?;
     }
     Ok(keys)
+}
+
+/// Whether the file can be replaced, or made: found out without a write.
+fn check_writable(path: &Path) -> Result<()> {
+    if let Ok(found) = path.metadata()
+        && !found.is_file()
+    {
+        return Err(not_a_file(path, found.file_type()));
+    }
+    // What is missing of the folders is made in the last one that is there.
+    let mut folder = folder_of(path);
+    while !folder.exists()
+        && let Some(parent) = folder.parent()
+    {
+        folder = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
+    }
+    if !folder.is_dir() {
+        let error = io::Error::from(io::ErrorKind::NotADirectory);
+        return Err(Error::io("write in", folder, error));
+    }
+    rustix::fs::accessat(
+        rustix::fs::CWD,
+        folder,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+        rustix::fs::AtFlags::EACCESS,
+    )
+    .map_err(|error| Error::io("write in", folder, error.into()))?;
+    check_space(path, folder)
 }
 
 /// The new file holds at least what the old one does, beside it: a disk without room for that is known beforehand.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 pub(crate) use self::fault::{Call, Fault, Script};
 use super::{
     ConnectOptions, Connection, Connector, ConnectorInfo, Count, Cursor, Entry, Page, PageBuilder, PageLimit,
-    PageReader, Progress, Source, Target, WriteMode, WriteOutcome,
+    PageReader, Progress, Source, Target, WorkspaceListing, WriteMode, WriteOutcome,
 };
 use crate::model::{
     Error, ErrorKind, Location, PhysicalLocation, Result, Secret, Selection, Values, Workspace,
@@ -313,9 +313,9 @@ impl Connection for MemoryConnection {
         }
     }
 
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
         self.memory.begin(Call::Workspaces).await?;
-        Ok(self.memory.state().caches.keys().cloned().collect())
+        Ok(Vec::from_iter(self.memory.state().caches.keys().cloned()).into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
@@ -398,9 +398,7 @@ impl Source for MemoryCache {
         let mut count = Count::none();
         let looked_at = self.values(|values| {
             for key in values.keys() {
-                if let Some(cache_type) = selection.of_key(key) {
-                    count.add(cache_type);
-                }
+                count.add(selection, key, 1);
             }
             values.len() as u64
         });
@@ -469,16 +467,17 @@ impl MemoryPages {
                 if page.is_full() {
                     return false;
                 }
-                match self.selection.of_key(key) {
-                    Some(_) => page.push(Record::new(CacheKey::from(key.as_str()), value.clone()).into()),
-                    None => page.pass_over(),
+                if self.selection.contains(key) {
+                    page.push(Record::new(CacheKey::from(key.as_str()), value.clone()).into());
+                } else {
+                    page.pass_over();
                 }
                 last = Some(key.clone());
             }
             true
         });
         if let Some(record) = again {
-            page.push(record.into());
+            page.push(Entry::Record(record));
         }
         let cursor = last.clone().filter(|_| self.cache.memory.has_order).map(Cursor);
         (page.take(cursor), last, is_at_end)

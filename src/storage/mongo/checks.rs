@@ -22,21 +22,32 @@ const READ_ONLY_ROLES: [&str; 4] = [
 /// # Errors
 /// [`ErrorKind::Refused`] where it is such a collection.
 pub(super) async fn keeps_documents(server: &Server, collection: &str) -> Result<()> {
-    let command = doc! { "listCollections": 1, "filter": { "name": collection } };
-    let Ok(answer) = server.database().run_command(command).await else {
-        return Ok(());
-    };
-    let described = first_of_batch(&answer).and_then(unkept);
-    described.map_or(Ok(()), |(what, remedy)| {
-        let database = server.database_name();
-        let message = format!("{database}.{collection} of {} {what}", server.location());
-        Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy))
-    })
+    let described = description(server, collection).await;
+    described
+        .as_ref()
+        .and_then(unkept)
+        .map_or(Ok(()), |(what, remedy)| {
+            let database = server.database_name();
+            let message = format!("{database}.{collection} of {} {what}", server.location());
+            Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy))
+        })
 }
 
-fn first_of_batch(answer: &Document) -> Option<&Document> {
+/// What the server says of a collection; `None` where there is none, or it does not say.
+async fn description(server: &Server, collection: &str) -> Option<Document> {
+    let command = doc! { "listCollections": 1, "filter": { "name": collection } };
+    let answer = server.database().run_command(command).await.ok()?;
     let batch = answer.get_document("cursor").ok()?.get_array("firstBatch").ok()?;
-    batch.first()?.as_document()
+    batch.first()?.as_document().cloned()
+}
+
+/// Whether a collection compares texts otherwise than byte by byte, as far as the server says.
+pub(super) async fn has_own_order(server: &Server, collection: &str) -> bool {
+    let described = description(server, collection).await;
+    let options = described
+        .as_ref()
+        .and_then(|found| found.get_document("options").ok());
+    options.is_some_and(|options| options.contains_key("collation"))
 }
 
 /// Why a collection does not keep documents, and what to do; `None` for one that does.

@@ -28,7 +28,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     model::{
-        CacheType, NAMESPACE, Selection,
+        CacheType, FILE_MODE, NAMESPACE, Selection,
         record::{
             CacheKey, Fields, Invalid, ObjectWriter, OnInvalid, Record, RejectKind, TextRules, sanitize,
             unescape,
@@ -105,6 +105,21 @@ pub(super) fn encode(record: &Record, on_invalid: OnInvalid, max_size: usize) ->
         }
     }
     Ok(Encoded { document, changes })
+}
+
+/// Whether a document holds a decimal, which LightRAG's driver writes none of and not every service takes.
+pub(super) fn holds_decimal(document: &RawDocument) -> bool {
+    document
+        .iter_elements()
+        .flatten()
+        .any(|element| match element.value() {
+            Ok(RawBsonRef::Decimal128(_)) => true,
+            Ok(RawBsonRef::Document(inner)) => holds_decimal(inner),
+            Ok(RawBsonRef::Array(inner)) => {
+                RawDocument::from_bytes(inner.as_bytes()).is_ok_and(holds_decimal)
+            }
+            _ => false,
+        })
 }
 
 /// An empty document with room.
@@ -583,49 +598,56 @@ fn after_prefix(prefix: &str) -> String {
 }
 
 /// The key prefix of a type that comes from files.
-fn prefix(cache_type: CacheType) -> String {
-    format!("default:{cache_type}:")
+pub(super) fn prefix(cache_type: &CacheType) -> String {
+    format!("{FILE_MODE}:{cache_type}:")
 }
 
-/// The ranges of keys to read for a selection, in order. They hold every selected key and, of the types that come from
-/// files, no other; what else is in them is little, and left out by the reader.
+/// The ranges of keys to read for a selection, in order. They hold every selected key and, of the types that LightRAG
+/// writes while it reads files, no other; what else is in them is little, and left out by the reader.
 pub(super) fn ranges(selection: &Selection) -> Vec<KeyRange> {
-    let selected = |cache_type: &CacheType| selection.types().any(|t| t == *cache_type);
-    let mut from_files: Vec<(String, bool)> = CacheType::ALL
-        .iter()
-        .filter(|t| t.is_from_files())
-        .map(|t| (prefix(*t), selected(t)))
-        .collect();
-    from_files.sort();
+    let is_wanted = |prefix: &String| selection.contains(prefix);
     // Keys of queries have any beginning.
-    let everything = selection.prefixes().is_none();
-    let mut ranges = Vec::new();
-    let mut open: Option<KeyRange> = everything.then(|| KeyRange {
-        from: String::new(),
-        to: None,
-    });
-    for (prefix, selected) in from_files {
-        match (&mut open, selected) {
-            (Some(range), true) => range.to = (!everything).then(|| after_prefix(&prefix)),
-            (None, true) => open = Some(KeyRange::prefix(&prefix)),
-            (Some(_), false) => {
-                ranges.extend(open.take().map(|range| KeyRange {
-                    to: if everything {
-                        Some(prefix.clone())
-                    } else {
-                        range.to
-                    },
-                    ..range
-                }));
-                open = everything.then(|| KeyRange {
-                    from: after_prefix(&prefix),
-                    to: None,
-                });
+    let Some(mut prefixes) = selection.prefixes() else {
+        return without(known_prefixes().filter(|prefix| !is_wanted(prefix)).collect());
+    };
+    prefixes.sort();
+    let mut ranges: Vec<(KeyRange, String)> = Vec::new();
+    for prefix in prefixes {
+        // Nothing of a known type that is not wanted may be in between.
+        let is_next = |last: &str| !known_prefixes().any(|known| *last < *known && *known < *prefix);
+        match ranges.last_mut() {
+            Some((range, last)) if is_next(last) => {
+                range.to = Some(after_prefix(&prefix));
+                *last = prefix;
             }
-            (None, false) => {}
+            _ => ranges.push((KeyRange::prefix(&prefix), prefix)),
         }
     }
-    ranges.extend(open);
+    ranges.into_iter().map(|(range, _)| range).collect()
+}
+
+/// The ranges of keys of no type that LightRAG writes while it reads files.
+pub(super) fn ranges_without_known_types() -> Vec<KeyRange> {
+    without(known_prefixes().collect())
+}
+
+fn known_prefixes() -> impl Iterator<Item = String> {
+    CacheType::FROM_FILES.iter().map(prefix)
+}
+
+/// All keys but those with one of these prefixes.
+fn without(mut prefixes: Vec<String>) -> Vec<KeyRange> {
+    prefixes.sort();
+    let mut ranges = Vec::with_capacity(prefixes.len() + 1);
+    let mut from = String::new();
+    for prefix in prefixes {
+        let after = after_prefix(&prefix);
+        ranges.push(KeyRange {
+            from: std::mem::replace(&mut from, after),
+            to: Some(prefix),
+        });
+    }
+    ranges.push(KeyRange { from, to: None });
     ranges
 }
 
@@ -984,17 +1006,20 @@ mod tests {
 
     #[test]
     fn neighbouring_prefixes_are_read_as_one_range() {
-        let of = |types: &[CacheType]| {
-            let ranges = ranges(&Selection::new(types.iter().copied()).unwrap());
+        let shown = |ranges: &[KeyRange]| {
             let shown = ranges
                 .iter()
                 .map(|r| format!("{}..{}", r.from, r.to.as_deref().unwrap_or_default()));
             shown.collect::<Vec<_>>()
         };
+        let of = |types: &[CacheType]| shown(&ranges(&Selection::new(types.iter().cloned()).unwrap()));
         use CacheType::{Analysis, Extract, Keywords, Query, Summary};
         assert_eq!(
             of(&[Extract, Summary, Analysis]),
-            ["default:analysis:..default:summary;"]
+            [
+                "default:analysis:..default:extract;",
+                "default:summary:..default:summary;"
+            ]
         );
         assert_eq!(of(&[Extract]), ["default:extract:..default:extract;"]);
         assert_eq!(
@@ -1004,12 +1029,12 @@ mod tests {
                 "default:summary:..default:summary;"
             ]
         );
-        assert_eq!(of(&CacheType::ALL), [".."]);
         assert_eq!(
             of(&[Extract, Query]),
             [
                 "..default:analysis:",
-                "default:analysis;..default:summary:",
+                "default:analysis;..default:smartheading:",
+                "default:smartheading;..default:summary:",
                 "default:summary;.."
             ]
         );
@@ -1018,9 +1043,18 @@ mod tests {
             [
                 "..default:analysis:",
                 "default:analysis;..default:extract:",
-                "default:extract;..default:summary:",
+                "default:extract;..default:smartheading:",
+                "default:smartheading;..default:summary:",
                 "default:summary;.."
             ]
+        );
+        let named = |names: &str| shown(&ranges(&Selection::parse(names.split(',')).unwrap()));
+        assert_eq!(named("default"), ["default:..default;"]);
+        assert_eq!(named("default,query"), [".."]);
+        assert_eq!(named("all"), [".."]);
+        assert_eq!(
+            named("of_tomorrow,extract"),
+            ["default:extract:..default:of_tomorrow;"]
         );
     }
 

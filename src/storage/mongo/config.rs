@@ -140,10 +140,6 @@ impl Config {
             .await
             .map_err(|error| connecting_failed(&hosts, error))?;
         driver.tls = tls(values, driver.tls.take())?;
-        // No limit, to every driver but this one.
-        if driver.max_pool_size == Some(0) {
-            driver.max_pool_size = Some(u32::MAX);
-        }
         driver
             .app_name
             .get_or_insert_with(|| "migrate-llm-cache".to_owned());

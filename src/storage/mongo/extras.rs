@@ -14,8 +14,8 @@ use super::server::kind_of_code;
 pub(super) struct QueryExtras {
     /// Name the index of keys. Left to choose, a server may sort every document, where it has only to follow the index.
     pub(super) hint: bool,
-    /// Compare keys byte by byte, whatever order the collection has for people. A server without collations has no
-    /// other order.
+    /// Compare keys byte by byte, where the collection has another order for people. Not asked of any other collection:
+    /// not every server knows collations.
     pub(super) collation: bool,
 }
 
@@ -47,13 +47,18 @@ pub(super) struct Extras {
 /// A query on its way, asked with fewer extras until the server takes it.
 pub(super) struct Attempt<'a> {
     extras: &'a Extras,
+    has_own_order: bool,
     level: usize,
 }
 
 impl Attempt<'_> {
     /// What to ask for now.
     pub(super) fn extras(&self) -> QueryExtras {
-        QueryExtras::LEVELS[self.level.min(QueryExtras::LEVELS.len() - 1)]
+        let level = QueryExtras::LEVELS[self.level.min(QueryExtras::LEVELS.len() - 1)];
+        QueryExtras {
+            collation: level.collation && self.has_own_order,
+            ..level
+        }
     }
 
     /// The outcome of the query; `None` where it is to be asked again with fewer extras.
@@ -76,10 +81,11 @@ impl Attempt<'_> {
 }
 
 impl Extras {
-    /// A query with as many extras as the server is known to take.
-    pub(super) fn query(&self) -> Attempt<'_> {
+    /// A query with as many extras as the server is known to take, of a collection that may have an order of its own.
+    pub(super) fn query(&self, has_own_order: bool) -> Attempt<'_> {
         Attempt {
             extras: self,
+            has_own_order,
             level: usize::from(self.query.load(Ordering::Relaxed)),
         }
     }

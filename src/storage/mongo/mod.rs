@@ -22,7 +22,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use async_trait::async_trait;
 
 use self::{config::Config, server::Server, source::MongoSource, target::MongoTarget};
-use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
 use crate::model::{Location, NAMESPACE, PhysicalLocation, Workspace};
 use crate::model::{Result, Secret, Values, record::OnInvalid};
 
@@ -85,15 +85,14 @@ impl Connection for MongoStorage {
         self.warnings.clone()
     }
 
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
         let names = self
             .server
             .collection_names()
             .await
             .map_err(|error| self.server.failed("list the collections of", error))?;
-        let mut found: Vec<Workspace> = names.iter().filter_map(|name| workspace_of(name)).collect();
-        found.sort();
-        Ok(found)
+        let found: Vec<Workspace> = names.iter().filter_map(|name| workspace_of(name)).collect();
+        Ok(found.into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {

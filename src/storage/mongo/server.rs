@@ -151,6 +151,11 @@ impl Server {
         }
     }
 
+    /// Whether the server answers at all.
+    pub(super) async fn answers(&self) -> bool {
+        self.hello().await.is_ok()
+    }
+
     /// How writes are to be acknowledged; `None` where that is the server's to say, since it refused what was not asked
     /// for by anybody.
     pub(super) fn write_concern(&self) -> Option<WriteConcern> {

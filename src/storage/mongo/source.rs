@@ -19,7 +19,10 @@ use mongodb::{
     raw_batch_cursor::{RawBatch, RawBatchCursor},
 };
 
+use tokio::sync::OnceCell;
+
 use super::{
+    checks,
     codec::{self, KeyRange},
     extras::{QueryExtras, is_about_the_request},
     server::{Server, by_bytes, integer},
@@ -66,6 +69,8 @@ pub(super) struct MongoSource {
     reads_old_keys: bool,
     /// Whether there are such documents, as far as anybody looked.
     has_old_keys: AtomicBool,
+    /// Whether the collection compares keys otherwise than byte by byte.
+    has_own_order: OnceCell<bool>,
     findings: Mutex<Findings>,
 }
 
@@ -114,6 +119,7 @@ impl MongoSource {
             collection,
             reads_old_keys: true,
             has_old_keys: AtomicBool::new(false),
+            has_own_order: OnceCell::new(),
             findings: Mutex::default(),
         }
     }
@@ -124,6 +130,11 @@ impl MongoSource {
             reads_old_keys: false,
             ..Self::new(server, collection)
         }
+    }
+
+    async fn has_own_order(&self) -> bool {
+        let look = || checks::has_own_order(&self.server, self.collection.name());
+        *self.has_own_order.get_or_init(look).await
     }
 
     fn note(&self, note: impl FnOnce(&mut Findings)) {
@@ -164,7 +175,7 @@ impl MongoSource {
 
     /// The documents of these keys, or of these no more than the keys.
     async fn documents_of(&self, keys: &[&str], keys_alone: bool) -> Result<RawCursor> {
-        let mut attempt = self.server.extras.query();
+        let mut attempt = self.server.extras.query(self.has_own_order().await);
         loop {
             let order = attempt.extras().collation.then(by_bytes);
             let found = self
@@ -199,9 +210,7 @@ impl MongoSource {
         }
         let there = self.there(&keys).await?;
         for key in keys.iter().filter(|key| !there.contains(*key)) {
-            if let Some(cache_type) = selection.of_key(key.as_str()) {
-                count.add(cache_type);
-            }
+            count.add(selection, key.as_str(), 1);
         }
         Ok(())
     }
@@ -275,7 +284,7 @@ impl MongoSource {
         let Some(filter) = range.filter(after) else {
             return Ok(None);
         };
-        let mut attempt = self.server.extras.query();
+        let mut attempt = self.server.extras.query(self.has_own_order().await);
         loop {
             let find = self.find(filter.clone(), attempt.extras());
             let cursor = find.batch_size(at_once).batch().await;
@@ -292,7 +301,7 @@ impl MongoSource {
             self.collection.namespace()
         );
         Error::new(ErrorKind::Server, message)
-            .with_remedy("check that the collection was made without a collation of its own")
+            .with_remedy("check that the collection was made without a collation of its own, or copy it")
     }
 
     /// An answer of the server that holds no documents where documents should be.
@@ -318,16 +327,16 @@ impl MongoSource {
         }))
     }
 
-    /// Counts the keys of one prefix. The command `count` looks at nothing but keys, where an aggregation would read
-    /// every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
-    async fn count_prefix(&self, cache_type: CacheType) -> Result<u64> {
-        let prefix = KeyRange::prefix(&format!("default:{cache_type}:"));
+    /// Counts the keys of a type that comes from files. The command `count` looks at nothing but keys, where an
+    /// aggregation would read every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
+    async fn count_prefix(&self, cache_type: &CacheType) -> Result<u64> {
+        let prefix = KeyRange::prefix(&codec::prefix(cache_type));
         if self.server.extras.lacks_count() {
             return self.count_range(&prefix).await;
         }
         // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
-        let along_index = cache_type == CacheType::Extract;
-        let mut attempt = self.server.extras.query();
+        let along_index = *cache_type == CacheType::Extract;
+        let mut attempt = self.server.extras.query(self.has_own_order().await);
         let counted = loop {
             let counted = self.run_count(&prefix, along_index, attempt.extras()).await;
             if let Some(counted) = attempt.settle(counted) {
@@ -390,7 +399,7 @@ impl MongoSource {
     /// The keys of a range, in their order.
     async fn keys(&self, range: &KeyRange) -> Result<RawCursor> {
         let filter = range.filter(None).unwrap_or_default();
-        let mut attempt = self.server.extras.query();
+        let mut attempt = self.server.extras.query(self.has_own_order().await);
         loop {
             let find = self.find(filter.clone(), attempt.extras());
             // The type belongs to the key of a document with an old one.
@@ -401,7 +410,7 @@ impl MongoSource {
         }
     }
 
-    /// Counts keys that may have any beginning, by looking at each.
+    /// Counts all other keys, by looking at each.
     async fn count_keys(
         &self,
         selection: &Selection,
@@ -409,7 +418,7 @@ impl MongoSource {
         count: &mut Count,
     ) -> Result<()> {
         let mut looked_at = 0;
-        for range in codec::ranges(selection) {
+        for range in codec::ranges_without_known_types() {
             let mut keys = self.keys(&range).await?;
             while keys
                 .advance()
@@ -419,9 +428,8 @@ impl MongoSource {
                 let document = keys.current();
                 if let Some(id) = codec::key(document)
                     && let (key, false) = self.record_key(id, document)
-                    && let Some(cache_type) = selection.of_key(key.as_str())
                 {
-                    count.add(cache_type);
+                    count.add(selection, key.as_str(), 1);
                 }
                 looked_at += 1;
                 if looked_at % PROGRESS_EVERY == 0 {
@@ -558,7 +566,7 @@ impl Pages {
             self.begun = true;
             let (key, is_old) = source.record_key(id, document);
             let is_superseded = is_old && self.superseded.contains(&key);
-            if self.selection.of_key(key.as_str()).is_some() && !is_superseded {
+            if self.selection.contains(key.as_str()) && !is_superseded {
                 self.page.push(source.entry(key.as_str(), document));
             } else {
                 self.page.pass_over();
@@ -629,17 +637,12 @@ impl PageReader for Pages {
 impl Source for MongoSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
-        let (from_files, of_questions): (Vec<CacheType>, Vec<CacheType>) = selection
-            .types()
-            .partition(|cache_type| cache_type.is_from_files());
         // One after another: asked at once, they would stand in each other's way.
-        for cache_type in from_files {
+        for cache_type in &CacheType::FROM_FILES {
             let records = self.count_prefix(cache_type).await?;
-            count.by_type.insert(cache_type, records);
+            count.add(selection, &codec::prefix(cache_type), records);
         }
-        if let Some(of_questions) = Selection::new(of_questions) {
-            self.count_keys(&of_questions, progress, &mut count).await?;
-        }
+        self.count_keys(selection, progress, &mut count).await?;
         if self.reads_old_keys {
             self.count_old(selection, &mut count).await?;
         }

@@ -285,6 +285,13 @@ impl MongoTarget {
     }
 }
 
+/// Whether fewer documents, or none of some, may pass where these did not. FerretDB hangs up on a command with a decimal in it.
+fn may_be_about_records(error: &Error, documents: &[&RawDocumentBuf]) -> bool {
+    error.kind().is_splittable()
+        || error.kind() == ErrorKind::ConnectionLost
+            && documents.iter().any(|document| codec::holds_decimal(document))
+}
+
 /// The operations of an `update` command that replace documents, or insert them where there is none.
 fn updates(documents: &[&RawDocumentBuf]) -> RawArrayBuf {
     let mut updates = RawArrayBuf::new();
@@ -407,11 +414,14 @@ impl MongoTarget {
         while let Some((start, part)) = parts.pop() {
             match self.send(part, mode).await {
                 Ok(failed) => failures.extend(failed.into_iter().map(|(at, what)| (start + at, what))),
-                Err(error) if error.kind().is_splittable() && part.len() > 1 => {
+                Err(error) if part.len() > 1 && may_be_about_records(&error, part) => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([(start + first.len(), second), (start, first)]);
                 }
-                Err(error) if error.kind().is_splittable() => {
+                Err(error) if may_be_about_records(&error, part) => {
+                    if !error.kind().is_splittable() && !self.hangs_up_again(part, mode).await {
+                        return Err(error);
+                    }
                     let kind = match error.kind() {
                         ErrorKind::RequestTooLarge => RejectKind::ValueTooLarge,
                         _ => RejectKind::RefusedByTarget,
@@ -425,6 +435,12 @@ impl MongoTarget {
             outcomes[at] = failures.remove(&index).unwrap_or(WriteOutcome::Written(changes));
         }
         Ok(())
+    }
+
+    /// Whether a server that answers otherwise hangs up on these documents once more.
+    async fn hangs_up_again(&self, documents: &[&RawDocumentBuf], mode: WriteMode) -> bool {
+        let again = self.server.answers().await && self.send(documents, mode).await.is_err();
+        again && self.server.answers().await
     }
 
     /// Writes documents, and gives by their place what became of those that were not.

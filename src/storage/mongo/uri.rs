@@ -19,6 +19,8 @@ enum Kind {
     Flag,
     /// A number from this one on.
     Number(u32),
+    /// A number of which 0 stands for no limit.
+    PoolSize,
     /// Milliseconds, of which 0 means what it means to leave the option out.
     Milliseconds,
     OneOf(&'static [&'static str]),
@@ -79,7 +81,7 @@ const OPTIONS: &[(&str, Use)] = &[
     ("maxadaptiveretries", Use::NoEffect),
     ("maxconnecting", Use::Driver(Kind::Number(1))),
     ("maxidletimems", Use::Driver(Kind::Milliseconds)),
-    ("maxpoolsize", Use::Driver(Kind::Number(0))),
+    ("maxpoolsize", Use::Driver(Kind::PoolSize)),
     ("maxstalenessseconds", Use::Driver(Kind::MaxStaleness)),
     ("minpoolsize", Use::Driver(Kind::Number(0))),
     ("readconcernlevel", Use::Driver(Kind::Text)),
@@ -336,6 +338,11 @@ impl Kind {
                 let number = value.trim().parse::<u32>().ok()?;
                 (number >= least).then_some(Some(number.to_string()))
             }
+            Self::PoolSize => {
+                let number = value.trim().parse::<u32>().ok()?;
+                let limit = if number == 0 { u32::MAX } else { number };
+                Some(Some(limit.to_string()))
+            }
             Self::Milliseconds => {
                 let number = value.trim().parse::<f64>().ok()?;
                 match number {
@@ -414,7 +421,7 @@ mod tests {
         let parsed = read(
             "maxPoolSize=0&appName=a+b%26c&connectTimeoutMS=0&serverSelectionTimeoutMS=1500.5&ssl=true&tls=true",
         );
-        assert_eq!(parsed.max_pool_size, Some(0));
+        assert_eq!(parsed.max_pool_size, Some(u32::MAX));
         assert_eq!(parsed.app_name.as_deref(), Some("a b&c"));
         assert_eq!(parsed.connect_timeout, None);
         assert_eq!(

@@ -521,7 +521,7 @@ impl Client {
         if answer.status == 404 && answer.cause().is("index_not_found_exception") {
             return Ok(None);
         }
-        if answer.status == 403 && answer.cause().block().is_none() {
+        if answer.status == 403 && answer.is_json() && answer.cause().block().is_none() {
             return self.hidden_field(index).await;
         }
         let answer = self.success(&request, answer)?;

@@ -22,12 +22,14 @@ use std::{num::NonZeroUsize, sync::Arc};
 use async_trait::async_trait;
 
 use self::{
-    client::Client,
+    client::{Client, Resolved, ResolvedName},
     config::{Config, Trust},
     source::OpenSearchSource,
     target::OpenSearchTarget,
 };
-use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, tls::unverified};
+use super::{
+    ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing, tls::unverified,
+};
 use crate::model::{Location, PhysicalLocation, Workspace};
 use crate::model::{Result, Secret, Values};
 
@@ -97,11 +99,14 @@ impl Connection for OpenSearchStorage {
 
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
     /// hold. Whether `space_1` is short for `Space 1`, nobody can tell any more.
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
         let resolved = self
             .client
             .resolve(&codec::any_index(), "list the indices")
             .await?;
+        for (workspace, why) in unreadable(&resolved) {
+            tracing::warn!("the workspace {workspace} is left out: {why}");
+        }
         let open = resolved.indices.iter().filter(|index| !index.is_closed());
         let mut found: Vec<Workspace> = open
             .chain(&resolved.aliases)
@@ -109,7 +114,7 @@ impl Connection for OpenSearchStorage {
             .collect();
         found.sort();
         found.dedup();
-        Ok(found)
+        Ok(found.into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
@@ -136,4 +141,25 @@ impl Connection for OpenSearchStorage {
         let source = OpenSearchSource::new(Arc::clone(&self.client), index);
         Ok(Arc::new(OpenSearchTarget::new(source, &self.config)))
     }
+}
+
+/// The workspaces whose caches cannot be read, each with why.
+fn unreadable(resolved: &Resolved) -> Vec<(Workspace, String)> {
+    let named = |found: &ResolvedName, why: String| Some((codec::workspace_of_index(&found.name)?, why));
+    let closed = resolved.indices.iter().filter(|index| index.is_closed());
+    let closed = closed.filter_map(|index| {
+        let name = &index.name;
+        named(
+            index,
+            format!("the index {name} is closed; open it: POST /{name}/_open"),
+        )
+    });
+    let streams = resolved.data_streams.iter().filter_map(|stream| {
+        let why = format!(
+            "{} is a data stream, and LightRAG keeps its cache in an index",
+            stream.name
+        );
+        named(stream, why)
+    });
+    closed.chain(streams).collect()
 }

@@ -48,11 +48,11 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     client::{Answer, Client, Request},
     codec,
-    source::{OpenSearchSource, Share, keys_of_type},
+    source::{OpenSearchSource, Share, keys_by_rule},
 };
 use crate::{
     model::{
-        CacheType, Error, ErrorKind, Result, Selection,
+        Error, ErrorKind, Result, Selection,
         record::{CacheKey, Fields, KeyDigest, Record},
     },
     storage::{Cursor, Entry, Page, PageBuilder, PageLimit, PageReader},
@@ -136,8 +136,8 @@ pub(super) struct Document {
     version: KeyDigest,
     /// The number of the operation that wrote it.
     seq_no: i64,
-    /// Its type, where it is selected.
-    pub(super) selected: Option<CacheType>,
+    /// Its key, where nothing else was wanted.
+    pub(super) key: Option<String>,
     /// What it holds, where it is selected and that was wanted.
     entry: Option<Entry>,
 }
@@ -875,13 +875,18 @@ impl OpenSearchSource {
     ) -> Result<(Part, usize), Failure> {
         let range = json!({"range": {"_seq_no": {"gt": window.after, "lte": window.to}}});
         let conditions: Vec<&serde_json::Value> = [&range].into_iter().chain(&context.filter).collect();
+        let sort = match context.order {
+            Order::Disk => json!({context.order.field(): "asc"}),
+            // Of the indices behind an alias, one may never have been written to.
+            Order::Number => json!({context.order.field(): {"order": "asc", "unmapped_type": "long"}}),
+        };
         let mut body = json!({
             "size": at_once,
             "track_total_hits": false,
             "_source": wanted.want == Want::Documents,
             "seq_no_primary_term": true,
             "query": {"bool": {"filter": conditions}},
-            "sort": [{context.order.field(): "asc"}],
+            "sort": [sort],
         });
         if let Some(after) = after {
             body["search_after"] = json!([after]);
@@ -968,9 +973,9 @@ impl OpenSearchSource {
         for hit in found.hits.hits {
             last = Some(hit.sort[0]);
             let version = KeyDigest::of(&format!("{} {}", hit.seq_no, hit.id));
-            let selected = wanted.selection.of_key(&hit.id);
+            let key = (wanted.want == Want::Keys).then(|| hit.id.clone().into_owned());
             let mut entry = None;
-            if selected.is_some() && wanted.want == Want::Documents {
+            if wanted.want == Want::Documents && wanted.selection.contains(&hit.id) {
                 let Some(source) = hit.source else {
                     let message = format!(
                         "the index {} does not keep the source of its documents",
@@ -989,7 +994,7 @@ impl OpenSearchSource {
             documents.push(Document {
                 version,
                 seq_no: hit.seq_no,
-                selected,
+                key,
                 entry,
             });
         }
@@ -1002,8 +1007,10 @@ impl OpenSearchSource {
             self.count_by_server(selection).await?;
         }
         let pays = self.share_of(selection).is_some_and(Share::is_worth_a_filter);
-        let types = || selection.types().map(keys_of_type).collect::<Vec<_>>();
-        Ok(pays.then(|| json!({"bool": {"should": types()}})))
+        Ok(selection.rules().filter(|_| pays).map(|rules| {
+            let rules: Vec<_> = rules.iter().map(keys_by_rule).collect();
+            json!({"bool": {"should": rules}})
+        }))
     }
 }
 
@@ -1172,7 +1179,7 @@ mod tests {
         let document = |seq_no: i64| Document {
             version: KeyDigest::of(&seq_no.to_string()),
             seq_no,
-            selected: None,
+            key: None,
             entry: None,
         };
         let mut documents: Vec<Document> = [1, 2, 4, 4].map(document).into();

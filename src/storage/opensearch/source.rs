@@ -2,7 +2,7 @@
 //! `scan`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     model::{
-        CacheType, Error, ErrorKind, Result, Selection,
+        CacheType, Error, ErrorKind, FILE_MODE, KeyRule, LeftOutKind, Result, Selection,
         record::{CacheKey, Record},
     },
     storage::{Count, Cursor, Entry, PageLimit, PageReader, Progress, Source},
@@ -231,8 +231,8 @@ impl OpenSearchSource {
         while let Some(documents) = reading.next().await? {
             scanned += documents.len() as u64;
             progress(scanned);
-            let types = documents.into_iter().filter_map(|document| document.selected);
-            types.for_each(|cache_type| count.add(cache_type));
+            let keys = documents.iter().filter_map(|document| document.key.as_deref());
+            keys.for_each(|key| count.add(selection, key, 1));
         }
         Ok(count)
     }
@@ -246,7 +246,8 @@ impl OpenSearchSource {
             .map(|(_, share)| *share)
     }
 
-    /// Lets the server count by `__mirrored_id`; `None` where it is set to refuse that.
+    /// Lets the server count by `__mirrored_id`; `None` where it is set to refuse that, or cannot tell the selected types
+    /// apart.
     pub(super) async fn count_by_server(&self, selection: &Selection) -> Result<Option<Count>> {
         #[derive(Deserialize)]
         struct Answered {
@@ -263,22 +264,31 @@ impl OpenSearchSource {
         }
         #[derive(Deserialize)]
         struct Aggregations {
-            types: Types,
+            kinds: Kinds,
         }
         #[derive(Deserialize)]
-        struct Types {
-            buckets: BTreeMap<CacheType, Bucket>,
+        struct Kinds {
+            buckets: BTreeMap<String, Bucket>,
         }
         #[derive(Deserialize)]
         struct Bucket {
             doc_count: u64,
         }
-        let filters: BTreeMap<CacheType, serde_json::Value> =
-            selection.types().map(|t| (t, keys_of_type(t))).collect();
+        const SELECTED: &str = "selected";
+        let rules = selection.rules();
+        let mut filters: BTreeMap<String, serde_json::Value> = known_prefixes(rules.as_deref())
+            .into_iter()
+            .map(|prefix| (prefix.clone(), keys_by_rule(&KeyRule::Prefix(prefix))))
+            .collect();
+        let selected = match rules {
+            Some(rules) => json!({"bool": {"should": rules.iter().map(keys_by_rule).collect::<Vec<_>>()}}),
+            None => json!({"match_all": {}}),
+        };
+        filters.insert(SELECTED.to_owned(), selected);
         let body = json!({
             "size": 0,
             "track_total_hits": true,
-            "aggs": {"types": {"filters": {"filters": filters}}},
+            "aggs": {"kinds": {"filters": {"filters": filters}}},
         });
         let what = format!("count the documents of the index {}", self.index);
         let query = [("allow_partial_search_results", "false")];
@@ -292,26 +302,49 @@ impl OpenSearchSource {
         }
         let body = self.client.success(&request, answer)?.body;
         let answered: Answered = self.client.parse(&what, &body)?;
-        let counts = answered.aggregations.types.buckets.into_iter();
-        let count = Count {
-            by_type: counts.map(|(t, bucket)| (t, bucket.doc_count)).collect(),
-            exact: true,
-        };
+        let mut buckets = answered.aggregations.kinds.buckets;
         let share = Share {
-            selected: count.total(),
+            selected: buckets.remove(SELECTED).map_or(0, |bucket| bucket.doc_count),
             all: answered.hits.total.value,
         };
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some((selection.clone(), share));
-        Ok(Some(count))
+        let mut count = Count::none();
+        for (prefix, bucket) in buckets {
+            count.add(selection, &prefix, bucket.doc_count);
+        }
+        if let Some(left_out) = &mut count.left_out {
+            let others = share.all.saturating_sub(share.selected + left_out.total());
+            if others > 0 {
+                left_out.add(LeftOutKind::OTHER, LeftOutKind::OTHER, others);
+            }
+        }
+        Ok((count.total() == share.selected).then_some(count))
     }
 }
 
-/// A query for the keys of a type, by [`CacheType::of_key`].
-pub(super) fn keys_of_type(cache_type: CacheType) -> serde_json::Value {
-    if cache_type.is_from_files() {
-        json!({"prefix": {MIRRORED_ID: format!("default:{cache_type}:")}})
-    } else {
-        json!({"regexp": {MIRRORED_ID: format!("[^:]*:{cache_type}:.*")}})
+/// What the keys of the kinds begin with that LightRAG writes or that are selected. No two have a key in common.
+fn known_prefixes(rules: Option<&[KeyRule]>) -> BTreeSet<String> {
+    const MODES: [&str; 6] = ["bypass", "global", "hybrid", "local", "mix", "naive"];
+    let of_questions = CacheType::OF_QUESTIONS;
+    let from_files = CacheType::FROM_FILES
+        .iter()
+        .chain(&of_questions)
+        .map(|t| format!("{FILE_MODE}:{t}:"));
+    let others = MODES
+        .iter()
+        .flat_map(|mode| of_questions.iter().map(move |t| format!("{mode}:{t}:")));
+    let selected = rules.unwrap_or_default().iter().filter_map(|rule| match rule {
+        KeyRule::Prefix(prefix) if prefix.matches(':').count() == 2 => Some(prefix.clone()),
+        _ => None,
+    });
+    from_files.chain(others).chain(selected).collect()
+}
+
+/// A query for the keys of a rule.
+pub(super) fn keys_by_rule(rule: &KeyRule) -> serde_json::Value {
+    match rule {
+        KeyRule::Prefix(prefix) => json!({"prefix": {MIRRORED_ID: prefix}}),
+        KeyRule::Type(cache_type) => json!({"regexp": {MIRRORED_ID: format!("[^:]*:{cache_type}:.*")}}),
     }
 }
 

@@ -8,7 +8,7 @@ use deadpool_postgres::{
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::{
-    NoTls, Row,
+    NoTls, Row, SimpleQueryMessage,
     config::SslMode as DriverSslMode,
     error::SqlState,
     types::{ToSql, Type},
@@ -121,6 +121,9 @@ impl Server {
 
     /// Finds out which settings the server knows. Those that it lacks are done without, unless the user asked for them.
     async fn agree_on_settings(&mut self, client: Client) -> Result<()> {
+        if has_no_encoding(&client).await {
+            self.session.take_bytes();
+        }
         let all = self.session.settings().to_vec();
         match try_settings(&client, &all).await {
             Ok(()) => return Ok(()),
@@ -365,6 +368,17 @@ fn pool(config: &Config, options: &ConnectOptions, startup: Startup) -> Result<P
         .pre_recycle(Hook::async_fn(|client, _| Box::pin(still_answers(client))))
         .build()
         .map_err(|error| Error::new(ErrorKind::Internal, "no pool of connections").caused_by(error))
+}
+
+/// Whether the database holds whatever bytes it was given. A server that does not say so has an encoding.
+async fn has_no_encoding(client: &Client) -> bool {
+    let answer = client.simple_query("SHOW server_encoding").await;
+    answer.is_ok_and(|messages| {
+        messages.iter().any(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0) == Some("SQL_ASCII"),
+            _ => false,
+        })
+    })
 }
 
 /// Tries settings in a transaction that changes nothing.

@@ -33,7 +33,7 @@ use self::{
     source::{EMPTY_WORKSPACE, PgSource, stored_name},
     target::PgTarget,
 };
-use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
 use crate::model::{Location, PhysicalLocation, Workspace};
 use crate::model::{Result, Secret, Values, record::OnInvalid};
 
@@ -93,9 +93,9 @@ impl Connection for PgStorage {
     /// The rows of `default` are those of the empty workspace: LightRAG stores it under that name, and nothing tells
     /// the two apart any more. It is the name to the outside, so that the cache of a LightRAG without workspaces
     /// arrives as one in every other storage.
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
         let Some(schema) = Schema::look_up(&self.server).await? else {
-            return Ok(Vec::new());
+            return Ok(WorkspaceListing::default());
         };
         let purpose = Purpose::new(Phase::Reading, "list the workspaces");
         // From name to name along the index, instead of over every row.
@@ -116,8 +116,7 @@ impl Connection for PgStorage {
             let name = if name == EMPTY_WORKSPACE { "" } else { name };
             workspaces.push(Workspace::new(name)?);
         }
-        workspaces.sort();
-        Ok(workspaces)
+        Ok(workspaces.into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {

@@ -303,12 +303,13 @@ impl PgSource {
         // The inner query touches no long text, so that rows beyond the bytes are sent to nobody.
         let sql = format!(
             "SELECT {fields}, t.place, t.bytes_through >= $4 FROM ( \
-               SELECT t.*, t.ctid AS place, {bytes} AS bytes, \
+               SELECT {columns}, t.ctid AS place, {bytes} AS bytes, \
                       sum({bytes}) OVER (ORDER BY t.ctid ROWS UNBOUNDED PRECEDING) AS bytes_through \
                FROM {table} t WHERE t.ctid > $2 AND t.ctid < $3 AND t.workspace = $1 \
                  AND NOT {is_new} AND {selected}{first} \
              ) t WHERE t.bytes_through - t.bytes < $4 ORDER BY t.place",
             fields = schema.fields(),
+            columns = schema.read_columns(),
             bytes = schema.size(),
             table = schema.table,
             is_new = is_new(from.horizon),
@@ -395,11 +396,12 @@ impl PgSource {
         // to nobody.
         let sql = format!(
             "SELECT {fields}, t.id::text, {mode} FROM ( \
-               SELECT t.*, sum({bytes}) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) - {bytes} AS bytes_before \
-               FROM (SELECT t.* FROM {table} t WHERE t.workspace = $1{wanted} AND {selected}{first} \
+               SELECT {columns}, sum({bytes}) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) - {bytes} AS bytes_before \
+               FROM (SELECT {columns} FROM {table} t WHERE t.workspace = $1{wanted} AND {selected}{first} \
                      ORDER BY {order} LIMIT $2) t \
              ) t WHERE t.bytes_before < $3 ORDER BY {order}",
             fields = schema.fields(),
+            columns = schema.read_columns(),
             bytes = schema.size(),
             table = schema.table,
             selected = schema.selected(selection),

@@ -6,7 +6,7 @@ use super::{
     codec::Limits,
     connection::{Phase, Purpose, Server},
 };
-use crate::model::{Error, ErrorKind, Result, Selection};
+use crate::model::{Error, ErrorKind, KeyRule, Result, Selection};
 
 /// The table's name; PostgreSQL folds LightRAG's `LIGHTRAG_LLM_CACHE` to it.
 pub(super) const TABLE: &str = "lightrag_llm_cache";
@@ -200,6 +200,16 @@ impl Schema {
         self.columns.iter().any(|known| known.name == column)
     }
 
+    /// The columns of a row `t` that are read, as SQL. A login need not have a right to any other.
+    pub(super) fn read_columns(&self) -> String {
+        let read = WRITTEN_COLUMNS
+            .iter()
+            .chain(&["mode"])
+            .filter(|name| self.has(name));
+        let columns: Vec<String> = read.map(|name| format!("t.{name}")).collect();
+        columns.join(", ")
+    }
+
     /// Whether its rows can be read by their places, and have nothing but an id for a name.
     pub(super) fn has_places(&self) -> bool {
         self.is_heap && !self.has_mode()
@@ -358,15 +368,28 @@ impl Schema {
     /// Which rows `t` are selected, as SQL. Compared byte for byte, whatever the column's collation takes for equal.
     pub(super) fn selected(&self, selection: &Selection) -> String {
         let key = format!("({}) COLLATE \"C\"", self.key());
-        let types = selection.types().map(|t| {
-            // The names of the types hold no character that LIKE would take for another.
-            if t.is_from_files() {
-                format!("{key} LIKE 'default:{t}:%'")
-            } else {
-                format!("({key} LIKE '%:{t}:%' AND split_part({key}, ':', 2) = '{t}')")
+        let Some(rules) = selection.rules() else {
+            return "true".to_owned();
+        };
+        let rules = rules.into_iter().map(|rule| match rule {
+            // The one character of a rule that LIKE would take for another.
+            KeyRule::Prefix(prefix) if prefix.contains('_') => {
+                format!("{key} LIKE '{}%' ESCAPE '!'", prefix.replace('_', "!_"))
             }
+            KeyRule::Prefix(prefix) => format!("{key} LIKE '{prefix}%'"),
+            KeyRule::Type(t) => format!("({key} LIKE '%:{t}:%' AND split_part({key}, ':', 2) = '{t}')"),
         });
-        format!("({})", types.collect::<Vec<_>>().join(" OR "))
+        format!("({})", rules.collect::<Vec<_>>().join(" OR "))
+    }
+
+    /// What tells rows `t` of one kind from those of another (see [`crate::model::LeftOutKind`]), as SQL.
+    pub(super) fn kind(&self) -> String {
+        let key = format!("({}) COLLATE \"C\"", self.key());
+        format!(
+            "CASE WHEN {key} LIKE '%:%:%' THEN split_part({key}, ':', 1) || ':' || split_part({key}, ':', 2) || ':' \
+             WHEN {key} LIKE '%:%' THEN split_part({key}, ':', 1) || ':' \
+             WHEN {key} ~ '^[0-9a-f]{{32}}$' THEN 'md5' END"
+        )
     }
 }
 

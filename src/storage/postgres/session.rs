@@ -77,6 +77,12 @@ impl Session {
         &self.settings
     }
 
+    /// Takes texts as the bytes that they are. In a database with the encoding `SQL_ASCII` the server would otherwise refuse
+    /// to send a whole page where one text is not UTF-8.
+    pub(super) fn take_bytes(&mut self) {
+        self.settings.push(Setting::own("client_encoding", "SQL_ASCII"));
+    }
+
     /// Does without a setting from now on.
     pub(super) fn leave_out(&mut self, name: &str) {
         self.settings.retain(|setting| setting.name != name);

@@ -13,7 +13,7 @@ use super::{
     schema::Schema,
 };
 use crate::{
-    model::{CacheType, Result, Selection, Side, Workspace, record::CacheKey},
+    model::{Result, Selection, Side, Workspace, record::CacheKey},
     storage::{Count, Cursor, Entry, PageLimit, PageReader, Progress, Source, prefetch::Prefetch},
 };
 
@@ -90,12 +90,12 @@ impl Source for PgSource {
         // It takes as long as the table is large.
         let purpose = Purpose::new(Phase::Reading, "count the records").without_limit();
         let sql = format!(
-            "SELECT split_part(({key}) COLLATE \"C\", ':', 2)::text, count(*) FROM {table} t \
-             WHERE t.workspace = $1 AND {selected}{first} GROUP BY 1",
+            "SELECT min(({key}) COLLATE \"C\")::text, count(*) FROM {table} t \
+             WHERE t.workspace = $1{first} GROUP BY {kind}",
             key = schema.key(),
             table = schema.table,
-            selected = schema.selected(selection),
             first = schema.first_of_its_key(),
+            kind = schema.kind(),
         );
         let rows = self
             .server
@@ -103,11 +103,9 @@ impl Source for PgSource {
             .await?;
         self.server.read(purpose, || {
             let mut count = Count::none();
-            for row in rows {
-                let (name, records): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
-                if let Some(cache_type) = CacheType::ALL.into_iter().find(|t| t.as_str() == name) {
-                    count.by_type.insert(cache_type, records.unsigned_abs());
-                }
+            for row in &rows {
+                let (key, records): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
+                count.add(selection, key, records.unsigned_abs());
             }
             Ok(count)
         })

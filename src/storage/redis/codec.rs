@@ -16,17 +16,11 @@ use serde_json::value::RawValue;
 
 use crate::{
     model::{
-        NAMESPACE, Selection, Workspace,
-        record::{CacheKey, Fields, Invalid, KeyDigest, Record, RejectKind, unescape},
+        FILE_MODE, NAMESPACE, Selection, Workspace,
+        record::{CacheKey, DEFAULT_TYPE, Fields, Invalid, KeyDigest, Record, RejectKind, unescape},
     },
     storage::Entry,
 };
-
-/// The type that LightRAG gives to an old entry that names none.
-const DEFAULT_TYPE: &str = "extract";
-
-/// The mode of everything that comes from files.
-const FILE_MODE: &str = "default";
 
 /// The modes that old keys name: LightRAG's query modes (`QueryParam.mode`), and that of what comes from files.
 const MODES: [&str; 7] = [FILE_MODE, "local", "global", "hybrid", "naive", "mix", "bypass"];
@@ -122,9 +116,9 @@ impl Namespace {
         modes.iter().map(|mode| (*mode, self.old_key(mode))).collect()
     }
 
-    /// Every key that may hold old records.
-    pub(super) fn all_old_keys(&self) -> Vec<String> {
-        MODES.iter().map(|mode| self.old_key(mode)).collect()
+    /// Every key that may hold old records, with its mode.
+    pub(super) fn all_old_keys(&self) -> Vec<(&'static str, String)> {
+        MODES.iter().map(|mode| (*mode, self.old_key(mode))).collect()
     }
 
     /// The key under which the old layout holds a mode.
@@ -156,6 +150,16 @@ impl Namespace {
             escape_glob(&self.prefix),
             escape_glob(&common.unwrap_or_default())
         )
+    }
+
+    /// A pattern that every key of the workspace matches.
+    pub(super) fn pattern_of_workspace(&self) -> String {
+        format!("{}*", escape_glob(&self.prefix))
+    }
+
+    /// Whether a key is one that holds a mode of the old layout, and no record.
+    pub(super) fn is_old_key(key: &CacheKey) -> bool {
+        MODES.contains(&key.as_str())
     }
 
     /// A pattern that every key of today's layout matches.
@@ -238,9 +242,8 @@ pub(super) fn old_entries(mode: &str, stored: &str, value: &Bytes) -> Vec<Entry>
             Some(hash) => (hash, true),
             None => (Cow::Borrowed(hash.get().trim_matches('"')), false),
         };
-        let fields = serde_json::from_str::<Fields<'_>>(text.get()).ok();
-        let cache_type = fields.as_ref().and_then(|fields| fields.string("cache_type"));
-        let key = CacheKey::flattened(mode, cache_type.as_deref().unwrap_or(DEFAULT_TYPE), &hash);
+        let fields = serde_json::from_str::<Fields<'_>>(text.get()).unwrap_or_default();
+        let key = CacheKey::flattened(mode, &fields.old_cache_type(), &hash);
         entry(key, readable, value.slice_ref(text.get().as_bytes()))
     });
     entries.collect()
@@ -359,7 +362,7 @@ mod tests {
     #[test]
     fn a_pattern_is_anchored_and_its_workspace_taken_literally() {
         let pattern = |workspace, types: &[CacheType]| {
-            namespace(workspace).pattern(&Selection::new(types.iter().copied()).unwrap())
+            namespace(workspace).pattern(&Selection::new(types.iter().cloned()).unwrap())
         };
         assert_eq!(
             pattern(r"a*b?[c]d-^", &[CacheType::Extract]),

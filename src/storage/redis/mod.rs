@@ -22,7 +22,7 @@ use self::{
     source::RedisSource,
     target::{Eviction, RedisTarget},
 };
-use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
 use crate::model::{Location, PhysicalLocation, Workspace};
 use crate::model::{Result, Secret, Side, Values};
 
@@ -97,8 +97,8 @@ impl Connection for RedisStorage {
         self.server.config().warnings.clone()
     }
 
-    async fn workspaces(&self) -> Result<Vec<Workspace>> {
-        source::workspaces(&self.server).await
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
+        Ok(source::workspaces(&self.server).await?.into())
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {

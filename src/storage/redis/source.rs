@@ -364,10 +364,8 @@ impl RedisSource {
     /// A key that holds records in the old layout, if there is one.
     pub(super) async fn first_old_key(&self) -> Result<Option<String>> {
         let keys = self.namespace.all_old_keys();
-        for (key, length) in keys
-            .iter()
-            .zip(self.lengths(keys.iter().map(String::as_bytes)).await?)
-        {
+        let lengths = self.lengths(keys.iter().map(|(_, key)| key.as_bytes())).await?;
+        for ((_, key), length) in keys.iter().zip(lengths) {
             if let (Some(1..), Some(value)) = (length, self.value(key).await?)
                 && old_entries("", key, &value)
                     .iter()
@@ -509,7 +507,9 @@ impl RedisSource {
                 group.keys.push(key);
             }
             for key in found.into_iter().filter_map(|key| self.namespace.stored_key(key)) {
-                if selection.of_key(key.key.as_str()).is_none() {
+                if Namespace::is_old_key(&key.key) {
+                    // What it holds comes later.
+                } else if !selection.contains(key.key.as_str()) {
                     group.filtered += 1;
                 } else if seen.insert(key.digest()) {
                     fresh.push(key);
@@ -596,9 +596,10 @@ impl RedisSource {
         pages: &mut Pages<'_>,
     ) -> Result<(), Stop> {
         let reader = pages.reader;
-        for (mode, key) in reader.insist(|| self.old_keys(selection)).await? {
+        let keys = || self.there(self.namespace.old_keys(selection));
+        for (mode, key) in reader.insist(keys).await? {
             for entry in reader.insist(|| self.old_entries(mode, &key)).await? {
-                if selection.of_key(entry.key().as_str()).is_none() {
+                if !selection.contains(entry.key().as_str()) {
                     pages.page.pass_over();
                 } else if seen.insert(KeyDigest::of(entry.key().as_str())) {
                     pages.push(entry).await?;
@@ -608,9 +609,8 @@ impl RedisSource {
         Ok(())
     }
 
-    /// The keys of the old layout that are there, with their modes.
-    async fn old_keys(&self, selection: &Selection) -> Result<Vec<(&'static str, String)>> {
-        let keys = self.namespace.old_keys(selection);
+    /// Those of these keys of the old layout that are there.
+    async fn there(&self, keys: Vec<(&'static str, String)>) -> Result<Vec<(&'static str, String)>> {
         let lengths = self.lengths(keys.iter().map(|(_, key)| key.as_bytes())).await?;
         let there = keys.into_iter().zip(lengths);
         Ok(there
@@ -662,26 +662,23 @@ impl Source for RedisSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
         let mut seen = KeySet::new();
-        let mut scan = Scan::new(self.namespace.pattern(selection));
+        // A server looks at all its keys, whatever the pattern, so what is not selected is counted on the way.
+        let mut scan = Scan::new(self.namespace.pattern_of_workspace());
         let mut looked_at = 0;
         while let Some(keys) = scan.next(&self.server).await? {
             looked_at += keys.len() as u64;
             for key in keys.into_iter().filter_map(|key| self.namespace.stored_key(key)) {
-                if let Some(cache_type) = selection.of_key(key.key.as_str())
-                    && seen.insert(key.digest())
-                {
-                    count.add(cache_type);
+                if !Namespace::is_old_key(&key.key) && seen.insert(key.digest()) {
+                    count.add(selection, key.key.as_str(), 1);
                 }
             }
             progress(looked_at);
         }
-        for (mode, key) in self.old_keys(selection).await? {
+        for (mode, key) in self.there(self.namespace.all_old_keys()).await? {
             for entry in self.old_entries(mode, &key).await? {
                 let key = entry.key().as_str();
-                if let Some(cache_type) = selection.of_key(key)
-                    && seen.insert(KeyDigest::of(key))
-                {
-                    count.add(cache_type);
+                if seen.insert(KeyDigest::of(key)) {
+                    count.add(selection, key, 1);
                 }
             }
         }
