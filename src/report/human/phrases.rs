@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::hits;
 use crate::{
     model::Side,
     report::{
@@ -29,6 +30,11 @@ pub(in crate::report) fn message(event: &Event) -> String {
         Event::Retry(retry) => retry.message.clone(),
         Event::Reject(reject) => format!("Rejected {}: {}", reject.key, reject.reason),
         Event::Checkpoint(written) => checkpoint(written),
+        Event::Hits(found) => format!(
+            "Workspace {}: {}",
+            found.workspace,
+            hits::sentence(&found.foretold)
+        ),
         Event::Verify(found) => verify(found),
         Event::Warning(warning) => warning.message.clone(),
         Event::Report(report) => format!(
