@@ -110,6 +110,8 @@ impl World {
                 yes: true,
                 fail_on_empty: false,
                 allow_missing: false,
+                lightrag: None,
+                rekey: crate::model::Rekey::Off,
             },
             workspaces: vec![workspace.clone()],
             folder: tempfile::tempdir().unwrap(),
