@@ -121,8 +121,15 @@ impl Run<'_> {
             return Ok(as_it_is.clone());
         }
         let listing = self.ask(side, "listing workspaces", async || storage.workspaces().await);
+        let listing = match listing.await {
+            // A target that is not there yet has no workspaces.
+            Err(error) if side == Side::Target && error.kind() == ErrorKind::NotFound => {
+                WorkspaceListing::default()
+            }
+            listing => listing?,
+        };
         let mut caches = BTreeSet::new();
-        for workspace in listing.await?.found {
+        for workspace in listing.found {
             caches.insert(self.physical_location(side, storage, &workspace).await?);
         }
         let places = [

@@ -256,7 +256,16 @@ impl RunStats {
 
     /// Records an error that ended the run, with those that followed from it.
     pub fn record_failure(&self, error: &Error) {
-        self.run(|run| error.with_others().for_each(|error| run.errors.fatal(error)));
+        // What failed while batches were written and once more at the end is one failure.
+        let mut failures: Vec<&Error> = Vec::new();
+        for error in error.with_others() {
+            match failures.iter_mut().find(|known| known.message() == error.message()) {
+                Some(known) if known.records() < error.records() => *known = error,
+                Some(_) => {}
+                None => failures.push(error),
+            }
+        }
+        self.run(|run| failures.into_iter().for_each(|error| run.errors.fatal(error)));
     }
 
     /// The time of moving begins or ends here.

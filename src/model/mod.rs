@@ -23,7 +23,7 @@ pub(crate) use lightrag::{DEFAULT_MODEL, LIBRARY_MODEL, default_host};
 pub use lightrag::{Identity, LightRag, Named, Rekey};
 pub use location::{Location, PhysicalLocation};
 pub use policy::{BatchLimit, MaxErrors, Mode, OnConflict, VerifyLevel};
-pub use secret::{Redactor, Secret, may_hold_secret, redact_url};
+pub use secret::{Redactor, Secret, redact_url};
 pub(crate) use selection::KeyRule;
 pub use selection::{CacheType, Counts, FILE_MODE, LeftOut, LeftOutKind, LeftOutRecords, Selection};
 pub use setting::{Field, Origin, Value, Values};

@@ -58,9 +58,14 @@ impl Redactor {
         Self { replacements }
     }
 
+    /// Whether there could be anything to redact: cheap, for the many texts in which there is not.
+    pub fn may_redact(&self, text: &str) -> bool {
+        !self.replacements.is_empty() || text.contains(['@', '='])
+    }
+
     /// The text without the secrets in it. Redacting twice changes nothing more.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if !may_hold_secret(text) {
+        if !self.may_redact(text) {
             return Cow::Borrowed(text);
         }
         let mut text = Cow::Borrowed(text);
@@ -90,11 +95,6 @@ impl Redactor {
             _ => {}
         }
     }
-}
-
-/// Whether [`Redactor::redact`] could find anything: cheap, for the many texts in which it cannot.
-pub fn may_hold_secret(text: &str) -> bool {
-    text.contains(['@', '='])
 }
 
 const MASK: &str = "***";

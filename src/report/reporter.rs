@@ -15,7 +15,7 @@ use super::{
     style::{Palette, terminal_width, wrap},
 };
 use crate::{
-    model::{Error, ErrorKind, Redactor, Result, Side, Workspace, may_hold_secret},
+    model::{Error, ErrorKind, Redactor, Result, Side, Workspace},
     report::logging::LogFormat,
     system::{
         atomic_file,
@@ -247,7 +247,7 @@ impl Reporter {
     fn redacted(&self, envelope: &Envelope<'_>) -> Vec<u8> {
         // Every event is made of texts and numbers, which always have a JSON form.
         let line = serde_json::to_string(envelope).unwrap_or_default();
-        if !may_hold_secret(&line) {
+        if !self.output.redactor.may_redact(&line) {
             return line.into_bytes();
         }
         let Ok(mut value) = serde_json::from_str(&line) else {

@@ -108,7 +108,7 @@ fn parsed(job: &str) -> Value {
     let scene = Scene::new();
     copy_folder(SAMPLE.as_ref(), &scene.path("tests/fixtures/sample/rag_storage"));
     scene.file("job.yaml", job);
-    let run = scene.run("--job job.yaml --dry-run --output jsonl").expect(0);
+    let run = scene.run("--job job.yaml --dry-run --allow-missing --output jsonl").expect(0);
     run.events_of("plan").next().unwrap().clone()
 }
 
@@ -229,12 +229,18 @@ fn flags() -> String {
     }
     fields.remove("");
     let mut known = job_fields("");
-    known.remove("batch");
-    known.extend(
-        job_fields("batch")
-            .into_iter()
-            .map(|name| format!("batch.{name}")),
-    );
+    for group in ["batch", "lightrag"] {
+        known.remove(group);
+        known.extend(
+            job_fields(group)
+                .into_iter()
+                .map(|name| format!("{group}.{name}")),
+        );
+    }
+    // Fields that no flag sets.
+    for name in ["lightrag.json_extraction", "lightrag.made_for"] {
+        assert!(known.remove(name), "{name} is no field");
+    }
     assert_eq!(fields, known, "fields of the job file, by flags and by the file");
     text
 }

@@ -28,7 +28,7 @@ fn a_place_comes_from_the_strongest_that_names_it() {
         .file("job.yaml", "source: { kind: json, working_dir: ./of_job }\n")
         .file(".env", "WORKING_DIR=./of_dot_env\n");
     let place = |tool: Tool| plan(&tool.run().expect(0)).0;
-    let rest = "--target ./new/x.json --dry-run";
+    let rest = "--target ./new/x.json --dry-run --allow-missing";
 
     let every = |line: &str| {
         scene
@@ -54,7 +54,7 @@ fn a_kind_alone_on_the_command_line_takes_its_place_from_the_job_file() {
     let scene = Scene::new();
     std::fs::create_dir(scene.path("of_job")).unwrap();
     scene.file("job.yaml", "source: { kind: json, working_dir: ./of_job }\n");
-    let run = scene.run("--source JsonKVStorage --job job.yaml --target ./new/x.json --dry-run");
+    let run = scene.run("--source JsonKVStorage --job job.yaml --target ./new/x.json --dry-run --allow-missing");
     assert_eq!(plan(&run.expect(0)).0, "./of_job");
 }
 
@@ -65,7 +65,7 @@ fn a_workspace_comes_from_the_strongest_that_names_it() {
         .file("job.yaml", "workspaces: of_job\n")
         .file(".env", "WORKSPACE=of_dot_env\n");
     let workspace = |tool: Tool| plan(&tool.run().expect(0)).1;
-    let rest = "--source ./rag_storage --target ./new --dry-run";
+    let rest = "--source ./rag_storage --target ./new --dry-run --allow-missing";
     let every = |line: &str| {
         scene
             .tool(&format!("{line} {rest}"))
@@ -196,7 +196,7 @@ fn pair(run: &Run) -> (String, String) {
 fn a_workspace_that_is_named_for_one_side_is_the_other_sides_too_unless_that_has_one() {
     let scene = Scene::new();
     scene.file("job.yaml", "workspaces: { from: job_from, to: job_to }\n");
-    let rest = "--source ./rag_storage --target ./new --dry-run";
+    let rest = "--source ./rag_storage --target ./new --dry-run --allow-missing";
     let of = |line: &str, environment: Option<&str>| {
         let tool = scene.tool(&format!("{rest} {line}"));
         let tool = environment

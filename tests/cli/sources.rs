@@ -50,7 +50,7 @@ fn every_type_of_the_default_mode_moves_and_the_rest_is_counted() {
     let types: Vec<&String> = report["by_cache_type"].as_object().unwrap().keys().collect();
     assert_eq!(
         types,
-        ["extract", "of_tomorrow", "smartheading"]
+        ["extract", "smartheading", "of_tomorrow"]
             .iter()
             .collect::<Vec<_>>()
     );

@@ -107,7 +107,9 @@ fn a_target_that_shows_everything_at_the_end_shows_nothing_of_a_run_that_failed(
 #[test]
 fn nothing_is_made_at_the_target_for_a_workspace_without_records() {
     let mut world = World::new(3);
-    world.workspaces.push(Workspace::new("empty").unwrap());
+    let empty = Workspace::new("empty").unwrap();
+    world.source.put(&empty, Vec::new());
+    world.workspaces.push(empty);
     let ran = world.run();
     assert!(ran.is_done());
     assert_eq!(

@@ -13,6 +13,9 @@ use crate::{
     storage::{UnreadableWorkspace, WorkspaceListing},
 };
 
+/// The working directory that LightRAG uses where none is named.
+const DEFAULT_WORKING_DIR: &str = "rag_storage";
+
 /// The settings in the job file and the environment.
 pub(super) const FIELDS: &[Field] = &[
     Field::new(
@@ -129,7 +132,8 @@ impl Config {
     }
 
     /// The working directory and the workspace that were meant, where a directory is given that is a workspace's
-    /// folder: it has a cache, and so has the directory above it or another one there.
+    /// folder: it has a cache, and the directory above it is a working directory of LightRAG's, which has a cache or the
+    /// name that LightRAG gives by default. Caches beside it prove nothing: copies are kept that way.
     pub(super) fn meant_workspace(&self) -> Option<(PathBuf, Workspace)> {
         let Self::WorkingDir(folder) = self else {
             return None;
@@ -137,11 +141,8 @@ impl Config {
         let has_cache = |folder: &Path| folder.join(file_name()).is_file();
         let above = folder.canonicalize().ok()?;
         let (above, name) = (above.parent()?, above.file_name()?.to_str()?);
-        let has_sibling = |above: &Path| {
-            let mut siblings = std::fs::read_dir(above).ok()?.flatten();
-            Some(siblings.any(|sibling| sibling.file_name() != name && has_cache(&sibling.path())))
-        };
-        let is_workspace = has_cache(folder) && (has_cache(above) || has_sibling(above)?);
+        let is_default = above.file_name().is_some_and(|name| name == DEFAULT_WORKING_DIR);
+        let is_workspace = has_cache(folder) && (has_cache(above) || is_default);
         let working_dir = match folder.parent() {
             Some(parent) if !parent.as_os_str().is_empty() && folder.ends_with(name) => parent.to_owned(),
             _ => above.to_owned(),

@@ -452,6 +452,6 @@ mod tests {
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
         let error = Config::new(&values(&[variable("hosts", " , ")])).unwrap_err();
-        assert!(error.message().contains("target.hosts"), "{error}");
+        assert!(error.message().contains("expected host[:port]"), "{error}");
     }
 }

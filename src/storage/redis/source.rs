@@ -366,7 +366,9 @@ impl RedisSource {
         let keys = self.namespace.all_old_keys();
         let lengths = self.lengths(keys.iter().map(|(_, key)| key.as_bytes())).await?;
         for ((_, key), length) in keys.iter().zip(lengths) {
-            if let (Some(1..), Some(value)) = (length, self.value(key).await?)
+            // Only a key that holds something is worth a request.
+            if matches!(length, Some(1..))
+                && let Some(value) = self.value(key).await?
                 && old_entries("", key, &value)
                     .iter()
                     .any(|entry| matches!(entry, Entry::Record(_)))
