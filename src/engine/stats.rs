@@ -259,7 +259,10 @@ impl RunStats {
         // What failed while batches were written and once more at the end is one failure.
         let mut failures: Vec<&Error> = Vec::new();
         for error in error.with_others() {
-            match failures.iter_mut().find(|known| known.message() == error.message()) {
+            match failures
+                .iter_mut()
+                .find(|known| known.message() == error.message())
+            {
                 Some(known) if known.records() < error.records() => *known = error,
                 Some(_) => {}
                 None => failures.push(error),

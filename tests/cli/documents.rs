@@ -108,7 +108,9 @@ fn parsed(job: &str) -> Value {
     let scene = Scene::new();
     copy_folder(SAMPLE.as_ref(), &scene.path("tests/fixtures/sample/rag_storage"));
     scene.file("job.yaml", job);
-    let run = scene.run("--job job.yaml --dry-run --allow-missing --output jsonl").expect(0);
+    let run = scene
+        .run("--job job.yaml --dry-run --allow-missing --output jsonl")
+        .expect(0);
     run.events_of("plan").next().unwrap().clone()
 }
 

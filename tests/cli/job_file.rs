@@ -62,7 +62,7 @@ quiet: true
             "on_conflict": "newer", "on_invalid": "sanitize", "batch_records": 7, "batch_bytes": 65536,
             "concurrency": 3, "retries": 2, "timeout_ms": 60_000, "max_duration_ms": 3_600_000, "max_errors": "5%",
             "verify": "full", "checkpoint": "./job.checkpoint", "resume": false, "rejects": "./rejects.jsonl",
-            "salvage": true, "yes": true, "fail_on_empty": true, "allow_missing": true,
+            "salvage": true, "yes": true, "fail_on_empty": true, "allow_missing": true, "hits": false, "rekey": "off",
         })
     );
     assert!(run.total("written") > 0);

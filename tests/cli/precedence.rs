@@ -54,7 +54,8 @@ fn a_kind_alone_on_the_command_line_takes_its_place_from_the_job_file() {
     let scene = Scene::new();
     std::fs::create_dir(scene.path("of_job")).unwrap();
     scene.file("job.yaml", "source: { kind: json, working_dir: ./of_job }\n");
-    let run = scene.run("--source JsonKVStorage --job job.yaml --target ./new/x.json --dry-run --allow-missing");
+    let run =
+        scene.run("--source JsonKVStorage --job job.yaml --target ./new/x.json --dry-run --allow-missing");
     assert_eq!(plan(&run.expect(0)).0, "./of_job");
 }
 
@@ -173,7 +174,9 @@ fn a_workspace_of_one_storage_comes_before_that_of_all() {
     let scene = Scene::new();
     let target = format!("--target {}", service("redis"));
     let run = scene
-        .tool(&format!("--source ./rag_storage --dry-run {target}"))
+        .tool(&format!(
+            "--source ./rag_storage --dry-run --allow-missing {target}"
+        ))
         .env("WORKSPACE", "of_all")
         .env("REDIS_WORKSPACE", "of_redis")
         .run()

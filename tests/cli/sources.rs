@@ -48,12 +48,7 @@ fn every_type_of_the_default_mode_moves_and_the_rest_is_counted() {
     let report = run.report();
     assert_eq!(run.total("written"), 3);
     let types: Vec<&String> = report["by_cache_type"].as_object().unwrap().keys().collect();
-    assert_eq!(
-        types,
-        ["extract", "smartheading", "of_tomorrow"]
-            .iter()
-            .collect::<Vec<_>>()
-    );
+    assert_eq!(types, ["extract", "smartheading", "of_tomorrow"]);
     let expected = json!([
         {"mode": null, "type": "(unrecognized)", "form": "md5", "records": 1},
         {"mode": null, "type": "(unrecognized)", "form": "multimodal_query:", "records": 1},

@@ -107,9 +107,10 @@ fn a_target_that_shows_everything_at_the_end_shows_nothing_of_a_run_that_failed(
 #[test]
 fn nothing_is_made_at_the_target_for_a_workspace_without_records() {
     let mut world = World::new(3);
-    let empty = Workspace::new("empty").unwrap();
-    world.source.put(&empty, Vec::new());
-    world.workspaces.push(empty);
+    world.workspaces.push(Workspace::new("empty").unwrap());
+    assert_eq!(world.run().report.exit_code, 9);
+    assert_eq!(world.target.calls(Call::Prepare), 0);
+    world.settings.allow_missing = true;
     let ran = world.run();
     assert!(ran.is_done());
     assert_eq!(

@@ -437,7 +437,7 @@ impl EntryReader {
         }
         let entry = Record::new(found.key, value).into();
         if let Entry::Invalid(invalid) = &entry
-            && invalid.kind == RejectKind::InvalidJson
+            && matches!(invalid.kind, RejectKind::InvalidJson | RejectKind::InvalidUtf8)
         {
             self.check_is_json(start, &invalid.key, &invalid.raw)?;
         }
@@ -450,10 +450,12 @@ impl EntryReader {
     }
 
     fn check_is_json(&self, start: u64, key: &CacheKey, value: &[u8]) -> Result<()> {
-        match serde_json::from_slice::<IgnoredAny>(value) {
-            Err(error) if simdutf8::basic::from_utf8(value).is_ok() && !is_json_for_python(value) => {
+        // A byte that is no UTF-8 is a character like others inside of a string, and damage elsewhere.
+        let text = String::from_utf8_lossy(value);
+        match serde_json::from_str::<IgnoredAny>(&text) {
+            Err(error) if !is_json_for_python(text.as_bytes()) => {
                 let syntax = SplitError::Syntax {
-                    offset: start + offset_of(value, error.line(), error.column()),
+                    offset: start + offset_of(text.as_bytes(), error.line(), error.column()),
                     what: "the value of this entry is no JSON",
                 };
                 Err(damaged(&self.file, (Some(key), self.last_key.as_ref()), syntax))

@@ -13,8 +13,8 @@ use crate::{
     storage::{UnreadableWorkspace, WorkspaceListing},
 };
 
-/// The working directory that LightRAG uses where none is named.
-const DEFAULT_WORKING_DIR: &str = "rag_storage";
+/// What LightRAG calls its working directory where nobody says otherwise.
+const WORKING_DIR: &str = "rag_storage";
 
 /// The settings in the job file and the environment.
 pub(super) const FIELDS: &[Field] = &[
@@ -132,8 +132,7 @@ impl Config {
     }
 
     /// The working directory and the workspace that were meant, where a directory is given that is a workspace's
-    /// folder: it has a cache, and the directory above it is a working directory of LightRAG's, which has a cache or the
-    /// name that LightRAG gives by default. Caches beside it prove nothing: copies are kept that way.
+    /// folder: it has a cache, and the directory above it has one too or LightRAG's name for working directories.
     pub(super) fn meant_workspace(&self) -> Option<(PathBuf, Workspace)> {
         let Self::WorkingDir(folder) = self else {
             return None;
@@ -141,8 +140,9 @@ impl Config {
         let has_cache = |folder: &Path| folder.join(file_name()).is_file();
         let above = folder.canonicalize().ok()?;
         let (above, name) = (above.parent()?, above.file_name()?.to_str()?);
-        let is_default = above.file_name().is_some_and(|name| name == DEFAULT_WORKING_DIR);
-        let is_workspace = has_cache(folder) && (has_cache(above) || is_default);
+        // A directory beside it with a cache may as well be another working directory.
+        let is_working_dir = has_cache(above) || above.file_name().is_some_and(|name| name == WORKING_DIR);
+        let is_workspace = has_cache(folder) && is_working_dir;
         let working_dir = match folder.parent() {
             Some(parent) if !parent.as_os_str().is_empty() && folder.ends_with(name) => parent.to_owned(),
             _ => above.to_owned(),
