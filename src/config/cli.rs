@@ -105,7 +105,8 @@ pub struct Args {
     #[arg(long, help_heading = "What")]
     pub all_workspaces: bool,
 
-    /// Cache types to move: extract, summary, analysis, query, keywords [default: extract,summary,analysis]
+    /// Cache types to move: `default` is everything made from files; any type by name, such as extract, summary, query;
+    /// `all` is every entry [default: default]
     #[arg(long, value_name = "LIST", help_heading = "What")]
     pub types: Option<String>,
 

@@ -175,6 +175,8 @@ impl Guide<'_> {
         let answer = self.prompt.text(question, check).await?;
         if !answer.trim().is_empty() {
             self.args.target_workspace = Some(answer.trim().to_owned());
+            // The source keeps the workspace that was shown; a name for one side alone would be taken for both.
+            self.args.source_workspace = Some(workspace.name().to_owned());
         }
         Ok(())
     }

@@ -391,10 +391,11 @@ fn events() -> String {
     let mut text = String::from("| event | says | its own fields |\n|---|---|---|\n");
     for event in schema["oneOf"].as_array().unwrap() {
         let of = event["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+        // An event may have none of its own.
         let fields: Vec<String> = schema["$defs"][of]["properties"]
             .as_object()
-            .unwrap()
-            .keys()
+            .into_iter()
+            .flat_map(|properties| properties.keys())
             .filter(|name| !common.contains(name))
             .map(|name| code(name))
             .collect();

@@ -301,6 +301,6 @@ fn an_empty_source_is_told_before_a_target_is_chosen_and_nothing_is_asked_then()
         .wait_for("Place")
         .enter("")
         .end()
-        .expect(0);
-    told(&screen, "There was nothing to migrate");
+        .expect(9);
+    told(&screen, "has no cache in the workspace spce1");
 }

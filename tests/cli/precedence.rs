@@ -257,7 +257,7 @@ fn of_the_names_in_workspace_and_of_lightrags_server_the_one_with_a_cache_counts
             scene.cache(folder, &entries);
         }
         let run = scene
-            .tool("--source ./rag_storage --target ./new --dry-run")
+            .tool("--source ./rag_storage --target ./new --dry-run --allow-missing")
             .env("WORKSPACE", "my-app")
             .run();
         run.expect(code)

@@ -381,7 +381,7 @@ impl Client {
         };
         // Who may read indices alone may not ask this, and a proxy may let nothing but indices through: what LightRAG does
         // without, a later request decides.
-        if !matches!(answer.status, 403 | 404 | 405) {
+        if !matches!(answer.status, 403..=405) {
             let answer = client.success(&hello, answer)?;
             if let Some(uuid) = client.cluster_uuid(&answer)? {
                 client.cluster = uuid;
