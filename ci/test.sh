@@ -32,7 +32,7 @@ headline "format"
 cargo fmt --check
 
 headline "lints"
-cargo clippy --all-targets --test conformance --test matrix --test faults --locked -- -D warnings
+cargo clippy --all-targets --test config --test hits --test conformance --test matrix --test faults --locked -- -D warnings
 
 headline "shell scripts"
 need shellcheck=shellcheck
@@ -62,4 +62,4 @@ eval "$(scripts/services.sh env)"
 
 headline "tests with servers"
 cargo test --locked --test cli -- --ignored
-cargo test --locked --test conformance --test matrix --test faults
+cargo test --locked --test config --test hits --test conformance --test matrix --test faults
