@@ -31,9 +31,9 @@
 //!   them have a key in common. A key stands once in a call.
 //! * **Order.** Calls that are under way at the same time take effect in any order. A call that began after another had
 //!   ended takes effect after it, also where the other failed or was not waited for: see the next point.
-//! * **What a failed call leaves.** When `write` fails, or nobody waits for it any more because its time is over, any of its
-//!   records may have been written, and none of them is written later than the end of a repeated call with the same
-//!   records. So the engine repeats it, with the same records and before any other write of their keys. An error that is
+//! * **What a failed call leaves.** When `write` fails, or is abandoned because its time is over, any of its records may
+//!   have been written, and a server may still write them after a repeated call has ended. So the engine repeats the call
+//!   with the same records, before any other write of their keys. An error that is
 //!   [`crate::model::ErrorKind::is_splittable`] says that nothing was written.
 //! * **Answers** are in the order of the records. `Written` and `Exists` say what the target has accepted; that it is durable
 //!   only [`Target::flush`] says. After a repeated call, `Exists` may mean what the first one wrote.

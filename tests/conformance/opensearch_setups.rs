@@ -276,16 +276,19 @@ async fn keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused(pla
 }
 
 /// Connects to a server that gives one answer to every connection.
-async fn connect_to(answer: &'static str) -> Error {
+/// Gives this answer to whoever connects.
+async fn answer_all(listener: TcpListener, answer: String) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request).await;
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}
+
+async fn connect_to(answer: &str) -> Error {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = [0; 1024];
-            let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
-        }
-    });
+    let server = tokio::spawn(answer_all(listener, answer.to_owned()));
     let options = ConnectOptions {
         timeout: Duration::from_secs(10),
         concurrency: NonZeroUsize::MIN,
@@ -334,13 +337,17 @@ async fn a_server_that_is_no_opensearch_is_named_as_such() {
 
 #[tokio::test]
 async fn a_redirect_names_the_address_to_use() {
-    let answer = "HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/opensearch/\r\nContent-Length: 0\r\n\
-                  Connection: close\r\n\r\n";
-    let error = connect_to(answer).await;
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/opensearch", elsewhere.local_addr().unwrap());
+    let found = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    let server = tokio::spawn(answer_all(elsewhere, found.to_owned()));
+    let answer = format!(
+        "HTTP/1.1 301 Moved\r\nLocation: {address}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    let error = connect_to(&answer).await;
+    server.abort();
     assert!(
-        error
-            .message()
-            .contains("redirects to http://127.0.0.1:1/opensearch"),
+        error.message().contains(&format!("redirects to {address}")),
         "{error}"
     );
 }

@@ -198,7 +198,8 @@ impl MongoTarget {
             self.server.location(),
             self.collection.name()
         );
-        Error::new(ErrorKind::Server, message)
+        // FerretDB answers so while an earlier request for the same keys is still under way; the write may be repeated.
+        Error::new(ErrorKind::Busy, message)
     }
 
     /// Which of the refused documents have keys that are there already.
