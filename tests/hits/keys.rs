@@ -62,6 +62,19 @@ fn examined(release: &str, identity: &Value, json: bool, prompts: &[String], has
     examined_of("extract", release, identity, json, prompts, hashes)
 }
 
+/// A value as YAML, in which not every character of a JSON text may stand by itself.
+fn as_yaml(value: &Value) -> String {
+    let mut text = String::new();
+    for character in value.to_string().chars() {
+        match u32::from(character) {
+            0x20..0x7f => text.push(character),
+            code @ ..=0xffff => text.push_str(&format!("\\u{code:04x}")),
+            code => text.push_str(&format!("\\U{code:08x}")),
+        }
+    }
+    text
+}
+
 fn examined_of(
     cache_type: &str,
     release: &str,
@@ -86,7 +99,7 @@ fn examined_of(
         "version": release, "binding": identity["binding"], "model": identity["model"], "host": identity["host"],
         "json_extraction": json,
     });
-    std::fs::write(&job, json!({"lightrag": lightrag}).to_string()).unwrap();
+    std::fs::write(&job, as_yaml(&json!({"lightrag": lightrag}))).unwrap();
     let target = Place::new("json");
     let run = Tool::new(&[
         "--job",
