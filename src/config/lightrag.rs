@@ -117,13 +117,13 @@ impl Layers<'_> {
     ) -> Option<Given> {
         if let Some(text) = value {
             return Some(Given {
-                text: text.trim().to_owned(),
+                text: text.clone(),
                 origin: Origin::Flag(flag),
             });
         }
         let Text(text) = of(self.job.lightrag.as_ref()?).as_ref()?;
         Some(Given {
-            text: text.trim().to_owned(),
+            text: text.clone(),
             origin: self.job_origin(field),
         })
     }
