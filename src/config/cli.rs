@@ -119,7 +119,7 @@ pub struct Args {
     #[arg(long, value_name = "WHAT", help_heading = "Hits")]
     pub rekey: Option<Rekey>,
 
-    /// Binding that LightRAG extracts with: openai, ollama, …; `library` for a program that uses LightRAG without its
+    /// Binding that LightRAG extracts with: such as openai or ollama; `library` for a program that uses LightRAG without its
     /// server [default: LightRAG's own configuration]
     #[arg(long, value_name = "NAME", help_heading = "Hits")]
     pub llm_binding: Option<String>,
