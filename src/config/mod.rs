@@ -1,7 +1,7 @@
 //! From flags, job file and environment to settings.
 //!
-//! `cli` and `job` only read what the user wrote, `env` only what LightRAG's configuration says; `settings` alone
-//! decides which of them counts. Storages name their settings in tables of [`Field`]s and receive [`Values`], each
+//! `cli` and `job` only read what the user wrote, `env` only what LightRAG's configuration says; `resolve` alone
+//! decides which of them counts. Storages name their settings in tables of [`Field`](crate::model::Field)s and receive [`Values`](crate::model::Values), each
 //! of which knows where it came from, so that every complaint can say so.
 
 mod cli;
