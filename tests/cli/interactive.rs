@@ -238,7 +238,7 @@ fn a_wrong_variable_is_named_and_may_be_corrected_meanwhile() {
     terminal
         .wait_for(TARGET)
         .enter("PGKVStorage")
-        .wait_for("error: POSTGRES_PORT=543x in ./.env line 2: expected a port");
+        .wait_for("error: target: POSTGRES_PORT=543x in ./.env line 2: expected a port");
     terminal.wait_for(TARGET);
     scene.file(".env", &format!("POSTGRES_PORT={port}\n"));
     terminal.enter("2").wait_for("POSTGRES_PORT (./.env line 1)");
