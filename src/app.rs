@@ -53,7 +53,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let shutdown = Shutdown::default();
     let stats = RunStats::new(mode);
     let redactor = Redactor::new(settings_in_reach(&arguments, &args));
-    let reporter = Arc::new(Reporter::new(told(&output, redactor), shutdown.clone()));
+    let reporter = Arc::new(Reporter::new(output_config(&output, redactor), shutdown.clone()));
     reporter.emit(Event::RunStarted(RunStarted {
         tool: TOOL.to_owned(),
         version: VERSION.to_owned(),
@@ -162,7 +162,7 @@ fn collect_texts(value: &serde_yaml::Value, texts: &mut Vec<String>) {
     }
 }
 
-/// What can be known to fail is told before the first request, not after the last one: what a run keeps for later ones
+/// What can be known to fail is reported before the first request, not after the last one: what a run keeps for later ones
 /// cannot be written, a release of LightRAG is not known.
 fn check_files(settings: &Settings) -> Result<()> {
     Examiner::of(settings)?;
@@ -196,7 +196,7 @@ impl<'a> Task<'a> {
 }
 
 /// What is told where. A person who is asked is also told, whatever stands on standard output.
-fn told(output: &OutputSettings, redactor: Redactor) -> Output {
+fn output_config(output: &OutputSettings, redactor: Redactor) -> Output {
     let human = match output.format {
         OutputFormat::Human => true,
         OutputFormat::Jsonl => false,

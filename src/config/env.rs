@@ -215,7 +215,7 @@ impl Environment {
     fn read_ini(&mut self, path: &Path) {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            // Python's configparser goes on without a file that it cannot open.
+            // Python's configparser ignores a file that it cannot open.
             Err(error) => return self.ignore(path, &error),
         };
         self.ini = match decode(path, bytes) {
@@ -233,7 +233,7 @@ impl Environment {
         };
     }
 
-    /// Goes on without a file, as LightRAG does; that it is not there is nothing to speak of.
+    /// Continues without a file, as LightRAG does; a missing one is not worth a warning.
     fn ignore(&mut self, path: &Path, error: &std::io::Error) {
         if error.kind() != IoErrorKind::NotFound {
             self.warnings.push(format!(
@@ -243,7 +243,7 @@ impl Environment {
         }
     }
 
-    /// Goes on without a file with which LightRAG does not start.
+    /// Continues without a file that keeps LightRAG from starting.
     fn give_up<T>(&mut self, reason: String) -> File<T> {
         self.warnings
             .push(format!("{reason}; LightRAG does not start with it"));

@@ -13,6 +13,7 @@ use crate::model::{Error, ErrorKind};
 pub(super) fn is_unresolved(text: &str) -> bool {
     [
         "failed to lookup address",
+        "could not resolve",
         "Name or service not known",
         "nodename nor servname",
         "No such host",

@@ -8,7 +8,10 @@ use super::{
     connection::{Phase, Server},
     schema::{TABLE, WRITTEN_COLUMNS},
 };
-use crate::model::{Error, ErrorKind};
+use crate::{
+    model::{Error, ErrorKind},
+    storage::hosts,
+};
 
 impl Server {
     /// What an error of the driver means. The one place that decides.
@@ -200,8 +203,7 @@ impl Server {
 
 /// Whether the name of a host has no address. The system says so in words alone.
 fn is_unresolved(error: &tokio_postgres::Error) -> bool {
-    let cause = deepest(error);
-    cause.contains("failed to lookup address") || cause.contains("could not resolve")
+    hosts::is_unresolved(&deepest(error))
 }
 
 /// The kind of an answer by its SQLSTATE (PostgreSQL's Appendix A), and what to do where that is not plain.
