@@ -80,7 +80,7 @@ impl Scene {
             (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "[run]"),
             (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "[time]"),
             (
-                r#""(pid|duration_ms|records_per_second|bytes_per_second)": [\d.]+"#,
+                r#""(pid|duration_ms|elapsed_ms|remaining_ms|records_per_second|bytes_per_second)": [\d.]+"#,
                 r#""$1": "[number]""#,
             ),
             (r"Duration: +\d.*", "Duration: [duration]"),
