@@ -34,13 +34,13 @@ scene() {
   echo "$folder"
 }
 
-# The commands of the README under the mark `<!-- run by ci/operation.sh: NAME -->`.
+# The commands of the README, or of that of the examples, under the mark `<!-- run by ci/operation.sh: NAME -->`.
 commands_of_readme() {
   awk -v mark="<!-- run by ci/operation.sh: $1 -->" '
     $0 == mark { found = 1; next }
     found && /^```/ { if (inside) exit; inside = 1; next }
     inside { print }
-  ' README.md | grep . || die "the README has no commands for $1"
+  ' README.md scripts/examples/README.md | grep . || die "no document has commands for $1"
 }
 
 # as_user COMMAND…: in the scene, which is the user's home, with the program in the path.

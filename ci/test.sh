@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 source ci/tools.sh
 
-readonly SCRIPTS=(scripts/*.sh ci/*.sh .ci/run)
+readonly SCRIPTS=(scripts/*.sh scripts/package/*.sh ci/*.sh .ci/run)
 
 # Servers outlive the script that started them, so every way out leads through here.
 stop_servers=""
@@ -40,7 +40,7 @@ need shellcheck=shellcheck
 shellcheck -x -a "${SCRIPTS[@]}"
 
 headline "Python scripts"
-python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name in sys.argv[1:]]' scripts/*.py scripts/bench/*.py
+python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name in sys.argv[1:]]' scripts/*.py scripts/bench/*.py scripts/package/*.py scripts/package/python/*/*.py
 scripts/bench.sh --from scripts/bench/results.json --check-readme
 
 headline "documentation"
@@ -51,6 +51,9 @@ ci/dependencies.sh
 
 headline "operation"
 ci/operation.sh
+
+headline "packages"
+ci/packages.sh
 
 headline "tests without servers"
 cargo test --locked

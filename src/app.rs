@@ -23,7 +23,7 @@ use crate::{
         metrics,
     },
     storage::Route,
-    system::{limits, shutdown::Shutdown},
+    system::{limits, os, shutdown::Shutdown},
 };
 
 /// Runs the program.
@@ -268,10 +268,11 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         teller.say_panic(&place);
     }));
-    // One implementation of cryptography for all five storages. A second installation is refused, and changes nothing.
+    #[cfg(feature = "tls")]
+    // One implementation of cryptography for all storages. A second installation is refused, and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     keep_freed_memory();
-    limits::survive_large_files();
+    os::survive_large_files();
     let runtime = limits::check_threads().and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         runtime.map_err(limits::runtime_failed)

@@ -19,6 +19,17 @@
 //! [`config::JobFile`], and a line in `config::resolve`. A new exit code is a line in [`model::ExitCode`] and, where an
 //! error leads to it, one in [`model::ErrorKind`].
 
+// What only some storages use is unused in a build without them.
+#![cfg_attr(
+    not(all(
+        feature = "redis",
+        feature = "postgres",
+        feature = "mongo",
+        feature = "opensearch"
+    )),
+    allow(dead_code, unused_imports)
+)]
+
 pub mod app;
 pub mod config;
 pub mod engine;

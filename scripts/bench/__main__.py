@@ -18,7 +18,8 @@ from goals import Results
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-KEPT = Path(__file__).resolve().with_name("results.json")  # what the tables of the README were made from
+KEPT = Path(__file__).resolve().with_name("results.json")  # what the tables were made from
+RESULTS = KEPT.with_name("RESULTS.md")
 
 
 def arguments() -> argparse.Namespace:
@@ -37,8 +38,8 @@ def arguments() -> argparse.Namespace:
     add("--keep", action="store_true", help="keep the data of more than 100,000 records (6 GB a million)")
     add("--output", type=Path, metavar="FILE", help="every sample, as JSON (target/bench/results.json)")
     add("--from", dest="from_", type=Path, metavar="FILE", help="measure nothing: print the tables of such a file")
-    add("--update-readme", action="store_true", help="put the tables into README.md, samples and plot into scripts/bench/")
-    add("--check-readme", action="store_true", help="fail where the README has other tables; with --from")
+    add("--update-readme", action="store_true", help="put one table into README.md; all tables, samples and plot into scripts/bench/")
+    add("--check-readme", action="store_true", help="fail where README.md or RESULTS.md has other tables; with --from")
     chosen = parser.parse_args()
     chosen.records = chosen.records or ((2_000,) if chosen.quick else plan.SIZES)
     chosen.runs = chosen.runs or (1 if chosen.quick else plan.RUNS)
@@ -81,10 +82,16 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
         sys.exit(f"bench: {failed}")
 
 
+def documents(told: dict[str, Any], results: Results) -> list[tuple[Path, str]]:
+    """The documents that show results, with what they should say."""
+    return [(README, table.updated(README, table.summary(told, results))), (RESULTS, table.render(told, results))]
+
+
 def publish(told: dict[str, Any], samples: Path) -> None:
-    """Puts the tables into the README, and beside this file what they were made from."""
+    """Puts a table into the README, and beside this file all tables and what they were made from."""
     results = Results(told["samples"])
-    README.write_text(table.updated(README, table.render(told, results)), encoding="utf-8")
+    for path, text in documents(told, results):
+        path.write_text(text, encoding="utf-8")
     if samples != KEPT:
         shutil.copyfile(samples, KEPT)
     KEPT.with_suffix(".svg").write_text(plot.render(results), encoding="utf-8")
@@ -97,12 +104,13 @@ def main() -> None:
     if not chosen.from_:
         measure(chosen, samples)
     told = json.loads(samples.read_text(encoding="utf-8"))
-    tables = table.render(told, Results(told["samples"]))
+    results = Results(told["samples"])
     if chosen.check_readme:
-        if table.updated(README, tables) != README.read_text(encoding="utf-8"):
-            sys.exit(f"README.md has other tables than {samples} makes; see --update-readme")
+        for path, text in documents(told, results):
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                sys.exit(f"{path} has other tables than {samples} makes; see --update-readme")
         return
-    print(tables)
+    print(table.render(told, results))
     if chosen.update_readme:
         publish(told, samples)
 

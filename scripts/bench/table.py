@@ -1,4 +1,4 @@
-"""The tables of the README, from the samples."""
+"""The tables of the results, from the samples: all of them, and the one in the README."""
 
 from __future__ import annotations
 
@@ -22,7 +22,36 @@ NOT_MEASURED = (
 
 
 def render(about: dict[str, Any], results: Results) -> str:
-    """All of it, as Markdown."""
+    """Every table, as a Markdown page."""
+    return f"# Results of the benchmark\n\nMade by `scripts/bench.sh --update-readme`.\n\n{tables(about, results)}"
+
+
+def summary(about: dict[str, Any], results: Results) -> str:
+    """One table: the largest cache that everyone moved."""
+    size = max(size for size in results.sizes() if has_others(results, size))
+    rows = []
+    for pair in results.pairs(size):
+        ours = results.by_role(pair, size, Role.OURS)
+        other = results.by_role(pair, size, Role.LIGHTRAG)
+        side = results.slower_side(pair, size)
+        beside = results.beside_servers(pair, size)
+        if ours and other and side and beside:
+            rows.append(
+                (
+                    arrow(pair),
+                    f"{ours.median:.1f} s",
+                    f"{other.median:.1f} s",
+                    f"{beside.value:.2f} × `{side.name}`",
+                    megabytes_of(ours),
+                    megabytes_of(other),
+                )
+            )
+    head = (f"{size:,} records", "this tool", "LightRAG's tool", "beside the server's own tool", "memory", "LightRAG's")
+    where = f"{about['date']}, {about['tool']}, {about['lightrag']}, all on one machine with {about['cores']} cores."
+    return f"{table(head, rows)}\n\n{where}\n"
+
+
+def tables(about: dict[str, Any], results: Results) -> str:
     parts = [pairs_table(results, size) for size in reversed(results.sizes()) if has_others(results, size)]
     parts += [growth_table(results), safeties_table(results), start_up(results), circumstances(about, results)]
     return "\n\n".join(part for part in parts if part) + "\n"

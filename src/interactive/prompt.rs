@@ -7,11 +7,13 @@ use inquire::{
     ui::RenderConfig,
     validator::{StringValidator, Validation},
 };
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::{
     model::{Error, ErrorKind, Result},
-    system::shutdown::{Shutdown, StopReason},
+    system::{
+        os::TerminalMode,
+        shutdown::{Shutdown, StopReason},
+    },
 };
 
 /// Makes sure that somebody can be asked.
@@ -108,22 +110,5 @@ fn validator(check: impl Fn(&str) -> Result<(), String> + Clone + 'static) -> im
             Ok(()) => Validation::Valid,
             Err(what) => Validation::Invalid(what.into()),
         })
-    }
-}
-
-/// The mode of the terminal, put back when this goes.
-struct TerminalMode(Option<Termios>);
-
-impl TerminalMode {
-    fn keep() -> Self {
-        Self(tcgetattr(std::io::stdin()).ok())
-    }
-}
-
-impl Drop for TerminalMode {
-    fn drop(&mut self) {
-        if let Some(mode) = &self.0 {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, mode);
-        }
     }
 }

@@ -8,8 +8,8 @@ const DEFAULT_WIDTH: usize = 80;
 
 /// Columns of the terminal at standard error.
 pub(crate) fn terminal_width() -> usize {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok();
-    size.map(|size| usize::from(size.ws_col))
+    let size = terminal_size::terminal_size_of(std::io::stderr());
+    size.map(|(terminal_size::Width(columns), _)| usize::from(columns))
         .filter(|columns| *columns > 0)
         .unwrap_or(DEFAULT_WIDTH)
 }

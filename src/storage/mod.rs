@@ -51,16 +51,46 @@ mod halving;
 mod hosts;
 #[cfg(test)]
 pub(crate) mod memory;
+#[cfg(not(all(
+    feature = "redis",
+    feature = "postgres",
+    feature = "mongo",
+    feature = "opensearch"
+)))]
+mod not_compiled;
 mod prefetch;
 mod registry;
 mod wait;
 
 pub mod json;
+#[cfg(feature = "mongo")]
 pub mod mongo;
+#[cfg(feature = "opensearch")]
 pub mod opensearch;
+#[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "tls")]
 mod tls;
+
+// A storage that is left out of a build keeps its name and its settings, so that the build can say what it lacks.
+#[cfg(not(feature = "mongo"))]
+mod mongo {
+    pub(super) mod info;
+}
+#[cfg(not(feature = "opensearch"))]
+mod opensearch {
+    pub(super) mod info;
+}
+#[cfg(not(feature = "postgres"))]
+mod postgres {
+    pub(super) mod info;
+}
+#[cfg(not(feature = "redis"))]
+mod redis {
+    pub(super) mod info;
+}
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 

@@ -1,14 +1,33 @@
-//! The list of storages: the one place above the rooms that names them.
+//! The list of storages: the only place outside their folders that names them.
 
+#[cfg(not(all(
+    feature = "redis",
+    feature = "postgres",
+    feature = "mongo",
+    feature = "opensearch"
+)))]
+use super::not_compiled::NotCompiled;
 use super::{Connector, json, mongo, opensearch, postgres, redis};
 
 /// Every storage, in the order of LightRAG's own list.
 static CONNECTORS: &[&dyn Connector] = &[
     &json::Json,
+    #[cfg(feature = "redis")]
     &redis::Redis,
+    #[cfg(not(feature = "redis"))]
+    &NotCompiled(&redis::info::INFO),
+    #[cfg(feature = "postgres")]
     &postgres::Postgres,
+    #[cfg(not(feature = "postgres"))]
+    &NotCompiled(&postgres::info::INFO),
+    #[cfg(feature = "mongo")]
     &mongo::Mongo,
+    #[cfg(not(feature = "mongo"))]
+    &NotCompiled(&mongo::info::INFO),
+    #[cfg(feature = "opensearch")]
     &opensearch::OpenSearch,
+    #[cfg(not(feature = "opensearch"))]
+    &NotCompiled(&opensearch::info::INFO),
 ];
 
 /// Every storage, in the order in which they are listed to people.

@@ -1,11 +1,11 @@
 //! Replacing a small file in one step, so that nobody ever reads half of it.
 
 use std::{
-    fs::{File, Permissions},
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
     path::Path,
 };
+
+use super::os;
 
 /// Writes a sibling, and renames it over the file when it is on the disk.
 ///
@@ -16,7 +16,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sibling.write_all(content)?;
     sibling.as_file().sync_all()?;
     sibling.persist(path)?;
-    File::open(folder(path))?.sync_all()
+    os::sync_folder(folder(path))
 }
 
 /// Whether [`replace`] could do so now: found out in time, before the work whose result the file is to hold.
@@ -40,10 +40,7 @@ fn folder(path: &Path) -> &Path {
 }
 
 fn sibling(path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(".replacing-")
-        // The process's umask takes from this what a new file is not to have.
-        .permissions(Permissions::from_mode(0o666))
+    os::with_usual_mode(tempfile::Builder::new().prefix(".replacing-"))
         .tempfile_in(folder(path))
         .map_err(without_path)
 }

@@ -2,22 +2,16 @@
 
 use std::{
     io,
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
+    sync::{PoisonError, RwLock},
     thread,
 };
 
+use super::os::{self, Resource};
 use crate::model::{Error, ErrorKind, Result};
 
 /// How many threads a run may have beside those of the runtime: for files, for looking over one in parts, for names of
 /// hosts.
 const MORE_THREADS: usize = 12;
-
-/// Has a write beyond the largest file that the system allows (`ulimit -f`) fail, where the signal for it would end the
-/// process without a report.
-pub fn survive_large_files() {
-    // Where the signal cannot be caught, the process ends as it would have.
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
-}
 
 /// Begins and ends as many threads as a run needs. The runtime would panic, or wait for ever, where it lacks one later.
 ///
@@ -49,22 +43,19 @@ pub fn runtime_failed(error: io::Error) -> Error {
 }
 
 fn refused_by_system(what: &str, error: io::Error) -> Error {
-    let is = |number: rustix::io::Errno| error.raw_os_error() == Some(number.raw_os_error());
-    let (why, remedy) = if is(rustix::io::Errno::MFILE) || is(rustix::io::Errno::NFILE) {
-        (
+    let (why, remedy) = match os::exhausted(&error) {
+        Some(Resource::OpenFiles) => (
             "the system refuses more open files",
             "raise the limit (ulimit -n)",
-        )
-    } else if is(rustix::io::Errno::AGAIN) || is(rustix::io::Errno::NOMEM) {
-        (
+        ),
+        Some(Resource::Threads) => (
             "the system refuses more threads",
             "raise the limit (ulimit -u), or that of the container or the service (pids, TasksMax)",
-        )
-    } else {
-        (
+        ),
+        None => (
             "the system refuses",
             "look into the limits of this user and this service",
-        )
+        ),
     };
     let message = format!("{what}, and {why}: {error}");
     Error::new(ErrorKind::Refused, message)
@@ -79,15 +70,5 @@ mod tests {
     #[test]
     fn as_many_threads_as_a_run_needs_can_be_begun_here() {
         check_threads().unwrap();
-    }
-
-    #[test]
-    fn a_refusal_names_the_limit() {
-        let refused = |number: rustix::io::Errno| {
-            let error = runtime_failed(io::Error::from_raw_os_error(number.raw_os_error()));
-            error.remedy().unwrap().to_owned()
-        };
-        assert!(refused(rustix::io::Errno::MFILE).contains("ulimit -n"));
-        assert!(refused(rustix::io::Errno::AGAIN).contains("ulimit -u"));
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod atomic_file;
 pub mod limits;
+pub(crate) mod os;
 pub mod shutdown;

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
+use super::os::StopSignals;
 use crate::model::ExitCode;
 
 /// Why a run is to stop.
@@ -76,19 +77,13 @@ impl Shutdown {
 
     /// Stops on SIGINT and SIGTERM; the second signal ends the process at once.
     pub fn listen(&self) {
-        use tokio::signal::unix::{SignalKind, signal};
         let shutdown = self.clone();
         tokio::spawn(async move {
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
+            let Ok(mut signals) = StopSignals::catch() else {
                 return;
             };
             loop {
-                let reason = tokio::select! {
-                    _ = interrupt.recv() => StopReason::Interrupted,
-                    _ = terminate.recv() => StopReason::Terminated,
-                };
+                let reason = signals.next().await;
                 if matches!(
                     shutdown.reason(),
                     Some(StopReason::Interrupted | StopReason::Terminated)

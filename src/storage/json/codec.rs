@@ -8,7 +8,6 @@
 use std::{
     fs::{File, FileType, Metadata},
     io::Read,
-    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,6 +28,7 @@ use crate::{
         },
     },
     storage::Entry,
+    system::os,
 };
 
 /// An open cache file. LightRAG replaces its file by renaming another over it, so an open one stays the same from the
@@ -70,7 +70,7 @@ impl CacheFile {
     /// What this file is, where its first bytes say that it is no cache file.
     fn other_kind(&self) -> Option<(&'static str, &'static str)> {
         let mut head = [0; kind::HEAD];
-        let read = self.file.read_at(&mut head, 0).unwrap_or(0);
+        let read = os::read_at(&self.file, &mut head, 0).unwrap_or(0);
         kind::of_head(&head[..read])
     }
 
@@ -90,12 +90,7 @@ impl CacheFile {
     /// The system does not tell.
     pub(super) fn identity(&self) -> Result<String> {
         let metadata = self.metadata()?;
-        let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
-        Ok(format!(
-            "{}-{seconds}.{nanoseconds:09}-{}",
-            metadata.len(),
-            metadata.ino()
-        ))
+        Ok(format!("{}-{}", metadata.len(), os::file_version(&metadata)))
     }
 
     /// A place behind a byte that looks like the beginning of an entry in a file that LightRAG wrote, with its indentation
@@ -122,7 +117,7 @@ impl CacheFile {
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            match os::read_at(&self.file, &mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -140,7 +135,7 @@ impl CacheFile {
             let wanted = usize::try_from(offset - at)
                 .unwrap_or(usize::MAX)
                 .min(piece.len());
-            let read = self.file.read_at(&mut piece[..wanted], at)?;
+            let read = os::read_at(&self.file, &mut piece[..wanted], at)?;
             if read == 0 {
                 break;
             }
@@ -187,7 +182,7 @@ struct FileReader {
 
 impl Read for FileReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.file.file.read_at(buffer, self.offset)?;
+        let read = os::read_at(&self.file.file, buffer, self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }

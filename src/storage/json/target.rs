@@ -1,9 +1,8 @@
 //! Writing a cache file: into a sibling, which replaces it at the end.
 
 use std::{
-    fs::{File, Permissions},
+    fs::File,
     io::{self, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -23,6 +22,7 @@ use crate::{
         record::{CacheKey, KeyDigest, KeySet, Record},
     },
     storage::{Source, Target, WriteMode, WriteOutcome},
+    system::os,
 };
 
 /// The cache file of a workspace, to read and write.
@@ -167,10 +167,7 @@ impl Draft {
         check_space(path, folder)?;
         let mut prefix = path.file_name().unwrap_or_default().to_owned();
         prefix.push(".tmp.migrate-");
-        let sibling = tempfile::Builder::new()
-            .prefix(&prefix)
-            // The process's umask takes from this what a new file is not to have.
-            .permissions(Permissions::from_mode(0o666))
+        let sibling = os::with_usual_mode(tempfile::Builder::new().prefix(&prefix))
             .tempfile_in(folder)
             .map_err(|error| Error::io("write in", folder, error))?;
         let mut draft = Self {
@@ -267,15 +264,12 @@ impl Draft {
             let file = sibling.as_file();
             file.set_permissions(metadata.permissions()).map_err(failed)?;
             // Only root may give a file to another owner; LightRAG's own way of writing does not even try.
-            let _ = std::os::unix::fs::fchown(file, Some(metadata.uid()), Some(metadata.gid()));
+            os::copy_owner(file, &metadata);
         }
         sibling.as_file().sync_all().map_err(failed)?;
         sibling.persist(&path).map_err(|error| failed(error.error))?;
         // The new name is on the disk when its folder is.
-        let folder = folder_of(&path);
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)
+        os::sync_folder(folder_of(&path)).map_err(failed)
     }
 
     /// The keys of the records that were added.
@@ -355,13 +349,7 @@ fn check_writable(path: &Path) -> Result<()> {
         let error = io::Error::from(io::ErrorKind::NotADirectory);
         return Err(Error::io("write in", folder, error));
     }
-    rustix::fs::accessat(
-        rustix::fs::CWD,
-        folder,
-        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-        rustix::fs::AtFlags::EACCESS,
-    )
-    .map_err(|error| Error::io("write in", folder, error.into()))?;
+    os::check_folder_writable(folder).map_err(|error| Error::io("write in", folder, error))?;
     check_space(path, folder)
 }
 
@@ -370,9 +358,8 @@ fn check_space(path: &Path, folder: &Path) -> Result<()> {
     let Ok(old) = path.metadata() else {
         return Ok(());
     };
-    let disk = rustix::fs::statvfs(folder)
-        .map_err(|error| Error::io("look at the disk of", folder, error.into()))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let free = os::free_space(folder).map_err(|error| Error::io("look at the disk of", folder, error))?;
+    let Some(free) = free else { return Ok(()) };
     if free >= old.len() {
         return Ok(());
     }

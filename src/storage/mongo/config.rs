@@ -13,43 +13,12 @@ use super::{
     uri::{ADDRESS_REMEDY, Address},
 };
 use crate::{
-    model::{Error, Field, Result, Secret, Values, Workspace},
+    model::{Error, Result, Secret, Values, Workspace},
     storage::{
         ConnectOptions,
         tls::{system_authorities, unverified},
     },
 };
-
-/// The settings in the job file, the environment and `config.ini`.
-pub(super) const FIELDS: &[Field] = &[
-    Field::new(
-        "uri",
-        "the server's address, as MongoDB's drivers take it: mongodb://user:password@host:27017/?authSource=admin",
-    )
-    .variable("MONGO_URI")
-    .ini("uri")
-    .default("mongodb://root:root@localhost:27017/")
-    .address(),
-    Field::new("database", "the database that holds LightRAG's collections")
-        .variable("MONGO_DATABASE")
-        .ini("database")
-        .default("LightRAG")
-        .plain()
-        .address(),
-    Field::new("tls", "whether to use TLS; otherwise as the address says"),
-    Field::new(
-        "tls_ca_file",
-        "a file with the certificate authorities to trust, instead of the system's; turns TLS on",
-    ),
-    Field::new(
-        "tls_certificate_key_file",
-        "a file with a client's certificate and key; turns TLS on",
-    ),
-    Field::new(
-        "tls_allow_invalid_certificates",
-        "true to trust any certificate; turns TLS on",
-    ),
-];
 
 /// The most that finding a server takes where neither the address nor `--timeout` say less. MongoDB elects a new primary
 /// in 10 to 12 seconds; whoever waits longer does so by trying again.

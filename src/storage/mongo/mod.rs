@@ -1,6 +1,7 @@
 //! LightRAG's `MongoKVStorage`: a collection a workspace, a document a record.
 //!
 //! * `uri`: an address as PyMongo reads it.
+//! * `info`: names and settings.
 //! * `config`: where the server is.
 //! * `server`: the connection, its limits, and what its errors mean.
 //! * `checks`: what is known of a target before it is written to.
@@ -12,15 +13,17 @@ mod checks;
 mod codec;
 mod config;
 mod extras;
+mod info;
 mod server;
 mod source;
 mod target;
 mod uri;
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::info::INFO;
 use self::{config::Config, server::Server, source::MongoSource, target::MongoTarget};
 use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
 use crate::model::{Location, NAMESPACE, PhysicalLocation, Workspace};
@@ -28,22 +31,6 @@ use crate::model::{Result, Secret, Values, record::OnInvalid};
 
 /// The collections of `MongoKVStorage`.
 pub struct Mongo;
-
-/// What this storage is called, and where its settings come from.
-const INFO: ConnectorInfo = ConnectorInfo {
-    kind: "mongo",
-    title: "MongoDB",
-    class_name: Some("MongoKVStorage"),
-    aliases: &["mongodb"],
-    schemes: &["mongodb", "mongodb+srv"],
-    takes_paths: false,
-    ini_section: Some("mongodb"),
-    workspace_variable: Some("MONGODB_WORKSPACE"),
-    workspace_ini_key: None,
-    trims_workspace: true,
-    batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
-    fields: config::FIELDS,
-};
 
 #[async_trait]
 impl Connector for Mongo {

@@ -1,5 +1,6 @@
 //! LightRAG's `OpenSearchKVStorage`: one index a workspace, one document a record.
 //!
+//! * `info`: names and settings.
 //! * `config`: which servers, as whom, and how an index is made.
 //! * `client`: requests and answers, and what went wrong with them in this program's words.
 //! * `codec`: a record ↔ a document, and the names of indices.
@@ -11,16 +12,18 @@
 mod client;
 mod codec;
 mod config;
+mod info;
 mod inspect;
 mod mapping;
 mod scan;
 mod source;
 mod target;
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::info::INFO;
 use self::{
     client::{Client, Resolved, ResolvedName},
     config::{Config, Trust},
@@ -35,22 +38,6 @@ use crate::model::{Result, Secret, Values};
 
 /// The indices of `OpenSearchKVStorage`.
 pub struct OpenSearch;
-
-/// What this storage is called, and where its settings come from.
-const INFO: ConnectorInfo = ConnectorInfo {
-    kind: "opensearch",
-    title: "OpenSearch",
-    class_name: Some("OpenSearchKVStorage"),
-    aliases: &["os"],
-    schemes: &["http", "https"],
-    takes_paths: false,
-    ini_section: Some("opensearch"),
-    workspace_variable: Some("OPENSEARCH_WORKSPACE"),
-    workspace_ini_key: None,
-    trims_workspace: true,
-    batch_bytes: NonZeroUsize::new(3 << 20).unwrap(),
-    fields: config::FIELDS,
-};
 
 #[async_trait]
 impl Connector for OpenSearch {

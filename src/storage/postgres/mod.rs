@@ -1,5 +1,6 @@
 //! LightRAG's `PGKVStorage`: one row a record, in one table for all workspaces.
 //!
+//! * `info`: names and settings.
 //! * `config`: which server, and how to reach it.
 //! * `connection`: connections, TLS by libpq's rules, and transactions on them.
 //! * `session`: what every transaction begins with, and why nothing else is kept.
@@ -14,6 +15,7 @@ mod codec;
 mod config;
 mod connection;
 mod errors;
+mod info;
 mod position;
 mod scan;
 mod schema;
@@ -22,10 +24,11 @@ mod source;
 mod target;
 mod writability;
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::info::INFO;
 use self::{
     config::Config,
     connection::{Phase, Purpose, Server},
@@ -39,22 +42,6 @@ use crate::model::{Result, Secret, Values, record::OnInvalid};
 
 /// The table of `PGKVStorage`.
 pub struct Postgres;
-
-/// What this storage is called, and where its settings come from.
-const INFO: ConnectorInfo = ConnectorInfo {
-    kind: "postgres",
-    title: "PostgreSQL",
-    class_name: Some("PGKVStorage"),
-    aliases: &["postgresql", "pg"],
-    schemes: &["postgres", "postgresql"],
-    takes_paths: false,
-    ini_section: Some("postgres"),
-    workspace_variable: Some("POSTGRES_WORKSPACE"),
-    workspace_ini_key: Some("workspace"),
-    trims_workspace: false,
-    batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
-    fields: config::FIELDS,
-};
 
 #[async_trait]
 impl Connector for Postgres {

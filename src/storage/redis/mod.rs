@@ -1,5 +1,6 @@
 //! LightRAG's `RedisKVStorage`: one string a record.
 //!
+//! * `info`: names and settings.
 //! * `config`: the address, read as redis-py reads it.
 //! * `codec`: keys and values ↔ records, today's layout and the old one.
 //! * `server`: the connection, and what the server's errors mean.
@@ -7,6 +8,7 @@
 
 mod codec;
 mod config;
+mod info;
 mod server;
 mod source;
 mod target;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::info::INFO;
 use self::{
     codec::Namespace,
     config::Config,
@@ -28,22 +31,6 @@ use crate::model::{Result, Secret, Side, Values};
 
 /// The strings of `RedisKVStorage`.
 pub struct Redis;
-
-/// What this storage is called, and where its settings come from.
-const INFO: ConnectorInfo = ConnectorInfo {
-    kind: "redis",
-    title: "Redis",
-    class_name: Some("RedisKVStorage"),
-    aliases: &[],
-    schemes: &["redis", "rediss", "unix", "redis+unix"],
-    takes_paths: false,
-    ini_section: Some("redis"),
-    workspace_variable: Some("REDIS_WORKSPACE"),
-    workspace_ini_key: None,
-    trims_workspace: true,
-    batch_bytes: target::PIECE_BYTES,
-    fields: config::FIELDS,
-};
 
 #[async_trait]
 impl Connector for Redis {

@@ -1,11 +1,8 @@
 //! Writing to Redis.
 
-use std::{
-    num::NonZeroUsize,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use async_trait::async_trait;
@@ -14,6 +11,7 @@ use redis::{Cmd, Pipeline, ServerError, Value, cmd, pipe};
 
 use super::{
     codec::{DEFAULT_MAX_BYTES, check_size},
+    info::BATCH_BYTES,
     server::{Info, Server, is_not_offered},
     source::RedisSource,
 };
@@ -24,9 +22,6 @@ use crate::{
     },
     storage::{Source, Target, WriteMode, WriteOutcome},
 };
-
-/// What is sent at once, in bytes of keys and values. More is no faster and costs memory.
-pub(super) const PIECE_BYTES: NonZeroUsize = NonZeroUsize::new(384 << 10).unwrap();
 
 /// How many pieces of one batch are on their way at the same time.
 const PIECES_IN_FLIGHT: usize = 2;
@@ -307,9 +302,9 @@ fn forbids_several(answer: &ServerError) -> bool {
 /// Cuts records into pieces of some bytes. A piece may go beyond them by one record.
 fn pieces<'a>(records: &[&'a Record]) -> Vec<Vec<&'a Record>> {
     let mut pieces: Vec<Vec<&Record>> = Vec::new();
-    let mut bytes = PIECE_BYTES.get();
+    let mut bytes = BATCH_BYTES.get();
     for record in records {
-        if bytes >= PIECE_BYTES.get() {
+        if bytes >= BATCH_BYTES.get() {
             pieces.push(Vec::new());
             bytes = 0;
         }
@@ -477,7 +472,7 @@ mod tests {
 
     #[test]
     fn pieces_are_cut_by_bytes_and_keep_the_order() {
-        let half = format!(r#"{{"return": "{}"}}"#, "x".repeat(PIECE_BYTES.get() / 2));
+        let half = format!(r#"{{"return": "{}"}}"#, "x".repeat(BATCH_BYTES.get() / 2));
         let records: Vec<Record> = (0..5)
             .map(|n| {
                 let key = CacheKey::new(format!("default:extract:{n}"));

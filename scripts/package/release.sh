@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+#
+# Builds every package of the commit that is checked out, into target/dist: a wheel and an sdist, a .tar.gz with the
+# program, its man page and completions, a .deb, and SHA256SUMS. All but the sdist hold the same program, linked
+# against glibc 2.17, with every storage, the licence texts of its crates and (the wheel) an SBOM.
+#
+#   scripts/package/release.sh                     a release: ten minutes of two cores
+#   scripts/package/release.sh --profile quick     the same packages of a program that is built in two, for tests
+#
+# Needs Rust, Python 3 with venv, git. What else it needs it installs under ${XDG_CACHE_HOME:-~/.cache}, pinned in
+# requirements.txt. It packs what is committed: changes that are not are a warning.
+
+set -euo pipefail
+umask 022
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+PROFILE=release
+if [[ ${1:-} == --profile && -n ${2:-} ]]; then PROFILE=$2 && shift 2; fi
+if (($#)); then sed -n '3,13s/^# \{0,1\}//p' "$0" >&2 && exit 2; fi
+readonly PROFILE
+
+ROOT=$PWD
+readonly ROOT HERE=scripts/package
+TARGET=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+readonly TARGET WORK="$TARGET/package" DIST="$TARGET/dist"
+export CARGO_TARGET_DIR=$TARGET
+# Times in archives are those of the commit.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
+
+say() { printf '%s\n' "$*" >&2; }
+
+# tool NAME ARGUMENTS…: one of those in requirements.txt.
+tool() {
+  local folder
+  folder="${XDG_CACHE_HOME:-$HOME/.cache}/migrate-llm-cache/package-$(sha256sum <"$ROOT/$HERE/requirements.txt" | cut -c1-12)"
+  if [[ ! -f $folder/complete ]]; then
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --no-input --quiet -r "$ROOT/$HERE/requirements.txt"
+    touch "$folder/complete"
+  fi
+  PATH="$folder/bin:$PATH" "$folder/bin/$1" "${@:2}"
+}
+
+# archive FILE FOLDER: the folder as a .tar.gz that depends on nothing but its files.
+archive() {
+  tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$(dirname "$2")" -c "$(basename "$2")" |
+    gzip -n9 >"$1"
+}
+
+if ! git diff --quiet HEAD; then say "warning: changes that are not committed are not packed"; fi
+rm -rf "$WORK" "$DIST"
+mkdir -p "$WORK" "$DIST"
+
+say "licence texts"
+python3 "$HERE/third_party_licenses.py" >"$WORK/THIRD_PARTY_LICENSES.txt"
+
+say "sources"
+# Always at the same place, so that nothing but a change has them compiled again.
+mkdir "$WORK/sources"
+git archive HEAD Cargo.toml Cargo.lock LICENSE README.md src | tar -x -C "$WORK/sources"
+cp "$HERE/pyproject.toml" "$WORK/THIRD_PARTY_LICENSES.txt" "$WORK/sources/"
+cp -r "$HERE/python" "$WORK/sources/"
+rm -rf "$WORK/sources/python/migrate_llm_cache/__pycache__"
+
+say "sdist"
+(cd "$WORK/sources" && tool maturin --quiet sdist --out "$DIST")
+
+say "wheel, profile $PROFILE"
+(cd "$WORK/sources" && tool maturin --quiet build --profile "$PROFILE" --zig --compatibility manylinux2014 --out "$DIST")
+(cd "$WORK" && python3 -m zipfile -e "$DIST"/*.whl wheel)
+program=$(find "$WORK/wheel" -path '*.data/scripts/migrate-llm-cache')
+chmod 755 "$program"
+VERSION=$("$program" --version | awk '{ print $2 }')
+export VERSION
+
+say "program, man page, completions"
+mkdir "$WORK/deb"
+cp "$program" "$WORK/deb/"
+"$program" --generate man >"$WORK/deb/migrate-llm-cache.1"
+for shell in bash zsh fish; do "$program" --generate "completions-$shell" >"$WORK/deb/completions.$shell"; done
+folder="$WORK/migrate-llm-cache-$VERSION-$(uname -m)-linux-gnu"
+mkdir "$folder"
+cp "$WORK"/deb/* LICENSE README.md migrate.example.yaml "$WORK/THIRD_PARTY_LICENSES.txt" "$folder/"
+archive "$DIST/$(basename "$folder").tar.gz" "$folder"
+
+say ".deb"
+gzip -n9 "$WORK/deb/migrate-llm-cache.1"
+for unit in service timer; do
+  sed 's#/usr/local/bin/#/usr/bin/#' "scripts/examples/migrate-llm-cache.$unit" >"$WORK/deb/migrate-llm-cache.$unit"
+done
+if [[ $TARGET != "$ROOT/target" ]]; then say "the .deb is built from $ROOT/target only" && exit 1; fi
+tool nfpm package --config "$HERE/nfpm.yaml" --packager deb --target "$DIST" >/dev/null
+
+(cd "$DIST" && sha256sum -- * >SHA256SUMS)
+ls -l --block-size=1 "$DIST" >&2

@@ -1,0 +1,131 @@
+//! Linux, macOS and other Unix systems.
+
+use std::{
+    fs::{File, Metadata, Permissions},
+    io,
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown},
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use rustix::{
+    fs::{Access, AtFlags, CWD, accessat, statvfs},
+    io::Errno,
+    termios::{OptionalActions, Termios, tcgetattr, tcsetattr},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Resource;
+use crate::system::shutdown::StopReason;
+
+/// Gives a new file the mode that the process's umask allows, instead of that of a secret temporary file.
+pub(crate) fn with_usual_mode<'a, 'b>(
+    builder: &'a mut tempfile::Builder<'b, 'b>,
+) -> &'a mut tempfile::Builder<'b, 'b> {
+    builder.permissions(Permissions::from_mode(0o666))
+}
+
+/// Gives a new file the owner of the one that it replaces, where this user may: in general only root.
+pub(crate) fn copy_owner(file: &File, replaced: &Metadata) {
+    let _ = fchown(file, Some(replaced.uid()), Some(replaced.gid()));
+}
+
+/// Makes a new name in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Reads at an offset in bytes; the number of bytes read, 0 at the end.
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.read_at(buffer, offset)
+}
+
+/// What tells a file from another, and from itself after a change: time of the last change, and inode.
+pub(crate) fn file_version(metadata: &Metadata) -> String {
+    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+    format!("{seconds}.{nanoseconds:09}-{}", metadata.ino())
+}
+
+/// Whether this user can create files in a folder.
+pub(crate) fn check_folder_writable(folder: &Path) -> io::Result<()> {
+    accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(io::Error::from)
+}
+
+/// Bytes that this user can still write to the disk of a folder; `None` where the system does not say.
+pub(crate) fn free_space(folder: &Path) -> io::Result<Option<u64>> {
+    let disk = statvfs(folder)?;
+    Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+}
+
+/// Has a write beyond the largest file that the system allows (`ulimit -f`) fail, where the signal for it would end the
+/// process without a report.
+pub(crate) fn survive_large_files() {
+    // Where the signal cannot be caught, the process ends as it would have.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+/// The resource that the system had no more of, where that is what an error says.
+pub(crate) fn exhausted(error: &io::Error) -> Option<Resource> {
+    let is = |number: Errno| error.raw_os_error() == Some(number.raw_os_error());
+    if is(Errno::MFILE) || is(Errno::NFILE) {
+        Some(Resource::OpenFiles)
+    } else if is(Errno::AGAIN) || is(Errno::NOMEM) {
+        Some(Resource::Threads)
+    } else {
+        None
+    }
+}
+
+/// The signals that ask a process to stop.
+pub(crate) struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// Begins to catch them.
+    pub(crate) fn catch() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) -> StopReason {
+        tokio::select! {
+            _ = self.interrupt.recv() => StopReason::Interrupted,
+            _ = self.terminate.recv() => StopReason::Terminated,
+        }
+    }
+}
+
+/// The mode of the terminal at standard input, restored when this is dropped.
+pub(crate) struct TerminalMode(Option<Termios>);
+
+impl TerminalMode {
+    pub(crate) fn keep() -> Self {
+        Self(tcgetattr(io::stdin()).ok())
+    }
+}
+
+impl Drop for TerminalMode {
+    fn drop(&mut self) {
+        if let Some(mode) = &self.0 {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, mode);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_resource() {
+        let exhausted = |number: Errno| exhausted(&io::Error::from_raw_os_error(number.raw_os_error()));
+        assert_eq!(exhausted(Errno::MFILE), Some(Resource::OpenFiles));
+        assert_eq!(exhausted(Errno::AGAIN), Some(Resource::Threads));
+        assert_eq!(exhausted(Errno::NOENT), None);
+    }
+}
