@@ -65,10 +65,10 @@ cp -r "$HERE/python" "$WORK/sources/"
 rm -rf "$WORK/sources/python/migrate_llm_cache/__pycache__"
 
 say "sdist"
-(cd "$WORK/sources" && tool maturin --quiet sdist --out "$DIST")
+(cd "$WORK/sources" && tool maturin sdist --out "$DIST")
 
 say "wheel, profile $PROFILE"
-(cd "$WORK/sources" && tool maturin --quiet build --profile "$PROFILE" --zig --compatibility manylinux2014 --out "$DIST")
+(cd "$WORK/sources" && tool maturin build --profile "$PROFILE" --zig --compatibility manylinux2014 --out "$DIST")
 (cd "$WORK" && python3 -m zipfile -e "$DIST"/*.whl wheel)
 program=$(find "$WORK/wheel" -path '*.data/scripts/migrate-llm-cache')
 chmod 755 "$program"
