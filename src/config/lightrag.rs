@@ -40,11 +40,11 @@ struct Given {
     origin: Origin,
 }
 
-/// The LightRAG of a run that looks at hits.
+/// The LightRAG of a run that looks at hits; `None` where neither flag nor job file asks for them.
 ///
 /// # Errors
 /// What it is configured for cannot be read.
-pub(super) fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Option<LightRag>> {
+pub fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Option<LightRag>> {
     let flags = [
         &args.llm_binding,
         &args.llm_model,

@@ -17,4 +17,5 @@ pub use cli::{Args, Color, OutputFormat, Parsed, parse_args};
 pub use env::Environment;
 pub(crate) use env::{CONFIG_INI, DOT_ENV};
 pub use job::JobFile;
+pub use lightrag::resolve as resolve_lightrag;
 pub use resolve::{OutputSettings, configured_workspace};

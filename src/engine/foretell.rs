@@ -14,6 +14,9 @@ use crate::{
     storage::PageLimit,
 };
 
+/// How many workspaces a sample of hits looks into.
+const MOST_SAMPLED: usize = 10;
+
 impl Run<'_> {
     /// Examines what is not moved, where that was asked for. `Some(_)` where somebody stopped it.
     ///
@@ -31,22 +34,44 @@ impl Run<'_> {
             return Ok(());
         };
         for pair in prepared {
-            let survey = Survey {
-                examiner: &examiner,
-                source: &pair.source,
-                workspace: &pair.pair.from,
-                selection: &self.settings.selection,
-                limit: PageLimit {
-                    records: pair.batch.records,
-                    bytes: pair.batch.bytes.min(PAGE_BYTES),
-                    ahead: LEAST_AHEAD,
-                },
-                retrier: &self.retrier(),
-            };
-            let hits = survey.run().await?;
+            let hits = self.examine(&examiner, pair, None).await?;
             self.tell_hits(&examiner, &pair.pair.from, hits);
         }
         Ok(())
+    }
+
+    /// Examines the first page of the first workspaces, reports nothing, and changes no number of the run. `None` where
+    /// the settings name no LightRAG.
+    ///
+    /// # Errors
+    /// The source failed.
+    pub async fn sample_hits(&self, prepared: &[Prepared]) -> Result<Option<ForetoldHits>> {
+        let Some(examiner) = Examiner::of(self.settings)? else {
+            return Ok(None);
+        };
+        let mut hits = Hits::default();
+        for pair in prepared.iter().take(MOST_SAMPLED) {
+            hits.add(&self.examine(&examiner, pair, Some(1)).await?);
+        }
+        let lightrag = examiner.lightrag();
+        Ok(Some(ForetoldHits { lightrag, hits }))
+    }
+
+    async fn examine(&self, examiner: &Arc<Examiner>, pair: &Prepared, pages: Option<usize>) -> Result<Hits> {
+        let survey = Survey {
+            examiner,
+            source: &pair.source,
+            workspace: &pair.pair.from,
+            selection: &self.settings.selection,
+            limit: PageLimit {
+                records: pair.batch.records,
+                bytes: pair.batch.bytes.min(PAGE_BYTES),
+                ahead: LEAST_AHEAD,
+            },
+            retrier: &self.retrier(),
+            pages,
+        };
+        survey.run().await
     }
 
     /// Where the hits of a workspace are counted while it is moved, where that was asked for.

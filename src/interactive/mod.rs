@@ -22,9 +22,12 @@ use self::{
     words::Words,
 };
 use crate::{
-    config::{Args, Environment, JobFile, configured_workspace},
+    config::{Args, Environment, JobFile, configured_workspace, resolve_lightrag},
     engine::{Connected, Prepared, run::Run},
-    model::{Error, ErrorKind, Mode, NamedPair, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
+    model::{
+        Error, ErrorKind, Mode, NamedPair, Rekey, Result, Settings, Side, Workspace, WorkspaceChoice,
+        WorkspacePair,
+    },
     report::RunOutcome,
     storage::{Connector, Endpoint, Source, Target},
 };
@@ -95,8 +98,13 @@ impl Guide<'_> {
         let workspaces = self.workspaces(source.endpoint.connector, target.endpoint.connector)?;
         let prepared = self.run.prepare(source.connected, target.connected, &workspaces);
         let prepared = self.unless_stopped(prepared).await??;
+        let rekeyed = self.offer_copies(&prepared).await?;
         let confirmed = self.confirm(&prepared).await?;
-        Ok(self.run.carry_out(&prepared, confirmed).await?)
+        let run = Run {
+            settings: rekeyed.as_ref().unwrap_or(self.run.settings),
+            ..*self.run
+        };
+        Ok(run.carry_out(&prepared, confirmed).await?)
     }
 
     /// Lets a source be chosen until one can be read.
@@ -264,6 +272,36 @@ impl Guide<'_> {
             source,
             target,
         ))
+    }
+
+    /// Looks at the first records, and offers to add copies where LightRAG would ask for other keys than these have. The
+    /// settings with the copies, where they are wanted.
+    async fn offer_copies(&mut self, prepared: &[Prepared]) -> Step<Option<Settings>> {
+        let given = self.run.settings;
+        let has_records = prepared.iter().any(Prepared::has_records);
+        if given.mode != Mode::Migrate || given.lightrag.is_some() || !has_records {
+            return Ok(None);
+        }
+        let args = Args {
+            hits: true,
+            ..self.args.clone()
+        };
+        let mut settings = given.clone();
+        settings.lightrag = self.settled(resolve_lightrag(&args, self.job, &self.environment()))?;
+        let run = Run {
+            settings: &settings,
+            ..*self.run
+        };
+        let Some(sample) = self.unless_stopped(run.sample_hits(prepared)).await?? else {
+            return Ok(None);
+        };
+        if sample.hits.total.other_host + sample.hits.total.older_scheme == 0 {
+            return Ok(None);
+        }
+        self.say(&self.words.hits_of_sample(&sample));
+        let question = "Add copies under the keys that LightRAG asks for, as --rekey host does? (y/n)";
+        settings.rekey = Rekey::Host;
+        Ok(self.prompt.yes(question).await?.then_some(settings))
     }
 
     /// Whether to write: asked where nobody said so, and where there is something to write.

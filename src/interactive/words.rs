@@ -6,8 +6,11 @@ use bytesize::ByteSize;
 
 use crate::{
     engine::Prepared,
-    model::{Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, redact_url},
-    report::style::{Palette, cut, grouped, terminal_width, wrap},
+    model::{ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, redact_url},
+    report::{
+        hits_sentence,
+        style::{Palette, cut, grouped, terminal_width, wrap},
+    },
     storage::{self, Count, Endpoint},
 };
 
@@ -142,6 +145,12 @@ impl Words {
             );
         }
         text
+    }
+
+    /// What LightRAG will use of the first records.
+    pub(super) fn hits_of_sample(&self, sample: &ForetoldHits) -> String {
+        let text = format!("In the first records of the source: {}", hits_sentence(sample));
+        format!("\n{}", wrap(&text, self.width, ""))
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// What a run does on its way, whichever it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// What it does.
     pub mode: Mode,

@@ -18,6 +18,7 @@ pub use event::{
     PlanEvent, PlanOptions, PlanSettings, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, SettingOrigin,
     VerifyEvent, WarningEvent, event_schema,
 };
+pub(crate) use human::hits_sentence;
 pub use human::{Stderr, Verbosity};
 pub use outcome::{RunNumbers, RunOutcome};
 pub use reporter::{Output, Reporter};

@@ -29,7 +29,10 @@ fn the_tables_of_the_documents_are_those_of_the_code() {
         ("exit codes", exit_codes()),
         ("events", events()),
     ];
-    for (path, tables) in [(README, readme), (OPERATION, vec![("rejects", rejects()), ("metrics", metrics())])] {
+    for (path, tables) in [
+        (README, readme),
+        (OPERATION, vec![("rejects", rejects()), ("metrics", metrics())]),
+    ] {
         let kept = std::fs::read_to_string(path).unwrap();
         let made = tables.iter().fold(kept.clone(), |text, (name, table)| {
             with_section(&text, name, table)

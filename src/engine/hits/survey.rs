@@ -22,10 +22,12 @@ pub(crate) struct Survey<'a> {
     pub(crate) selection: &'a Selection,
     pub(crate) limit: PageLimit,
     pub(crate) retrier: &'a Retrier,
+    /// How many pages to read; all where there is no number.
+    pub(crate) pages: Option<usize>,
 }
 
 impl Survey<'_> {
-    /// Examines every selected record.
+    /// Examines the selected records, or those of the first pages.
     ///
     /// # Errors
     /// The source failed.
@@ -33,7 +35,11 @@ impl Survey<'_> {
         let mut hits = Hits::default();
         let mut examining: VecDeque<JoinHandle<Examined>> = VecDeque::new();
         let mut pages = Arc::clone(self.source).scan(self.selection, self.limit, None);
-        while let Some(page) = self.next_page(&mut *pages).await? {
+        let mut left = self.pages.unwrap_or(usize::MAX);
+        while left > 0
+            && let Some(page) = self.next_page(&mut *pages).await?
+        {
+            left -= 1;
             if examining.len() == AT_ONCE
                 && let Some(first) = examining.pop_front()
             {

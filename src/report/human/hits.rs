@@ -11,7 +11,7 @@ use crate::{
 const MOST_NAMED: usize = 3;
 
 /// How many records LightRAG will find, and why it will not find the others.
-pub(super) fn sentence(foretold: &ForetoldHits) -> String {
+pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
     let (lightrag, counts) = (&foretold.lightrag, &foretold.hits.total);
     let rekey = lightrag.rekey;
     let mut clauses = vec![format!(

@@ -14,6 +14,7 @@ mod phrases;
 mod stderr;
 mod summary;
 
+pub(crate) use hits::sentence as hits_sentence;
 pub(super) use phrases::message as message_of;
 pub use stderr::Stderr;
 
