@@ -160,6 +160,18 @@ PYTHON
 )
 run_example "$command" env PGPASSWORD=secret >/dev/null 2>&1
 
+headline "examples: Compose"
+linter check-jsonschema --builtin-schema vendor.compose-spec "$EXAMPLES/compose.yaml"
+command=$(linter python - "$EXAMPLES/compose.yaml" <<'PYTHON'
+import sys, yaml
+service = yaml.safe_load(open(sys.argv[1]))["services"]["migrate-llm-cache"]
+mounted = service["volumes"][0].split(":")[1]
+assert service["environment"]["WORKING_DIR"] == mounted, "the cache is mounted elsewhere"
+print(" ".join(word.rpartition("/")[2] if word.startswith("/") else word for word in service["entrypoint"]), "--yes")
+PYTHON
+)
+run_example "$command" env "WORKING_DIR=$SCENE/rag_storage" "MIGRATE_TARGET=$SCENE/moved_secret" >/dev/null 2>&1
+
 headline "examples: container"
 linter hadolint "$EXAMPLES/Dockerfile"
 # The base image has the C library and the compiler's, and no other.

@@ -55,6 +55,9 @@ ci/operation.sh
 headline "packages"
 ci/packages.sh
 
+headline "image"
+ci/image.sh
+
 headline "tests without servers"
 cargo test --locked
 
