@@ -25,8 +25,8 @@ use crate::{
     config::{Args, Environment, JobFile, configured_workspace, resolve_lightrag},
     engine::{Connected, Prepared, run::Run},
     model::{
-        Error, ErrorKind, Mode, NamedPair, Rekey, Result, Settings, Side, Workspace, WorkspaceChoice,
-        WorkspacePair,
+        Error, ErrorKind, LightRag, Mode, NamedPair, Rekey, Result, Settings, Side, Workspace,
+        WorkspaceChoice, WorkspacePair,
     },
     report::RunOutcome,
     storage::{Connector, Endpoint, Source, Target},
@@ -279,7 +279,7 @@ impl Guide<'_> {
     async fn offer_copies(&mut self, prepared: &[Prepared]) -> Step<Option<Settings>> {
         let given = self.run.settings;
         let has_records = prepared.iter().any(Prepared::has_records);
-        if given.mode != Mode::Migrate || given.lightrag.is_some() || !has_records {
+        if given.mode != Mode::Migrate || given.yes || given.lightrag.is_some() || !has_records {
             return Ok(None);
         }
         let args = Args {
@@ -288,6 +288,12 @@ impl Guide<'_> {
         };
         let mut settings = given.clone();
         settings.lightrag = self.settled(resolve_lightrag(&args, self.job, &self.environment()))?;
+        // Copies for a model that nobody configured would be of no use.
+        let is_configured =
+            |lightrag: &LightRag| !lightrag.named.models.is_empty() || !lightrag.named.hosts.is_empty();
+        if !settings.lightrag.as_ref().is_some_and(is_configured) {
+            return Ok(None);
+        }
         let run = Run {
             settings: &settings,
             ..*self.run

@@ -205,6 +205,30 @@ fn a_no_writes_nothing_and_is_code_2() {
 }
 
 #[test]
+fn copies_are_offered_where_lightrag_asks_for_other_keys() {
+    for (answer, rekeyed) in [("y", true), ("n", false)] {
+        let scene = Scene::new();
+        let tool = scene
+            .tool("--interactive --source ./rag_storage --target ./new --report report.json")
+            .env("LLM_BINDING", "openai")
+            .env("LLM_MODEL", "gpt-4o-mini");
+        let mut terminal = Terminal::start(tool, "");
+        terminal
+            .wait_for("0 of 36 records will be hit by LightRAG")
+            .wait_for("Add copies under the keys that LightRAG asks for")
+            .enter(answer);
+        terminal.wait_for("Continue?").enter("y").end().expect(0);
+        let report = report(&scene);
+        assert_eq!(report["totals"]["written"], 36);
+        assert_eq!(report["hits"].is_object(), rekeyed, "{report:#}");
+        if rekeyed {
+            let total = &report["hits"]["total"];
+            assert!(total["rekeyed"].as_u64().unwrap() > 0, "{total:#}");
+        }
+    }
+}
+
+#[test]
 fn what_is_given_is_not_asked() {
     for (line, code) in [
         ("--source ./rag_storage --target ./new --yes", 0),
