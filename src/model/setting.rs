@@ -144,6 +144,19 @@ impl Origin {
     pub fn is_variable(&self, wanted: &str) -> bool {
         matches!(self, Self::Variable(name) | Self::DotEnv { name, .. } if name == wanted)
     }
+
+    /// The complaint about what is there: `--timeout: expected …`, `job.yaml line 3: timeout: expected …`.
+    pub fn error(&self, what: &str) -> Error {
+        let Self::Job { file, path, line } = self else {
+            return Error::config(format!("{self}: {what}"));
+        };
+        let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
+        let path = match path.as_str() {
+            "" | "." => String::new(),
+            path => format!(" {path}:"),
+        };
+        Error::config(format!("{}{line}:{path} {what}", file.display()))
+    }
 }
 
 impl fmt::Display for Origin {
