@@ -13,7 +13,8 @@ use futures::FutureExt;
 
 use crate::{
     config::{
-        CONFIG_INI, DOT_ENV, Environment, JobFile, Options, OutputFormat, OutputSettings, Parsed, parse_args,
+        CONFIG_INI, Color, DOT_ENV, Environment, JobFile, Options, OutputFormat, OutputSettings, Parsed,
+        parse_args,
     },
     engine::{self, checkpoint::Checkpoint, hits::Examiner, rejects::RejectsFile, run::Run, stats::RunStats},
     interactive,
@@ -30,12 +31,8 @@ use crate::{
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let (flags, read) = match parse_args(arguments.clone()) {
         Ok(Parsed::Text(text)) => {
-            let color = Options::output_only(&arguments).color.unwrap_or_default();
-            let stdout = std::io::stdout();
-            let choice = color.choice(&stdout);
-            // Who asked for help and went away does not need it any more.
-            let _ = write!(AutoStream::new(stdout, choice), "{text}");
-            return ExitCode::Done;
+            let color = Options::output_only(&arguments).color;
+            return print(&text, color.unwrap_or_default());
         }
         Ok(Parsed::Flags(flags)) => {
             let read = read_configuration(&flags);
@@ -70,7 +67,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         .and_then(|()| unreadable.map_or(Ok(()), Err))
         .and_then(|()| Task::resolve(&flags, &job, &environment, output.interactive))
         .and_then(|task| files.and_then(|()| check_files(&task.0)).map(|()| task));
-    let mut ending = match task {
+    let ending = match task {
         Err(error) => failed(&stats, &reporter, &error),
         Ok((settings, task)) => {
             let run = Run {
@@ -82,10 +79,29 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             execute(&run, task)
         }
     };
+    conclude(&output, &stats, &reporter, ending)
+}
+
+/// Prints what was asked for instead of a run.
+fn print(text: &str, color: Color) -> ExitCode {
+    let stdout = std::io::stdout();
+    let choice = color.choice(&stdout);
+    // Who asked for help and went away does not need it any more.
+    let _ = write!(AutoStream::new(stdout, choice), "{text}");
+    ExitCode::Done
+}
+
+/// Writes metrics and the report of a run that ended so, and gives its exit code.
+fn conclude(
+    output: &OutputSettings,
+    stats: &RunStats,
+    reporter: &Reporter,
+    mut ending: RunOutcome,
+) -> ExitCode {
     if let Some(path) = &output.metrics
         && let Err(error) = metrics::write(path, &stats.report(&ending))
     {
-        let failed = failed(&stats, &reporter, &error);
+        let failed = failed(stats, reporter, &error);
         if matches!(ending, RunOutcome::Done) {
             ending = failed;
         }

@@ -1,5 +1,7 @@
 //! Which storage each side is, and its settings.
 
+use std::path::Path;
+
 use serde_yaml::{Mapping, Value as Yaml};
 
 use super::{
@@ -137,7 +139,7 @@ impl Lookup<'_> {
     /// # Errors
     /// It cannot be known.
     fn configured(&self, field: &Field, connector: &dyn Connector) -> Result<Option<Value>> {
-        let configured = match self.by_variable(field)? {
+        let configured = match self.variable(field.variable)? {
             Some(value) => Some(value),
             None => self.by_ini(field, connector)?,
         };
@@ -145,17 +147,21 @@ impl Lookup<'_> {
             let text = Secret::new((field.as_lightrag)(Secret::expose(&text))?);
             Some(Value { text, origin })
         };
+        if let Some(value) = configured.and_then(as_lightrag) {
+            return Ok(Some(value));
+        }
+        let client = self.variable(field.client_variable)?;
         let default = || {
             Some(Value {
                 text: Secret::new(field.default?),
                 origin: Origin::Default,
             })
         };
-        Ok(configured.and_then(as_lightrag).or_else(default))
+        Ok(client.or_else(default))
     }
 
-    fn by_variable(&self, field: &Field) -> Result<Option<Value>> {
-        match field.variable {
+    fn variable(&self, name: Option<&str>) -> Result<Option<Value>> {
+        match name {
             Some(name) if self.must_be_readable => self.environment.variable(name),
             Some(name) => self.environment.readable_variable(name),
             None => Ok(None),
@@ -178,100 +184,88 @@ fn read_place(text: &str) -> Result<Place> {
         return Ok(Place { connector, settings });
     }
     if let Some((scheme, _)) = text.split_once("://") {
-        let known = || storage::connectors().iter().copied();
-        let connector = known().find(|b| b.schemes().iter().any(|s| s.eq_ignore_ascii_case(scheme)));
-        let connector = connector.ok_or_else(|| {
-            let schemes: Vec<&str> = known().flat_map(|b| b.schemes()).copied().collect();
-            let hint = nearest(scheme, schemes.iter().copied())
-                .map(|near| format!("; did you mean {near}://?"))
-                .unwrap_or_default();
-            Error::config(format!("no storage has addresses with {scheme}://{hint}"))
-                .with_remedy(format!("known: {}", schemes.join(", ")))
-        })?;
+        let connector = with_scheme(scheme).ok_or_else(|| unknown_scheme(scheme))?;
         let settings = connector.parse_uri(text)?;
         return Ok(Place { connector, settings });
     }
-    // A mistyped address is no path: it may hold a password, and paths are printed.
-    if let Some((scheme, _)) = text.split_once(':')
-        && let Some(connector) = storage::connectors().iter().find(|connector| {
-            connector
-                .schemes()
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(scheme))
-        })
-    {
+    check_no_address(text)?;
+    // What is neither a name nor an address is a path, if it looks like one.
+    let looks_like_path = text.contains(['/', '\\', '.', '~']) || Path::new(text).exists();
+    let files = storage::connectors()
+        .iter()
+        .find(|known| known.info().takes_paths);
+    match files {
+        Some(connector) if looks_like_path => Ok(Place {
+            connector: *connector,
+            settings: connector.parse_uri(text)?,
+        }),
+        _ => Err(no_storage(text)),
+    }
+}
+
+/// The storage that has addresses with a scheme.
+fn with_scheme(scheme: &str) -> Option<&'static dyn Connector> {
+    let has_scheme = |connector: &&'static dyn Connector| {
+        let mut schemes = connector.schemes().iter();
+        schemes.any(|known| known.eq_ignore_ascii_case(scheme))
+    };
+    storage::connectors().iter().copied().find(has_scheme)
+}
+
+/// A mistyped address is no path: it may hold a password, and paths are printed.
+fn check_no_address(text: &str) -> Result<()> {
+    let (scheme, _) = text.split_once(':').unwrap_or_default();
+    if let Some(connector) = with_scheme(scheme) {
         let message = format!("an address of {} begins with {scheme}://", connector.title());
         return Err(Error::config(message).with_remedy(format!("write {scheme}://user:password@host")));
     }
-    let names_a_port = |text: &str| {
-        text.rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-    };
-    if (text.contains('@') || names_a_port(text)) && !std::path::Path::new(text).exists() {
+    let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    let looks_like_address = text.contains('@') || port.is_some_and(|port| port.is_ok());
+    if looks_like_address && !Path::new(text).exists() {
         return Err(Error::config("this looks like an address without a scheme")
             .with_remedy("write scheme://user:password@host, or the name of a file that is there"));
     }
-    // What is neither a name nor an address is a path, if it looks like one.
-    let looks_like_path = text.contains(['/', '\\', '.', '~']) || std::path::Path::new(text).exists();
-    let files = storage::connectors()
+    Ok(())
+}
+
+fn unknown_scheme(scheme: &str) -> Error {
+    let schemes: Vec<&str> = storage::connectors()
         .iter()
+        .flat_map(|connector| connector.schemes())
         .copied()
-        .find(|b| b.info().takes_paths);
-    match files {
-        Some(connector) if looks_like_path => Ok(Place {
-            connector,
-            settings: connector.parse_uri(text)?,
-        }),
-        _ => {
-            let names = storage::connectors()
-                .iter()
-                .flat_map(|b| [b.kind()].into_iter().chain(b.aliases().iter().copied()));
-            let hint = nearest(&text.to_ascii_lowercase(), names)
-                .map(|near| format!("; did you mean {near}?"))
-                .unwrap_or_default();
-            Err(
-                Error::config(format!("`{text}` is no kind of storage{hint}")).with_remedy(format!(
-                    "known: {}; LIGHTRAG_KV_STORAGE says which one LightRAG uses; a path is written with a slash: ./{text}",
-                    storage::names()
-                )),
-            )
-        }
-    }
+        .collect();
+    let hint = nearest(scheme, schemes.iter().copied())
+        .map(|near| format!("; did you mean {near}://?"))
+        .unwrap_or_default();
+    Error::config(format!("no storage has addresses with {scheme}://{hint}"))
+        .with_remedy(format!("known: {}", schemes.join(", ")))
+}
+
+fn no_storage(text: &str) -> Error {
+    let names = storage::connectors()
+        .iter()
+        .flat_map(|known| [known.kind()].into_iter().chain(known.aliases().iter().copied()));
+    let hint = nearest(&text.to_ascii_lowercase(), names)
+        .map(|near| format!("; did you mean {near}?"))
+        .unwrap_or_default();
+    Error::config(format!("`{text}` is no kind of storage{hint}")).with_remedy(format!(
+        "known: {}; LIGHTRAG_KV_STORAGE says which one LightRAG uses; a path is written with a slash: ./{text}",
+        storage::names()
+    ))
 }
 
 type JobEndpoint = (&'static dyn Connector, Vec<(&'static str, Value)>);
 
 /// Reads the mapping of a storage in the job file, and checks every name in it.
 fn read_settings(side: Side, settings: &Mapping, job: &JobFile) -> Result<JobEndpoint> {
-    let text = |name: &str| settings.get(name).and_then(Yaml::as_str);
     let path = |name: &str| format!("{side}.{name}");
-    let uri = text("uri")
+    let uri = settings
+        .get("uri")
+        .and_then(Yaml::as_str)
         .map(|uri| read_place(uri).map_err(|error| job.error(&path("uri"), error.message())))
         .transpose()?;
-    let connector = match (text("kind"), &uri) {
-        (Some(kind), _) => storage::find(kind).ok_or_else(|| {
-            let hint = nearest(kind, storage::connectors().iter().map(|b| b.kind()))
-                .map(|near| format!("; did you mean {near}?"))
-                .unwrap_or_default();
-            job.error(
-                &path("kind"),
-                &format!("expected one of {}, found `{kind}`{hint}", storage::names()),
-            )
-        })?,
-        (None, Some(place)) => place.connector,
-        (None, None) => {
-            // One who thinks of `postgres:` with its fields below it.
-            let nested = settings
-                .keys()
-                .filter_map(Yaml::as_str)
-                .find(|name| storage::find(name).is_some());
-            let hint = nested
-                .map(|name| format!("; write `kind: {name}` beside its fields"))
-                .unwrap_or_default();
-            let what = format!("missing; expected one of {}{hint}", storage::names());
-            return Err(job.error(&path("kind"), &what));
-        }
-    };
+    let connector =
+        named_connector(settings, uri.as_ref()).map_err(|what| job.error(&path("kind"), &what))?;
     let mut found = Vec::new();
     if let Some(place) = uri {
         if place.connector.kind() != connector.kind() {
@@ -289,36 +283,54 @@ fn read_settings(side: Side, settings: &Mapping, job: &JobFile) -> Result<JobEnd
         if name == "kind" || name == "uri" {
             continue;
         }
-        let Some(field) = connector.fields().iter().find(|field| field.name == name) else {
-            let known = || {
-                ["kind", "uri"].into_iter().chain(
-                    connector
-                        .fields()
-                        .iter()
-                        .map(|f| f.name)
-                        .filter(|name| *name != "uri"),
-                )
-            };
-            let hint = nearest(name, known())
-                .map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
-            let list = known().collect::<Vec<_>>().join(", ");
-            return Err(job.error(
-                &path(name),
-                &format!("unknown field{hint} Known for {}: {list}", connector.kind()),
-            ));
-        };
+        let field = connector.fields().iter().find(|field| field.name == name);
+        let field = field.ok_or_else(|| job.error(&path(name), &unknown_field(connector, name)))?;
         let text =
             setting_text(value).ok_or_else(|| job.error(&path(name), "expected a text or a number"))?;
-        let origin = job.origin(&path(name));
-        found.push((
-            field.name,
-            Value {
-                text: Secret::new(text),
-                origin,
-            },
-        ));
+        let (text, origin) = (Secret::new(text), job.origin(&path(name)));
+        found.push((field.name, Value { text, origin }));
     }
     Ok((connector, found))
+}
+
+/// The storage that a mapping names by `kind`, or by its address.
+///
+/// # Errors
+/// What is wrong with `kind`.
+fn named_connector(settings: &Mapping, uri: Option<&Place>) -> Result<&'static dyn Connector, String> {
+    let Some(kind) = settings.get("kind").and_then(Yaml::as_str) else {
+        // One who thinks of `postgres:` with its fields below it.
+        let nested = settings
+            .keys()
+            .filter_map(Yaml::as_str)
+            .find(|name| storage::find(name).is_some());
+        let hint = nested
+            .map(|name| format!("; write `kind: {name}` beside its fields"))
+            .unwrap_or_default();
+        let missing = || format!("missing; expected one of {}{hint}", storage::names());
+        return uri.map(|place| place.connector).ok_or_else(missing);
+    };
+    storage::find(kind).ok_or_else(|| {
+        let hint = nearest(kind, storage::connectors().iter().map(|known| known.kind()))
+            .map(|near| format!("; did you mean {near}?"))
+            .unwrap_or_default();
+        format!("expected one of {}, found `{kind}`{hint}", storage::names())
+    })
+}
+
+fn unknown_field(connector: &dyn Connector, name: &str) -> String {
+    let fields = connector.fields().iter().map(|field| field.name);
+    let known = ["kind", "uri"]
+        .into_iter()
+        .chain(fields.filter(|name| *name != "uri"));
+    let known: Vec<&str> = known.collect();
+    let hint = nearest(name, known.iter().copied())
+        .map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
+    format!(
+        "unknown field{hint} Known for {}: {}",
+        connector.kind(),
+        known.join(", ")
+    )
 }
 
 /// A scalar, or a list of scalars joined by commas, as LightRAG's variables write lists.

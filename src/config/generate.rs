@@ -85,7 +85,10 @@ fn environment(page: &mut Roff) {
     )]);
     let variables = connectors().iter().flat_map(|connector| {
         let fields = connector.fields().iter();
-        let variables = fields.filter_map(|field| Some((field.variable?, field.help)));
+        let variables = fields.flat_map(|field| {
+            let names = [field.variable, field.client_variable];
+            names.into_iter().flatten().map(|name| (name, field.help))
+        });
         let workspace = connector.workspace_variable().map(|name| (name, "the workspace"));
         variables.chain(workspace)
     });

@@ -327,7 +327,7 @@ fn storages() -> String {
                 text,
                 "| `{}` | {} | {} | {default} | {} |",
                 field.name,
-                code(field.variable.unwrap_or_default()),
+                variables_of(field),
                 code(field.ini.unwrap_or_default()),
                 cell(field.help)
             );
@@ -413,6 +413,13 @@ fn wrapped(text: &str) -> String {
         line.push_str(word);
     }
     lines.join("\n") + "\n"
+}
+
+/// LightRAG's variable of a setting, and its client's.
+fn variables_of(field: &Field) -> String {
+    let names = [field.variable, field.client_variable];
+    let names: Vec<String> = names.into_iter().flatten().map(code).collect();
+    names.join(", else ")
 }
 
 /// The part of the example that shows a storage.
