@@ -155,3 +155,18 @@ fn a_signal_at_any_event_leaves_what_was_written_and_a_place_to_go_on() {
         }
     }
 }
+
+/// Of two things that went wrong, one of them for good.
+#[test]
+fn a_run_that_gave_up_a_batch_and_cannot_keep_the_others_failed() {
+    let mut world = World::new(9);
+    let lost = Fault::Before(crate::model::ErrorKind::ConnectionLost);
+    let full = Fault::Before(crate::model::ErrorKind::Full);
+    world.settings.retries = 1000;
+    world.fault(Side::Target, Call::Write, 1, usize::MAX, lost);
+    world.fault(Side::Target, Call::Flush, 1, usize::MAX, full);
+    world.settings.max_duration = Some(Duration::from_secs(30));
+    let ran = world.run();
+    assert!(ran.retries() > 0);
+    assert_eq!(ran.report.exit_code, 5, "{:?}", ran.outcome);
+}
