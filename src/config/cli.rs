@@ -109,7 +109,7 @@ pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parse
         Ok(Options {
             generate: Some(what), ..
         }) => Ok(Parsed::Text(generate::text(what))),
-        Ok(options) => Ok(Parsed::Flags(Box::new(options.from_flags()))),
+        Ok(options) => Ok(Parsed::Flags(Box::new(options.given_by_flags()))),
         Err(error)
             if matches!(
                 error.kind(),

@@ -422,7 +422,7 @@ impl Options {
     }
 
     /// Notes that everything in here came from flags.
-    pub(super) fn from_flags(mut self) -> Self {
+    pub(super) fn given_by_flags(mut self) -> Self {
         self.set_origins(&|path| Origin::Flag(FLAGS.get(path).map_or("", String::as_str)));
         self
     }
