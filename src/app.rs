@@ -13,7 +13,8 @@ use futures::FutureExt;
 
 use crate::{
     config::{
-        Args, CONFIG_INI, DOT_ENV, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args,
+        CONFIG_INI, Color, DOT_ENV, Environment, JobFile, Options, OutputFormat, OutputSettings, Parsed,
+        parse_args,
     },
     engine::{self, checkpoint::Checkpoint, hits::Examiner, rejects::RejectsFile, run::Run, stats::RunStats},
     interactive,
@@ -28,31 +29,27 @@ use crate::{
 
 /// Runs the program.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let (args, read) = match parse_args(arguments.clone()) {
+    let (flags, read) = match parse_args(arguments.clone()) {
         Ok(Parsed::Text(text)) => {
-            let color = Args::output_only(&arguments).color.unwrap_or_default();
-            let stdout = std::io::stdout();
-            let choice = color.choice(&stdout);
-            // Who asked for help and went away does not need it any more.
-            let _ = write!(AutoStream::new(stdout, choice), "{text}");
-            return ExitCode::Done;
+            let color = Options::output_only(&arguments).color;
+            return print(&text, color.unwrap_or_default());
         }
-        Ok(Parsed::Args(args)) => {
-            let read = read_configuration(&args);
-            (*args, read)
+        Ok(Parsed::Flags(flags)) => {
+            let read = read_configuration(&flags);
+            (*flags, read)
         }
-        Err(error) => (Args::output_only(&arguments), Err(error)),
+        Err(error) => (Options::output_only(&arguments), Err(error)),
     };
     let (environment, job, unreadable) = match read {
         Ok((environment, job)) => (environment, job, None),
         Err(error) => (Environment::default(), JobFile::default(), Some(error)),
     };
-    let mode = Mode::resolve(&args, &job);
-    let mut output = OutputSettings::resolve(&args, &job);
+    let mode = Mode::resolve(&flags, &job);
+    let mut output = OutputSettings::resolve(&flags, &job);
     let files = output.check_files();
     let shutdown = Shutdown::default();
     let stats = RunStats::new(mode);
-    let redactor = Redactor::new(settings_in_reach(&arguments, &args));
+    let redactor = Redactor::new(settings_in_reach(&arguments, &flags));
     let reporter = Arc::new(Reporter::new(output_config(&output, redactor), shutdown.clone()));
     reporter.emit(Event::RunStarted(RunStarted {
         tool: TOOL.to_owned(),
@@ -68,9 +65,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
     let task = logging
         .and_then(|()| unreadable.map_or(Ok(()), Err))
-        .and_then(|()| Task::resolve(&args, &job, &environment, output.interactive))
+        .and_then(|()| Task::resolve(&flags, &job, &environment, output.interactive))
         .and_then(|task| files.and_then(|()| check_files(&task.0)).map(|()| task));
-    let mut ending = match task {
+    let ending = match task {
         Err(error) => failed(&stats, &reporter, &error),
         Ok((settings, task)) => {
             let run = Run {
@@ -82,10 +79,29 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             execute(&run, task)
         }
     };
+    conclude(&output, &stats, &reporter, ending)
+}
+
+/// Prints what was asked for instead of a run.
+fn print(text: &str, color: Color) -> ExitCode {
+    let stdout = std::io::stdout();
+    let choice = color.choice(&stdout);
+    // Who asked for help and went away does not need it any more.
+    let _ = write!(AutoStream::new(stdout, choice), "{text}");
+    ExitCode::Done
+}
+
+/// Writes metrics and the report of a run that ended so, and gives its exit code.
+fn conclude(
+    output: &OutputSettings,
+    stats: &RunStats,
+    reporter: &Reporter,
+    mut ending: RunOutcome,
+) -> ExitCode {
     if let Some(path) = &output.metrics
         && let Err(error) = metrics::write(path, &stats.report(&ending))
     {
-        let failed = failed(&stats, &reporter, &error);
+        let failed = failed(stats, reporter, &error);
         if matches!(ending, RunOutcome::Done) {
             ending = failed;
         }
@@ -117,9 +133,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
+fn read_configuration(flags: &Options) -> Result<(Environment, JobFile)> {
     let environment = Environment::read(Path::new("."));
-    let job = match &args.job {
+    let job = match &flags.job {
         Some(file) => JobFile::read(file, &environment)?,
         None => JobFile::default(),
     };
@@ -128,14 +144,14 @@ fn read_configuration(args: &Args) -> Result<(Environment, JobFile)> {
 
 /// Every text that a setting may come from, as it was written: arguments, variables, the lines of the job file and of
 /// LightRAG's files. An address with a password may be mistyped into any of them.
-fn settings_in_reach(arguments: &[OsString], args: &Args) -> Vec<String> {
+fn settings_in_reach(arguments: &[OsString], flags: &Options) -> Vec<String> {
     let text = |text: &OsString| text.to_string_lossy().into_owned();
     let mut settings: Vec<String> = arguments.iter().map(text).collect();
     settings.extend(std::env::vars_os().map(|(_, value)| text(&value)));
     let files = [
         Some(Path::new(DOT_ENV)),
         Some(Path::new(CONFIG_INI)),
-        args.job.as_deref(),
+        flags.job.as_deref(),
     ];
     for file in files.into_iter().flatten().filter(|file| file.is_file()) {
         let content = std::fs::read(file).unwrap_or_default();
@@ -175,23 +191,23 @@ enum Task<'a> {
     /// Flags, job file and environment say it.
     Told(Route),
     /// A person is asked for what they leave open.
-    Guided(&'a Args, &'a JobFile),
+    Guided(&'a Options, &'a JobFile),
 }
 
 impl<'a> Task<'a> {
     fn resolve(
-        args: &'a Args,
+        flags: &'a Options,
         job: &'a JobFile,
         environment: &Environment,
         interactive: bool,
     ) -> Result<(Settings, Self)> {
         let task = if interactive {
             interactive::require_terminal()?;
-            Self::Guided(args, job)
+            Self::Guided(flags, job)
         } else {
-            Self::Told(Route::resolve(args, job, environment)?)
+            Self::Told(Route::resolve(flags, job, environment)?)
         };
-        Ok((Settings::resolve(args, job, environment)?, task))
+        Ok((Settings::resolve(flags, job, environment)?, task))
     }
 }
 
@@ -236,8 +252,14 @@ fn code_of(ending: &RunOutcome, number: u8) -> ExitCode {
     }
 }
 
-/// Records and reports what ended the run: the one place where that is done.
+/// What ends the run is recorded and reported.
 fn failed(stats: &RunStats, reporter: &Reporter, error: &Error) -> RunOutcome {
+    record_failure(stats, reporter, error);
+    RunOutcome::of(error)
+}
+
+/// The one place where an error is recorded and reported.
+fn record_failure(stats: &RunStats, reporter: &Reporter, error: &Error) {
     stats.record_failure(error);
     reporter.say_error(error);
     let mut cause = std::error::Error::source(error);
@@ -245,7 +267,6 @@ fn failed(stats: &RunStats, reporter: &Reporter, error: &Error) -> RunOutcome {
         tracing::debug!(cause = %next, "because");
         cause = next.source();
     }
-    RunOutcome::of(error)
 }
 
 /// Has glibc keep a little more of what is freed.
@@ -289,25 +310,26 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
         let executed = async {
             match task {
                 Task::Told(route) => run.execute(&route).await,
-                Task::Guided(args, job) => interactive::guide(run, args, job).await,
+                Task::Guided(flags, job) => interactive::guide(run, flags, job).await,
             }
         };
         AssertUnwindSafe(executed).catch_unwind().await
     });
     let ending = match outcome {
-        Ok(Ok(ending)) => {
-            if let RunOutcome::Stopped(reason) = ending {
-                reporter.say_stopped(reason);
-            }
-            ending
+        Ok(Ok(ending)) => ending,
+        Ok(Err(error)) => {
+            record_failure(stats, reporter, &error);
+            RunOutcome::of_run(&error, shutdown.reason())
         }
-        Ok(Err(error)) => failed(stats, reporter, &error),
         Err(_) => failed(
             stats,
             reporter,
             &Error::new(ErrorKind::Internal, "the run panicked"),
         ),
     };
+    if let RunOutcome::Stopped(reason) = ending {
+        reporter.say_stopped(reason);
+    }
     // Requests that nobody waits for any more must not hold the process back.
     runtime.shutdown_background();
     ending

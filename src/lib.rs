@@ -15,9 +15,9 @@
 //!
 //! A record travels source → batch → target → durable → checkpoint → report.
 //!
-//! A new storage is a folder in [`storage`] and a line in its registry. A new flag is a field in `config::Args`, one in
-//! [`config::JobFile`], and a line in `config::resolve`. A new exit code is a line in [`model::ExitCode`] and, where an
-//! error leads to it, one in [`model::ErrorKind`].
+//! A new storage is a folder in [`storage`] and a line in its registry. A new flag is an entry in the table of
+//! `config/options.rs`, and the use of its value. A new exit code is a line in [`model::ExitCode`] and, where an error leads
+//! to it, one in [`model::ErrorKind`].
 
 // What only some storages use is unused in a build without them.
 #![cfg_attr(

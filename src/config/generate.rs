@@ -8,7 +8,7 @@ use clap_mangen::{
 };
 
 use super::{
-    Args,
+    Options,
     cli::{EXAMPLES, EXIT_CODES, STORAGES},
 };
 use crate::{
@@ -38,7 +38,7 @@ pub(super) fn text(what: Generate) -> String {
         Generate::CompletionsFish => Shell::Fish,
         Generate::Man => return man_page(),
     };
-    let mut command = Args::command();
+    let mut command = Options::command();
     let name = command.get_name().to_owned();
     let mut text = Vec::new();
     aot::generate(shell, &mut command, name, &mut text);
@@ -48,7 +48,7 @@ pub(super) fn text(what: Generate) -> String {
 /// The page, with what `--help` says behind the flags in the sections where readers of man pages look for it.
 fn man_page() -> String {
     let mut page = Roff::new();
-    let man = Man::new(Args::command())
+    let man = Man::new(Options::command())
         .title(TOOL.to_uppercase())
         .manual("User Commands");
     let mut text = Vec::new();
@@ -85,7 +85,10 @@ fn environment(page: &mut Roff) {
     )]);
     let variables = connectors().iter().flat_map(|connector| {
         let fields = connector.fields().iter();
-        let variables = fields.filter_map(|field| Some((field.variable?, field.help)));
+        let variables = fields.flat_map(|field| {
+            let names = [field.variable, field.client_variable];
+            names.into_iter().flatten().map(|name| (name, field.help))
+        });
         let workspace = connector.workspace_variable().map(|name| (name, "the workspace"));
         variables.chain(workspace)
     });

@@ -2,244 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_yaml::{Mapping, Value as Yaml};
 
-use super::{Color, OutputFormat, env::Environment};
-use crate::{
-    model::{Error, OnConflict, Rekey, Result, Secret, VerifyLevel, nearest, record::OnInvalid},
-    report::logging::LogFormat,
-};
+use super::{env::Environment, options::Options, value::scalar_text};
+use crate::model::{Error, Origin, Result, Secret, nearest};
 
-/// A job file, as it was written: every flag has its field.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A job file, as it was written.
+#[derive(Debug, Default)]
 pub struct JobFile {
-    /// Where to read.
-    pub source: Option<StorageSpec>,
-    /// Where to write.
-    pub target: Option<StorageSpec>,
-    /// Which workspaces.
-    pub workspaces: Option<WorkspacesSpec>,
-    /// Cache types to move.
-    pub types: Option<ListSpec>,
-    /// Report which records LightRAG will find.
-    pub hits: Option<Scalar<bool>>,
-    /// Which records to copy under the keys that LightRAG asks for.
-    pub rekey: Option<Rekey>,
-    /// The LightRAG that will read the cache.
-    pub lightrag: Option<LightRagSpec>,
-    /// Count and write nothing.
-    pub dry_run: Option<Scalar<bool>>,
-    /// Write without being asked.
-    pub yes: Option<Scalar<bool>>,
-    /// Ask at the terminal for what is left open.
-    pub interactive: Option<Scalar<bool>>,
-    /// What to do with keys that are there.
-    pub on_conflict: Option<OnConflict>,
-    /// What to do with records that the target could hold if a character went.
-    pub on_invalid: Option<OnInvalid>,
-    /// Limits of a batch.
-    pub batch: Option<BatchSpec>,
-    /// Batches under way at once.
-    pub concurrency: Option<Text>,
-    /// How long each request may take.
-    pub timeout: Option<Text>,
-    /// How often a request is tried again.
-    pub retries: Option<Text>,
-    /// How long the whole run may take.
-    pub max_duration: Option<Text>,
-    /// How many rejected records end it.
-    pub max_errors: Option<Text>,
-    /// How thoroughly the target is compared with the source.
-    pub verify: Option<VerifyLevel>,
-    /// Compare and write nothing.
-    pub verify_only: Option<Scalar<bool>>,
-    /// Where to keep how far it came.
-    pub checkpoint: Option<PathBuf>,
-    /// Go on where an earlier run stopped.
-    pub resume: Option<Scalar<bool>>,
-    /// Where to keep rejected records.
-    pub rejects: Option<PathBuf>,
-    /// Take what stands before the damage of a damaged file.
-    pub salvage: Option<Scalar<bool>>,
-    /// End with 9 where there is nothing.
-    pub fail_on_empty: Option<Scalar<bool>>,
-    /// Accept a workspace that the source does not have.
-    pub allow_missing: Option<Scalar<bool>>,
-    /// What to print.
-    pub output: Option<OutputFormat>,
-    /// File for the report.
-    pub report: Option<PathBuf>,
-    /// File for the metrics.
-    pub metrics: Option<PathBuf>,
-    /// Log filter.
-    pub log_level: Option<String>,
-    /// How to write the log.
-    pub log_format: Option<LogFormat>,
-    /// Print nothing but errors.
-    pub quiet: Option<Scalar<bool>>,
-    /// When colours are used.
-    pub color: Option<Color>,
+    /// What it says.
+    pub options: Options,
     /// Where the file is, and its text, for errors.
-    #[serde(skip)]
-    origin: JobText,
-}
-
-/// The LightRAG that will read the cache.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LightRagSpec {
-    /// Its release.
-    pub version: Option<Text>,
-    /// The binding that it extracts with; `library` without LightRAG's server.
-    pub binding: Option<Text>,
-    /// The model that it extracts with.
-    pub model: Option<Text>,
-    /// The address of that model.
-    pub host: Option<Text>,
-    /// Whether it asks for entities in JSON.
-    pub json_extraction: Option<Scalar<bool>>,
-    /// Models that the keys of the cache may have been made for, beside what is configured.
-    #[serde(default)]
-    pub made_for: Vec<IdentitySpec>,
-}
-
-/// A model that keys were made for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IdentitySpec {
-    /// The binding.
-    pub binding: Option<Text>,
-    /// The model.
-    pub model: Option<Text>,
-    /// The address.
-    pub host: Option<Text>,
-}
-
-/// The limits of a batch.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BatchSpec {
-    /// Records.
-    pub records: Option<Text>,
-    /// Bytes.
-    pub bytes: Option<Text>,
-}
-
-/// A storage: a kind or place as text, or a mapping of settings.
-#[derive(Debug)]
-pub enum StorageSpec {
-    /// As the flag takes it.
-    Text(Secret),
-    /// `kind` or `uri`, and settings. The storage checks their names.
-    Settings(Mapping),
-}
-
-impl<'de> Deserialize<'de> for StorageSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Yaml::deserialize(deserializer)? {
-            Yaml::String(text) => Ok(Self::Text(Secret::new(text))),
-            Yaml::Mapping(settings) => Ok(Self::Settings(settings)),
-            _ => Err(D::Error::custom(
-                "expected a kind, a place, or a mapping with `kind`",
-            )),
-        }
-    }
-}
-
-/// One workspace, a list of them, or all.
-#[derive(Debug)]
-pub enum WorkspacesSpec {
-    /// Whatever the source has.
-    All,
-    /// These, `(from, to)`.
-    Pairs(Vec<(String, String)>),
-}
-
-impl<'de> Deserialize<'de> for WorkspacesSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Pair {
-            from: String,
-            to: String,
-        }
-        let expected =
-            || D::Error::custom("expected a name, `all`, or a list of names and `{ from: a, to: b }`");
-        let pair = |item: Yaml| match item {
-            Yaml::String(name) => Ok((name.clone(), name)),
-            item @ Yaml::Mapping(_) => serde_yaml::from_value::<Pair>(item)
-                .map(|pair| (pair.from, pair.to))
-                .map_err(D::Error::custom),
-            _ => Err(expected()),
-        };
-        match Yaml::deserialize(deserializer)? {
-            Yaml::String(name) if name == "all" => Ok(Self::All),
-            Yaml::Sequence(items) if items.is_empty() => Err(expected()),
-            Yaml::Sequence(items) => items
-                .into_iter()
-                .map(pair)
-                .collect::<Result<_, _>>()
-                .map(Self::Pairs),
-            item => Ok(Self::Pairs(vec![pair(item)?])),
-        }
-    }
-}
-
-/// A list of words, or one text with commas.
-#[derive(Debug)]
-pub struct ListSpec(pub Vec<String>);
-
-impl<'de> Deserialize<'de> for ListSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Yaml::deserialize(deserializer)? {
-            Yaml::String(text) => Ok(Self(text.split(',').map(str::to_owned).collect())),
-            Yaml::Sequence(items) => items
-                .into_iter()
-                .map(|item| item.as_str().map(str::to_owned))
-                .collect::<Option<_>>()
-                .map(Self)
-                .ok_or_else(|| D::Error::custom("expected a list of words")),
-            _ => Err(D::Error::custom("expected a list of words")),
-        }
-    }
-}
-
-/// A text or a number, kept as text: `1000`, `8MiB`, `30s`.
-#[derive(Debug, Clone)]
-pub struct Text(pub String);
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar_text(&Yaml::deserialize(deserializer)?)
-            .map(Self)
-            .ok_or_else(|| D::Error::custom("expected a number or a text"))
-    }
-}
-
-/// A value that may come out of `${NAME}` as text.
-#[derive(Debug, Clone, Copy)]
-pub struct Scalar<T>(pub T);
-
-impl<'de> Deserialize<'de> for Scalar<bool> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Yaml::deserialize(deserializer)?;
-        let text = scalar_text(&value).unwrap_or_default();
-        text.parse()
-            .map(Self)
-            .map_err(|_| D::Error::custom("expected true or false"))
-    }
-}
-
-/// A scalar as text; `None` for lists, mappings and nothing.
-pub(super) fn scalar_text(value: &Yaml) -> Option<String> {
-    match value {
-        Yaml::String(text) => Some(text.clone()),
-        Yaml::Number(number) => Some(number.to_string()),
-        Yaml::Bool(flag) => Some(flag.to_string()),
-        _ => None,
-    }
+    source: JobText,
 }
 
 /// The file's path and text.
@@ -263,11 +37,11 @@ impl JobFile {
     }
 
     fn parse(file: &Path, text: String, environment: &Environment) -> Result<Self> {
-        let origin = JobText {
+        let source = JobText {
             file: file.to_owned(),
             text: Secret::new(text),
         };
-        let mut tree: Yaml = serde_yaml::from_str(origin.text.expose()).map_err(|error| {
+        let mut tree: Yaml = serde_yaml::from_str(source.text.expose()).map_err(|error| {
             let line = error
                 .location()
                 .map(|at| format!(" line {}", at.line()))
@@ -285,28 +59,23 @@ impl JobFile {
         if tree.is_null() {
             tree = Yaml::Mapping(Mapping::new());
         }
-        interpolate(&mut tree, environment, &mut Vec::new(), &origin)?;
-        let mut job: Self = serde_path_to_error::deserialize(tree).map_err(|error| {
+        interpolate(&mut tree, environment, &mut Vec::new(), &source)?;
+        let mut options: Options = serde_path_to_error::deserialize(tree).map_err(|error| {
             let path = error.path().to_string();
-            origin.error(&path, &expectation(&error.into_inner().to_string()))
+            source.error(&path, &expectation(&error.into_inner().to_string()))
         })?;
-        job.origin = origin;
-        Ok(job)
+        options.set_origins(&|path| source.origin(path));
+        Ok(Self { options, source })
     }
 
-    /// The file.
-    pub fn file(&self) -> &Path {
-        &self.origin.file
-    }
-
-    /// The line (from 1) on which a path such as `target.host` stands, as far as it can be told.
-    pub fn line(&self, path: &str) -> Option<usize> {
-        self.origin.line(path)
+    /// Where the value of a path such as `target.host` is.
+    pub fn origin(&self, path: &str) -> Origin {
+        self.source.origin(path)
     }
 
     /// A complaint about a field.
     pub fn error(&self, path: &str, what: &str) -> Error {
-        self.origin.error(path, what)
+        self.source.error(path, what)
     }
 }
 
@@ -333,19 +102,20 @@ fn expectation(message: &str) -> String {
 }
 
 impl JobText {
-    fn error(&self, path: &str, what: &str) -> Error {
-        let line = self
-            .line(path)
-            .map(|line| format!(" line {line}"))
-            .unwrap_or_default();
-        let path = if path.is_empty() || path == "." {
-            String::new()
-        } else {
-            format!(" {path}:")
-        };
-        Error::config(format!("{}{line}:{path} {what}", self.file.display()))
+    fn origin(&self, path: &str) -> Origin {
+        Origin::Job {
+            file: self.file.clone(),
+            line: self.line(path),
+            path: path.to_owned(),
+        }
     }
 
+    fn error(&self, path: &str, what: &str) -> Error {
+        self.origin(path).error(what)
+    }
+
+    /// The line, from 1, on which a path such as `target.host` is, as far as it can be said.
+    ///
     /// Looks for the path's names one after the other, each as a key behind the one before.
     fn line(&self, path: &str) -> Option<usize> {
         let text = self.text.expose();
@@ -431,6 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::value::{StorageSpec, WorkspacesSpec};
 
     fn parse(text: &str) -> Result<JobFile> {
         let environment = Environment::with_process([("PORT", "5433"), ("EMPTY", ""), ("PW", "a: #b")]);
@@ -442,7 +213,7 @@ mod tests {
         let job = parse(
             "target: { kind: postgres, port: \"${PORT}\", password: \"x${PW}y\", user: \"${NO:-me}${EMPTY:-!}\" }",
         );
-        let Some(StorageSpec::Settings(settings)) = job.unwrap().target else {
+        let Some(StorageSpec::Settings(settings)) = job.unwrap().options.target else {
             panic!("no settings");
         };
         let text = |name: &str| settings.get(name).and_then(scalar_text);
@@ -475,7 +246,7 @@ mod tests {
 
     #[test]
     fn workspaces_are_one_many_pairs_or_all() {
-        let pairs = |text: &str| match parse(text).unwrap().workspaces.unwrap() {
+        let pairs = |text: &str| match parse(text).unwrap().options.workspaces.unwrap() {
             WorkspacesSpec::Pairs(pairs) => pairs,
             WorkspacesSpec::All => panic!("all"),
         };
@@ -486,7 +257,7 @@ mod tests {
             [pair("a", "a"), pair("b", "c")]
         );
         assert!(matches!(
-            parse("workspaces: all").unwrap().workspaces,
+            parse("workspaces: all").unwrap().options.workspaces,
             Some(WorkspacesSpec::All)
         ));
         assert!(parse("workspaces: []").is_err());

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Args, Environment, JobFile,
-    job::{IdentitySpec, LightRagSpec, Text},
-    resolve::said,
+    Environment, JobFile,
+    options::{LightRagOptions, Options},
+    resolve::given,
+    value::{IdentitySpec, Text},
 };
 use crate::model::{
     DEFAULT_MODEL, Identity, LIBRARY_MODEL, LightRag, Named, Origin, Rekey, Result, default_host,
@@ -40,21 +41,26 @@ struct Given {
     origin: Origin,
 }
 
+impl From<&Text<String>> for Given {
+    fn from(text: &Text<String>) -> Self {
+        Self {
+            text: text.text.clone(),
+            origin: text.origin.clone(),
+        }
+    }
+}
+
 /// The LightRAG of a run that looks at hits; `None` where neither flag nor job file asks for them.
 ///
 /// # Errors
 /// What it is configured for cannot be read.
-pub fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<Option<LightRag>> {
-    let flags = [
-        &args.llm_binding,
-        &args.llm_model,
-        &args.llm_host,
-        &args.lightrag_version,
-    ];
-    let is_wanted = args.hits
-        || said(job.hits)
-        || args.rekey.or(job.rekey).unwrap_or_default() != Rekey::Off
-        || flags.iter().any(|flag| flag.is_some());
+pub fn resolve(flags: &Options, job: &JobFile, environment: &Environment) -> Result<Option<LightRag>> {
+    let options = given(flags, job);
+    let named = &flags.lightrag;
+    let names = [&named.binding, &named.model, &named.host, &named.version];
+    let is_wanted = options.hits
+        || options.rekey.unwrap_or_default() != Rekey::Off
+        || names.iter().any(|name| name.is_some());
     if !is_wanted {
         return Ok(None);
     }
@@ -66,13 +72,20 @@ pub fn resolve(args: &Args, job: &JobFile, environment: &Environment) -> Result<
             variables.insert(name, Given { text, origin });
         }
     }
-    let layers = Layers { args, job, variables };
+    let layers = Layers {
+        given: &options.lightrag,
+        flags: &flags.lightrag,
+        job,
+        variables,
+    };
     Ok(Some(layers.lightrag()))
 }
 
 /// Where LightRAG's configuration is looked for.
 struct Layers<'a> {
-    args: &'a Args,
+    /// What counts of flags and job file.
+    given: &'a LightRagOptions,
+    flags: &'a LightRagOptions,
     job: &'a JobFile,
     variables: BTreeMap<&'static str, Given>,
 }
@@ -82,12 +95,7 @@ impl Layers<'_> {
         let mut origins = Vec::new();
         let mut note =
             |what: &str, given: &Given| origins.push(format!("{what} {} ({})", given.text, given.origin));
-        let version = self.flag_or_job(
-            "--lightrag-version",
-            &self.args.lightrag_version,
-            "version",
-            |spec| &spec.version,
-        );
+        let version = self.given.version.as_ref().map(Given::from);
         if let Some(version) = &version {
             note("release", version);
         }
@@ -106,49 +114,6 @@ impl Layers<'_> {
             named: self.named(),
             origins,
         }
-    }
-
-    fn flag_or_job(
-        &self,
-        flag: &'static str,
-        value: &Option<String>,
-        field: &str,
-        of: impl Fn(&LightRagSpec) -> &Option<Text>,
-    ) -> Option<Given> {
-        if let Some(text) = value {
-            return Some(Given {
-                text: text.clone(),
-                origin: Origin::Flag(flag),
-            });
-        }
-        let Text(text) = of(self.job.lightrag.as_ref()?).as_ref()?;
-        Some(Given {
-            text: text.clone(),
-            origin: self.job_origin(field),
-        })
-    }
-
-    fn job_origin(&self, field: &str) -> Origin {
-        let path = format!("lightrag.{field}");
-        Origin::Job {
-            file: self.job.file().to_owned(),
-            line: self.job.line(&path),
-            path,
-        }
-    }
-
-    fn binding(&self) -> Option<Given> {
-        self.flag_or_job("--llm-binding", &self.args.llm_binding, "binding", |spec| {
-            &spec.binding
-        })
-    }
-
-    fn model(&self) -> Option<Given> {
-        self.flag_or_job("--llm-model", &self.args.llm_model, "model", |spec| &spec.model)
-    }
-
-    fn host(&self) -> Option<Given> {
-        self.flag_or_job("--llm-host", &self.args.llm_host, "host", |spec| &spec.host)
     }
 
     /// A variable. An empty one is an empty text to LightRAG, not nothing.
@@ -187,6 +152,7 @@ impl Layers<'_> {
     /// The model of a role. What flags and job file give is given for extraction, and for a role that has nothing of its
     /// own.
     fn role(&self, role: &str, is_given: bool) -> Parts {
+        let given = |text: &Option<Text<String>>| text.as_ref().map(Given::from);
         let first = |given: Option<Given>, own: Option<Given>| {
             if is_given { given.or(own) } else { own.or(given) }
         };
@@ -195,12 +161,16 @@ impl Layers<'_> {
             text: normalized(&binding.text).to_owned(),
             ..binding
         });
-        let binding = first(self.binding(), own).unwrap_or_else(|| base.clone());
+        let binding = first(given(&self.given.binding), own).unwrap_or_else(|| base.clone());
         let is_library = binding.text == LIBRARY;
-        let model = first(self.model(), self.role_variable(role, "LLM_MODEL"))
+        let model = first(given(&self.given.model), self.role_variable(role, "LLM_MODEL"))
             .or_else(|| self.variable("LLM_MODEL"))
             .unwrap_or_else(|| default(if is_library { LIBRARY_MODEL } else { DEFAULT_MODEL }));
-        let host = first(self.host(), self.role_variable(role, "LLM_BINDING_HOST")).unwrap_or_else(|| {
+        let host = first(
+            given(&self.given.host),
+            self.role_variable(role, "LLM_BINDING_HOST"),
+        )
+        .unwrap_or_else(|| {
             if is_library {
                 return default("none");
             }
@@ -213,9 +183,8 @@ impl Layers<'_> {
 
     /// `ENTITY_EXTRACTION_USE_JSON`, of which LightRAG understands `true` alone.
     fn json_extraction(&self) -> (bool, Origin) {
-        let spec = self.job.lightrag.as_ref();
-        if let Some(json) = spec.and_then(|spec| spec.json_extraction) {
-            return (json.0, self.job_origin("json_extraction"));
+        if let Some(json) = self.given.json_extraction {
+            return (json.0, self.job.origin("lightrag.json_extraction"));
         }
         let variable = self.variable("ENTITY_EXTRACTION_USE_JSON");
         variable.map_or((false, Origin::Default), |given| {
@@ -225,24 +194,23 @@ impl Layers<'_> {
 
     /// Everything that is named anywhere: where a host was changed, one layer mostly still has the old one.
     fn named(&self) -> Named {
-        let job = self.job.lightrag.as_ref();
-        let names = |flag: &Option<String>,
-                     of_job: fn(&LightRagSpec) -> &Option<Text>,
-                     of_made_for: fn(&IdentitySpec) -> &Option<Text>,
+        let layers = [self.flags, &self.job.options.lightrag];
+        let names = |of_layer: fn(&LightRagOptions) -> &Option<Text<String>>,
+                     of_made_for: fn(&IdentitySpec) -> &Option<Text<String>>,
                      variables: &[&str]| {
-            let mut names: Vec<String> = flag.iter().cloned().collect();
-            names.extend(
-                job.and_then(|spec| of_job(spec).as_ref())
-                    .map(|text| text.0.clone()),
-            );
+            let given = layers.into_iter().filter_map(|layer| of_layer(layer).as_ref());
+            let mut names: Vec<String> = given.map(|text| text.text.clone()).collect();
             let variables = variables.iter().filter_map(|name| self.variable(name));
             names.extend(variables.map(|given| given.text));
-            let made_for = job.iter().flat_map(|spec| &spec.made_for);
-            names.extend(made_for.filter_map(|identity| Some(of_made_for(identity).as_ref()?.0.clone())));
+            let made_for = self
+                .given
+                .made_for
+                .iter()
+                .filter_map(|identity| of_made_for(identity).as_ref());
+            names.extend(made_for.map(|text| text.text.clone()));
             names
         };
         let bindings = names(
-            &self.args.llm_binding,
             |spec| &spec.binding,
             |identity| &identity.binding,
             &["EXTRACT_LLM_BINDING", "VLM_LLM_BINDING"],
@@ -256,13 +224,11 @@ impl Layers<'_> {
         Named {
             bindings: once_each(bindings),
             models: once_each(names(
-                &self.args.llm_model,
                 |spec| &spec.model,
                 |identity| &identity.model,
                 &["EXTRACT_LLM_MODEL", "VLM_LLM_MODEL", "LLM_MODEL"],
             )),
             hosts: once_each(names(
-                &self.args.llm_host,
                 |spec| &spec.host,
                 |identity| &identity.host,
                 &[
@@ -322,16 +288,23 @@ fn once_each(names: Vec<String>) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn lightrag<const N: usize>(args: Args, variables: [(&str, &str); N]) -> LightRag {
-        let args = Args { hits: true, ..args };
+    fn lightrag<const N: usize>(flags: Options, variables: [(&str, &str); N]) -> LightRag {
+        let flags = Options { hits: true, ..flags };
         let environment = Environment::with_process(variables);
-        resolve(&args, &JobFile::default(), &environment)
+        resolve(&flags, &JobFile::default(), &environment)
             .unwrap()
             .unwrap()
     }
 
+    fn flags(lightrag: LightRagOptions) -> Options {
+        Options {
+            lightrag,
+            ..Options::default()
+        }
+    }
+
     fn extract<const N: usize>(variables: [(&str, &str); N]) -> Identity {
-        lightrag(Args::default(), variables).extract
+        lightrag(Options::default(), variables).extract
     }
 
     #[test]
@@ -384,16 +357,16 @@ mod tests {
 
     #[test]
     fn a_flag_wins_and_what_it_replaced_is_still_a_candidate() {
-        let args = Args {
-            llm_host: Some("http://new".to_owned()),
-            ..Args::default()
-        };
+        let flags = flags(LightRagOptions {
+            host: Some("http://new".to_owned().into()),
+            ..LightRagOptions::default()
+        });
         let variables = [
             ("LLM_BINDING", "openai"),
             ("LLM_BINDING_HOST", "http://old"),
             ("LLM_MODEL", "m"),
         ];
-        let lightrag = lightrag(args, variables);
+        let lightrag = lightrag(flags, variables);
         assert_eq!(lightrag.extract, Identity::new("openai", "m", "http://new"));
         let old = Identity::new("openai", "m", "http://old");
         assert!(lightrag.identities().contains(&old));
@@ -401,16 +374,16 @@ mod tests {
 
     #[test]
     fn a_library_has_neither_binding_nor_host() {
-        let args = Args {
-            llm_binding: Some("library".to_owned()),
-            ..Args::default()
-        };
-        assert_eq!(lightrag(args, []).extract, Identity::of_library(LIBRARY_MODEL));
+        let flags = flags(LightRagOptions {
+            binding: Some("library".to_owned().into()),
+            ..LightRagOptions::default()
+        });
+        assert_eq!(lightrag(flags, []).extract, Identity::of_library(LIBRARY_MODEL));
     }
 
     #[test]
     fn nothing_is_resolved_for_a_run_that_does_not_look_at_hits() {
-        let resolved = resolve(&Args::default(), &JobFile::default(), &Environment::default());
+        let resolved = resolve(&Options::default(), &JobFile::default(), &Environment::default());
         assert!(resolved.unwrap().is_none());
     }
 }

@@ -90,11 +90,14 @@ impl Retrier {
         result
     }
 
-    /// Reports a failed try and waits; `false` where there were enough, or the run is to stop instead.
-    async fn wait(&self, purpose: RequestContext<'_>, error: &Error, failed: usize) -> bool {
+    /// Reports a failed try and waits for the next.
+    async fn wait(&self, purpose: RequestContext<'_>, error: &Error, failed: usize) -> Waited {
         let Some(wait) = backoff(self.retries, failed) else {
-            return false;
+            return Waited::Enough;
         };
+        if self.shutdown.reason().is_some() {
+            return Waited::Stopped;
+        }
         self.reporter.emit(Event::Retry(RetryEvent {
             side: purpose.side,
             workspace: purpose.workspace.cloned(),
@@ -107,10 +110,21 @@ impl Retrier {
             message: error.to_string(),
         }));
         tokio::select! {
-            () = tokio::time::sleep(wait) => true,
-            () = self.shutdown.stopped() => false,
+            () = tokio::time::sleep(wait) => Waited::Again,
+            () = self.shutdown.stopped() => Waited::Stopped,
         }
     }
+}
+
+/// What came of a wait between two tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    /// It is time for another try.
+    Again,
+    /// There were as many as there may be.
+    Enough,
+    /// The run is to stop.
+    Stopped,
 }
 
 /// The waits of a storage, as the run's own: reported, bounded by its number of retries, and ended when it is to stop.
@@ -128,7 +142,7 @@ impl Waiter for SideWaiter {
             workspace: None,
             batch: None,
         };
-        self.retrier.wait(purpose, error, failed).await
+        self.retrier.wait(purpose, error, failed).await == Waited::Again
     }
 }
 
@@ -156,14 +170,19 @@ impl Attempts<'_> {
             error = error.in_batch(batch);
         }
         self.failed += 1;
-        if error.is_temporary() && self.retrier.wait(self.purpose, &error, self.failed).await {
-            return Ok(None);
-        }
-        Err(if self.failed > 1 {
-            error.after_tries(self.failed)
+        let waited = if error.is_temporary() {
+            self.retrier.wait(self.purpose, &error, self.failed).await
         } else {
-            error
-        })
+            Waited::Enough
+        };
+        if self.failed > 1 {
+            error = error.after_tries(self.failed);
+        }
+        match waited {
+            Waited::Again => Ok(None),
+            Waited::Enough => Err(error),
+            Waited::Stopped => Err(error.abandoned()),
+        }
     }
 
     /// How many tries failed so far.
@@ -242,6 +261,10 @@ mod tests {
         let result: Result<()> = retrier
             .run(PURPOSE, async || Err(Error::new(ErrorKind::Busy, "later")))
             .await;
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::Busy);
+        let error = result.unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Busy && error.is_abandoned(),
+            "{error:?}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The guided way to a run: asks a person at the terminal for what flags and job file leave open.
 //!
-//! It answers what flags would say (`args`), lets the settings decide as for any other run, and hands over to the same
+//! It answers what flags would say (`flags`), lets the settings decide as for any other run, and hands over to the same
 //! [`Run`]; it decides and counts nothing of its own. Its order is that of the guide to LightRAG's tool: the source with
 //! its settings, connection and records, the target likewise, then a yes.
 //!
@@ -22,7 +22,7 @@ use self::{
     words::Words,
 };
 use crate::{
-    config::{Args, Environment, JobFile, configured_workspace, resolve_lightrag},
+    config::{Environment, JobFile, Options, configured_workspace, resolve_lightrag},
     engine::{Connected, Prepared, run::Run},
     model::{
         Error, ErrorKind, LightRag, Mode, NamedPair, Rekey, Result, Settings, Side, Workspace,
@@ -36,11 +36,11 @@ use crate::{
 ///
 /// # Errors
 /// What ended it.
-pub async fn guide(run: &Run<'_>, args: &Args, job: &JobFile) -> Result<RunOutcome> {
+pub async fn guide(run: &Run<'_>, flags: &Options, job: &JobFile) -> Result<RunOutcome> {
     let guide = Guide {
         run,
         job,
-        args: args.clone(),
+        flags: flags.clone(),
         prompt: Prompt::new(run.shutdown, run.reporter.palette().is_colored()),
         words: Words::new(run.reporter.palette()),
     };
@@ -56,7 +56,7 @@ struct Guide<'a> {
     run: &'a Run<'a>,
     job: &'a JobFile,
     /// The flags, with what was answered.
-    args: Args,
+    flags: Options,
     prompt: Prompt<'a>,
     words: Words,
 }
@@ -109,10 +109,16 @@ impl Guide<'_> {
 
     /// Lets a source be chosen until one can be read.
     async fn source(&mut self) -> Step<Chosen<dyn Source>> {
-        let is_given = Endpoint::is_named(Side::Source, &self.args, self.job);
+        let is_given = Endpoint::is_named(Side::Source, &self.flags, self.job);
         loop {
             if !is_given {
-                self.args.source = Some(self.choose(Menu::all(Side::Source)).await?.kind().to_owned());
+                self.flags.source = Some(
+                    self.choose(Menu::all(Side::Source))
+                        .await?
+                        .kind()
+                        .to_owned()
+                        .into(),
+                );
             }
             match self.look_at_source().await? {
                 Ok(chosen) => return Ok(chosen),
@@ -123,14 +129,14 @@ impl Guide<'_> {
 
     /// Lets a target be chosen until one can be connected to.
     async fn target(&mut self, source: &Chosen<dyn Source>) -> Step<Chosen<dyn Target>> {
-        let is_given = Endpoint::is_named(Side::Target, &self.args, self.job);
+        let is_given = Endpoint::is_named(Side::Target, &self.flags, self.job);
         let source = source.endpoint.connector;
-        let given_workspace = self.args.target_workspace.clone();
+        let given_workspace = self.flags.target_workspace.clone();
         loop {
             if !is_given {
                 let chosen = self.choose(Menu::without(source)).await?;
-                self.args.target = Some(chosen.kind().to_owned());
-                self.args.target_workspace = given_workspace.clone();
+                self.flags.target = Some(chosen.kind().to_owned().into());
+                self.flags.target_workspace = given_workspace.clone();
                 if chosen.kind() == source.kind() {
                     self.tell_apart(source).await?;
                 }
@@ -168,9 +174,9 @@ impl Guide<'_> {
         let question = "Place of the target, an address or a path (Enter for the same):";
         let place = self.prompt.text(question.to_owned(), check).await?;
         if !place.trim().is_empty() {
-            self.args.target = Some(place.trim().to_owned());
+            self.flags.target = Some(place.trim().to_owned().into());
         }
-        if WorkspaceChoice::is_named(&self.args, self.job) {
+        if WorkspaceChoice::is_named(&self.flags, self.job) {
             return Ok(());
         }
         let configured = self.settled(configured_workspace(source, &self.environment()))?;
@@ -182,9 +188,9 @@ impl Guide<'_> {
         };
         let answer = self.prompt.text(question, check).await?;
         if !answer.trim().is_empty() {
-            self.args.target_workspace = Some(answer.trim().to_owned());
+            self.flags.target_workspace = Some(answer.trim().to_owned());
             // The source keeps the workspace that was shown; a name for one side alone would be taken for both.
-            self.args.source_workspace = Some(workspace.name().to_owned());
+            self.flags.source_workspace = Some(workspace.name().to_owned());
         }
         Ok(())
     }
@@ -240,9 +246,9 @@ impl Guide<'_> {
     /// The settings of a side, told with where each comes from.
     fn endpoint(&self, side: Side) -> Step<Result<Endpoint>> {
         let environment = self.environment();
-        let resolved = Endpoint::resolve(side, &self.args, self.job, &environment).and_then(|endpoint| {
+        let resolved = Endpoint::resolve(side, &self.flags, self.job, &environment).and_then(|endpoint| {
             self.say(&self.words.settings(&endpoint));
-            let workspace = if WorkspaceChoice::is_named(&self.args, self.job) {
+            let workspace = if WorkspaceChoice::is_named(&self.flags, self.job) {
                 None
             } else {
                 Some(configured_workspace(endpoint.connector, &environment)?.unwrap_or_default())
@@ -266,7 +272,7 @@ impl Guide<'_> {
     ) -> Step<WorkspaceChoice> {
         let environment = self.environment();
         self.settled(WorkspaceChoice::resolve(
-            &self.args,
+            &self.flags,
             self.job,
             &environment,
             source,
@@ -282,12 +288,10 @@ impl Guide<'_> {
         if given.mode != Mode::Migrate || given.yes || given.lightrag.is_some() || !has_records {
             return Ok(None);
         }
-        let args = Args {
-            hits: true,
-            ..self.args.clone()
-        };
+        let mut flags = self.flags.clone();
+        flags.hits = true;
         let mut settings = given.clone();
-        settings.lightrag = self.settled(resolve_lightrag(&args, self.job, &self.environment()))?;
+        settings.lightrag = self.settled(resolve_lightrag(&flags, self.job, &self.environment()))?;
         // Copies for a model that nobody configured would be of no use.
         let is_configured =
             |lightrag: &LightRag| !lightrag.named.models.is_empty() || !lightrag.named.hosts.is_empty();

@@ -206,6 +206,7 @@ struct Context {
     workspace: Option<Workspace>,
     batch: Option<u64>,
     records: u64,
+    is_abandoned: bool,
     others: Vec<Error>,
 }
 
@@ -314,6 +315,13 @@ impl Error {
         self
     }
 
+    /// Says that another try might have passed, and was not made because the run is to stop.
+    #[must_use]
+    pub fn abandoned(mut self) -> Self {
+        self.context.get_or_insert_default().is_abandoned = true;
+        self
+    }
+
     /// Adds another error that happened while the run came to its end because of this one.
     #[must_use]
     pub fn and(mut self, mut other: Self) -> Self {
@@ -356,6 +364,12 @@ impl Error {
     pub fn with_others(&self) -> impl Iterator<Item = &Self> {
         let others = self.context.iter().flat_map(|context| &context.others);
         std::iter::once(self).chain(others)
+    }
+
+    /// Whether all there is to it is that the run was to stop: no try was the last one for another reason.
+    pub fn is_abandoned(&self) -> bool {
+        let is_abandoned = |error: &Self| error.context.as_ref().is_some_and(|context| context.is_abandoned);
+        self.with_others().all(is_abandoned)
     }
 
     /// What happened.

@@ -12,6 +12,8 @@ pub struct Field {
     pub name: &'static str,
     /// LightRAG's variable: `POSTGRES_HOST`.
     pub variable: Option<&'static str>,
+    /// The variable that LightRAG's client reads by itself where LightRAG has no value for it: `PGPASSWORD`.
+    pub client_variable: Option<&'static str>,
     /// The key in the storage's section of `config.ini`: `host`.
     pub ini: Option<&'static str>,
     /// What holds where nobody says anything, as it would stand in the job file.
@@ -43,6 +45,7 @@ impl Field {
         Self {
             name,
             variable: None,
+            client_variable: None,
             ini: None,
             default: None,
             is_plain: false,
@@ -56,6 +59,13 @@ impl Field {
     #[must_use]
     pub const fn variable(mut self, name: &'static str) -> Self {
         self.variable = Some(name);
+        self
+    }
+
+    /// With a variable that LightRAG's client reads by itself.
+    #[must_use]
+    pub const fn client_variable(mut self, name: &'static str) -> Self {
+        self.client_variable = Some(name);
         self
     }
 
@@ -143,6 +153,24 @@ impl Origin {
     /// Whether it is this variable, of the process or in `.env`.
     pub fn is_variable(&self, wanted: &str) -> bool {
         matches!(self, Self::Variable(name) | Self::DotEnv { name, .. } if name == wanted)
+    }
+
+    /// Whether LightRAG's configuration says it: what LightRAG does with a wrong value is then right.
+    pub fn is_lightrags(&self) -> bool {
+        matches!(self, Self::Variable(_) | Self::DotEnv { .. } | Self::Ini { .. })
+    }
+
+    /// The complaint about what is there: `--timeout: expected …`, `job.yaml line 3: timeout: expected …`.
+    pub fn error(&self, what: &str) -> Error {
+        let Self::Job { file, path, line } = self else {
+            return Error::config(format!("{self}: {what}"));
+        };
+        let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
+        let path = match path.as_str() {
+            "" | "." => String::new(),
+            path => format!(" {path}:"),
+        };
+        Error::config(format!("{}{line}:{path} {what}", file.display()))
     }
 }
 

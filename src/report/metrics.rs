@@ -88,38 +88,8 @@ impl Exposition<'_> {
         ];
         self.gauge("info", "What the last run was; always 1.", [(labels, 1.0)]);
 
-        let words = |mode: &Mode| STATUSES.map(|status| (word(mode), word(&status)));
-        let runs: Vec<_> = MODES.iter().flat_map(words).collect();
-        let runs = runs.iter().filter_map(|(of, ended)| {
-            let labels = vec![("mode", of.as_str()), ("status", ended.as_str())];
-            let before = self.carried("runs_total", &labels);
-            let now = (*of == mode).then_some(f64::from(*ended == status));
-            // A rate needs a zero to begin from.
-            (before.is_some() || now.is_some())
-                .then(|| (labels, before.unwrap_or_default() + now.unwrap_or_default()))
-        });
-        let runs = runs.collect();
-        self.family("runs_total", "counter", "Runs that came to an end.", runs);
-
-        let modes = MODES.map(|mode| word(&mode));
-        let successes = modes.iter().filter_map(|of| {
-            let labels = vec![("mode", of.as_str())];
-            let is_now = *of == mode && report.status == Status::Ok;
-            let value = if is_now {
-                Some(finished)
-            } else {
-                self.carried("last_success_timestamp_seconds", &labels)
-            };
-            Some((labels, value?))
-        });
-        let successes = successes.collect();
-        self.family(
-            "last_success_timestamp_seconds",
-            "gauge",
-            "When a run last ended with exit code 0.",
-            successes,
-        );
-
+        self.runs(&mode, &status);
+        self.successes(report, &mode, finished);
         let one = |value| [(Vec::new(), value)];
         self.gauge(
             "last_run_timestamp_seconds",
@@ -146,6 +116,44 @@ impl Exposition<'_> {
             "last_run_status",
             "How the last run ended: 1 for its status, 0 for the others.",
             statuses,
+        );
+    }
+
+    /// How many runs ended so, carried on from file to file.
+    fn runs(&mut self, mode: &str, status: &str) {
+        let words = |mode: &Mode| STATUSES.map(|status| (word(mode), word(&status)));
+        let runs: Vec<_> = MODES.iter().flat_map(words).collect();
+        let runs = runs.iter().filter_map(|(of, ended)| {
+            let labels = vec![("mode", of.as_str()), ("status", ended.as_str())];
+            let before = self.carried("runs_total", &labels);
+            let now = (of == mode).then_some(f64::from(ended == status));
+            // A rate needs a zero to begin from.
+            (before.is_some() || now.is_some())
+                .then(|| (labels, before.unwrap_or_default() + now.unwrap_or_default()))
+        });
+        let runs = runs.collect();
+        self.family("runs_total", "counter", "Runs that came to an end.", runs);
+    }
+
+    /// When a run of each mode last did all it was to do, carried on from file to file.
+    fn successes(&mut self, report: &Report, mode: &str, finished: f64) {
+        let modes = MODES.map(|mode| word(&mode));
+        let successes = modes.iter().filter_map(|of| {
+            let labels = vec![("mode", of.as_str())];
+            let is_now = *of == mode && report.status == Status::Ok;
+            let value = if is_now {
+                Some(finished)
+            } else {
+                self.carried("last_success_timestamp_seconds", &labels)
+            };
+            Some((labels, value?))
+        });
+        let successes = successes.collect();
+        self.family(
+            "last_success_timestamp_seconds",
+            "gauge",
+            "When a run last ended with exit code 0.",
+            successes,
         );
     }
 

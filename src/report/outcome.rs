@@ -42,6 +42,15 @@ impl RunOutcome {
             remedy: error.remedy().map(str::to_owned),
         }
     }
+
+    /// The ending that an error brings to a run that may have been asked to stop: what was given up for that alone did not
+    /// end it.
+    pub fn of_run(error: &Error, asked: Option<StopReason>) -> Self {
+        match asked {
+            Some(reason) if error.is_abandoned() => Self::Stopped(reason),
+            _ => Self::of(error),
+        }
+    }
 }
 
 /// The numbers of a run at one moment, as a report is made of them.

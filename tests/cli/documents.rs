@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use clap::CommandFactory;
+use clap::{Arg, CommandFactory, builder::PossibleValue};
 use migrate_llm_cache::{
-    config::{Args, Environment, JobFile, parse_args},
+    config::{Entry, Environment, JobField, JobFile, Options, entries, parse_args},
     model::Field,
     report::event_schema,
     storage::{Connector, connectors},
@@ -20,6 +20,14 @@ const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 const OPERATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/examples/README.md");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/examples");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrate.example.yaml");
+
+/// The line after which the example is made from the code.
+const MADE: &str = "# (from here on made from the code: UPDATE_DOCS=1 cargo test --test cli documents)\n";
+
+/// What stands above the storages of the example.
+const STORAGES: &str = "\
+# The storages, each with every field it has; one of them stands under `source:` and one under `target:`. What LightRAG
+# knows a variable for comes from there if the field is left out. Fields with two `#` have no default.";
 
 #[test]
 fn the_tables_of_the_documents_are_those_of_the_code() {
@@ -48,11 +56,10 @@ fn the_readme_can_be_read_in_one_sitting() {
 }
 
 #[test]
-fn the_storages_of_the_example_are_those_of_the_code() {
+fn the_example_is_that_of_the_code() {
     let kept = std::fs::read_to_string(EXAMPLE).unwrap();
-    let (head, _) = kept.split_once("\n# (from here on").expect("the storages' part");
-    let line = "# (from here on made from the code: UPDATE_DOCS=1 cargo test --test cli documents)";
-    let mut made = format!("{head}\n{line}\n");
+    let (head, _) = kept.split_once(MADE).expect("the mark");
+    let mut made = format!("{head}{MADE}\n{}\n{STORAGES}\n", fields());
     for connector in connectors() {
         made.push_str(&example_of(*connector));
     }
@@ -62,7 +69,7 @@ fn the_storages_of_the_example_are_those_of_the_code() {
 #[test]
 fn the_example_has_every_field_with_its_default() {
     let text = std::fs::read_to_string(EXAMPLE).unwrap();
-    let (head, storages) = text.split_once("\n# (from here on").unwrap();
+    let (head, storages) = text.split_once(STORAGES).unwrap();
     let as_it_stands = parsed(head);
     // Text is `# like this`, a field `#like: this`.
     let uncommented: String = head
@@ -190,7 +197,7 @@ fn code(text: &str) -> String {
 
 /// Every flag with its field of the job file.
 fn flags() -> String {
-    let command = Args::command();
+    let command = Options::command();
     let mut text = "| flag | job file | |\n|---|---|---|\n".to_owned();
     let mut heading = None;
     let mut fields = BTreeSet::new();
@@ -209,12 +216,10 @@ fn flags() -> String {
             .get_short()
             .map(|short| format!("`-{short}` "))
             .unwrap_or_default();
-        let field = job_field(long);
+        let field = job_field(argument.get_id().as_str());
         fields.insert(field.split(':').next().unwrap().to_owned());
-        let choices: Vec<String> = argument
-            .get_possible_values()
+        let choices: Vec<String> = choices(argument)
             .iter()
-            .filter(|_| argument.get_action().takes_values())
             .map(|value| {
                 let help = value.get_help().map(ToString::to_string).unwrap_or_default();
                 format!("`{}` {}", value.get_name(), lower_first(&help))
@@ -253,20 +258,24 @@ fn flags() -> String {
     text
 }
 
+fn choices(argument: &Arg) -> Vec<PossibleValue> {
+    if argument.get_action().takes_values() {
+        argument.get_possible_values()
+    } else {
+        Vec::new()
+    }
+}
+
 /// The field of the job file that does what a flag does.
-fn job_field(flag: &str) -> String {
-    match flag {
-        "job" | "generate" | "help" | "version" => String::new(),
-        "workspace" => "workspaces: NAME".to_owned(),
-        "source-workspace" | "target-workspace" | "workspace-map" => {
-            "workspaces: [{ from: A, to: B }]".to_owned()
-        }
-        "all-workspaces" => "workspaces: all".to_owned(),
-        "batch-size" => "batch.records".to_owned(),
-        "batch-bytes" => "batch.bytes".to_owned(),
-        "llm-binding" | "llm-model" | "llm-host" => flag.replace("llm-", "lightrag."),
-        "lightrag-version" => "lightrag.version".to_owned(),
-        other => other.replace('-', "_"),
+fn job_field(argument: &str) -> String {
+    let entry = entries().into_iter().find(|entry| entry.path == argument);
+    let Some(entry) = entry else {
+        panic!("{argument} is no entry of the table");
+    };
+    match entry.job {
+        JobField::As(field) => field.to_owned(),
+        JobField::FlagOnly => String::new(),
+        _ => entry.path.to_owned(),
     }
 }
 
@@ -321,13 +330,99 @@ fn storages() -> String {
                 text,
                 "| `{}` | {} | {} | {default} | {} |",
                 field.name,
-                code(field.variable.unwrap_or_default()),
+                variables_of(field),
                 code(field.ini.unwrap_or_default()),
                 cell(field.help)
             );
         }
     }
     text
+}
+
+/// The part of the example that shows the options.
+fn fields() -> String {
+    let command = Options::command();
+    let mut text = String::new();
+    let entries = entries();
+    for entry in entries.iter().filter(|entry| !entry.path.contains('.')) {
+        let (value, more) = match entry.job {
+            JobField::DefaultsTo(value) | JobField::Sample(value) => (format!(" {value}"), ""),
+            JobField::Shown { value, more } if value.starts_with('\n') => (value.to_owned(), more),
+            JobField::Shown { value, more } => (format!(" {value}"), more),
+            JobField::Group => (format!(" {{ {} }}", group(entry.path, &entries)), ""),
+            JobField::As(_) | JobField::FlagOnly => continue,
+        };
+        let mark = match entry.job {
+            JobField::Shown { .. } => "",
+            _ => "#",
+        };
+        let argument = command
+            .get_arguments()
+            .find(|argument| argument.get_id() == entry.path);
+        let comment = comment(argument, entry);
+        let _ = write!(text, "{comment}{mark}{}:{value}\n{more}\n", entry.path);
+    }
+    text.trim_end().to_owned() + "\n"
+}
+
+/// The fields of a group, on one line.
+fn group(path: &str, entries: &[&Entry]) -> String {
+    let fields = entries.iter().filter_map(|entry| {
+        let name = entry.path.strip_prefix(path)?.strip_prefix('.')?;
+        match entry.job {
+            JobField::DefaultsTo(value) | JobField::Sample(value) => Some(format!("{name}: {value}")),
+            _ => None,
+        }
+    });
+    fields.collect::<Vec<_>>().join(", ")
+}
+
+/// The help of an option as a comment, with what it may be.
+fn comment(argument: Option<&Arg>, entry: &Entry) -> String {
+    let help = argument
+        .and_then(Arg::get_help)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    // The default is the value that follows.
+    let help = help.split(" [default: ").next().unwrap();
+    let choices: Vec<String> = argument
+        .map(choices)
+        .unwrap_or_default()
+        .iter()
+        .map(|value| value.get_name().to_owned())
+        .collect();
+    let choices = match choices.as_slice() {
+        [] => String::new(),
+        choices => format!("One of {}.", choices.join(", ")),
+    };
+    let help = if help.is_empty() {
+        String::new()
+    } else {
+        format!("{help}.")
+    };
+    wrapped(&format!("{help} {choices} {}", entry.note))
+}
+
+/// Text as lines of a comment.
+fn wrapped(text: &str) -> String {
+    const WIDTH: usize = 120;
+    let mut lines = vec!["#".to_owned()];
+    for word in text.split_whitespace() {
+        if lines[lines.len() - 1].chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push("#".to_owned());
+        }
+        let line = lines.last_mut().unwrap();
+        line.push(' ');
+        line.push_str(word);
+    }
+    lines.join("\n") + "\n"
+}
+
+/// LightRAG's variable of a setting, and its client's.
+fn variables_of(field: &Field) -> String {
+    let names = [field.variable, field.client_variable];
+    let names: Vec<String> = names.into_iter().flatten().map(code).collect();
+    names.join(", else ")
 }
 
 /// The part of the example that shows a storage.

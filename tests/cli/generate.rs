@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use clap::CommandFactory;
-use migrate_llm_cache::config::Args;
+use migrate_llm_cache::config::Options;
 
 use crate::scene::Scene;
 
@@ -115,7 +115,7 @@ fn nothing_is_generated_beside_a_run() {
 }
 
 fn flags_of_the_program() -> Vec<String> {
-    let mut command = Args::command();
+    let mut command = Options::command();
     command.build();
     let flags = command.get_arguments().filter_map(|argument| argument.get_long());
     flags.map(|long| format!("--{long}")).collect()

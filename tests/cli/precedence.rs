@@ -381,3 +381,31 @@ fn a_folder_in_place_of_dot_env_is_ignored() {
             .contains("./.env is a folder")
     );
 }
+
+#[test]
+fn a_password_that_lightrag_is_not_told_is_its_clients() {
+    let scene = Scene::new();
+    scene.file(
+        ".env",
+        "POSTGRES_HOST=127.0.0.1\nPOSTGRES_PORT=1\nPGPASSWORD=theirs\n",
+    );
+    let arguments = "--source ./rag_storage --target postgres --workspace space1 --dry-run --retries 0";
+    let told = |own: Option<&str>| {
+        let tool = scene.tool(arguments);
+        let run = match own {
+            Some(password) => tool.env("POSTGRES_PASSWORD", password).run(),
+            None => tool.run(),
+        };
+        run.expect(5).report()["errors"].to_string()
+    };
+    let clients = "password from PGPASSWORD in ./.env line 3";
+    assert!(told(None).contains(clients), "{}", told(None));
+    // An empty one is a password to the client.
+    for own in ["", "ours"] {
+        let told = told(Some(own));
+        assert!(
+            told.contains("password from the variable POSTGRES_PASSWORD"),
+            "{told}"
+        );
+    }
+}

@@ -1,7 +1,7 @@
 //! A password is printed nowhere, whichever setting it was typed into.
 
 use clap::CommandFactory;
-use migrate_llm_cache::config::Args;
+use migrate_llm_cache::config::Options;
 
 use crate::{scene::Scene, support::tool::Tool};
 
@@ -39,7 +39,7 @@ fn addresses() -> Vec<String> {
 
 /// Every flag that takes a value, as it is written.
 fn flags_with_values() -> Vec<String> {
-    let command = Args::command();
+    let command = Options::command();
     let flags = command
         .get_arguments()
         .filter(|argument| argument.get_action().takes_values());

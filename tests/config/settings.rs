@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use migrate_llm_cache::{
-    config::{Args, Environment, JobFile, configured_workspace},
+    config::{Environment, JobFile, Options, configured_workspace},
     model::{Origin, Side, Value as Setting, Workspace},
     storage::Endpoint,
 };
@@ -73,11 +73,8 @@ struct Ours {
 
 impl Ours {
     fn of(kind: &str, environment: &Environment) -> Self {
-        let args = Args {
-            source: Some(kind.to_owned()),
-            ..Args::default()
-        };
-        let endpoint = Endpoint::resolve(Side::Source, &args, &JobFile::default(), environment).unwrap();
+        let flags = Options::naming(Side::Source, kind);
+        let endpoint = Endpoint::resolve(Side::Source, &flags, &JobFile::default(), environment).unwrap();
         let named = configured_workspace(endpoint.connector, environment).unwrap();
         let workspace = named.unwrap_or_default().workspace;
         Self { endpoint, workspace }

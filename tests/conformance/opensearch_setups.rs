@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    cases::{fill, keys, keys_of, pages_of, scan, source, target},
+    cases::{connect, fill, keys, keys_of, pages_of, scan, source, target},
     support::{place::Place, records::plain, state::ask_opensearch},
 };
 
@@ -41,10 +41,27 @@ on_every_opensearch! {
     a_check_of_a_fit_index_leaves_no_trace
     an_answer_may_hold_as_little_as_the_index_allows
     keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused
+    a_workspace_whose_index_is_closed_is_listed_as_one_that_cannot_be_read
 }
 
 fn index(workspace: &str) -> String {
     format!("{workspace}_llm_response_cache")
+}
+
+async fn a_workspace_whose_index_is_closed_is_listed_as_one_that_cannot_be_read(place: Place) {
+    let (open, closed) = (place.workspace("open"), place.workspace("closed"));
+    for workspace in [&open, &closed] {
+        fill(&place, workspace, &plain(3)).await;
+    }
+    let path = format!("/{}/_close", index(&closed));
+    ask_opensearch(&place, Method::Post, &path, None).await;
+    let storage = connect(&place, Side::Source, Default::default()).await;
+    let listing = storage.workspaces().await.unwrap();
+    let is_found = |name: &str| listing.found.iter().any(|found| found.name() == name);
+    assert!(is_found(&open) && !is_found(&closed), "{:?}", listing.found);
+    let unreadable = listing.unreadable.iter().find(|other| other.name == closed);
+    let reason = &unreadable.expect("it is listed").reason;
+    assert!(reason.contains("is closed"), "{reason}");
 }
 
 async fn put(place: &Place, path: &str, body: Value) {

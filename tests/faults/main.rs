@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use support::{
     oracle,
     place::Place,
-    proxy::{Fault, Proxy, Way, server_of},
+    proxy::{Fault, Proxy, Way, When, server_of},
     records::key,
     tool::{Run, Tool},
 };
@@ -108,7 +108,7 @@ fn a_target_whose_connection_is_cut_gets_everything(kind: &'static str, way: Way
         let workspace = place.workspace("w");
         let fault = Fault {
             way,
-            after,
+            when: When::After(after),
             times: 3,
             delay: Duration::ZERO,
         };
@@ -160,7 +160,7 @@ fn a_source_whose_connection_is_cut_gives_everything(kind: &'static str, way: Wa
         };
         let fault = Fault {
             way,
-            after,
+            when: When::After(after),
             times: 3,
             delay: Duration::ZERO,
         };
@@ -252,7 +252,7 @@ fn a_run_that_is_killed_is_finished_by_the_next(from: &'static str, to: &'static
     // Each answer takes so long that the run lasts for several checkpoints, a second apart.
     let slow = Fault {
         way: Way::ToProgram,
-        after: u64::MAX / 2,
+        when: When::After(u64::MAX / 2),
         times: 0,
         delay: Duration::from_millis(10),
     };
@@ -304,6 +304,66 @@ fn lightrag_reads_all(place: &Place, workspace: &str) {
         );
         assert_eq!(record["create_time"], 1_700_000_000 + n);
     }
+}
+
+/// A server that can be asked to wait for its disk (`WAITAOF`) is asked before each checkpoint. A connection that is cut
+/// just then is made anew, and the run goes on.
+#[test]
+fn a_cut_while_writes_are_made_durable_for_a_checkpoint_is_tried_again() {
+    const CUTS: u32 = 2;
+    let folder = tempfile::tempdir().unwrap();
+    let source = cache(folder.path());
+    let source = without_the_null(&source);
+    let place = Place::new("valkey");
+    let workspace = place.workspace("w");
+    // The run lasts for several checkpoints, a second apart.
+    let fault = Fault {
+        way: Way::ToServer,
+        when: When::Before("WAITAOF"),
+        times: CUTS,
+        delay: Duration::from_millis(10),
+    };
+    let proxy = Proxy::new(server_of(&place.address), fault);
+    let target = proxy.instead_of(&place.address);
+    let checkpoint = folder.path().join("run.ckpt");
+    let options = [
+        "--batch-size",
+        "1",
+        "--concurrency",
+        "1",
+        "--checkpoint",
+        checkpoint.to_str().unwrap(),
+    ];
+    let run = migrate(&source, &target, ("", &workspace), &options)
+        .run()
+        .expect(0);
+    assert_eq!(proxy.cuts(), CUTS);
+    check_account(&run, 0);
+    let position = |event: &Value| event["seq"].as_u64().unwrap();
+    let retries: Vec<u64> = run
+        .events_of("retry")
+        .filter(|retry| retry["operation"] == "making writes durable")
+        .map(position)
+        .collect();
+    let last_batch = run.events_of("batch").map(position).max().unwrap();
+    let first_checkpoint = run.events_of("checkpoint").map(position).min().unwrap();
+    assert_eq!(retries.len(), CUTS as usize, "{retries:?}");
+    assert!(
+        retries
+            .iter()
+            .all(|retry| *retry < first_checkpoint && *retry < last_batch)
+    );
+    verify(&source, &place.address, ("", &workspace));
+}
+
+/// The cache without the record that no target can hold.
+fn without_the_null(source: &str) -> String {
+    let file = Path::new(source).join("kv_store_llm_response_cache.json");
+    let mut records: serde_json::Map<String, Value> =
+        serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    records.retain(|_, value| !value.is_null());
+    std::fs::write(&file, serde_json::to_vec_pretty(&records).unwrap()).unwrap();
+    source.to_owned()
 }
 
 macro_rules! server {

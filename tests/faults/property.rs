@@ -9,7 +9,7 @@ use serde_json::{json, value::RawValue};
 
 use crate::support::{
     place::Place,
-    proxy::{Fault, Proxy, Way, server_of},
+    proxy::{Fault, Proxy, Way, When, server_of},
     tool::Tool,
 };
 
@@ -123,7 +123,7 @@ fn play(kind: &'static str, scene: &Scene) {
                 server_of(&place.address),
                 Fault {
                     way,
-                    after,
+                    when: When::After(after),
                     times,
                     delay,
                 },

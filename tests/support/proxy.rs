@@ -20,14 +20,23 @@ pub enum Way {
     ToProgram,
 }
 
+/// When a connection is cut.
+#[derive(Clone, Copy, Debug)]
+pub enum When {
+    /// After so many bytes, over all connections.
+    After(u64),
+    /// Before a piece of bytes with this text in it goes on.
+    Before(&'static str),
+}
+
 /// What happens on the wire.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     /// Which way is counted.
     pub way: Way,
-    /// After so many bytes that way, over all connections, every connection is cut.
-    pub after: u64,
-    /// So many times, the count beginning anew each time.
+    /// When the connection is cut.
+    pub when: When,
+    /// So many times, a count of bytes beginning anew each time.
     pub times: u32,
     /// How long each piece of bytes is held back.
     pub delay: Duration,
@@ -54,7 +63,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             fault,
-            left: AtomicI64::new(fault.after as i64),
+            left: AtomicI64::new(fault.bytes()),
             cuts_left: AtomicU32::new(fault.times),
             cuts: AtomicU32::new(0),
             closed: AtomicBool::new(false),
@@ -107,22 +116,46 @@ impl Drop for Proxy {
     }
 }
 
+impl Fault {
+    fn bytes(&self) -> i64 {
+        match self.when {
+            When::After(bytes) => bytes as i64,
+            When::Before(_) => 0,
+        }
+    }
+}
+
 impl State {
+    /// How many bytes of a piece go on before the cut that falls into it.
+    fn cut_in(&self, piece: &[u8]) -> Option<usize> {
+        match self.fault.when {
+            When::After(_) => {
+                let read = piece.len() as i64;
+                let left = self.left.fetch_sub(read, Ordering::Relaxed);
+                (left <= read).then(|| usize::try_from(left).unwrap_or(0))
+            }
+            When::Before(text) => {
+                let mut windows = piece.windows(text.len());
+                windows.any(|window| window == text.as_bytes()).then_some(0)
+            }
+        }
+    }
+
     fn carry(&self, mut from: TcpStream, mut to: TcpStream, way: Way) {
         let mut piece = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut piece) {
             thread::sleep(self.fault.delay);
             let mut keep = read;
             let mut cut = false;
-            if way == self.fault.way && self.cuts_left.load(Ordering::Relaxed) > 0 {
-                let left = self.left.fetch_sub(read as i64, Ordering::Relaxed);
-                if left <= read as i64 {
-                    keep = usize::try_from(left).unwrap_or(0);
-                    cut = true;
-                    self.cuts_left.fetch_sub(1, Ordering::Relaxed);
-                    self.cuts.fetch_add(1, Ordering::Relaxed);
-                    self.left.store(self.fault.after as i64, Ordering::Relaxed);
-                }
+            if way == self.fault.way
+                && self.cuts_left.load(Ordering::Relaxed) > 0
+                && let Some(whole) = self.cut_in(&piece[..read])
+            {
+                keep = whole;
+                cut = true;
+                self.cuts_left.fetch_sub(1, Ordering::Relaxed);
+                self.cuts.fetch_add(1, Ordering::Relaxed);
+                self.left.store(self.fault.bytes(), Ordering::Relaxed);
             }
             if to.write_all(&piece[..keep]).is_err() || cut {
                 break;

@@ -245,17 +245,24 @@ impl World {
             false => resume_unwind(panic),
         })?;
         let events = std::mem::take(&mut *events.lock().unwrap_or_else(PoisonError::into_inner));
-        let ran = self.end(&stats, result, events, took);
+        let ran = self.end(&stats, result, shutdown.reason(), events, took);
         assert_adds_up(&ran.report);
         assert_eq!(self.target.misuse(), [""; 0]);
         Some(ran)
     }
 
     /// Ends a run as the program does.
-    fn end(&self, stats: &RunStats, result: Result<RunOutcome>, events: Vec<Event>, took: Duration) -> Ran {
+    fn end(
+        &self,
+        stats: &RunStats,
+        result: Result<RunOutcome>,
+        asked: Option<StopReason>,
+        events: Vec<Event>,
+        took: Duration,
+    ) -> Ran {
         let outcome = result.unwrap_or_else(|error: Error| {
             stats.record_failure(&error);
-            RunOutcome::of(&error)
+            RunOutcome::of_run(&error, asked)
         });
         Ran {
             report: stats.report(&outcome),

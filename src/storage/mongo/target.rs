@@ -27,7 +27,7 @@ use crate::{
         Error, ErrorKind, Result,
         record::{CacheKey, OnInvalid, Record, RejectKind},
     },
-    storage::{Changes, Source, Target, WriteMode, WriteOutcome},
+    storage::{Changes, Halving, Source, Target, WriteMode, WriteOutcome},
 };
 
 /// DuplicateKey.
@@ -286,13 +286,6 @@ impl MongoTarget {
     }
 }
 
-/// Whether fewer documents, or none of some, may pass where these did not. FerretDB hangs up on a command with a decimal in it.
-fn may_be_about_records(error: &Error, documents: &[&RawDocumentBuf]) -> bool {
-    error.kind().is_splittable()
-        || error.kind() == ErrorKind::ConnectionLost
-            && documents.iter().any(|document| codec::holds_decimal(document))
-}
-
 /// The operations of an `update` command that replace documents, or insert them where there is none.
 fn updates(documents: &[&RawDocumentBuf]) -> RawArrayBuf {
     let mut updates = RawArrayBuf::new();
@@ -411,25 +404,22 @@ impl MongoTarget {
     ) -> Result<()> {
         let documents: Vec<&RawDocumentBuf> = piece.iter().map(|pending| &pending.document).collect();
         let mut failures = HashMap::new();
-        let mut parts = vec![(0, documents.as_slice())];
-        while let Some((start, part)) = parts.pop() {
+        let mut halving = Halving::of(&documents);
+        // Parts come in order: of so many documents it is known what became of them.
+        let mut known = 0;
+        while let Some(part) = halving.next() {
             match self.send(part, mode).await {
-                Ok(failed) => failures.extend(failed.into_iter().map(|(at, what)| (start + at, what))),
-                Err(error) if part.len() > 1 && may_be_about_records(&error, part) => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([(start + first.len(), second), (start, first)]);
+                Ok(failed) => {
+                    failures.extend(failed.into_iter().map(|(at, what)| (known + at, what)));
+                    known += part.len();
                 }
-                Err(error) if may_be_about_records(&error, part) => {
-                    if !error.kind().is_splittable() && !self.hangs_up_again(part, mode).await {
-                        return Err(error);
+                Err(error) => {
+                    let error = self.as_refusal(error, part, mode).await;
+                    if let Some((kind, reason)) = halving.refused(part, error)? {
+                        failures.insert(known, WriteOutcome::rejected(kind, reason));
+                        known += 1;
                     }
-                    let kind = match error.kind() {
-                        ErrorKind::RequestTooLarge => RejectKind::ValueTooLarge,
-                        _ => RejectKind::RefusedByTarget,
-                    };
-                    failures.insert(start, WriteOutcome::rejected(kind, error.message()));
                 }
-                Err(error) => return Err(error),
             }
         }
         for (index, Pending { at, changes, .. }) in piece.into_iter().enumerate() {
@@ -438,7 +428,18 @@ impl MongoTarget {
         Ok(())
     }
 
-    /// Whether a server that answers otherwise hangs up on these documents once more.
+    /// A connection that was lost, as a batch that was refused, where the server hangs up because of what these documents
+    /// hold; any other error as it is.
+    async fn as_refusal(&self, error: Error, documents: &[&RawDocumentBuf], mode: WriteMode) -> Error {
+        let may_hang_up = error.kind() == ErrorKind::ConnectionLost
+            && documents.iter().any(|document| codec::holds_decimal(document));
+        if may_hang_up && (documents.len() > 1 || self.hangs_up_again(documents, mode).await) {
+            return Error::new(ErrorKind::BatchRefused, error.message());
+        }
+        error
+    }
+
+    /// Whether a server that answers otherwise hangs up on these documents once more. FerretDB does on a decimal.
     async fn hangs_up_again(&self, documents: &[&RawDocumentBuf], mode: WriteMode) -> bool {
         let again = self.server.answers().await && self.send(documents, mode).await.is_err();
         again && self.server.answers().await

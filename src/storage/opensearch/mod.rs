@@ -31,7 +31,8 @@ use self::{
     target::OpenSearchTarget,
 };
 use super::{
-    ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing, tls::unverified,
+    ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, UnreadableWorkspace, Waiter,
+    WorkspaceListing, tls::unverified,
 };
 use crate::model::{Location, PhysicalLocation, Workspace};
 use crate::model::{Result, Secret, Values};
@@ -55,6 +56,7 @@ impl Connector for OpenSearch {
         Ok(Arc::new(OpenSearchStorage {
             config,
             client: Arc::new(client),
+            waiter: Arc::clone(&options.waiter),
         }))
     }
 }
@@ -62,6 +64,7 @@ impl Connector for OpenSearch {
 struct OpenSearchStorage {
     config: Config,
     client: Arc<Client>,
+    waiter: Arc<dyn Waiter>,
 }
 
 #[async_trait]
@@ -91,9 +94,6 @@ impl Connection for OpenSearchStorage {
             .client
             .resolve(&codec::any_index(), "list the indices")
             .await?;
-        for (workspace, why) in unreadable(&resolved) {
-            tracing::warn!("the workspace {workspace} is left out: {why}");
-        }
         let open = resolved.indices.iter().filter(|index| !index.is_closed());
         let mut found: Vec<Workspace> = open
             .chain(&resolved.aliases)
@@ -101,7 +101,10 @@ impl Connection for OpenSearchStorage {
             .collect();
         found.sort();
         found.dedup();
-        Ok(found.into())
+        Ok(WorkspaceListing {
+            found,
+            unreadable: unreadable(&resolved),
+        })
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
@@ -126,13 +129,20 @@ impl Connection for OpenSearchStorage {
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
         let index = codec::index_name(workspace)?;
         let source = OpenSearchSource::new(Arc::clone(&self.client), index);
-        Ok(Arc::new(OpenSearchTarget::new(source, &self.config)))
+        Ok(Arc::new(OpenSearchTarget::new(
+            source,
+            &self.config,
+            Arc::clone(&self.waiter),
+        )))
     }
 }
 
 /// The workspaces whose caches cannot be read, each with why.
-fn unreadable(resolved: &Resolved) -> Vec<(Workspace, String)> {
-    let named = |found: &ResolvedName, why: String| Some((codec::workspace_of_index(&found.name)?, why));
+fn unreadable(resolved: &Resolved) -> Vec<UnreadableWorkspace> {
+    let named = |found: &ResolvedName, reason: String| {
+        let name = codec::workspace_of_index(&found.name)?.to_string();
+        Some(UnreadableWorkspace { name, reason })
+    };
     let closed = resolved.indices.iter().filter(|index| index.is_closed());
     let closed = closed.filter_map(|index| {
         let name = &index.name;

@@ -7,7 +7,6 @@ use std::{
         Arc, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -30,7 +29,7 @@ use crate::{
         Error, ErrorKind, Result,
         record::{CacheKey, Record, RejectKind},
     },
-    storage::{Changes, Source, Target, WriteMode, WriteOutcome},
+    storage::{Changes, Source, Target, Waiter, WriteMode, WriteOutcome},
 };
 
 /// How large a bulk request should be, in bytes. Larger ones are no faster.
@@ -39,8 +38,8 @@ const BULK_BYTES: usize = 8 << 20;
 /// The largest request that a server takes as a rule (`http.max_content_length`), in bytes.
 const USUAL_LARGEST_REQUEST: usize = 100 << 20;
 
-/// The wait before a document is sent again that the server had no room for; it doubles from time to time.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// What is waited for where the server had no room for some of the records, as a `retry` event names it.
+const WRITING_AGAIN: &str = "writing records that the server had no room for";
 
 /// How often a record is sent again with something about it mended.
 const MOST_MENDINGS: u32 = 10;
@@ -51,6 +50,7 @@ pub(super) struct OpenSearchTarget {
     shards: u32,
     replicas: u32,
     max_retries: u32,
+    waiter: Arc<dyn Waiter>,
     /// The largest request that the server takes, in bytes.
     largest_request: AtomicUsize,
     /// How large a request with several records may be, in bytes.
@@ -159,12 +159,13 @@ fn is_busy(status: u16) -> bool {
 }
 
 impl OpenSearchTarget {
-    pub(super) fn new(source: OpenSearchSource, config: &Config) -> Self {
+    pub(super) fn new(source: OpenSearchSource, config: &Config, waiter: Arc<dyn Waiter>) -> Self {
         Self {
             source: Arc::new(source),
             shards: config.shards,
             replicas: config.replicas,
             max_retries: config.max_retries,
+            waiter,
             largest_request: AtomicUsize::new(USUAL_LARGEST_REQUEST),
             bulk_bytes: AtomicUsize::new(BULK_BYTES),
             inspection: std::sync::Mutex::default(),
@@ -514,11 +515,6 @@ impl OpenSearchTarget {
     }
 }
 
-/// The wait after so many others.
-fn wait(waits: u32) -> Duration {
-    FIRST_WAIT.saturating_mul(2_u32.saturating_pow(waits))
-}
-
 fn too_large(bytes: usize, most: usize) -> WriteOutcome {
     let reason = format!("the record takes a request of {bytes} bytes; OpenSearch takes at most {most}");
     WriteOutcome::rejected(RejectKind::ValueTooLarge, reason)
@@ -599,11 +595,12 @@ impl Target for OpenSearchTarget {
             pending = round.again;
             if let Some((status, cause)) = round.busy {
                 let waits = pending.iter().map(|pending| pending.waits).max().unwrap_or(1);
-                if waits > self.max_retries {
-                    let what = format!("write to the index {}", self.index());
-                    return Err(self.client().refused(self.client().host(), &what, status, &cause));
+                let what = format!("write to the index {}", self.index());
+                let error = self.client().refused(self.client().host(), &what, status, &cause);
+                let failed = usize::try_from(waits).unwrap_or(usize::MAX);
+                if waits > self.max_retries || !self.waiter.wait(WRITING_AGAIN, failed, &error).await {
+                    return Err(error);
                 }
-                tokio::time::sleep(wait(waits.saturating_sub(1))).await;
             }
             if !round.refused.is_empty() {
                 pending.extend(self.mend(batch, round.refused, &mut outcomes).await?);
@@ -636,16 +633,7 @@ impl Target for OpenSearchTarget {
         if !self.has_written.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let mut waits = 0;
-        while let Err(error) = self.refresh().await {
-            // All is written; it would be a pity to call that a failure for a moment's trouble.
-            if !error.is_temporary() || waits == self.max_retries {
-                return Err(error);
-            }
-            tokio::time::sleep(wait(waits)).await;
-            waits += 1;
-        }
-        Ok(())
+        self.refresh().await
     }
 }
 

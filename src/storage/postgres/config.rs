@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
+use super::info::CLIENT_SSL_MODE;
 use super::session::{Session, Setting, is_name, parse_options};
 
 use crate::{
@@ -181,6 +182,8 @@ pub(super) struct Config {
     password: Option<Secret>,
     database: String,
     pub(super) ssl_mode: SslMode,
+    /// What a person should know of the settings.
+    pub(super) warnings: Vec<String>,
     ssl_cert: Option<PathBuf>,
     ssl_key: Option<PathBuf>,
     ssl_root_cert: Option<PathBuf>,
@@ -223,6 +226,8 @@ impl Config {
         }
         check_hosts(values, &hosts)?;
         let path = |name| values.text(name).map(PathBuf::from);
+        let mut warnings = Vec::new();
+        let ssl_mode = ssl_mode_of(values, &mut warnings)?;
         let _: Option<usize> = values.parse("statement_cache_size", "a number of statements")?;
         let startup_options = startup_options(values)?;
         let max_connections: Option<usize> = values.parse("max_connections", "a number of connections")?;
@@ -236,7 +241,8 @@ impl Config {
                 .secret("password")
                 .filter(|password| !password.expose().is_empty()),
             database: values.required_text("database").to_owned(),
-            ssl_mode: choice(values, "ssl_mode", SSL_MODES)?,
+            ssl_mode,
+            warnings,
             ssl_cert: path("ssl_cert"),
             ssl_key: path("ssl_key"),
             ssl_root_cert: path("ssl_root_cert"),
@@ -387,6 +393,26 @@ fn choice<T: Copy>(values: &Values, name: &str, known: &[(&str, T)]) -> Result<T
     found.map(|(_, value)| *value).ok_or_else(|| {
         let known: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
         values.invalid(name, &format!("one of {}", known.join(", ")))
+    })
+}
+
+/// The mode. One that LightRAG's configuration names and that is none leaves the choice to LightRAG's client, with a warning.
+fn ssl_mode_of(values: &Values, warnings: &mut Vec<String>) -> Result<SslMode> {
+    let chosen = choice(values, "ssl_mode", SSL_MODES);
+    let value = values.get("ssl_mode");
+    let is_lightrags = value.is_some_and(|value| {
+        // What the client's own variable says the client refuses.
+        value.origin.is_lightrags() && !value.origin.is_variable(CLIENT_SSL_MODE)
+    });
+    chosen.or_else(|error| {
+        if !is_lightrags {
+            return Err(error);
+        }
+        let message = error.message();
+        warnings.push(format!(
+            "{message}; as LightRAG does, TLS is used if the server has it"
+        ));
+        Ok(SslMode::Prefer)
     })
 }
 
@@ -572,6 +598,29 @@ mod tests {
         assert!(error.remedy().unwrap().contains("port"), "{error:?}");
         for host in ["::1", "localhost", "/run/postgresql", "a,b"] {
             Config::new(&values(Side::Source, &[("host", host)]), &options()).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_unknown_mode_in_lightrags_configuration_is_a_warning_and_no_error() {
+        let with = |origin: Origin| {
+            let mut values = values(Side::Target, &[("user", "rag"), ("database", "rag")]);
+            let text = Secret::new("on");
+            values.set("ssl_mode", Value { text, origin });
+            Config::new(&values, &options())
+        };
+        let config = with(Origin::Variable("POSTGRES_SSL_MODE".to_owned())).unwrap();
+        assert_eq!(config.ssl_mode, SslMode::Prefer);
+        assert!(
+            config.warnings[0].starts_with("POSTGRES_SSL_MODE: expected one of disable"),
+            "{:?}",
+            config.warnings
+        );
+        for origin in [
+            Origin::Flag("--target"),
+            Origin::Variable(CLIENT_SSL_MODE.to_owned()),
+        ] {
+            assert!(with(origin).is_err());
         }
     }
 

@@ -48,6 +48,7 @@ pub(super) const FIELDS: &[Field] = &[
         .address(),
     Field::new("password", "its password, where the server asks for one")
         .variable("POSTGRES_PASSWORD")
+        .client_variable("PGPASSWORD")
         .ini("password")
         .address(),
     Field::new("database", "database")
@@ -61,6 +62,7 @@ pub(super) const FIELDS: &[Field] = &[
         "disable, allow, prefer, require (encrypted, whoever answers), verify-ca, verify-full",
     )
     .variable("POSTGRES_SSL_MODE")
+    .client_variable(CLIENT_SSL_MODE)
     .ini("ssl_mode")
     .read_as(ssl_mode)
     .default("prefer")
@@ -135,6 +137,9 @@ pub(super) const FIELDS: &[Field] = &[
     .default("prefer")
     .plain(),
 ];
+
+/// Read by asyncpg, where LightRAG names no mode.
+pub(super) const CLIENT_SSL_MODE: &str = "PGSSLMODE";
 
 /// What asyncpg makes of an empty host: the usual folders of Unix sockets, then this machine.
 fn host(text: &str) -> Option<Cow<'_, str>> {

@@ -59,6 +59,7 @@ impl Connector for Postgres {
         Ok(Arc::new(PgStorage {
             server: Arc::new(server),
             on_invalid: options.on_invalid,
+            warnings: config.warnings,
         }))
     }
 }
@@ -66,6 +67,7 @@ impl Connector for Postgres {
 struct PgStorage {
     server: Arc<Server>,
     on_invalid: OnInvalid,
+    warnings: Vec<String>,
 }
 
 #[async_trait]
@@ -75,6 +77,10 @@ impl Connection for PgStorage {
             kind: INFO.kind.to_owned(),
             location: self.server.location().to_owned(),
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     /// The rows of `default` are those of the empty workspace: LightRAG stores it under that name, and nothing tells

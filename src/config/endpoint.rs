@@ -1,0 +1,359 @@
+//! Which storage each side is, and its settings.
+
+use std::path::Path;
+
+use serde_yaml::{Mapping, Value as Yaml};
+
+use super::{
+    Environment, JobFile,
+    options::Options,
+    value::{StorageSpec, scalar_text},
+};
+use crate::{
+    model::{Error, Field, Origin, Result, Secret, Side, Value, Values, nearest},
+    storage::{self, Connector, Endpoint},
+};
+
+/// Which storage a text names, and the settings that its place tells.
+struct Place {
+    connector: &'static dyn Connector,
+    settings: Vec<(&'static str, Secret)>,
+}
+
+impl Endpoint {
+    /// The storage that a text names, as `--source` and `--target` take it, and nothing else but defaults.
+    ///
+    /// # Errors
+    /// The text names no storage, or not enough of it.
+    pub fn named(side: Side, text: &str) -> Result<Self> {
+        Self::resolve(
+            side,
+            &Options::naming(side, text),
+            &JobFile::default(),
+            &Environment::default(),
+        )
+    }
+
+    /// Whether a flag or the job file names the storage of a side.
+    pub fn is_named(side: Side, flags: &Options, job: &JobFile) -> bool {
+        flags.storage(side).is_some() || job.options.storage(side).is_some()
+    }
+
+    /// Decides which storage a side is, and its settings.
+    ///
+    /// # Errors
+    /// A side that nobody names, or a place or a setting that cannot be read.
+    pub fn resolve(side: Side, flags: &Options, job: &JobFile, environment: &Environment) -> Result<Self> {
+        let flag_name = match side {
+            Side::Source => "--source",
+            Side::Target => "--target",
+        };
+        let flag = match flags.storage(side) {
+            Some(StorageSpec::Text(text)) => {
+                Some(read_place(text.expose()).map_err(|error| prefixed(flag_name, error))?)
+            }
+            // Only a job file has these.
+            Some(StorageSpec::Settings(_)) | None => None,
+        };
+        let job_spec = job.options.storage(side);
+        let job_place = job_spec.map(|spec| read_spec(side, spec, job)).transpose()?;
+        let connector = match (&flag, &job_place) {
+            (Some(place), _) => place.connector,
+            (None, Some((connector, _))) => *connector,
+            (None, None) => {
+                return Err(Error::config(format!("no {side} is named")).with_remedy(format!(
+                    "give {flag_name} or `{side}:` in a job file: a kind ({}) or a place",
+                    storage::names()
+                )));
+            }
+        };
+
+        let mut given = Vec::new();
+        if let Some((job_connector, settings)) = job_place
+            && job_connector.kind() == connector.kind()
+        {
+            given = settings;
+        }
+        if let Some(place) = flag {
+            given.extend(at_origin(place.settings, &Origin::Flag(flag_name)));
+        }
+        // A side that is named by its kind alone is where LightRAG's configuration says, which must then be readable.
+        let environment = Lookup {
+            environment,
+            must_be_readable: given.is_empty(),
+        };
+        let mut values = Values::of(side, connector.fields());
+        // From the job file's to the flag's: each replaces what the one before said.
+        for (name, value) in given {
+            values.set(name, value);
+        }
+        for field in connector.fields() {
+            if values.get(field.name).is_none()
+                && let Some(value) = environment.configured(field, connector)?
+            {
+                values.set(field.name, value);
+            }
+        }
+        Ok(Self { connector, values })
+    }
+}
+
+/// Reads what the job file says of a side.
+fn read_spec(side: Side, spec: &StorageSpec, job: &JobFile) -> Result<JobEndpoint> {
+    match spec {
+        StorageSpec::Text(text) => {
+            let path = side.to_string();
+            let place = read_place(text.expose()).map_err(|error| job.error(&path, error.message()))?;
+            Ok((place.connector, at_origin(place.settings, &job.origin(&path))))
+        }
+        StorageSpec::Settings(settings) => read_settings(side, settings, job),
+    }
+}
+
+fn at_origin(settings: Vec<(&'static str, Secret)>, origin: &Origin) -> Vec<(&'static str, Value)> {
+    let at = |(name, text)| {
+        let origin = origin.clone();
+        (name, Value { text, origin })
+    };
+    settings.into_iter().map(at).collect()
+}
+
+pub(super) fn prefixed(place: &str, error: Error) -> Error {
+    let prefixed = Error::new(error.kind(), format!("{place}: {}", error.message()));
+    match error.remedy() {
+        Some(remedy) => prefixed.with_remedy(remedy),
+        None => prefixed,
+    }
+}
+
+/// LightRAG's configuration, as one side needs it.
+struct Lookup<'a> {
+    environment: &'a Environment,
+    /// Whether a file that cannot be read is an error. Otherwise the warning about it is enough.
+    must_be_readable: bool,
+}
+
+impl Lookup<'_> {
+    /// What LightRAG's configuration or the table says of a setting.
+    ///
+    /// # Errors
+    /// It cannot be known.
+    fn configured(&self, field: &Field, connector: &dyn Connector) -> Result<Option<Value>> {
+        let configured = match self.variable(field.variable)? {
+            Some(value) => Some(value),
+            None => self.by_ini(field, connector)?,
+        };
+        let as_lightrag = |Value { text, origin }| {
+            let text = Secret::new((field.as_lightrag)(Secret::expose(&text))?);
+            Some(Value { text, origin })
+        };
+        if let Some(value) = configured.and_then(as_lightrag) {
+            return Ok(Some(value));
+        }
+        let client = self.variable(field.client_variable)?;
+        let default = || {
+            Some(Value {
+                text: Secret::new(field.default?),
+                origin: Origin::Default,
+            })
+        };
+        Ok(client.or_else(default))
+    }
+
+    fn variable(&self, name: Option<&str>) -> Result<Option<Value>> {
+        match name {
+            Some(name) if self.must_be_readable => self.environment.variable(name),
+            Some(name) => self.environment.readable_variable(name),
+            None => Ok(None),
+        }
+    }
+
+    fn by_ini(&self, field: &Field, connector: &dyn Connector) -> Result<Option<Value>> {
+        match (connector.ini_section(), field.ini) {
+            (Some(section), Some(key)) if self.must_be_readable => self.environment.ini(section, key),
+            (Some(section), Some(key)) => self.environment.readable_ini(section, key),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Reads what a flag or a plain text in the job file names.
+fn read_place(text: &str) -> Result<Place> {
+    if let Some(connector) = storage::find(text) {
+        let settings = Vec::new();
+        return Ok(Place { connector, settings });
+    }
+    if let Some((scheme, _)) = text.split_once("://") {
+        let connector = with_scheme(scheme).ok_or_else(|| unknown_scheme(scheme))?;
+        let settings = connector.parse_uri(text)?;
+        return Ok(Place { connector, settings });
+    }
+    check_no_address(text)?;
+    // What is neither a name nor an address is a path, if it looks like one.
+    let looks_like_path = text.contains(['/', '\\', '.', '~']) || Path::new(text).exists();
+    let files = storage::connectors()
+        .iter()
+        .find(|known| known.info().takes_paths);
+    match files {
+        Some(connector) if looks_like_path => Ok(Place {
+            connector: *connector,
+            settings: connector.parse_uri(text)?,
+        }),
+        _ => Err(no_storage(text)),
+    }
+}
+
+/// The storage that has addresses with a scheme.
+fn with_scheme(scheme: &str) -> Option<&'static dyn Connector> {
+    let has_scheme = |connector: &&'static dyn Connector| {
+        let mut schemes = connector.schemes().iter();
+        schemes.any(|known| known.eq_ignore_ascii_case(scheme))
+    };
+    storage::connectors().iter().copied().find(has_scheme)
+}
+
+/// A mistyped address is no path: it may hold a password, and paths are printed.
+fn check_no_address(text: &str) -> Result<()> {
+    let (scheme, _) = text.split_once(':').unwrap_or_default();
+    if let Some(connector) = with_scheme(scheme) {
+        let message = format!("an address of {} begins with {scheme}://", connector.title());
+        return Err(Error::config(message).with_remedy(format!("write {scheme}://user:password@host")));
+    }
+    let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    let looks_like_address = text.contains('@') || port.is_some_and(|port| port.is_ok());
+    if looks_like_address && !Path::new(text).exists() {
+        return Err(Error::config("this looks like an address without a scheme")
+            .with_remedy("write scheme://user:password@host, or the name of a file that is there"));
+    }
+    Ok(())
+}
+
+fn unknown_scheme(scheme: &str) -> Error {
+    let schemes: Vec<&str> = storage::connectors()
+        .iter()
+        .flat_map(|connector| connector.schemes())
+        .copied()
+        .collect();
+    let hint = nearest(scheme, schemes.iter().copied())
+        .map(|near| format!("; did you mean {near}://?"))
+        .unwrap_or_default();
+    Error::config(format!("no storage has addresses with {scheme}://{hint}"))
+        .with_remedy(format!("known: {}", schemes.join(", ")))
+}
+
+fn no_storage(text: &str) -> Error {
+    let names = storage::connectors()
+        .iter()
+        .flat_map(|known| [known.kind()].into_iter().chain(known.aliases().iter().copied()));
+    let hint = nearest(&text.to_ascii_lowercase(), names)
+        .map(|near| format!("; did you mean {near}?"))
+        .unwrap_or_default();
+    Error::config(format!("`{text}` is no kind of storage{hint}")).with_remedy(format!(
+        "known: {}; LIGHTRAG_KV_STORAGE says which one LightRAG uses; a path is written with a slash: ./{text}",
+        storage::names()
+    ))
+}
+
+type JobEndpoint = (&'static dyn Connector, Vec<(&'static str, Value)>);
+
+/// Reads the mapping of a storage in the job file, and checks every name in it.
+fn read_settings(side: Side, settings: &Mapping, job: &JobFile) -> Result<JobEndpoint> {
+    let path = |name: &str| format!("{side}.{name}");
+    let uri = settings
+        .get("uri")
+        .and_then(Yaml::as_str)
+        .map(|uri| read_place(uri).map_err(|error| job.error(&path("uri"), error.message())))
+        .transpose()?;
+    let connector =
+        named_connector(settings, uri.as_ref()).map_err(|what| job.error(&path("kind"), &what))?;
+    let mut found = Vec::new();
+    if let Some(place) = uri {
+        if place.connector.kind() != connector.kind() {
+            let what = format!(
+                "this is an address of {}, and kind is {}",
+                place.connector.kind(),
+                connector.kind()
+            );
+            return Err(job.error(&path("uri"), &what));
+        }
+        found = at_origin(place.settings, &job.origin(&path("uri")));
+    }
+    for (name, value) in settings {
+        let name = name.as_str().unwrap_or_default();
+        if name == "kind" || name == "uri" {
+            continue;
+        }
+        let field = connector.fields().iter().find(|field| field.name == name);
+        let field = field.ok_or_else(|| job.error(&path(name), &unknown_field(connector, name)))?;
+        let text =
+            setting_text(value).ok_or_else(|| job.error(&path(name), "expected a text or a number"))?;
+        let (text, origin) = (Secret::new(text), job.origin(&path(name)));
+        found.push((field.name, Value { text, origin }));
+    }
+    Ok((connector, found))
+}
+
+/// The storage that a mapping names by `kind`, or by its address.
+///
+/// # Errors
+/// What is wrong with `kind`.
+fn named_connector(settings: &Mapping, uri: Option<&Place>) -> Result<&'static dyn Connector, String> {
+    let Some(kind) = settings.get("kind").and_then(Yaml::as_str) else {
+        // One who thinks of `postgres:` with its fields below it.
+        let nested = settings
+            .keys()
+            .filter_map(Yaml::as_str)
+            .find(|name| storage::find(name).is_some());
+        let hint = nested
+            .map(|name| format!("; write `kind: {name}` beside its fields"))
+            .unwrap_or_default();
+        let missing = || format!("missing; expected one of {}{hint}", storage::names());
+        return uri.map(|place| place.connector).ok_or_else(missing);
+    };
+    storage::find(kind).ok_or_else(|| {
+        let hint = nearest(kind, storage::connectors().iter().map(|known| known.kind()))
+            .map(|near| format!("; did you mean {near}?"))
+            .unwrap_or_default();
+        format!("expected one of {}, found `{kind}`{hint}", storage::names())
+    })
+}
+
+fn unknown_field(connector: &dyn Connector, name: &str) -> String {
+    let fields = connector.fields().iter().map(|field| field.name);
+    let known = ["kind", "uri"]
+        .into_iter()
+        .chain(fields.filter(|name| *name != "uri"));
+    let known: Vec<&str> = known.collect();
+    let hint = nearest(name, known.iter().copied())
+        .map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
+    format!(
+        "unknown field{hint} Known for {}: {}",
+        connector.kind(),
+        known.join(", ")
+    )
+}
+
+/// A scalar, or a list of scalars joined by commas, as LightRAG's variables write lists.
+fn setting_text(value: &Yaml) -> Option<String> {
+    match value {
+        Yaml::Sequence(items) => {
+            let texts: Option<Vec<String>> = items.iter().map(scalar_text).collect();
+            texts.map(|texts| texts.join(","))
+        }
+        other => scalar_text(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_address_is_no_path_that_would_be_printed() {
+        let error = Endpoint::named(Side::Target, "mongodb:/me:hunter2@host").unwrap_err();
+        assert!(error.message().contains("begins with mongodb://"), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"));
+        let error = Endpoint::named(Side::Target, "me:hunter2@host/rag").unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+}

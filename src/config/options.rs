@@ -1,0 +1,534 @@
+//! The one table of everything that a run can be told: as a flag, as a field of the job file, or both.
+//!
+//! # Adding a flag
+//! 1. Add an entry to the table below, where `--help` should list it. Its doc comment is the help text, also in the
+//!    README and in migrate.example.yaml; end it with `[default: …]` where there is one to state. `#[arg]` is clap's, and the
+//!    rest serde's, as on any struct. The part after `=` says what stands in migrate.example.yaml ([`JobField`]).
+//!
+//!    ```text
+//!    /// How long connecting, and each request, may take [default: 60s]
+//!    #[arg(long, value_name = "DUR", help_heading = HOW)]
+//!    pub timeout: Option<Text<Duration>> = DefaultsTo("60s");
+//!    ```
+//!
+//!    The type says how the value is read ([`Text`] where the text matters for the error, an enum with `ValueEnum` and
+//!    `Deserialize`, a path). A flag without a value is a `bool` with `#[serde(deserialize_with = "switch")]`.
+//!    An entry of a group (`batch.records`) names its flag and its path: `#[arg(long = "batch-size", id = "batch.records")]`.
+//! 2. Use the value: mostly one line in `Settings::resolve`.
+//! 3. Run `UPDATE_DOCS=1 cargo test --test cli -- documents` and `INSTA_UPDATE=always cargo test --test cli`, and read the
+//!    diff of README, example, help and man page.
+//!
+//! Parsing, merging (flag > job file > default), the origin in errors, the strictness of the job file and the documents follow
+//! from the entry.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::LazyLock, time::Duration};
+
+use clap::{CommandFactory, Parser, ValueHint};
+use serde::Deserialize;
+use serde_yaml::Mapping;
+
+use self::JobField::{As, DefaultsTo, FlagOnly, Group, Sample, Shown};
+use super::{
+    Color, OutputFormat,
+    cli::{EXAMPLES, EXIT_CODES, STORAGES},
+    generate::Generate,
+    value::{
+        BatchBytes, IdentitySpec, ListSpec, Scalar, Setting, StorageSpec, Text, Visitor, WorkspacesSpec,
+        or_default, switch,
+    },
+};
+use crate::{
+    model::{
+        Error, ErrorKind, MaxErrors, OnConflict, Origin, Rekey, Result, Side, VerifyLevel, record::OnInvalid,
+    },
+    report::logging::LogFormat,
+};
+
+const WHAT: &str = "What";
+const HITS: &str = "Hits";
+const HOW: &str = "How";
+const OUTPUT: &str = "What comes out";
+
+/// What the job file has for an entry of the table, and how migrate.example.yaml shows it. Texts are YAML.
+#[derive(Clone, Copy, Debug)]
+pub enum JobField {
+    /// A field with this default; shown as a comment.
+    DefaultsTo(&'static str),
+    /// A field without a default, or with one that has no text; this value is shown as a comment.
+    Sample(&'static str),
+    /// A field that the example sets, and more lines after it.
+    Shown {
+        /// The value.
+        value: &'static str,
+        /// Lines that follow.
+        more: &'static str,
+    },
+    /// A field with fields of its own.
+    Group,
+    /// None of this name: a flag whose effect another field has, written like this.
+    As(&'static str),
+    /// None: a flag that no job file can replace.
+    FlagOnly,
+}
+
+/// An entry of the table.
+#[derive(Debug)]
+pub struct Entry {
+    /// The path in the job file, also the identifier of clap's argument: `batch.records`.
+    pub path: &'static str,
+    /// What the job file has for it.
+    pub job: JobField,
+    /// Sentences for the example, beside the help text; all there is where there is no flag.
+    pub note: &'static str,
+}
+
+macro_rules! options {
+    ($(
+        $(#[$outer:meta])*
+        pub struct $name:ident under $prefix:literal {
+            $(
+                $(#[$meta:meta])*
+                pub $field:ident: $type:ty = $job:expr $(, note $note:literal)?;
+            )*
+        }
+    )*) => {$(
+        #[derive(Clone, Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        $(#[$outer])*
+        pub struct $name { $( $(#[$meta])* pub $field: $type, )* }
+
+        impl Setting for $name {
+            fn over(self, lower: Self) -> Self {
+                Self { $( $field: self.$field.over(lower.$field), )* }
+            }
+
+            fn visit(&mut self, own: &'static Entry, visitor: &mut Visitor<'_>) {
+                if matches!(own.job, Group) {
+                    visitor(own, None);
+                }
+                $({
+                    const ENTRY: &Entry = &Entry {
+                        path: concat!($prefix, stringify!($field)),
+                        job: $job,
+                        note: concat!($($note)?),
+                    };
+                    self.$field.visit(ENTRY, visitor);
+                })*
+            }
+        }
+    )*};
+}
+
+options! {
+    /// What flags or the job file say. What is not given is `None` or `false`.
+    #[derive(Parser)]
+    #[serde(expecting = "fields such as `source:` and `target:`")]
+    #[command(
+        name = "migrate-llm-cache",
+        version,
+        about = "Moves LightRAG's LLM response cache between JSON, Redis, PostgreSQL, MongoDB and OpenSearch",
+        long_about = "Moves LightRAG's LLM response cache between any two of JSON, Redis, PostgreSQL, MongoDB and \
+                      OpenSearch. Never changes the source, asks nothing without --interactive, and writes to the target \
+                      only with --yes.",
+        after_help = "Add --help for examples and exit codes.",
+        after_long_help = format!("Examples:\n{EXAMPLES}\n\n{STORAGES}\n\nExit codes:\n{EXIT_CODES}"),
+        max_term_width = 110
+    )]
+    pub struct Options under "" {
+        /// Job file (YAML) with any of these settings; flags win over it
+        #[serde(skip)]
+        #[arg(long, value_name = "FILE", help_heading = WHAT, value_hint = ValueHint::FilePath)]
+        pub job: Option<PathBuf> = FlagOnly;
+
+        /// Where to read: a kind of storage or a place
+        #[arg(long, value_name = "STORAGE", help_heading = WHAT, value_hint = ValueHint::AnyPath)]
+        pub source: Option<StorageSpec> = Shown {
+            value: "\n  kind: json\n  working_dir: ./tests/fixtures/sample/rag_storage",
+            more: "",
+        }, note "As text, or as a mapping with `kind` or `uri` and the storage's own fields, all of which are listed at \
+                 the end of this file. What a field does not say comes from LightRAG's environment, .env or config.ini.";
+
+        /// Where to write: a kind of storage or a place
+        #[arg(long, value_name = "STORAGE", help_heading = WHAT, value_hint = ValueHint::AnyPath)]
+        pub target: Option<StorageSpec> = Shown {
+            value: "\n  kind: json\n  working_dir: ./target/example/rag_storage",
+            more: "",
+        };
+
+        /// Workspace on both sides
+        #[serde(skip)]
+        #[arg(long, value_name = "NAME", help_heading = WHAT, conflicts_with_all = ["workspace_map", "all_workspaces"])]
+        pub workspace: Option<String> = As("workspaces: NAME");
+
+        /// Workspace to read; wins over --workspace
+        #[serde(skip)]
+        #[arg(long, value_name = "NAME", help_heading = WHAT, conflicts_with_all = ["workspace_map", "all_workspaces"])]
+        pub source_workspace: Option<String> = As("workspaces: [{ from: A, to: B }]");
+
+        /// Workspace to write; wins over --workspace
+        #[serde(skip)]
+        #[arg(long, value_name = "NAME", help_heading = WHAT, conflicts_with_all = ["workspace_map", "all_workspaces"])]
+        pub target_workspace: Option<String> = As("workspaces: [{ from: A, to: B }]");
+
+        /// Workspace to read and workspace to write; may be repeated
+        #[serde(skip)]
+        #[arg(long, value_name = "FROM=TO", help_heading = WHAT, conflicts_with = "all_workspaces")]
+        pub workspace_map: Vec<String> = As("workspaces: [{ from: A, to: B }]");
+
+        /// Every workspace that the source has, under the same name
+        #[serde(skip)]
+        #[arg(long, help_heading = WHAT)]
+        pub all_workspaces: bool = As("workspaces: all");
+
+        /// Which workspaces, as the job file says it.
+        #[arg(skip)]
+        pub workspaces: Option<WorkspacesSpec> = Shown {
+            value: "all",
+            more: "#workspaces: [space1, { from: staging, to: production }]\n",
+        }, note "Which workspaces: a name, a list of names and of { from: …, to: … }, or all that the source has. Without \
+                 this field it is the one of LightRAG's environment, and the empty one without that.";
+
+        /// Cache types to move: `default` is everything made from files; any type by name, such as extract, summary, query;
+        /// `all` is every entry [default: default]
+        #[arg(long, value_name = "LIST", help_heading = WHAT)]
+        pub types: Option<ListSpec> = DefaultsTo("[default]"),
+            note "Types that later versions of LightRAG add belong to `default`; answers to questions (query, keywords) do not.";
+
+        /// Report which records LightRAG will find under their keys, and for which models the others were made
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, help_heading = HITS)]
+        pub hits: bool = DefaultsTo("false");
+
+        /// Add copies of records under the keys that LightRAG asks for: of those made at another host or by an older
+        /// LightRAG, or for another model too [default: off]
+        #[arg(long, value_name = "WHAT", help_heading = HITS)]
+        pub rekey: Option<Rekey> = DefaultsTo("off"),
+            note "Nothing is renamed, removed or written over.";
+
+        /// The LightRAG that will read the cache.
+        #[serde(deserialize_with = "or_default")]
+        #[command(flatten)]
+        pub lightrag: LightRagOptions = Group,
+            note "The LightRAG that will read the cache, for `hits` and `rekey`. What is not given is taken from \
+                  LightRAG's environment or .env. `binding: library` stands for a program that uses LightRAG without its \
+                  server. Keys are also tried with the names in `made_for`.";
+
+        /// Connect, check and count both sides, and write nothing anywhere
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, help_heading = HOW)]
+        pub dry_run: bool = DefaultsTo("false");
+
+        /// Write to the target without being asked
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, help_heading = HOW)]
+        pub yes: bool = DefaultsTo("false");
+
+        /// Ask at the terminal for source, target and a yes, where flags and job file leave them open
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, help_heading = HOW)]
+        pub interactive: bool = DefaultsTo("false"), note "Not for cron: without a terminal it fails.";
+
+        /// What to do where the target has a record of the same key [default: overwrite]
+        #[arg(long, value_name = "POLICY", help_heading = HOW)]
+        pub on_conflict: Option<OnConflict> = DefaultsTo("overwrite");
+
+        /// What to do with a record that the target could hold if a character went [default: reject]
+        #[arg(long, value_name = "POLICY", help_heading = HOW)]
+        pub on_invalid: Option<OnInvalid> = DefaultsTo("reject");
+
+        /// The limits of a batch.
+        #[serde(deserialize_with = "or_default")]
+        #[command(flatten)]
+        pub batch: BatchOptions = Group,
+            note "A batch is full when it reaches either limit. Left out, its bytes are what the target takes fastest: \
+                  384KiB for Redis, 512KiB for JSON, 2MiB for PostgreSQL and MongoDB, 3MiB for OpenSearch. More costs \
+                  memory.";
+
+        /// Batches written at the same time [default: 2]
+        #[arg(long, value_name = "N", help_heading = HOW)]
+        pub concurrency: Option<Text<NonZeroUsize>> = DefaultsTo("2");
+
+        /// How long connecting, and each request, may take [default: 60s]
+        #[arg(long, value_name = "DUR", help_heading = HOW)]
+        pub timeout: Option<Text<Duration>> = DefaultsTo("60s");
+
+        /// How often a request that failed for a passing reason is tried again [default: 5]
+        #[arg(long, value_name = "N", help_heading = HOW)]
+        pub retries: Option<Text<usize>> = DefaultsTo("5");
+
+        /// End the run after this time with 8; it can be resumed
+        #[arg(long, value_name = "DUR", help_heading = HOW)]
+        pub max_duration: Option<Text<Duration>> = Sample("2h"), note "Without a limit by default.";
+
+        /// End the run with 7 when more records, or more percent of them, are rejected
+        #[arg(long, value_name = "N|N%", help_heading = HOW)]
+        pub max_errors: Option<Text<MaxErrors>> = Sample("5%"), note "Without a limit by default.";
+
+        /// Compare the target with the source afterwards, field by field [default: off]
+        #[arg(long, value_name = "LEVEL", help_heading = HOW)]
+        pub verify: Option<VerifyLevel> = DefaultsTo("off");
+
+        /// Compare the target with the source and write nothing
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, help_heading = HOW, conflicts_with = "dry_run")]
+        pub verify_only: bool = DefaultsTo("false");
+
+        /// File that keeps how far the run came
+        #[arg(long, value_name = "FILE", help_heading = HOW, value_hint = ValueHint::FilePath)]
+        pub checkpoint: Option<PathBuf> = Sample("./migrate.checkpoint"), note "None by default.";
+
+        /// Go on where the run that wrote the checkpoint stopped
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, help_heading = HOW)]
+        pub resume: bool = DefaultsTo("false");
+
+        /// File for rejected records (JSON lines), which a later run can take as its --source
+        #[arg(long, value_name = "FILE", help_heading = HOW, value_hint = ValueHint::FilePath)]
+        pub rejects: Option<PathBuf> = Sample("./migrate.rejects.jsonl"), note "None by default.";
+
+        /// Move the intact records of a damaged JSON file
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, help_heading = HOW)]
+        pub salvage: bool = DefaultsTo("false");
+
+        /// End with 9 where there is nothing to migrate
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, help_heading = HOW)]
+        pub fail_on_empty: bool = DefaultsTo("false");
+
+        /// Accept a workspace that the source does not have, instead of exit code 9
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, help_heading = HOW)]
+        pub allow_missing: bool = DefaultsTo("false");
+
+        /// What to print on standard output; auto is human at a terminal, else jsonl
+        #[arg(long, value_name = "FORMAT", help_heading = OUTPUT)]
+        pub output: Option<OutputFormat> = DefaultsTo("auto");
+
+        /// File for the final report (JSON), replaced atomically
+        #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
+        pub report: Option<PathBuf> = Sample("./migrate.report.json"), note "None by default.";
+
+        /// File for metrics of the run (Prometheus's text format), replaced atomically
+        #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
+        pub metrics: Option<PathBuf> = Sample("./migrate.prom"), note "None by default.";
+
+        /// Log to standard error: off, error, warn, info, debug, trace, or a filter as in RUST_LOG [default: warn]
+        #[arg(long, value_name = "LEVEL", help_heading = OUTPUT)]
+        pub log_level: Option<String> = Sample("warn");
+
+        /// How to write the log; json puts errors into it too [default: text]
+        #[arg(long, value_name = "FORMAT", help_heading = OUTPUT)]
+        pub log_format: Option<LogFormat> = DefaultsTo("text");
+
+        /// Print nothing on standard error but errors
+        #[serde(deserialize_with = "switch")]
+        #[arg(long, short, help_heading = OUTPUT)]
+        pub quiet: bool = DefaultsTo("false");
+
+        /// When to use colours [default: auto]
+        #[arg(long, value_name = "WHEN", help_heading = OUTPUT)]
+        pub color: Option<Color> = DefaultsTo("auto");
+
+        /// Print completions for a shell, or the man page, and do nothing else
+        #[serde(skip)]
+        #[arg(long, value_name = "WHAT", help_heading = OUTPUT, exclusive = true)]
+        pub generate: Option<Generate> = FlagOnly;
+    }
+
+    /// The limits of a batch.
+    #[derive(clap::Args)]
+    pub struct BatchOptions under "batch." {
+        /// Records in a batch [default: 1000]
+        #[arg(long = "batch-size", id = "batch.records", value_name = "N", help_heading = HOW)]
+        pub records: Option<Text<NonZeroUsize>> = DefaultsTo("1000");
+
+        /// Bytes in a batch [default: what the target takes fastest, 384KiB to 3MiB]
+        #[arg(long = "batch-bytes", id = "batch.bytes", value_name = "SIZE", help_heading = HOW)]
+        pub bytes: Option<Text<BatchBytes>> = Sample("512KiB");
+    }
+
+    /// The LightRAG that will read the cache.
+    #[derive(clap::Args)]
+    pub struct LightRagOptions under "lightrag." {
+        /// Binding that LightRAG extracts with: such as openai or ollama; `library` for a program that uses LightRAG without its
+        /// server [default: LightRAG's own configuration]
+        #[arg(long = "llm-binding", id = "lightrag.binding", value_name = "NAME", help_heading = HITS)]
+        pub binding: Option<Text<String>> = Sample("ollama");
+
+        /// Model that LightRAG extracts with [default: LightRAG's own configuration]
+        #[arg(long = "llm-model", id = "lightrag.model", value_name = "NAME", help_heading = HITS)]
+        pub model: Option<Text<String>> = Sample("\"mistral-nemo:latest\"");
+
+        /// Address of that model, as LightRAG is given it [default: LightRAG's own configuration]
+        #[arg(long = "llm-host", id = "lightrag.host", value_name = "URL", help_heading = HITS)]
+        pub host: Option<Text<String>> = Sample("\"http://localhost:11434\"");
+
+        /// LightRAG release that will read the cache [default: the newest known]
+        #[arg(long = "lightrag-version", id = "lightrag.version", value_name = "RELEASE", help_heading = HITS)]
+        pub version: Option<Text<String>> = Sample("1.5.7");
+
+        /// Whether it asks for entities in JSON.
+        #[arg(skip)]
+        pub json_extraction: Option<Scalar<bool>> = Sample("false");
+
+        /// Models that the keys of the cache may have been made for, beside what is configured.
+        #[arg(skip)]
+        pub made_for: Vec<IdentitySpec> = Sample("[{ host: \"http://ollama:11434\" }]");
+    }
+}
+
+/// The flag of every entry that has one, by its path: `--batch-size` of `batch.records`.
+static FLAGS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let command = Options::command();
+    let flags = command.get_arguments().filter_map(|argument| {
+        Some((
+            argument.get_id().to_string(),
+            format!("--{}", argument.get_long()?),
+        ))
+    });
+    flags.collect()
+});
+
+/// The whole table, in the order of `--help`.
+pub fn entries() -> Vec<&'static Entry> {
+    let mut entries = Vec::new();
+    Options::default().each(&mut |entry, _| entries.push(entry));
+    entries
+}
+
+impl Options {
+    /// As if `--source` or `--target` alone were given.
+    pub fn naming(side: Side, text: &str) -> Self {
+        let spec = Some(StorageSpec::from(text.to_owned()));
+        match side {
+            Side::Source => Self {
+                source: spec,
+                ..Self::default()
+            },
+            Side::Target => Self {
+                target: spec,
+                ..Self::default()
+            },
+        }
+    }
+
+    /// What flags or the job file say of a side.
+    pub fn storage(&self, side: Side) -> Option<&StorageSpec> {
+        match side {
+            Side::Source => self.source.as_ref(),
+            Side::Target => self.target.as_ref(),
+        }
+    }
+
+    /// Notes that everything in here came from flags.
+    pub(super) fn given_by_flags(mut self) -> Self {
+        self.set_origins(&|path| Origin::Flag(FLAGS.get(path).map_or("", String::as_str)));
+        self
+    }
+
+    /// Notes where each value came from, by its path.
+    pub(super) fn set_origins(&mut self, of: &dyn Fn(&'static str) -> Origin) {
+        self.each(&mut |entry, origin| {
+            if let Some(origin) = origin {
+                *origin = of(entry.path);
+            }
+        });
+    }
+
+    /// The defaults of the table.
+    ///
+    /// # Errors
+    /// One of them is no value of its field: a bug, which a test finds.
+    pub(super) fn defaults() -> Result<Self> {
+        let wrong =
+            |error| Error::new(ErrorKind::Internal, "a default in the table of options").caused_by(error);
+        let mut tree = Mapping::new();
+        for entry in entries() {
+            if let DefaultsTo(text) = entry.job {
+                let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(wrong)?;
+                let (group, name) = entry.path.split_once('.').unwrap_or(("", entry.path));
+                let fields = match group {
+                    "" => &mut tree,
+                    group => match tree.entry(group.into()).or_insert_with(|| Mapping::new().into()) {
+                        serde_yaml::Value::Mapping(fields) => fields,
+                        _ => continue,
+                    },
+                };
+                fields.insert(name.into(), value);
+            }
+        }
+        serde_yaml::from_value(tree.into()).map_err(wrong)
+    }
+
+    fn each(&mut self, visitor: &mut Visitor<'_>) {
+        const TABLE: &Entry = &Entry {
+            path: "",
+            job: FlagOnly,
+            note: "",
+        };
+        self.visit(TABLE, visitor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::value::parsed;
+
+    #[test]
+    fn every_flag_of_clap_is_an_entry_of_the_table() {
+        let paths: BTreeSet<&str> = entries().iter().map(|entry| entry.path).collect();
+        for path in FLAGS.keys() {
+            assert!(paths.contains(path.as_str()), "{path}");
+        }
+    }
+
+    /// What `--help` states is what holds.
+    #[test]
+    fn every_default_is_a_value_of_its_field_and_the_one_that_the_help_states() {
+        Options::defaults().unwrap();
+        let command = Options::command();
+        for entry in entries() {
+            let argument = command
+                .get_arguments()
+                .find(|argument| argument.get_id() == entry.path);
+            let help = argument
+                .and_then(|argument| argument.get_help())
+                .map(ToString::to_string);
+            let stated = help.as_deref().and_then(|help| help.split_once(" [default: "));
+            if let (DefaultsTo(default), Some((_, stated))) = (entry.job, stated) {
+                assert_eq!(
+                    default.trim_matches(['[', ']']),
+                    stated.trim_end_matches(']'),
+                    "{}",
+                    entry.path
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_job_file_and_that_over_the_default() {
+        fn text<T>(text: &str) -> Option<Text<T>> {
+            Some(Text::from(text.to_owned()))
+        }
+        let flags = Options {
+            retries: text("1"),
+            ..Options::default()
+        };
+        let job = Options {
+            retries: text("2"),
+            concurrency: text("3"),
+            salvage: true,
+            ..Options::default()
+        };
+        let options = flags.over(job).over(Options::defaults().unwrap());
+        assert_eq!(parsed(options.retries).unwrap().unwrap(), 1);
+        assert_eq!(parsed(options.concurrency).unwrap().unwrap().get(), 3);
+        assert_eq!(parsed(options.timeout).unwrap().unwrap(), Duration::from_secs(60));
+        assert!(options.salvage);
+    }
+}

@@ -1,0 +1,338 @@
+//! The types of the options: how each is read from a flag or a field of the job file, and how layers are merged.
+
+use std::{marker::PhantomData, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_yaml::{Mapping, Value as Yaml};
+
+use super::{Color, OutputFormat, generate::Generate, options::Entry};
+use crate::{
+    model::{MaxErrors, OnConflict, Origin, Rekey, Result, Secret, VerifyLevel, record::OnInvalid},
+    report::logging::LogFormat,
+};
+
+/// Called for every entry of the table, with the origin of its value where the value knows one.
+pub(super) type Visitor<'a> = dyn FnMut(&'static Entry, Option<&mut Origin>) + 'a;
+
+/// The value of an entry, or a group of entries.
+pub(super) trait Setting {
+    /// What counts of two layers: this one where it says something, else the lower one.
+    fn over(self, lower: Self) -> Self;
+
+    /// Shows the entry, and those of a group, to a visitor.
+    fn visit(&mut self, entry: &'static Entry, visitor: &mut Visitor<'_>);
+}
+
+impl Setting for bool {
+    fn over(self, lower: Self) -> Self {
+        self || lower
+    }
+
+    fn visit(&mut self, entry: &'static Entry, visitor: &mut Visitor<'_>) {
+        visitor(entry, None);
+    }
+}
+
+impl<T: OptionValue> Setting for Option<T> {
+    fn over(self, lower: Self) -> Self {
+        self.or(lower)
+    }
+
+    fn visit(&mut self, entry: &'static Entry, visitor: &mut Visitor<'_>) {
+        visitor(entry, self.as_mut().and_then(OptionValue::origin));
+    }
+}
+
+impl<T> Setting for Vec<T> {
+    fn over(self, lower: Self) -> Self {
+        if self.is_empty() { lower } else { self }
+    }
+
+    fn visit(&mut self, entry: &'static Entry, visitor: &mut Visitor<'_>) {
+        visitor(entry, None);
+    }
+}
+
+/// A value that may be given or not.
+pub(super) trait OptionValue {
+    /// Where it came from, for a value that is checked only when it is used.
+    fn origin(&mut self) -> Option<&mut Origin> {
+        None
+    }
+}
+
+impl OptionValue for PathBuf {}
+impl OptionValue for String {}
+impl OptionValue for StorageSpec {}
+impl OptionValue for WorkspacesSpec {}
+impl OptionValue for OnConflict {}
+impl OptionValue for OnInvalid {}
+impl OptionValue for Rekey {}
+impl OptionValue for VerifyLevel {}
+impl OptionValue for OutputFormat {}
+impl OptionValue for LogFormat {}
+impl OptionValue for Color {}
+impl OptionValue for Generate {}
+impl<T> OptionValue for Scalar<T> {}
+
+impl OptionValue for ListSpec {
+    fn origin(&mut self) -> Option<&mut Origin> {
+        Some(&mut self.origin)
+    }
+}
+
+impl<T> OptionValue for Text<T> {
+    fn origin(&mut self) -> Option<&mut Origin> {
+        Some(&mut self.origin)
+    }
+}
+
+/// A group that may be there without a value.
+pub(super) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// What a flag without a value is in the job file: true or false, which may come out of `${NAME}` as text.
+pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let scalar = Option::<Scalar<bool>>::deserialize(deserializer)?;
+    Ok(scalar.is_some_and(|scalar| scalar.0))
+}
+
+/// A model that keys were made for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentitySpec {
+    /// The binding.
+    pub binding: Option<Text<String>>,
+    /// The model.
+    pub model: Option<Text<String>>,
+    /// The address.
+    pub host: Option<Text<String>>,
+}
+
+/// A storage: a kind or place as text, or a mapping of settings.
+#[derive(Clone, Debug)]
+pub enum StorageSpec {
+    /// As the flag takes it.
+    Text(Secret),
+    /// `kind` or `uri`, and settings. The storage checks their names.
+    Settings(Mapping),
+}
+
+impl From<String> for StorageSpec {
+    fn from(text: String) -> Self {
+        Self::Text(Secret::new(text))
+    }
+}
+
+impl<'de> Deserialize<'de> for StorageSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Yaml::deserialize(deserializer)? {
+            Yaml::String(text) => Ok(Self::Text(Secret::new(text))),
+            Yaml::Mapping(settings) => Ok(Self::Settings(settings)),
+            _ => Err(D::Error::custom(
+                "expected a kind, a place, or a mapping with `kind`",
+            )),
+        }
+    }
+}
+
+/// One workspace, a list of them, or all.
+#[derive(Clone, Debug)]
+pub enum WorkspacesSpec {
+    /// Whatever the source has.
+    All,
+    /// These, `(from, to)`.
+    Pairs(Vec<(String, String)>),
+}
+
+impl<'de> Deserialize<'de> for WorkspacesSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Pair {
+            from: String,
+            to: String,
+        }
+        let expected =
+            || D::Error::custom("expected a name, `all`, or a list of names and `{ from: a, to: b }`");
+        let pair = |item: Yaml| match item {
+            Yaml::String(name) => Ok((name.clone(), name)),
+            item @ Yaml::Mapping(_) => serde_yaml::from_value::<Pair>(item)
+                .map(|pair| (pair.from, pair.to))
+                .map_err(D::Error::custom),
+            _ => Err(expected()),
+        };
+        match Yaml::deserialize(deserializer)? {
+            Yaml::String(name) if name == "all" => Ok(Self::All),
+            Yaml::Sequence(items) if items.is_empty() => Err(expected()),
+            Yaml::Sequence(items) => items
+                .into_iter()
+                .map(pair)
+                .collect::<Result<_, _>>()
+                .map(Self::Pairs),
+            item => Ok(Self::Pairs(vec![pair(item)?])),
+        }
+    }
+}
+
+/// A list of words, or one text with commas.
+#[derive(Clone, Debug)]
+pub struct ListSpec {
+    /// The words, as they are written.
+    pub words: Vec<String>,
+    /// Where they came from.
+    pub origin: Origin,
+}
+
+impl From<String> for ListSpec {
+    fn from(text: String) -> Self {
+        Self {
+            words: text.split(',').map(str::to_owned).collect(),
+            origin: Origin::Default,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ListSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words = match Yaml::deserialize(deserializer)? {
+            Yaml::String(text) => return Ok(text.into()),
+            Yaml::Sequence(items) => items
+                .into_iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect(),
+            _ => None,
+        };
+        Ok(Self {
+            words: words.ok_or_else(|| D::Error::custom("expected a list of words"))?,
+            origin: Origin::Default,
+        })
+    }
+}
+
+/// The text of a value, `1000` or `8MiB` or `30s`: a text or a number of the job file. It is parsed when it is used, so
+/// that one which a flag replaces need not be right.
+#[derive(Clone, Debug)]
+pub struct Text<T> {
+    /// As it is written.
+    pub text: String,
+    /// Where it came from.
+    pub origin: Origin,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> From<String> for Text<T> {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            origin: Origin::Default,
+            value: PhantomData,
+        }
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar_text(&Yaml::deserialize(deserializer)?)
+            .map(Self::from)
+            .ok_or_else(|| D::Error::custom("expected a number or a text"))
+    }
+}
+
+/// The value of an option that is given as text.
+///
+/// # Errors
+/// The text is none of its type's. The message says where it came from and what was expected.
+pub(super) fn parsed<T: Parse>(text: Option<Text<T>>) -> Result<Option<T>> {
+    let parse = |text: Text<T>| {
+        let value = T::parse(text.text.trim());
+        value.ok_or_else(|| {
+            let what = format!("expected {}, found `{}`", T::EXPECTED, text.text);
+            text.origin.error(&what)
+        })
+    };
+    text.map(parse).transpose()
+}
+
+/// A type whose values are written as text.
+pub(super) trait Parse: Sized {
+    /// What is expected, for the error.
+    const EXPECTED: &'static str;
+
+    /// The value of a text without white space around it; `None` where it has none.
+    fn parse(text: &str) -> Option<Self>;
+}
+
+impl Parse for NonZeroUsize {
+    const EXPECTED: &'static str = "a whole number above 0";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Parse for usize {
+    const EXPECTED: &'static str = "a whole number";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Parse for Duration {
+    const EXPECTED: &'static str = "a duration above 0 such as 30s";
+
+    fn parse(text: &str) -> Option<Self> {
+        let duration = humantime::parse_duration(text).ok()?;
+        (!duration.is_zero()).then_some(duration)
+    }
+}
+
+impl Parse for MaxErrors {
+    const EXPECTED: &'static str = "a number of records, or a share such as 1%";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+/// How many bytes a batch may have.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchBytes(pub NonZeroUsize);
+
+impl Parse for BatchBytes {
+    const EXPECTED: &'static str = "a size above 0 such as 8MiB";
+
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = ByteSize::from_str(text).ok()?.as_u64();
+        NonZeroUsize::new(usize::try_from(bytes).ok()?).map(Self)
+    }
+}
+
+/// A value that may come out of `${NAME}` as text.
+#[derive(Debug, Clone, Copy)]
+pub struct Scalar<T>(pub T);
+
+impl<'de> Deserialize<'de> for Scalar<bool> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Yaml::deserialize(deserializer)?;
+        let text = scalar_text(&value).unwrap_or_default();
+        text.parse()
+            .map(Self)
+            .map_err(|_| D::Error::custom("expected true or false"))
+    }
+}
+
+/// A scalar as text; `None` for lists, mappings and nothing.
+pub(super) fn scalar_text(value: &Yaml) -> Option<String> {
+    match value {
+        Yaml::String(text) => Some(text.clone()),
+        Yaml::Number(number) => Some(number.to_string()),
+        Yaml::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}

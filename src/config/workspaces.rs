@@ -1,0 +1,168 @@
+//! Which workspaces a run moves.
+
+use super::{Environment, JobFile, endpoint::prefixed, options::Options, value::WorkspacesSpec};
+use crate::{
+    model::{
+        Error, NamedPair, NamedWorkspace, Origin, Result, Side, Value, WORKSPACE_VARIABLE, Workspace,
+        WorkspaceChoice,
+    },
+    storage::Connector,
+};
+
+impl WorkspaceChoice {
+    /// Decides which workspaces. What is read does not depend on the target, nor what is written on the source.
+    ///
+    /// # Errors
+    /// A name that no workspace can have, or a pair that is none.
+    pub fn resolve(
+        flags: &Options,
+        job: &JobFile,
+        environment: &Environment,
+        source: &dyn Connector,
+        target: &dyn Connector,
+    ) -> Result<Self> {
+        if flags.all_workspaces {
+            return Ok(Self::All);
+        }
+        if !flags.workspace_map.is_empty() {
+            let pairs = flags.workspace_map.iter().map(|text| mapped_pair(text));
+            return Ok(Self::Pairs(pairs.collect::<Result<_>>()?));
+        }
+        let mut from = flag_workspace(Side::Source, flags)?;
+        let mut to = flag_workspace(Side::Target, flags)?;
+        match job_workspaces(job)? {
+            Some(choice) if from.is_none() && to.is_none() => return Ok(choice),
+            Some(Self::Pairs(pairs)) if pairs.len() == 1 => {
+                // A flag wins on its side alone.
+                for pair in pairs {
+                    from = from.or(Some(pair.from));
+                    to = to.or(Some(pair.to));
+                }
+            }
+            Some(_) if from.is_none() || to.is_none() => {
+                return Err(Error::config(
+                    "a flag names the workspace of one side, and the job file several workspaces",
+                )
+                .with_remedy(
+                    "name the workspace of the other side with a flag too, or use --workspace-map",
+                ));
+            }
+            _ => {}
+        }
+        // Where nothing names one side, it takes the name that a flag or the job file gives the other.
+        let source = match &from {
+            Some(_) => None,
+            None => configured_workspace(source, environment)?,
+        };
+        let target = match &to {
+            Some(_) => None,
+            None => configured_workspace(target, environment)?,
+        };
+        let chosen = |own: &Option<NamedWorkspace>, configured, other: &Option<NamedWorkspace>| {
+            own.clone()
+                .or(configured)
+                .or_else(|| other.clone())
+                .unwrap_or_default()
+        };
+        Ok(Self::Pairs(vec![NamedPair {
+            from: chosen(&from, source, &to),
+            to: chosen(&to, target, &from),
+        }]))
+    }
+
+    /// Whether flags or the job file name workspaces.
+    pub fn is_named(flags: &Options, job: &JobFile) -> bool {
+        flags.all_workspaces
+            || flags.workspace.is_some()
+            || !flags.workspace_map.is_empty()
+            || flags.source_workspace.is_some()
+            || flags.target_workspace.is_some()
+            || job.options.workspaces.is_some()
+    }
+}
+
+/// The workspace that a flag names for a side.
+fn flag_workspace(side: Side, flags: &Options) -> Result<Option<NamedWorkspace>> {
+    let own = match side {
+        Side::Source => ("--source-workspace", &flags.source_workspace),
+        Side::Target => ("--target-workspace", &flags.target_workspace),
+    };
+    let flags = [own, ("--workspace", &flags.workspace)];
+    let given = flags
+        .into_iter()
+        .find_map(|(flag, name)| name.as_ref().map(|name| (flag, name)));
+    given
+        .map(|(flag, name)| named_workspace(name, Origin::Flag(flag)))
+        .transpose()
+}
+
+/// `FROM=TO`.
+fn mapped_pair(text: &str) -> Result<NamedPair> {
+    const FLAG: &str = "--workspace-map";
+    let (from, to) = text
+        .split_once('=')
+        .ok_or_else(|| Error::config(format!("{FLAG}: expected FROM=TO, found `{text}`")))?;
+    Ok(NamedPair {
+        from: named_workspace(from, Origin::Flag(FLAG))?,
+        to: named_workspace(to, Origin::Flag(FLAG))?,
+    })
+}
+
+/// The workspaces that the job file names.
+fn job_workspaces(job: &JobFile) -> Result<Option<WorkspaceChoice>> {
+    let pairs = match &job.options.workspaces {
+        None => return Ok(None),
+        Some(WorkspacesSpec::All) => return Ok(Some(WorkspaceChoice::All)),
+        Some(WorkspacesSpec::Pairs(pairs)) => pairs,
+    };
+    let pairs = pairs.iter().enumerate().map(|(at, (from, to))| {
+        let path = format!("workspaces[{at}]");
+        let named = |name: &str| {
+            let workspace = Workspace::new(name).map_err(|error| job.error(&path, error.message()))?;
+            let origin = job.origin("workspaces");
+            Ok(NamedWorkspace { workspace, origin })
+        };
+        Ok(NamedPair {
+            from: named(from)?,
+            to: named(to)?,
+        })
+    });
+    Ok(Some(WorkspaceChoice::Pairs(pairs.collect::<Result<_>>()?)))
+}
+
+fn named_workspace(name: &str, origin: Origin) -> Result<NamedWorkspace> {
+    match Workspace::new(name) {
+        Ok(workspace) => Ok(NamedWorkspace { workspace, origin }),
+        Err(error) => Err(prefixed(&origin.to_string(), error)),
+    }
+}
+
+/// The workspace that LightRAG's configuration names for this storage: its own variable, its key in `config.ini`, or
+/// `WORKSPACE`. `None` where none of them does; LightRAG then uses the empty one.
+///
+/// # Errors
+/// A name that no workspace can have, or a file that cannot be read.
+pub fn configured_workspace(
+    connector: &dyn Connector,
+    environment: &Environment,
+) -> Result<Option<NamedWorkspace>> {
+    let own = match connector.workspace_variable() {
+        Some(variable) => environment.variable(variable)?,
+        None => None,
+    };
+    let own = match (own, connector.ini_section(), connector.workspace_ini_key()) {
+        // An empty variable hides the key, and is then no name.
+        (None, Some(section), Some(key)) => environment.ini(section, key)?,
+        (own, ..) => own,
+    };
+    let own = own.filter(|value| !connector.workspace_name(value.text.expose()).is_empty());
+    if let Some(Value { text, origin }) = own {
+        return named_workspace(connector.workspace_name(text.expose()), origin).map(Some);
+    }
+    match environment.variable(WORKSPACE_VARIABLE)? {
+        Some(Value { text, origin }) if !text.expose().is_empty() => {
+            named_workspace(text.expose(), origin).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
