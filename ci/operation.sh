@@ -137,7 +137,7 @@ grep -q '"status": "failed"' <<<"$told" || die "a cron job that failed said: $to
 cp -r tests/fixtures/sample/rag_storage "$SCENE/root/srv/lightrag/"
 
 headline "examples: GitHub Actions"
-linter check-jsonschema --builtin-schema vendor.github-workflows "$EXAMPLES/github-actions.yaml"
+linter check-jsonschema --builtin-schema vendor.github-workflows "$EXAMPLES/github-actions.yaml" "$EXAMPLES/release.yaml"
 forget
 for name in look move tell; do
   command=$(linter python - "$EXAMPLES/github-actions.yaml" "$name" <<'PYTHON'

@@ -94,4 +94,4 @@ if [[ $TARGET != "$ROOT/target" ]]; then say "the .deb is built from $ROOT/targe
 tool nfpm package --config "$HERE/nfpm.yaml" --packager deb --target "$DIST" >/dev/null
 
 (cd "$DIST" && sha256sum -- * >SHA256SUMS)
-ls -l --block-size=1 "$DIST" >&2
+ls -lh "$DIST" >&2
