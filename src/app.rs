@@ -15,12 +15,15 @@ use crate::{
     config::{
         Args, CONFIG_INI, DOT_ENV, Environment, JobFile, OutputFormat, OutputSettings, Parsed, parse_args,
     },
-    engine::{self, checkpoint::Checkpoint, hits::Examiner, rejects::RejectsFile, run::Run, stats::RunStats},
+    engine::{
+        self, checkpoint::Checkpoint, differences::DifferencesFile, hits::Examiner, rejects::RejectsFile,
+        run::Run, stats::RunStats,
+    },
     interactive,
     model::{Error, ErrorKind, ExitCode, Mode, Redactor, Result, Settings},
     report::{
-        self, Event, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity, logging,
-        metrics,
+        self, Event, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity,
+        WarningEvent, WarningKind, logging, metrics,
     },
     storage::Route,
     system::{limits, shutdown::Shutdown},
@@ -64,7 +67,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let logging = logging::init(output.log_format, level, output.quiet, reporter.stderr());
     tracing::info!(run_id = %reporter.run_id(), version = VERSION, mode = report::word(&mode), "run started");
     for warning in environment.warnings() {
-        engine::warn(&stats, &reporter, warning.clone());
+        let warning = WarningEvent::new(WarningKind::Configuration, warning.as_str());
+        engine::warn(&stats, &reporter, warning);
     }
     let task = logging
         .and_then(|()| unreadable.map_or(Ok(()), Err))
@@ -167,6 +171,10 @@ fn collect_texts(value: &serde_yaml::Value, texts: &mut Vec<String>) {
 fn check_files(settings: &Settings) -> Result<()> {
     Examiner::of(settings)?;
     settings.rejects.as_deref().map_or(Ok(()), RejectsFile::check)?;
+    settings
+        .differences
+        .as_deref()
+        .map_or(Ok(()), DifferencesFile::check)?;
     settings.checkpoint.as_deref().map_or(Ok(()), Checkpoint::check)
 }
 

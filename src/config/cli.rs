@@ -184,7 +184,7 @@ pub struct Args {
     #[arg(long, value_name = "N|N%", help_heading = "How")]
     pub max_errors: Option<String>,
 
-    /// Compare the target with the source afterwards, field by field [default: off]
+    /// Compare the target with the source afterwards, field by field [default: read-back]
     #[arg(long, value_name = "LEVEL", help_heading = "How")]
     pub verify: Option<VerifyLevel>,
 
@@ -203,6 +203,10 @@ pub struct Args {
     /// File for rejected records (JSON lines), which a later run can take as its --source
     #[arg(long, value_name = "FILE", help_heading = "How", value_hint = ValueHint::FilePath)]
     pub rejects: Option<PathBuf>,
+
+    /// File for what differs between source and target (JSON lines): each key, and the fields that differ
+    #[arg(long, value_name = "FILE", help_heading = "How", value_hint = ValueHint::FilePath)]
+    pub differences: Option<PathBuf>,
 
     /// Move the intact records of a damaged JSON file
     #[arg(long, help_heading = "How")]

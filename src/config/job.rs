@@ -61,6 +61,8 @@ pub struct JobFile {
     pub resume: Option<Scalar<bool>>,
     /// Where to keep rejected records.
     pub rejects: Option<PathBuf>,
+    /// Where to list what differs between source and target.
+    pub differences: Option<PathBuf>,
     /// Take what stands before the damage of a damaged file.
     pub salvage: Option<Scalar<bool>>,
     /// End with 9 where there is nothing.

@@ -13,7 +13,7 @@ use crate::{
         Selection, Settings, Side, Value, Values, VerifyLevel, WORKSPACE_VARIABLE, Workspace,
         WorkspaceChoice, nearest,
     },
-    report::logging::LogFormat,
+    report::{logging::LogFormat, word},
     storage::{self, Connector, Endpoint, Route},
     system::atomic_file,
 };
@@ -214,14 +214,18 @@ impl Settings {
             verify: match (args.verify.or(job.verify), mode) {
                 // Who asks for nothing but a verification wants all of it.
                 (None, Mode::Verify) => VerifyLevel::Full,
-                (Some(VerifyLevel::Off), Mode::Verify) => {
-                    return Err(Error::config("--verify-only and --verify off exclude each other"));
+                (Some(level @ (VerifyLevel::Off | VerifyLevel::ReadBack)), Mode::Verify) => {
+                    let level = word(&level);
+                    return Err(Error::config(format!(
+                        "--verify-only and --verify {level} exclude each other"
+                    )));
                 }
-                (level, _) => level.unwrap_or(VerifyLevel::Off),
+                (level, _) => level.unwrap_or(VerifyLevel::ReadBack),
             },
             resume: resolve_resume(args, job, checkpoint.is_some())?,
             checkpoint,
             rejects: args.rejects.clone().or_else(|| job.rejects.clone()),
+            differences: args.differences.clone().or_else(|| job.differences.clone()),
             lightrag: lightrag::resolve(args, job, environment)?,
             rekey: args.rekey.or(job.rekey).unwrap_or_default(),
             salvage: args.salvage || said(job.salvage),

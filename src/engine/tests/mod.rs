@@ -5,6 +5,7 @@
 
 mod checkpoints;
 mod faults;
+mod lies;
 mod limits;
 mod moving;
 mod verifying;

@@ -28,7 +28,8 @@ use self::{
     target::OpenSearchTarget,
 };
 use super::{
-    ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing, tls::unverified,
+    ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, UnreadableWorkspace,
+    WorkspaceListing, tls::unverified,
 };
 use crate::model::{Location, PhysicalLocation, Workspace};
 use crate::model::{Result, Secret, Values};
@@ -104,9 +105,6 @@ impl Connection for OpenSearchStorage {
             .client
             .resolve(&codec::any_index(), "list the indices")
             .await?;
-        for (workspace, why) in unreadable(&resolved) {
-            tracing::warn!("the workspace {workspace} is left out: {why}");
-        }
         let open = resolved.indices.iter().filter(|index| !index.is_closed());
         let mut found: Vec<Workspace> = open
             .chain(&resolved.aliases)
@@ -114,7 +112,18 @@ impl Connection for OpenSearchStorage {
             .collect();
         found.sort();
         found.dedup();
-        Ok(found.into())
+        let unreadable = unreadable(&resolved)
+            .into_iter()
+            // Another index of the same workspace can be read.
+            .filter(|(workspace, _)| !found.contains(workspace))
+            .map(|(workspace, reason)| UnreadableWorkspace {
+                name: workspace.to_string(),
+                reason,
+            });
+        Ok(WorkspaceListing {
+            unreadable: unreadable.collect(),
+            found,
+        })
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
