@@ -28,6 +28,8 @@ use crate::{
     storage::{Count, Target},
 };
 
+/// The fields in which a target may have what it was not given.
+const TIMES: [&str; 2] = ["create_time", "update_time"];
 /// How many records of a workspace are read back at most.
 const MOST_RECORDS: usize = 256;
 /// How many bytes they have together.
@@ -184,12 +186,18 @@ impl ReadBack {
             .run(context, async || job.target.read_back(&keys).await)
             .await?;
         found.records += records.len() as u64;
+        let mut with_other_times = 0;
         for (given, kept) in records.iter().zip(kept) {
             // These records were written, so no policy excuses another value.
             let (kind, fields) = match verdict(&*job.target, given, kept, OnConflict::Overwrite) {
                 Verdict::Missing | Verdict::Unmovable => {
                     found.missing += 1;
                     (DifferenceKind::Missing, Vec::new())
+                }
+                // A target may set times of its own, as LightRAG does: no answer of a model is lost by that.
+                Verdict::Different(fields) if fields.iter().all(|field| TIMES.contains(&field.as_str())) => {
+                    with_other_times += 1;
+                    continue;
                 }
                 Verdict::Different(fields) => {
                     found.different += 1;
@@ -207,6 +215,16 @@ impl ReadBack {
                 file.add(&difference)?;
             }
             found.note(difference);
+        }
+        if with_other_times > 0 {
+            let message = format!(
+                "workspace {}: the target sets times of its own: {with_other_times} of {} records that were read back have \
+                 others than the source",
+                job.pair.to,
+                records.len()
+            );
+            let warning = WarningEvent::new(WarningKind::Target, message).in_workspace(&job.pair.from);
+            warn(job.stats, job.reporter, warning.of_records(with_other_times));
         }
         Ok(())
     }

@@ -112,6 +112,17 @@ fn a_target_that_keeps_its_word_is_asked_for_few_records_and_its_size() {
 }
 
 #[test]
+fn a_target_that_sets_times_of_its_own_is_warned_of() {
+    let ran = lying(10, Lie::AlterTime, Victims::All).run();
+    assert!(ran.is_done());
+    let warnings = &ran.report.warnings;
+    assert!(
+        warnings[0].contains("sets times of its own: 10 of 10"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn nothing_is_read_back_where_that_is_turned_off_or_nothing_was_written() {
     let mut world = lying(10, Lie::Swallow, Victims::All);
     world.settings.verify = VerifyLevel::Off;

@@ -8,5 +8,6 @@ mod faults;
 mod lies;
 mod limits;
 mod moving;
+mod numbers;
 mod verifying;
 mod world;

@@ -95,6 +95,8 @@ pub(crate) enum Lie {
     Swallow,
     /// It keeps it with another answer.
     Alter,
+    /// It keeps it with a time of its own: the one that is no loss.
+    AlterTime,
     /// It keeps it without its `return`.
     DropField,
     /// It keeps it under another key, as one workspace's records may come to lie in another.
@@ -145,6 +147,12 @@ impl Cache {
             Some(Lie::Alter) => {
                 let value = changed(&|fields| {
                     fields.insert("return".to_owned(), "something else".into());
+                });
+                self.accepted.insert(key.to_owned(), value)
+            }
+            Some(Lie::AlterTime) => {
+                let value = changed(&|fields| {
+                    fields.insert("update_time".to_owned(), 1.into());
                 });
                 self.accepted.insert(key.to_owned(), value)
             }
