@@ -38,7 +38,7 @@ fn as_user(before: &str, tool: Tool) -> Option<Run> {
             "--regid",
             &user,
             "--clear-groups",
-            "sh",
+            "bash",
             "-c",
             &line,
         ])

@@ -89,7 +89,7 @@ impl Tool {
     fn written_files(&self) -> Vec<String> {
         let arguments: Vec<_> = self.command.get_args().collect();
         let named = arguments.windows(2).filter(|pair| {
-            ["--report", "--metrics", "--checkpoint", "--rejects"]
+            ["--report", "--metrics", "--checkpoint", "--rejects", "--differences"]
                 .iter()
                 .any(|flag| pair[0] == *flag)
         });
