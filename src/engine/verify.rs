@@ -72,14 +72,20 @@ impl Comparison<'_> {
         let mut pages = Arc::clone(self.source).scan(self.selection, self.limit(), None);
         while let Some(page) = self.next_page(Side::Source, &mut *pages).await? {
             progress.done += page.entries.len() as u64;
+            let mut invalid = 0;
             let records = page.entries.into_iter().filter_map(|entry| match entry {
                 Entry::Record(record) => Some(record),
-                Entry::Invalid(_) => None,
+                Entry::Invalid(entry) => {
+                    invalid += u64::from(self.is_in_sample(&entry.key));
+                    None
+                }
             });
             let is_old = |record: &Record| self.older_than.is_none_or(|second| record.update_time() < second);
-            let records = records.filter(|record| self.is_in_sample(record) && is_old(record));
+            let records = records.filter(|record| self.is_in_sample(record.key()) && is_old(record));
             let records: Vec<Record> = records.collect();
-            numbers.compared += records.len() as u64;
+            // What is no record could not be moved.
+            numbers.unmovable += invalid;
+            numbers.compared += invalid + records.len() as u64;
             self.compare(&records, &mut numbers, verification).await?;
             if let Some(examiner) = self.examiner {
                 let added = self.copies_of(examiner, records).await?;
@@ -238,12 +244,12 @@ impl Comparison<'_> {
     }
 
     /// A sample is chosen by the digests of keys, so that it is the same in every run.
-    fn is_in_sample(&self, record: &Record) -> bool {
+    fn is_in_sample(&self, key: &CacheKey) -> bool {
         if self.level == VerifyLevel::Full || self.expected <= SAMPLE {
             return true;
         }
         let share = self.expected / SAMPLE;
-        KeyDigest::of(record.key().as_str())
+        KeyDigest::of(key.as_str())
             .bits()
             .is_multiple_of(u128::from(share))
     }
@@ -338,7 +344,7 @@ impl Run<'_> {
             return Ok(());
         }
         let message = format!(
-            "of {} records that were compared, the target lacks {} and has {} with another value",
+            "{} records compared: {} missing, {} different",
             numbers.compared, numbers.missing, numbers.different
         );
         Err(Error::new(ErrorKind::Differences, message)

@@ -9,7 +9,9 @@ use super::{
     WorkspaceReport, percent, reporter::timestamp,
 };
 use crate::{
-    model::{Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode},
+    model::{
+        Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode, VerifyLevel,
+    },
     system::shutdown::StopReason,
 };
 
@@ -213,6 +215,39 @@ impl RunNumbers {
         }
     }
 
+    /// What a verification that found no difference says, and no more than it says.
+    fn agreement(&self) -> String {
+        let Some(found) = &self.verification else {
+            return "Nothing was compared.".to_owned();
+        };
+        let numbers = &found.numbers;
+        if numbers.compared == 0 {
+            return "There was nothing to compare; if you expected records, check source, workspace and types.".to_owned();
+        }
+        let mut but = Vec::new();
+        if numbers.kept > 0 {
+            but.push(format!(
+                "{} have another value there, which --on-conflict keeps",
+                numbers.kept
+            ));
+        }
+        if numbers.unmovable > 0 {
+            but.push(format!("{} cannot be stored there", numbers.unmovable));
+        }
+        match (but.as_slice(), found.level) {
+            ([], VerifyLevel::Full) => "Source and target agree.".to_owned(),
+            ([], _) => format!(
+                "Source and target agree in the {} records that were compared.",
+                numbers.compared
+            ),
+            (but, _) => format!(
+                "Of {} records that were compared, {}.",
+                numbers.compared,
+                but.join(" and ")
+            ),
+        }
+    }
+
     /// Whether records of a workspace with a name went to the one without.
     fn moves_to_empty_workspace(&self) -> bool {
         let mut workspaces = self.workspaces.iter();
@@ -229,7 +264,7 @@ impl RunNumbers {
             }
             RunOutcome::Done if self.mode == Mode::DryRun && totals.selected == 0 => "There is nothing to migrate.".into(),
             RunOutcome::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
-            RunOutcome::Done if self.mode == Mode::Verify => "Source and target agree.".into(),
+            RunOutcome::Done if self.mode == Mode::Verify => self.agreement(),
             RunOutcome::Done if is_incomplete => {
                 "Look at the warnings: some of the source could not be read, and was not migrated.".into()
             }

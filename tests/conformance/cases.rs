@@ -389,11 +389,10 @@ pub async fn records_are_got_by_key_in_order(place: Place) {
 /// target has grown.
 pub async fn what_was_written_is_found_at_once(place: Place) {
     let workspace = place.workspace("back");
-    let records: Vec<Record> = (0..300).map(|n| record(&key("extract", n), n)).collect();
+    let records = plain(300);
     let keys: Vec<CacheKey> = records.iter().map(|record| record.key().clone()).collect();
-    let reader = source(&place, &workspace).await;
-    assert_eq!(reader.contains(&keys[..3]).await.unwrap(), [false; 3]);
     let target = target(&place, &workspace).await;
+    assert_eq!(target.reader().contains(&keys[..3]).await.unwrap(), [false; 3]);
     target
         .reader()
         .count(&Selection::default(), &|_| ())

@@ -155,6 +155,27 @@ fn what_differs_is_named_with_its_fields_and_all_of_it_is_in_the_file() {
     assert!(!file.exists());
 }
 
+/// Nothing that was to be equal differs; that is not to say that both sides agree.
+#[test]
+fn a_verification_says_no_more_than_it_found() {
+    let mut world = verified(6);
+    world.settings.on_conflict = OnConflict::Skip;
+    world
+        .target
+        .put(world.workspace(), [record(&key(0), "theirs", 50)]);
+    world.target.change_rules(|rules| {
+        rules.rejects.insert(key(1));
+    });
+    assert_eq!(world.run().report.exit_code, 3);
+    world.settings.mode = Mode::Verify;
+    let next = world.run().report.next;
+    assert!(
+        next.starts_with("Of 6 records") && next.contains("1 have another") && next.contains("1 cannot"),
+        "{next}"
+    );
+    assert!(!next.contains("agree"), "{next}");
+}
+
 #[test]
 fn a_verification_says_how_far_it_is() {
     let mut world = verified(300);

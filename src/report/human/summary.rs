@@ -54,6 +54,7 @@ fn title(report: &Report) -> Option<&'static str> {
         (Status::Failed | Status::Interrupted, Mode::Migrate) => {
             Some("Migration Not Complete - Final Report")
         }
+        (Status::Ok, Mode::Migrate) if report.totals.written == 0 => Some("Nothing Written - Final Report"),
         (_, Mode::Migrate) => Some("Migration Complete - Final Report"),
     }
 }
@@ -102,7 +103,7 @@ fn statistics(text: &mut String, report: &Report) {
             if let Some(rate) = report.success_rate {
                 row(text, "Success rate:", format!("{rate:.2}%"));
             }
-            if let Some(found) = &report.read_back {
+            if let Some(found) = report.read_back.as_ref().filter(|found| found.records > 0) {
                 row(text, "Read back and compared:", grouped(found.records));
             }
             let duration = Duration::from_millis(report.duration_ms);
@@ -234,8 +235,11 @@ fn success(report: &Report) -> String {
 mod tests {
     use super::*;
     use crate::{
-        model::{Error, ErrorKind, Side, Workspace},
-        report::{BatchTotals, RunNumbers, RunOutcome, Totals, WorkspaceReport},
+        model::{Error, ErrorKind, Side, VerifyLevel, Workspace},
+        report::{
+            BatchTotals, Difference, DifferenceKind, RunNumbers, RunOutcome, Totals, Verification,
+            WorkspaceReport,
+        },
         system::shutdown::StopReason,
     };
 
@@ -377,6 +381,61 @@ mod tests {
         assert!(
             counted.contains("To move:                          10"),
             "{counted}"
+        );
+    }
+
+    #[test]
+    fn a_run_that_skipped_everything_says_that_nothing_was_written() {
+        let skipped = |written| Totals {
+            selected: 10,
+            written,
+            skipped: 10 - written,
+            ..Totals::default()
+        };
+        let text = told(Mode::Migrate, skipped(0), &RunOutcome::Done, |_| ());
+        assert!(text.starts_with("\nNothing Written"), "{text}");
+        assert!(
+            text.contains("✓ Nothing was written: the target has all 10 keys already"),
+            "{text}"
+        );
+        let text = told(Mode::Migrate, skipped(4), &RunOutcome::Done, |_| ());
+        assert!(
+            text.contains("4 records migrated, 6 left as the target had them"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_first_differences_are_named_with_their_fields() {
+        let difference = |n: usize, kind, fields: &[&str]| Difference {
+            workspace: Workspace::default(),
+            key: format!("default:extract:{n}"),
+            kind,
+            fields: fields.iter().map(|field| (*field).to_owned()).collect(),
+        };
+        let error = Error::new(ErrorKind::Differences, "7 differ");
+        let text = told(
+            Mode::Verify,
+            totals(0, 0, 10),
+            &RunOutcome::of(&error),
+            |numbers| {
+                let mut found = Verification::new(VerifyLevel::Full);
+                for n in 0..6 {
+                    found.note(difference(n, DifferenceKind::Different, &["return", "chunk_id"]));
+                }
+                found.note(difference(6, DifferenceKind::Missing, &[]));
+                found.note(difference(7, DifferenceKind::Kept, &["return"]));
+                numbers.verification = Some(found);
+            },
+        );
+        assert!(
+            text.contains("Differences:\n  default:extract:0\n     return, chunk_id\n"),
+            "{text}"
+        );
+        assert!(text.contains("all of them with --differences FILE"), "{text}");
+        assert!(
+            text.contains("Kept at the target, different:\n  default:extract:7\n     return"),
+            "{text}"
         );
     }
 
