@@ -84,8 +84,8 @@ impl Comparison<'_> {
             let records = records.filter(|record| self.is_in_sample(record.key()) && is_old(record));
             let records: Vec<Record> = records.collect();
             // What is no record could not be moved.
-            numbers.unmovable += invalid;
-            numbers.compared += invalid + records.len() as u64;
+            numbers.invalid += invalid;
+            numbers.compared += records.len() as u64;
             self.compare(&records, &mut numbers, verification).await?;
             if let Some(examiner) = self.examiner {
                 let added = self.copies_of(examiner, records).await?;

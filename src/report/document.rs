@@ -232,6 +232,8 @@ pub struct VerifyNumbers {
     pub kept: u64,
     /// Those that the target cannot hold, and so does not have.
     pub unmovable: u64,
+    /// Entries of the source that are no records, and were compared with nothing.
+    pub invalid: u64,
     /// Those that the target does not have.
     pub missing: u64,
     /// Those that the target has with another value.
@@ -249,6 +251,7 @@ impl VerifyNumbers {
         self.equal += other.equal;
         self.kept += other.kept;
         self.unmovable += other.unmovable;
+        self.invalid += other.invalid;
         self.missing += other.missing;
         self.different += other.different;
         self.copies += other.copies;

@@ -234,6 +234,12 @@ impl RunNumbers {
         if numbers.unmovable > 0 {
             but.push(format!("{} cannot be stored there", numbers.unmovable));
         }
+        if numbers.invalid > 0 {
+            but.push(format!(
+                "{} further entries of the source are no records",
+                numbers.invalid
+            ));
+        }
         match (but.as_slice(), found.level) {
             ([], VerifyLevel::Full) => "Source and target agree.".to_owned(),
             ([], _) => format!(
