@@ -16,12 +16,15 @@ use crate::{
         CONFIG_INI, Color, DOT_ENV, Environment, JobFile, Options, OutputFormat, OutputSettings, Parsed,
         parse_args,
     },
-    engine::{self, checkpoint::Checkpoint, hits::Examiner, rejects::RejectsFile, run::Run, stats::RunStats},
+    engine::{
+        self, checkpoint::Checkpoint, differences::DifferencesFile, hits::Examiner, rejects::RejectsFile,
+        run::Run, stats::RunStats,
+    },
     interactive,
     model::{Error, ErrorKind, ExitCode, Mode, Redactor, Result, Settings},
     report::{
-        self, Event, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity, logging,
-        metrics,
+        self, Event, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity,
+        WarningEvent, WarningKind, logging, metrics,
     },
     storage::Route,
     system::{limits, os, shutdown::Shutdown},
@@ -61,7 +64,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let logging = logging::init(output.log_format, level, output.quiet, reporter.stderr());
     tracing::info!(run_id = %reporter.run_id(), version = VERSION, mode = report::word(&mode), "run started");
     for warning in environment.warnings() {
-        engine::warn(&stats, &reporter, warning.clone());
+        let warning = WarningEvent::new(WarningKind::Configuration, warning.as_str());
+        engine::warn(&stats, &reporter, warning);
     }
     let task = logging
         .and_then(|()| unreadable.map_or(Ok(()), Err))
@@ -183,6 +187,10 @@ fn collect_texts(value: &serde_yaml::Value, texts: &mut Vec<String>) {
 fn check_files(settings: &Settings) -> Result<()> {
     Examiner::of(settings)?;
     settings.rejects.as_deref().map_or(Ok(()), RejectsFile::check)?;
+    settings
+        .differences
+        .as_deref()
+        .map_or(Ok(()), DifferencesFile::check)?;
     settings.checkpoint.as_deref().map_or(Ok(()), Checkpoint::check)
 }
 

@@ -264,9 +264,9 @@ options! {
         #[arg(long, value_name = "N|N%", help_heading = HOW)]
         pub max_errors: Option<Text<MaxErrors>> = Sample("5%"), note "Without a limit by default.";
 
-        /// Compare the target with the source afterwards, field by field [default: off]
+        /// Compare the target with the source afterwards, field by field [default: read-back]
         #[arg(long, value_name = "LEVEL", help_heading = HOW)]
-        pub verify: Option<VerifyLevel> = DefaultsTo("off");
+        pub verify: Option<VerifyLevel> = DefaultsTo("read-back");
 
         /// Compare the target with the source and write nothing
         #[serde(deserialize_with = "switch")]
@@ -285,6 +285,10 @@ options! {
         /// File for rejected records (JSON lines), which a later run can take as its --source
         #[arg(long, value_name = "FILE", help_heading = HOW, value_hint = ValueHint::FilePath)]
         pub rejects: Option<PathBuf> = Sample("./migrate.rejects.jsonl"), note "None by default.";
+
+        /// File for what differs between source and target (JSON lines): each key, and the fields that differ
+        #[arg(long, value_name = "FILE", help_heading = HOW, value_hint = ValueHint::FilePath)]
+        pub differences: Option<PathBuf> = Sample("./migrate.differences.jsonl"), note "None by default.";
 
         /// Move the intact records of a damaged JSON file
         #[serde(deserialize_with = "switch")]

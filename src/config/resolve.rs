@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{Error, ErrorKind, Mode, Result, Selection, Settings, Side, VerifyLevel, WorkspaceChoice},
-    report::logging::LogFormat,
+    report::{logging::LogFormat, word},
     storage::{Endpoint, Route},
     system::atomic_file,
 };
@@ -119,6 +119,7 @@ impl Settings {
             checkpoint: options.checkpoint,
             resume: options.resume,
             rejects: options.rejects,
+            differences: options.differences,
             lightrag: lightrag::resolve(flags, job, environment)?,
             rekey: required(options.rekey)?,
             salvage: options.salvage,
@@ -145,10 +146,13 @@ fn selection(options: &Options) -> Result<Selection> {
 fn verify_level(given: Option<VerifyLevel>, mode: Mode) -> Result<VerifyLevel> {
     match (given, mode) {
         (None, Mode::Verify) => Ok(VerifyLevel::Full),
-        (Some(VerifyLevel::Off), Mode::Verify) => {
-            Err(Error::config("--verify-only and --verify off exclude each other"))
+        (Some(level @ (VerifyLevel::Off | VerifyLevel::ReadBack)), Mode::Verify) => {
+            let level = word(&level);
+            Err(Error::config(format!(
+                "--verify-only and --verify {level} exclude each other"
+            )))
         }
-        (level, _) => Ok(level.unwrap_or(VerifyLevel::Off)),
+        (level, _) => Ok(level.unwrap_or(VerifyLevel::ReadBack)),
     }
 }
 

@@ -55,6 +55,17 @@ pub struct WorkspaceProgress {
     pub by_cache_type: BTreeMap<CacheType, Totals>,
 }
 
+impl WorkspaceProgress {
+    /// Nothing of it is done.
+    pub(crate) fn clear(&mut self) {
+        *self = Self {
+            from: std::mem::take(&mut self.from),
+            to: std::mem::take(&mut self.to),
+            ..Self::default()
+        };
+    }
+}
+
 /// What stands in the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {

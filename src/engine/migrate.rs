@@ -1,17 +1,19 @@
 //! Moving the workspaces one after another, with the files that a run keeps for later ones.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     checkpoint::{Checkpoint, Progress, WorkspaceProgress},
+    differences::DifferencesFile,
     hits::Examiner,
     pipeline::{self, WorkspaceJob},
     plan::Prepared,
+    read_back::ReadBack,
     rejects::RejectsFile,
     run::Run,
 };
 use crate::{
-    model::{Rekey, Result, Side},
+    model::{Rekey, Result, Side, VerifyLevel},
     report::word,
     system::shutdown::StopReason,
 };
@@ -25,35 +27,24 @@ struct Files {
 }
 
 impl Run<'_> {
-    /// Checks, without writing, whether the target would accept what there is to move.
-    pub(super) async fn check_writable(&self, prepared: &[Prepared]) -> Result<()> {
-        for pair in prepared.iter().filter(|pair| pair.has_records()) {
-            let checking = self.ask(Side::Target, "checking the target", async || {
-                pair.target.check_writable().await
-            });
-            checking.await?;
-        }
-        Ok(())
-    }
-
     /// Moves every workspace. The targets of all are prepared before the first one is written to, since preparing is
     /// also the last check.
-    pub(super) async fn migrate(&self, prepared: &[Prepared]) -> Result<Option<StopReason>> {
+    pub(super) async fn migrate(
+        &self,
+        prepared: &[Prepared],
+        differences: Option<&DifferencesFile>,
+    ) -> Result<Option<StopReason>> {
         let files = self.open_files(prepared)?;
-        let mut told = BTreeSet::new();
         for pair in prepared.iter().filter(|pair| pair.has_records()) {
-            if let Some(warning) = pair.target.warning()
-                && told.insert(warning.clone())
-            {
-                self.warn(warning);
-            }
             let preparing = self.ask(Side::Target, "preparing the target", async || {
                 pair.target.prepare().await
             });
             preparing.await?;
+            // Some is known only now.
+            self.warn_of_target(&pair.pair.from, &*pair.target);
         }
         self.stats.set_moving(true);
-        let moved = self.move_workspaces(prepared, &files).await;
+        let moved = self.move_workspaces(prepared, &files, differences).await;
         self.stats.set_moving(false);
         if let Some(reason) = moved? {
             return Ok(Some(reason));
@@ -69,7 +60,12 @@ impl Run<'_> {
         Ok(None)
     }
 
-    async fn move_workspaces(&self, prepared: &[Prepared], files: &Files) -> Result<Option<StopReason>> {
+    async fn move_workspaces(
+        &self,
+        prepared: &[Prepared],
+        files: &Files,
+        differences: Option<&DifferencesFile>,
+    ) -> Result<Option<StopReason>> {
         let retrier = self.retrier();
         let examiner = Examiner::of(self.settings)?;
         for (number, pair) in prepared.iter().enumerate() {
@@ -82,8 +78,18 @@ impl Run<'_> {
                 continue;
             }
             let hits = self.watch_hits(&examiner, pair);
+            let read_back = match self.settings.verify {
+                VerifyLevel::Off => None,
+                VerifyLevel::ReadBack | VerifyLevel::Sample | VerifyLevel::Full => {
+                    let written = self.stats.workspace(number, |workspace| workspace.seen().written);
+                    let (target, before) = (&*pair.target, &pair.before);
+                    Some(ReadBack::begin(&pair.pair, target, before, written, &retrier).await?)
+                }
+            };
             let stopped = pipeline::run(WorkspaceJob {
                 hits: hits.clone(),
+                read_back: read_back.map(Arc::new),
+                differences,
                 pair: &pair.pair,
                 number,
                 source: Arc::clone(&pair.source),

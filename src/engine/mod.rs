@@ -2,12 +2,15 @@
 
 pub mod checkpoint;
 mod connect;
+pub(crate) mod differences;
 mod foretell;
 pub mod hits;
 mod migrate;
 mod pipeline;
 mod plan;
 mod preflight;
+mod read_back;
+mod rehearse;
 pub mod rejects;
 pub mod retry;
 pub mod run;
@@ -20,11 +23,10 @@ pub use plan::Prepared;
 use crate::report::{Event, Reporter, WarningEvent};
 
 /// Warns, unless the same was said before. The report repeats it.
-pub(crate) fn warn(stats: &stats::RunStats, reporter: &Reporter, message: String) {
-    if !stats.add_warning(&message) {
-        return;
+pub(crate) fn warn(stats: &stats::RunStats, reporter: &Reporter, warning: WarningEvent) {
+    if stats.add_warning(&warning.message) {
+        reporter.emit(Event::Warning(warning));
     }
-    reporter.emit(Event::Warning(WarningEvent { message }));
 }
 
 #[cfg(test)]

@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     model::{BatchLimit, LeftOut, Mode, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
-    report::{CountEvent, CountProgressEvent, Event, PlanEvent, PlanOptions, PlanSettings},
+    report::{
+        CountEvent, CountProgressEvent, Event, PlanEvent, PlanOptions, PlanSettings, WarningEvent,
+        WarningKind,
+    },
     storage::{Connection, Count, Source, Target},
 };
 
@@ -93,6 +96,7 @@ impl Run<'_> {
             checkpoint: file(&settings.checkpoint),
             resume: settings.resume,
             rejects: file(&settings.rejects),
+            differences: file(&settings.differences),
             salvage: settings.salvage,
             hits: settings.lightrag.is_some(),
             rekey: settings.rekey,
@@ -159,7 +163,8 @@ impl Run<'_> {
         self.warn_of(source.warnings());
         if let Some(damage) = &count.damage {
             self.stats.run(|run| run.is_incomplete = true);
-            self.warn(format!("workspace {}: {damage}", pair.from));
+            let message = format!("workspace {}: {damage}", pair.from);
+            self.warn(WarningEvent::new(WarningKind::Damaged, message).in_workspace(&pair.from));
         }
         let counted = self.count_target(target, &pair.to).await?;
         let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
@@ -168,6 +173,7 @@ impl Run<'_> {
                 opened.check_writable().await
             });
             checking.await?;
+            self.warn_of_target(&pair.from, &*opened);
         }
         self.stats
             .add_workspace(WorkspaceStats::new(pair.clone(), count.clone(), before.total()));
@@ -181,6 +187,13 @@ impl Run<'_> {
             is_in_place: false,
             batch: self.settings.batch_for(target.connector.info().batch_bytes),
         })
+    }
+
+    /// What is known of a target after it was checked or prepared.
+    pub(super) fn warn_of_target(&self, workspace: &Workspace, target: &dyn Target) {
+        if let Some(warning) = target.warning() {
+            self.warn(WarningEvent::new(WarningKind::Target, warning).in_workspace(workspace));
+        }
     }
 
     pub(super) async fn count(

@@ -11,6 +11,7 @@ use crate::{
         Error, ErrorKind, LeftOut, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
         WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair, nearest,
     },
+    report::{WarningEvent, WarningKind},
     storage::{Connection, Source, Target, UnreadableWorkspace, WorkspaceListing},
 };
 
@@ -41,6 +42,7 @@ impl Run<'_> {
             prepared.push(Prepared { is_in_place, ..pair });
         }
         self.check_workspaces(&*source.storage, &prepared).await?;
+        prepared.iter().for_each(|pair| self.warn_of_missing_types(pair));
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
         if total == 0 && self.settings.fail_on_empty {
             return Err(Error::new(ErrorKind::Empty, "the source has nothing to migrate")
@@ -70,7 +72,8 @@ impl Run<'_> {
             let listing = listing.await?;
             for UnreadableWorkspace { name, reason } in listing.unreadable {
                 self.stats.run(|run| run.is_incomplete = true);
-                self.warn(format!("workspace {name} was not migrated: {reason}"));
+                let message = format!("workspace {name} was not migrated: {reason}");
+                self.warn(WarningEvent::new(WarningKind::Unreadable, message));
             }
             return Ok(listing.found.into_iter().map(same).collect());
         };
@@ -145,11 +148,12 @@ impl Run<'_> {
             [false, true] => of_server.clone(),
             [false, false] => otherwise.unwrap_or(as_it_is).clone(),
         };
-        self.warn(format!(
+        let message = format!(
             "{side}: {} is {as_it_is}, of which LightRAG's server makes {of_server}; the workspace is {chosen}, name it with \
              --{side}-workspace for another",
             named.origin
-        ));
+        );
+        self.warn(WarningEvent::new(WarningKind::Workspace, message).in_workspace(&chosen));
         Ok(chosen)
     }
 
@@ -211,6 +215,30 @@ impl Run<'_> {
         Err(Error::new(ErrorKind::Empty, message).with_remedy(remedy))
     }
 
+    /// A type that was named and is not there may be one that is, misspelt.
+    fn warn_of_missing_types(&self, pair: &Prepared) {
+        let (from, count) = (&pair.pair.from, &pair.count);
+        let others = count.left_out.as_ref().map(LeftOut::list).unwrap_or_default();
+        let is_there = |name: &str| {
+            count
+                .by_type
+                .iter()
+                .any(|(known, records)| known.as_str() == name && records > 0)
+        };
+        for name in self
+            .settings
+            .selection
+            .named_types()
+            .filter(|name| !is_there(name))
+        {
+            let known = others.iter().map(|other| other.kind.cache_type.as_str());
+            if let Some(near) = nearest(name, known) {
+                let message = format!("workspace {from} has no records of type {name}; did you mean {near}?");
+                self.warn(WarningEvent::new(WarningKind::NothingSelected, message).in_workspace(from));
+            }
+        }
+    }
+
     /// What else a source has from which nothing is selected. Told once.
     pub async fn hint_if_empty(&self, source: &mut Connected<dyn Source>, workspaces: &WorkspaceChoice) {
         let has_records = source.counted.values().any(|counted| counted.count.total() > 0);
@@ -226,7 +254,10 @@ impl Run<'_> {
                 .filter(|others| others.total() > 0)
             {
                 has_others = true;
-                self.warn(others_in_words(workspace, others));
+                let message = others_in_words(workspace, others);
+                let warning =
+                    WarningEvent::new(WarningKind::NothingSelected, message).in_workspace(workspace);
+                self.warn(warning.of_records(others.total()));
             }
         }
         if has_others || *workspaces == WorkspaceChoice::All {
@@ -254,11 +285,12 @@ impl Run<'_> {
             let meant = read
                 .map(|read| meant_workspace(read, &others))
                 .find(|meant| !meant.is_empty());
-            self.warn(format!(
+            let message = format!(
                 "the source has caches in these workspaces: {}{}",
                 names.join(", "),
                 meant.unwrap_or_default()
-            ));
+            );
+            self.warn(WarningEvent::new(WarningKind::Workspace, message));
         }
     }
 
@@ -309,6 +341,7 @@ impl Run<'_> {
         let caches: Vec<PathBuf> = places.filter_map(|place| real(place.as_ref())).collect();
         let files = [
             ("--rejects", &self.settings.rejects),
+            ("--differences", &self.settings.differences),
             ("--checkpoint", &self.settings.checkpoint),
         ];
         for (flag, path) in files {

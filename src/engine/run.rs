@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    differences::DifferencesFile,
     plan::Prepared,
     retry::{RequestContext, Retrier},
     stats::RunStats,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{Error, ErrorKind, Mode, Result, Settings, Side, VerifyLevel},
-    report::{Reporter, RunOutcome},
+    report::{Reporter, RunOutcome, WarningEvent, WarningKind},
     storage::Route,
     system::shutdown::Shutdown,
 };
@@ -53,9 +54,24 @@ impl Run<'_> {
     /// # Errors
     /// What ended it.
     pub async fn carry_out(&self, prepared: &[Prepared], confirmed: bool) -> Result<RunOutcome> {
+        let writes = self.settings.mode == Mode::Migrate && confirmed;
+        let differences = match &self.settings.differences {
+            Some(path) if writes || self.settings.mode == Mode::Verify => {
+                let file = DifferencesFile::create(path)?;
+                self.stats
+                    .run(|run| run.differences = Some(path.display().to_string()));
+                Some(file)
+            }
+            _ => None,
+        };
+        let differences = differences.as_ref();
         match self.settings.mode {
             Mode::DryRun => {
-                self.check_writable(prepared).await?;
+                let rehearsed = tokio::select! {
+                    () = self.shutdown.stopped() => return Ok(self.stopped()),
+                    rehearsed = self.rehearse(prepared) => rehearsed,
+                };
+                rehearsed?;
                 let stopped = self.survey(prepared).await?;
                 return Ok(stopped.unwrap_or(RunOutcome::Done));
             }
@@ -71,17 +87,17 @@ impl Run<'_> {
                 ));
             }
             Mode::Migrate => {
-                if let Some(reason) = self.migrate(prepared).await? {
+                if let Some(reason) = self.migrate(prepared, differences).await? {
                     return Ok(RunOutcome::Stopped(reason));
                 }
             }
         }
-        if self.settings.verify == VerifyLevel::Off {
+        if matches!(self.settings.verify, VerifyLevel::Off | VerifyLevel::ReadBack) {
             return Ok(RunOutcome::Done);
         }
         tokio::select! {
             () = self.shutdown.stopped() => Ok(self.stopped()),
-            verified = self.verify(prepared) => verified.map(|()| RunOutcome::Done),
+            verified = self.verify(prepared, differences) => verified.map(|()| RunOutcome::Done),
         }
     }
 
@@ -121,10 +137,12 @@ impl Run<'_> {
 
     /// Warns of what was not warned of before.
     pub(super) fn warn_of(&self, warnings: Vec<String>) {
-        warnings.into_iter().for_each(|warning| self.warn(warning));
+        for warning in warnings {
+            self.warn(WarningEvent::new(WarningKind::Storage, warning));
+        }
     }
 
-    pub(super) fn warn(&self, message: String) {
-        warn(self.stats, self.reporter, message);
+    pub(super) fn warn(&self, warning: WarningEvent) {
+        warn(self.stats, self.reporter, warning);
     }
 }

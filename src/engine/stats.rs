@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::checkpoint::{Progress, WorkspaceProgress};
 use crate::{
     model::{CacheType, Error, LeftOut, Location, Mode, Side, WorkspacePair},
-    report::{Report, RunNumbers, RunOutcome, Totals, Verification, WorkspaceReport},
+    report::{
+        ReadBackReport, Rehearsal, Report, RunNumbers, RunOutcome, Totals, Verification, WorkspaceReport,
+    },
     storage::{Count, Cursor},
 };
 
@@ -38,6 +40,8 @@ pub(crate) struct WorkspaceStats {
     pair: WorkspacePair,
     expected: Count,
     target_records_before: u64,
+    target_records_after: Option<u64>,
+    rehearsal: Option<Rehearsal>,
     by_type: BTreeMap<CacheType, Totals>,
     /// Entries that were read and are not selected.
     filtered: u64,
@@ -55,6 +59,8 @@ impl WorkspaceStats {
             pair,
             expected,
             target_records_before,
+            target_records_after: None,
+            rehearsal: None,
             by_type: BTreeMap::new(),
             filtered: 0,
             batch: 0,
@@ -115,6 +121,16 @@ impl WorkspaceStats {
         lost
     }
 
+    /// What a run would do was found out.
+    pub(crate) fn set_rehearsal(&mut self, rehearsal: Rehearsal) {
+        self.rehearsal = Some(rehearsal);
+    }
+
+    /// The target was counted again.
+    pub(crate) fn set_target_records_after(&mut self, records: u64) {
+        self.target_records_after = Some(records);
+    }
+
     /// The whole workspace was read, and what was to be moved was.
     pub(crate) fn complete(&mut self) {
         self.completed = true;
@@ -140,6 +156,8 @@ impl WorkspaceStats {
             to: self.pair.to.clone(),
             source_records: Some(self.expected.total()),
             target_records_before: Some(self.target_records_before),
+            target_records_after: self.target_records_after,
+            rehearsal: self.rehearsal,
             totals,
             by_cache_type,
             left_out: self.expected.left_out.as_ref().map(LeftOut::list),
@@ -248,6 +266,10 @@ impl RunStats {
             }
             is_new
         })
+    }
+
+    pub(crate) fn add_read_back(&self, found: ReadBackReport) {
+        self.run(|run| run.read_back.get_or_insert_default().add(found));
     }
 
     pub(crate) fn set_verification(&self, verification: Verification) {
@@ -375,8 +397,12 @@ impl RunStats {
         for (workspace, before) in state.workspaces.iter_mut().zip(&progress.workspaces) {
             workspace.resume(before);
         }
+        let mut before = Totals::default();
         let parts = state.workspaces.iter().flat_map(WorkspaceStats::parts);
-        state.resumed = parts.map(Totals::done).sum();
+        parts.for_each(|part| before.add(part));
+        state.resumed = before.done();
+        state.run.written_before = before.written;
+        state.run.bytes_before = before.bytes;
     }
 
     /// The report of a run that ended so.

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     engine::{
+        differences::DifferencesFile,
         hits::Examiner,
         pipeline::{LEAST_AHEAD, PAGE_BYTES},
         plan::Prepared,
@@ -16,7 +17,7 @@ use crate::{
         BatchLimit, Error, ErrorKind, OnConflict, Rekey, Result, Selection, Side, VerifyLevel, WorkspacePair,
         record::{CacheKey, KeyDigest, KeySet, Record, compare},
     },
-    report::{Difference, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},
+    report::{Difference, DifferenceKind, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},
     storage::{Entry, Page, PageLimit, PageReader, Source, Target, WriteOutcome},
 };
 
@@ -36,6 +37,10 @@ pub(crate) struct Comparison<'a> {
     pub expected: u64,
     /// How thoroughly.
     pub level: VerifyLevel,
+    /// Whether to count what the target has beyond, too.
+    pub counts_beyond: bool,
+    /// Only records that were last changed before this second since 1970: later ones came while a run went on.
+    pub older_than: Option<i64>,
     /// The policy by which records were written: under some a target rightly keeps another value.
     pub on_conflict: OnConflict,
     /// How much is looked up at a time.
@@ -44,12 +49,12 @@ pub(crate) struct Comparison<'a> {
     pub retrier: &'a Retrier,
     /// Where events go.
     pub reporter: &'a Reporter,
+    /// Where every difference goes.
+    pub differences: Option<&'a DifferencesFile>,
 }
 
 /// How many records of a workspace a sample holds, about.
 const SAMPLE: u64 = 1000;
-/// How many differences a report names.
-const MOST_NAMED: usize = 20;
 /// How often a long verification says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -60,35 +65,46 @@ impl Comparison<'_> {
     /// The source or the target failed.
     pub(crate) async fn run(&self, verification: &mut Verification) -> Result<()> {
         let mut numbers = VerifyNumbers::default();
-        let mut told = Instant::now();
+        let started = Instant::now();
+        let mut progress = VerifyProgress::default();
+        let mut told = started;
         let mut copies = KeySet::new();
         let mut pages = Arc::clone(self.source).scan(self.selection, self.limit(), None);
         while let Some(page) = self.next_page(Side::Source, &mut *pages).await? {
+            progress.done += page.entries.len() as u64;
+            let mut invalid = 0;
             let records = page.entries.into_iter().filter_map(|entry| match entry {
                 Entry::Record(record) => Some(record),
-                Entry::Invalid(_) => None,
+                Entry::Invalid(entry) => {
+                    invalid += u64::from(self.is_in_sample(&entry.key));
+                    None
+                }
             });
-            let records: Vec<Record> = records.filter(|record| self.is_in_sample(record)).collect();
+            let is_old = |record: &Record| self.older_than.is_none_or(|second| record.update_time() < second);
+            let records = records.filter(|record| self.is_in_sample(record.key()) && is_old(record));
+            let records: Vec<Record> = records.collect();
+            // What is no record could not be moved.
+            numbers.invalid += invalid;
             numbers.compared += records.len() as u64;
-            self.compare(&records, &mut numbers, &mut verification.first)
-                .await?;
+            self.compare(&records, &mut numbers, verification).await?;
             if let Some(examiner) = self.examiner {
                 let added = self.copies_of(examiner, records).await?;
-                self.find_copies(&added, &mut numbers, &mut verification.first)
-                    .await?;
+                self.find_copies(&added, &mut numbers, verification).await?;
                 for key in &added {
                     copies.insert(KeyDigest::of(key.as_str()));
                 }
             }
             if told.elapsed() >= PROGRESS_EVERY {
                 told = Instant::now();
-                self.tell(&numbers, false);
+                progress.elapsed = started.elapsed();
+                self.tell(&numbers, progress, false);
             }
         }
-        if self.level == VerifyLevel::Full {
+        if self.level == VerifyLevel::Full && self.counts_beyond {
             numbers.beyond = Some(self.count_beyond(&copies).await?);
         }
-        self.tell(&numbers, true);
+        progress.elapsed = started.elapsed();
+        self.tell(&numbers, progress, true);
         verification.numbers.add(&numbers);
         Ok(())
     }
@@ -97,7 +113,7 @@ impl Comparison<'_> {
         &self,
         given: &[Record],
         numbers: &mut VerifyNumbers,
-        first: &mut Vec<Difference>,
+        verification: &mut Verification,
     ) -> Result<()> {
         if given.is_empty() {
             return Ok(());
@@ -110,65 +126,51 @@ impl Comparison<'_> {
             .run(purpose, async || target.get_many(&keys).await)
             .await?;
         for (given, kept) in given.iter().zip(kept) {
-            let fields = match self.verdict(given, kept) {
+            let (kind, fields) = match verdict(&**self.target, given, kept, self.on_conflict) {
                 Verdict::Equal => {
                     numbers.equal += 1;
-                    continue;
-                }
-                Verdict::Kept => {
-                    numbers.kept += 1;
                     continue;
                 }
                 Verdict::Unmovable => {
                     numbers.unmovable += 1;
                     continue;
                 }
+                Verdict::Kept(fields) => {
+                    numbers.kept += 1;
+                    (DifferenceKind::Kept, fields)
+                }
                 Verdict::Missing => {
                     numbers.missing += 1;
-                    Vec::new()
+                    (DifferenceKind::Missing, Vec::new())
                 }
                 Verdict::Different(fields) => {
                     numbers.different += 1;
-                    fields
+                    (DifferenceKind::Different, fields)
                 }
             };
-            if first.len() < MOST_NAMED {
-                first.push(Difference {
-                    workspace: self.pair.from.clone(),
-                    key: given.key().to_string(),
-                    fields,
-                });
-            }
+            self.note(verification, given.key(), kind, fields)?;
         }
         Ok(())
     }
 
-    fn verdict(&self, given: &Record, kept: Option<Entry>) -> Verdict {
-        let preview = self.target.preview(given);
-        let (sanitized, dropped_fields) = match &preview {
-            WriteOutcome::Written(changes) => {
-                (changes.sanitized.as_slice(), changes.dropped_fields.as_slice())
-            }
-            _ => (&[][..], &[][..]),
+    fn note(
+        &self,
+        verification: &mut Verification,
+        key: &CacheKey,
+        kind: DifferenceKind,
+        fields: Vec<String>,
+    ) -> Result<()> {
+        let difference = Difference {
+            workspace: self.pair.from.clone(),
+            key: key.to_string(),
+            kind,
+            fields,
         };
-        match kept {
-            None if matches!(preview, WriteOutcome::Rejected { .. }) => Verdict::Unmovable,
-            None => Verdict::Missing,
-            Some(Entry::Invalid(_)) => Verdict::Different(vec!["(no record)".to_owned()]),
-            Some(Entry::Record(kept)) => {
-                let fields = compare::differing_fields(given, &kept, sanitized, dropped_fields);
-                let was_to_be_kept = match self.on_conflict {
-                    OnConflict::Overwrite | OnConflict::Fail => false,
-                    OnConflict::Skip => true,
-                    OnConflict::Newer => kept.update_time() >= given.update_time(),
-                };
-                match fields {
-                    fields if fields.is_empty() => Verdict::Equal,
-                    _ if was_to_be_kept => Verdict::Kept,
-                    fields => Verdict::Different(fields),
-                }
-            }
+        if let Some(file) = self.differences {
+            file.add(&difference)?;
         }
+        verification.note(difference);
+        Ok(())
     }
 
     /// The keys under which copies of these records were to be added.
@@ -196,7 +198,7 @@ impl Comparison<'_> {
         &self,
         keys: &[CacheKey],
         numbers: &mut VerifyNumbers,
-        first: &mut Vec<Difference>,
+        verification: &mut Verification,
     ) -> Result<()> {
         if keys.is_empty() {
             return Ok(());
@@ -213,13 +215,7 @@ impl Comparison<'_> {
                 continue;
             }
             numbers.missing += 1;
-            if first.len() < MOST_NAMED {
-                first.push(Difference {
-                    workspace: self.pair.from.clone(),
-                    key: key.to_string(),
-                    fields: Vec::new(),
-                });
-            }
+            self.note(verification, key, DifferenceKind::Missing, Vec::new())?;
         }
         Ok(())
     }
@@ -248,12 +244,12 @@ impl Comparison<'_> {
     }
 
     /// A sample is chosen by the digests of keys, so that it is the same in every run.
-    fn is_in_sample(&self, record: &Record) -> bool {
+    fn is_in_sample(&self, key: &CacheKey) -> bool {
         if self.level == VerifyLevel::Full || self.expected <= SAMPLE {
             return true;
         }
         let share = self.expected / SAMPLE;
-        KeyDigest::of(record.key().as_str())
+        KeyDigest::of(key.as_str())
             .bits()
             .is_multiple_of(u128::from(share))
     }
@@ -284,23 +280,34 @@ impl Comparison<'_> {
         }
     }
 
-    fn tell(&self, numbers: &VerifyNumbers, complete: bool) {
+    fn tell(&self, numbers: &VerifyNumbers, progress: VerifyProgress, complete: bool) {
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let VerifyProgress { done, elapsed } = progress;
+        let total = self.expected.max(done);
+        let remaining = (done > 0).then(|| elapsed.mul_f64((total - done) as f64 / done as f64));
         self.reporter.emit(Event::Verify(VerifyEvent {
             workspace: self.pair.from.clone(),
             complete,
             numbers: numbers.clone(),
+            done,
+            total,
+            elapsed_ms: milliseconds(elapsed),
+            remaining_ms: match complete {
+                true => Some(0),
+                false => remaining.map(milliseconds),
+            },
         }));
     }
 }
 
 impl Run<'_> {
     /// Compares every workspace.
-    pub(super) async fn verify(&self, prepared: &[Prepared]) -> Result<()> {
-        let mut verification = Verification {
-            level: self.settings.verify,
-            numbers: VerifyNumbers::default(),
-            first: Vec::new(),
-        };
+    pub(super) async fn verify(
+        &self,
+        prepared: &[Prepared],
+        differences: Option<&DifferencesFile>,
+    ) -> Result<()> {
+        let mut verification = Verification::new(self.settings.verify);
         let examiner = match self.settings.rekey {
             Rekey::Off => None,
             Rekey::Host | Rekey::Model => Examiner::of(self.settings)?,
@@ -319,10 +326,13 @@ impl Run<'_> {
                 examiner: examiner.as_ref(),
                 expected: pair.count.total(),
                 level: self.settings.verify,
+                counts_beyond: true,
+                older_than: None,
                 on_conflict: self.settings.on_conflict,
                 batch: pair.batch,
                 retrier: &self.retrier(),
                 reporter: self.reporter,
+                differences,
             };
             let result = comparison.run(&mut verification).await;
             self.stats.set_verification(verification.clone());
@@ -334,7 +344,7 @@ impl Run<'_> {
             return Ok(());
         }
         let message = format!(
-            "of {} records that were compared, the target lacks {} and has {} with another value",
+            "{} records compared: {} missing, {} different",
             numbers.compared, numbers.missing, numbers.different
         );
         Err(Error::new(ErrorKind::Differences, message)
@@ -342,10 +352,55 @@ impl Run<'_> {
     }
 }
 
-enum Verdict {
+/// How far a comparison is.
+#[derive(Clone, Copy, Debug, Default)]
+struct VerifyProgress {
+    done: u64,
+    elapsed: Duration,
+}
+
+/// What a comparison says of a record.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The target has it, equal in every field.
     Equal,
-    Kept,
+    /// The target has another value in these fields, and was to keep it.
+    Kept(Vec<String>),
+    /// The target cannot hold it, and does not have it.
     Unmovable,
+    /// The target does not have it.
     Missing,
+    /// The target has another value in these fields.
     Different(Vec<String>),
+}
+
+/// Compares a record with what the target has under its key.
+pub(crate) fn verdict(
+    target: &dyn Target,
+    given: &Record,
+    kept: Option<Entry>,
+    on_conflict: OnConflict,
+) -> Verdict {
+    let preview = target.preview(given);
+    let (sanitized, dropped_fields) = match &preview {
+        WriteOutcome::Written(changes) => (changes.sanitized.as_slice(), changes.dropped_fields.as_slice()),
+        _ => (&[][..], &[][..]),
+    };
+    let kept = match kept {
+        None if matches!(preview, WriteOutcome::Rejected { .. }) => return Verdict::Unmovable,
+        None => return Verdict::Missing,
+        Some(Entry::Invalid(_)) => return Verdict::Different(vec!["(no record)".to_owned()]),
+        Some(Entry::Record(kept)) => kept,
+    };
+    let fields = compare::differing_fields(given, &kept, sanitized, dropped_fields);
+    let was_to_be_kept = match on_conflict {
+        OnConflict::Overwrite | OnConflict::Fail => false,
+        OnConflict::Skip => true,
+        OnConflict::Newer => kept.update_time() >= given.update_time(),
+    };
+    match fields {
+        fields if fields.is_empty() => Verdict::Equal,
+        fields if was_to_be_kept => Verdict::Kept(fields),
+        fields => Verdict::Different(fields),
+    }
 }

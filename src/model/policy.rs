@@ -34,10 +34,12 @@ pub enum OnConflict {
 
 /// How thoroughly the target is compared with the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum VerifyLevel {
     /// Not at all.
     Off,
+    /// Only a few hundred of the records that were written, and the number of records.
+    ReadBack,
     /// About a thousand records of each workspace, chosen by their keys.
     Sample,
     /// Every record, and what the target has beyond.

@@ -220,6 +220,11 @@ impl Selection {
         Ok(selection)
     }
 
+    /// The types that are selected by their names.
+    pub fn named_types(&self) -> impl Iterator<Item = &str> {
+        self.types.iter().map(CacheType::as_str)
+    }
+
     /// The names that stand for this selection.
     pub fn names(&self) -> Vec<&str> {
         if self.everything {

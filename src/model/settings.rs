@@ -39,6 +39,8 @@ pub struct Settings {
     pub resume: bool,
     /// Where to keep rejected records.
     pub rejects: Option<PathBuf>,
+    /// Where to list what differs between source and target.
+    pub differences: Option<PathBuf>,
     /// The LightRAG whose hits to foretell; `None` for a run that does not look at them.
     pub lightrag: Option<LightRag>,
     /// Which records get a copy under the key that LightRAG asks for.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CacheType, Error, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace};
+use crate::model::{
+    CacheType, Error, ErrorKind, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace,
+};
 
 /// Numbers of records. Always `selected = written + skipped + rejected + not_attempted`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -93,6 +95,26 @@ pub struct BatchTotals {
     pub retried: u64,
 }
 
+/// What a dry run found of the records that a run would move. Always `to_move = new + existing`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Rehearsal {
+    /// Selected records of the source.
+    pub to_move: u64,
+    /// Those whose keys the target does not have.
+    pub new: u64,
+    /// Those whose keys the target has: `--on-conflict` says what becomes of them.
+    pub existing: u64,
+}
+
+impl Rehearsal {
+    /// Adds other numbers to these.
+    pub fn add(&mut self, other: Self) {
+        self.to_move += other.to_move;
+        self.new += other.new;
+        self.existing += other.existing;
+    }
+}
+
 /// What became of one workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct WorkspaceReport {
@@ -104,6 +126,11 @@ pub struct WorkspaceReport {
     pub source_records: Option<u64>,
     /// Records of the selected types that the target had before; null where the run did not come to it.
     pub target_records_before: Option<u64>,
+    /// The same after the run; null where the target was not counted again: a storage that has to look at every record to
+    /// count them is asked for its own number instead, unless that is too small.
+    pub target_records_after: Option<u64>,
+    /// What a run that writes would do; null where this run was no dry run, or did not come to it.
+    pub rehearsal: Option<Rehearsal>,
     /// The numbers of this workspace.
     pub totals: Totals,
     /// The same by cache type.
@@ -115,7 +142,7 @@ pub struct WorkspaceReport {
 /// What went wrong, in numbers and first examples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorTotals {
-    /// Records rejected, plus one for what ended the run, if something did.
+    /// Records rejected, plus one for what ended the run, if something else did than a record that was rejected.
     pub total: u64,
     /// The same by kind.
     pub by_kind: BTreeMap<String, u64>,
@@ -175,14 +202,18 @@ impl ErrorTotals {
         }
     }
 
-    /// Counts what ended the run. It is always among the examples.
+    /// Counts what ended the run, unless its records are counted already: a conflict is a rejected record. It is always
+    /// among the examples.
     pub fn fatal(&mut self, error: &Error) {
-        self.total += 1;
-        *self.by_kind.entry(error.kind().as_str().to_owned()).or_default() += 1;
+        let kind = error.kind().as_str();
+        if error.kind() != ErrorKind::Conflict || !self.by_kind.contains_key(kind) {
+            self.total += 1;
+            *self.by_kind.entry(kind.to_owned()).or_default() += 1;
+        }
         self.first.push(ErrorSample {
             workspace: error.workspace().map(|workspace| workspace.name().to_owned()),
             batch: error.batch(),
-            kind: error.kind().as_str().to_owned(),
+            kind: kind.to_owned(),
             message: error.to_string(),
             records: error.records(),
             keys: Vec::new(),
@@ -201,6 +232,8 @@ pub struct VerifyNumbers {
     pub kept: u64,
     /// Those that the target cannot hold, and so does not have.
     pub unmovable: u64,
+    /// Entries of the source that are no records, and were compared with nothing.
+    pub invalid: u64,
     /// Those that the target does not have.
     pub missing: u64,
     /// Those that the target has with another value.
@@ -218,6 +251,7 @@ impl VerifyNumbers {
         self.equal += other.equal;
         self.kept += other.kept;
         self.unmovable += other.unmovable;
+        self.invalid += other.invalid;
         self.missing += other.missing;
         self.different += other.different;
         self.copies += other.copies;
@@ -242,15 +276,90 @@ pub struct Verification {
     pub numbers: VerifyNumbers,
     /// The first differences.
     pub first: Vec<Difference>,
+    /// The first records that differ and were to be kept.
+    pub first_kept: Vec<Difference>,
 }
 
-/// A record that should be equal and is not.
+impl Verification {
+    /// A verification that has found nothing yet.
+    pub fn new(level: VerifyLevel) -> Self {
+        Self {
+            level,
+            numbers: VerifyNumbers::default(),
+            first: Vec::new(),
+            first_kept: Vec::new(),
+        }
+    }
+
+    /// Keeps a difference, if it is among the first ones.
+    pub fn note(&mut self, difference: Difference) {
+        let first = match difference.kind {
+            DifferenceKind::Kept => &mut self.first_kept,
+            DifferenceKind::Missing | DifferenceKind::Different => &mut self.first,
+        };
+        if first.len() < MOST_DIFFERENCES {
+            first.push(difference);
+        }
+    }
+}
+
+/// What was read back of what a run had written, in numbers of records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ReadBackReport {
+    /// Records that were looked up and compared.
+    pub records: u64,
+    /// Those that the target does not have.
+    pub missing: u64,
+    /// Those that the target has with another value.
+    pub different: u64,
+    /// The first differences.
+    pub first: Vec<Difference>,
+}
+
+impl ReadBackReport {
+    /// Adds what was read back of another workspace.
+    pub fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.missing += other.missing;
+        self.different += other.different;
+        other
+            .first
+            .into_iter()
+            .for_each(|difference| self.note(difference));
+    }
+
+    /// Keeps a difference, if it is among the first ones.
+    pub fn note(&mut self, difference: Difference) {
+        if self.first.len() < MOST_DIFFERENCES {
+            self.first.push(difference);
+        }
+    }
+}
+
+/// How many differences a report names.
+const MOST_DIFFERENCES: usize = 20;
+
+/// How a record of the target differs from the one of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DifferenceKind {
+    /// The target does not have it.
+    Missing,
+    /// The target has another value.
+    Different,
+    /// The target has another value, which it was to keep (`--on-conflict skip` or `newer`).
+    Kept,
+}
+
+/// A record that is not the same on both sides. A line of the `--differences` file, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Difference {
     /// The workspace that is read.
     pub workspace: Workspace,
     /// The key.
     pub key: String,
+    /// How it differs.
+    pub kind: DifferenceKind,
     /// The fields that differ; none where the record is missing.
     pub fields: Vec<String>,
 }
@@ -288,6 +397,12 @@ pub struct Report {
     pub left_out: Option<Vec<LeftOutRecords>>,
     /// The same by workspace.
     pub workspaces: Vec<WorkspaceReport>,
+    /// Records that a run would move; null unless this was a dry run that came to its end.
+    pub to_move: Option<u64>,
+    /// Those whose keys the target does not have.
+    pub new: Option<u64>,
+    /// Those whose keys the target has.
+    pub existing: Option<u64>,
     /// The batches.
     pub batches: BatchTotals,
     /// Written and skipped among the selected, in percent, two decimals; null where nothing was attempted.
@@ -300,6 +415,8 @@ pub struct Report {
     pub errors: ErrorTotals,
     /// What a person should know.
     pub warnings: Vec<String>,
+    /// What was read back of what was written; null where nothing was.
+    pub read_back: Option<ReadBackReport>,
     /// What a verification found; null without one.
     pub verification: Option<Verification>,
     /// Copies that were added under the keys that LightRAG asks for; in no other number.
@@ -310,6 +427,8 @@ pub struct Report {
     pub checkpoint: Option<String>,
     /// The rejects file; null without one.
     pub rejects: Option<String>,
+    /// The file with every difference that was found; null without one.
+    pub differences: Option<String>,
     /// What to do next, in a sentence.
     pub next: String,
 }

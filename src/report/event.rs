@@ -141,6 +141,8 @@ pub struct PlanOptions {
     pub resume: bool,
     /// The rejects file; null for none.
     pub rejects: Option<String>,
+    /// The file for differences; null for none.
+    pub differences: Option<String>,
     /// Whether it takes what stands before the damage of a damaged file.
     pub salvage: bool,
     /// Whether it tells which records LightRAG will find.
@@ -302,6 +304,14 @@ pub struct VerifyEvent {
     /// The numbers so far.
     #[serde(flatten)]
     pub numbers: VerifyNumbers,
+    /// Records of the source that were looked at so far. In a sample not all of them are compared.
+    pub done: u64,
+    /// Records of the source there are, as counted.
+    pub total: u64,
+    /// How long the verification of the workspace has taken so far, in milliseconds.
+    pub elapsed_ms: u64,
+    /// How much longer it should take, in milliseconds; null while nothing tells.
+    pub remaining_ms: Option<u64>,
 }
 
 /// What LightRAG will find of a workspace.
@@ -317,9 +327,79 @@ pub struct HitsEvent {
 /// Something that a person should know.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WarningEvent {
+    /// What it is about.
+    pub kind: WarningKind,
+    /// The workspace that is read; null where it is about none.
+    pub workspace: Option<Workspace>,
+    /// The field of records; null where it is about none.
+    pub field: Option<String>,
+    /// How many records it is about; null where that is not known, or it is about none.
+    pub count: Option<u64>,
     /// What: the message of the event.
     #[serde(skip)]
     pub message: String,
+}
+
+impl WarningEvent {
+    /// A warning about nothing in particular.
+    pub fn new(kind: WarningKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            workspace: None,
+            field: None,
+            count: None,
+            message: message.into(),
+        }
+    }
+
+    /// It is about a workspace.
+    #[must_use]
+    pub fn in_workspace(mut self, workspace: &Workspace) -> Self {
+        self.workspace = Some(workspace.clone());
+        self
+    }
+
+    /// It is about a field.
+    #[must_use]
+    pub fn of_field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// It is about so many records.
+    #[must_use]
+    pub fn of_records(mut self, records: u64) -> Self {
+        self.count = Some(records);
+        self
+    }
+}
+
+/// What a warning is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WarningKind {
+    /// A file with settings, or a line of it, that is not taken as it may have been meant.
+    Configuration,
+    /// A storage, or how it is set up.
+    Storage,
+    /// A target that may change, redirect or lose what is written to it.
+    Target,
+    /// Which workspace is meant.
+    Workspace,
+    /// A workspace that cannot be read, and is not migrated.
+    Unreadable,
+    /// Damage in the source, behind which records are lost.
+    Damaged,
+    /// Something that was selected and is not there.
+    NothingSelected,
+    /// A field that the target has no place for.
+    DroppedField,
+    /// A field that records lacked, and that the target got.
+    FilledField,
+    /// A source that others wrote to while it was read.
+    SourceChanged,
+    /// A target that others removed records from while it was written to.
+    TargetChanged,
 }
 
 /// The JSON Schema of one line.

@@ -10,13 +10,13 @@ mod reporter;
 pub(crate) mod style;
 
 pub use document::{
-    BatchTotals, Difference, ErrorSample, ErrorTotals, Report, Status, Totals, Verification, VerifyNumbers,
-    WorkspaceReport, percent,
+    BatchTotals, Difference, DifferenceKind, ErrorSample, ErrorTotals, ReadBackReport, Rehearsal, Report,
+    Status, Totals, Verification, VerifyNumbers, WorkspaceReport, percent,
 };
 pub use event::{
     BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Envelope, Event, HitsEvent,
     PlanEvent, PlanOptions, PlanSettings, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, SettingOrigin,
-    VerifyEvent, WarningEvent, event_schema,
+    VerifyEvent, WarningEvent, WarningKind, event_schema,
 };
 pub(crate) use human::hits_sentence;
 pub use human::{Stderr, Verbosity};

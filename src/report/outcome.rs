@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    BatchTotals, ErrorTotals, Report, Status, TOOL, Totals, VERSION, Verification, WorkspaceReport, percent,
-    reporter::timestamp,
+    BatchTotals, ErrorTotals, ReadBackReport, Rehearsal, Report, Status, TOOL, Totals, VERSION, Verification,
+    WorkspaceReport, percent, reporter::timestamp,
 };
 use crate::{
-    model::{Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode},
+    model::{
+        Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode, VerifyLevel,
+    },
     system::shutdown::StopReason,
 };
 
@@ -64,6 +66,10 @@ pub struct RunNumbers {
     pub duration: Duration,
     /// How long it has moved records, without counts and verification.
     pub moving: Duration,
+    /// Records that an earlier run of the same job had written; they are among the numbers of the workspaces.
+    pub written_before: u64,
+    /// Their bytes.
+    pub bytes_before: u64,
     /// What is read.
     pub source: Option<Location>,
     /// What is written.
@@ -78,6 +84,8 @@ pub struct RunNumbers {
     pub warnings: Vec<String>,
     /// Whether something of the source could not even be read: behind damage, or a whole workspace.
     pub is_incomplete: bool,
+    /// What was read back of what was written.
+    pub read_back: Option<ReadBackReport>,
     /// What a verification found.
     pub verification: Option<Verification>,
     /// What LightRAG will find of what was moved or looked at.
@@ -86,6 +94,8 @@ pub struct RunNumbers {
     pub checkpoint: Option<String>,
     /// The rejects file.
     pub rejects: Option<String>,
+    /// The file with every difference.
+    pub differences: Option<String>,
 }
 
 impl RunNumbers {
@@ -96,6 +106,8 @@ impl RunNumbers {
             started_at: Timestamp::now(),
             duration: Duration::ZERO,
             moving: Duration::ZERO,
+            written_before: 0,
+            bytes_before: 0,
             source: None,
             target: None,
             workspaces: Vec::new(),
@@ -103,10 +115,12 @@ impl RunNumbers {
             errors: ErrorTotals::default(),
             warnings: Vec::new(),
             is_incomplete: false,
+            read_back: None,
             verification: None,
             hits: None,
             checkpoint: None,
             rejects: None,
+            differences: None,
         }
     }
 
@@ -130,6 +144,22 @@ impl RunNumbers {
                     .add(numbers);
             }
         }
+        // The whole is known where each part is.
+        let rehearsals: Option<Vec<Rehearsal>> = match self.mode {
+            Mode::DryRun => self
+                .workspaces
+                .iter()
+                .map(|workspace| workspace.rehearsal)
+                .collect(),
+            Mode::Migrate | Mode::Verify => None,
+        };
+        let rehearsal = rehearsals
+            .filter(|_| matches!(ending, RunOutcome::Done))
+            .map(|parts| {
+                let mut all = Rehearsal::default();
+                parts.into_iter().for_each(|part| all.add(part));
+                all
+            });
         let is_partial = totals.rejected > 0 || self.is_incomplete;
         let (status, exit_code) = Self::status(ending, is_partial);
         let per_second = |number: u64| number as f64 / self.moving.as_secs_f64().max(0.001);
@@ -148,8 +178,10 @@ impl RunNumbers {
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
             success_rate: (totals.done() > 0)
                 .then(|| percent(totals.written + totals.skipped, totals.selected)),
-            records_per_second: (per_second(totals.written) * 10.0).round() / 10.0,
-            bytes_per_second: per_second(totals.bytes) as u64,
+            records_per_second: (per_second(totals.written.saturating_sub(self.written_before)) * 10.0)
+                .round()
+                / 10.0,
+            bytes_per_second: per_second(totals.bytes.saturating_sub(self.bytes_before)) as u64,
             next: self.next(ending, &totals),
             totals,
             by_cache_type,
@@ -157,9 +189,13 @@ impl RunNumbers {
             source: self.source,
             target: self.target,
             workspaces: self.workspaces,
+            to_move: rehearsal.map(|all| all.to_move),
+            new: rehearsal.map(|all| all.new),
+            existing: rehearsal.map(|all| all.existing),
             batches: self.batches,
             errors: self.errors,
             warnings: self.warnings,
+            read_back: self.read_back,
             verification: self.verification,
             rekeyed: self
                 .hits
@@ -168,6 +204,7 @@ impl RunNumbers {
             hits: self.hits,
             checkpoint: self.checkpoint,
             rejects: self.rejects,
+            differences: self.differences,
         }
     }
 
@@ -187,14 +224,62 @@ impl RunNumbers {
         }
     }
 
+    /// What a verification that found no difference says, and no more than it says.
+    fn agreement(&self) -> String {
+        let Some(found) = &self.verification else {
+            return "Nothing was compared.".to_owned();
+        };
+        let numbers = &found.numbers;
+        if numbers.compared == 0 {
+            return "There was nothing to compare; if you expected records, check source, workspace and types.".to_owned();
+        }
+        let mut but = Vec::new();
+        if numbers.kept > 0 {
+            but.push(format!(
+                "{} have another value there, which --on-conflict keeps",
+                numbers.kept
+            ));
+        }
+        if numbers.unmovable > 0 {
+            but.push(format!("{} cannot be stored there", numbers.unmovable));
+        }
+        if numbers.invalid > 0 {
+            but.push(format!(
+                "{} further entries of the source are no records",
+                numbers.invalid
+            ));
+        }
+        match (but.as_slice(), found.level) {
+            ([], VerifyLevel::Full) => "Source and target agree.".to_owned(),
+            ([], _) => format!(
+                "Source and target agree in the {} records that were compared.",
+                numbers.compared
+            ),
+            (but, _) => format!(
+                "Of {} records that were compared, {}.",
+                numbers.compared,
+                but.join(" and ")
+            ),
+        }
+    }
+
+    /// Whether records of a workspace with a name went to the one without.
+    fn moves_to_empty_workspace(&self) -> bool {
+        let mut workspaces = self.workspaces.iter();
+        workspaces.any(|workspace| workspace.to.name().is_empty() && !workspace.from.name().is_empty())
+    }
+
     fn next(&self, ending: &RunOutcome, totals: &Totals) -> String {
         let is_incomplete = self.is_incomplete;
         let again = "run the same command again: records that are there already are written over or skipped by \
                      --on-conflict";
         match ending {
+            RunOutcome::Done if self.mode == Mode::DryRun && is_incomplete => {
+                "Look at the warnings: some of the source cannot be read, and would not be migrated.".into()
+            }
             RunOutcome::Done if self.mode == Mode::DryRun && totals.selected == 0 => "There is nothing to migrate.".into(),
             RunOutcome::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
-            RunOutcome::Done if self.mode == Mode::Verify => "Source and target agree.".into(),
+            RunOutcome::Done if self.mode == Mode::Verify => self.agreement(),
             RunOutcome::Done if is_incomplete => {
                 "Look at the warnings: some of the source could not be read, and was not migrated.".into()
             }
@@ -208,6 +293,11 @@ impl RunNumbers {
             }
             RunOutcome::Done if totals.written == 0 && self.has_copies() => {
                 "Copies were added, and nothing else was changed; start LightRAG again if it runs.".into()
+            }
+            RunOutcome::Done if self.moves_to_empty_workspace() => {
+                "Point LightRAG at the target, with no WORKSPACE set: the records are in the empty workspace. The source is as \
+                 it was."
+                    .into()
             }
             RunOutcome::Done => "Point LightRAG at the target; the source is as it was.".into(),
             RunOutcome::Left => "Nothing was chosen, and nothing was done.".into(),

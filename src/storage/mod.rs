@@ -44,6 +44,8 @@
 //!   one target do not overlap, except where nobody waits for the first one any more. It may be repeated.
 //! * **`finish`** comes after the last flush, with no write under way and none after it. It may be repeated after a temporary
 //!   error.
+//! * **[`Target::read_back`]** comes after `finish`, and reads what the target has then, under the keys by which LightRAG
+//!   finds it.
 //! * **Waits.** A storage that has to wait before it repeats a part of a call waits by [`ConnectOptions::waiter`].
 
 mod endpoint;
@@ -299,6 +301,12 @@ pub trait Source: Send + Sync {
     /// Reads records by key: an answer for each key, in order, `None` where there is none.
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>>;
 
+    /// Whether there is something under each of these keys, in order.
+    async fn contains(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
+        let found = self.get_many(keys).await?;
+        Ok(found.iter().map(Option::is_some).collect())
+    }
+
     /// What counting and reading have found so far that a person should know, such as an old layout. Asked after a
     /// count and after a scan; what was told before may come again.
     fn warnings(&self) -> Vec<String> {
@@ -346,6 +354,18 @@ pub trait Target: Send + Sync {
 
     /// Makes all earlier writes durable.
     async fn flush(&self) -> Result<()>;
+
+    /// Reads records by key after [`Target::finish`], as [`Source::get_many`] does.
+    async fn read_back(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
+        self.reader().get_many(keys).await
+    }
+
+    /// How many entries the place has, those of other workspaces among them where it has several: a number that the
+    /// storage knows without looking at each. Of the difference between two such numbers it is known that no record can
+    /// have been added without it. `None` where [`Source::count`] is to be asked, which costs little there.
+    async fn size(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
 
     /// Called once after the last flush, also when a run stops early: makes what was written visible where it was
     /// not yet. Nothing is written after it.
@@ -551,8 +571,10 @@ impl WriteOutcome {
 pub struct Changes {
     /// Fields out of which a character had to go.
     pub sanitized: Vec<String>,
-    /// Fields that the target has no place for.
+    /// Fields that the target has no place for, and whose loss is one: a null is none.
     pub dropped_fields: Vec<String>,
+    /// Fields that the record lacked and the target got, taken from the key.
+    pub filled_fields: Vec<&'static str>,
 }
 
 /// Collects entries into a page and says when it is full.

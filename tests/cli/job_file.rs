@@ -30,6 +30,7 @@ verify: full
 checkpoint: ./job.checkpoint
 resume: false
 rejects: ./rejects.jsonl
+differences: ./differences.jsonl
 salvage: true
 fail_on_empty: true
 allow_missing: true
@@ -62,12 +63,14 @@ quiet: true
             "on_conflict": "newer", "on_invalid": "sanitize", "batch_records": 7, "batch_bytes": 65536,
             "concurrency": 3, "retries": 2, "timeout_ms": 60_000, "max_duration_ms": 3_600_000, "max_errors": "5%",
             "verify": "full", "checkpoint": "./job.checkpoint", "resume": false, "rejects": "./rejects.jsonl",
+            "differences": "./differences.jsonl",
             "salvage": true, "yes": true, "fail_on_empty": true, "allow_missing": true, "hits": false, "rekey": "off",
         })
     );
     assert!(run.total("written") > 0);
     assert_eq!(run.report()["verification"]["compared"], run.total("written"));
-    assert!(scene.path("job.checkpoint").exists() && scene.path("rejects.jsonl").exists());
+    let written = ["job.checkpoint", "rejects.jsonl", "differences.jsonl"];
+    assert!(written.iter().all(|name| scene.path(name).exists()));
     assert_eq!(&scene.read("report.json"), run.report());
     assert_eq!(run.stderr, "");
 }

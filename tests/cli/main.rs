@@ -19,6 +19,7 @@ mod interactive;
 mod job_file;
 mod json_files;
 mod layout;
+mod limits;
 mod logs;
 mod metrics;
 mod mistakes;

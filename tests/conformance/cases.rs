@@ -385,6 +385,59 @@ pub async fn records_are_got_by_key_in_order(place: Place) {
     assert_eq!(get(&place, &workspace, &[]).await, []);
 }
 
+/// What a run asks after its last write, and a dry run before its first: which keys are there, and by how many records the
+/// target has grown.
+pub async fn what_was_written_is_found_at_once(place: Place) {
+    let workspace = place.workspace("back");
+    let records = plain(300);
+    let keys: Vec<CacheKey> = records.iter().map(|record| record.key().clone()).collect();
+    let target = target(&place, &workspace).await;
+    assert_eq!(target.reader().contains(&keys[..3]).await.unwrap(), [false; 3]);
+    target
+        .reader()
+        .count(&Selection::default(), &|_| ())
+        .await
+        .unwrap();
+    target.prepare().await.unwrap();
+    let before = target.size().await.unwrap();
+    for half in [&records[..150], &records[150..]] {
+        target.write(half, WriteMode::Upsert).await.unwrap();
+    }
+    target.flush().await.unwrap();
+    target.finish().await.unwrap();
+    let found = target.read_back(&keys).await.unwrap();
+    assert!(found.iter().all(Option::is_some));
+    for (given, kept) in records.iter().zip(&found) {
+        assert_eq!(meaning(given), meaning(record_of(kept.as_ref().unwrap())));
+    }
+    let missing = CacheKey::from("default:extract:none");
+    assert_eq!(
+        target.read_back(std::slice::from_ref(&missing)).await.unwrap(),
+        [None]
+    );
+    match (before, target.size().await.unwrap()) {
+        // Others write to the same server.
+        (Some(before), Some(after)) => assert!(
+            after >= before.saturating_add(300) || place.kind != "json",
+            "{before} {after}"
+        ),
+        (None, None) => {
+            let count = target
+                .reader()
+                .count(&Selection::default(), &|_| ())
+                .await
+                .unwrap();
+            assert_eq!(count.total(), 300);
+        }
+        (before, after) => panic!("{before:?} {after:?}"),
+    }
+    let mut asked = vec![missing, CacheKey::from("not even \0 a key")];
+    asked.extend(keys.iter().take(5).cloned());
+    let reader = source(&place, &workspace).await;
+    let there = reader.contains(&asked).await.unwrap();
+    assert_eq!(there, [false, false, true, true, true, true, true]);
+}
+
 /// An upsert replaces the whole record; writing the same again changes nothing.
 pub async fn an_upsert_replaces_the_whole_record_and_may_be_repeated(place: Place) {
     let workspace = place.workspace("w");

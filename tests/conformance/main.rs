@@ -40,6 +40,7 @@ macro_rules! conforms {
             a_page_goes_beyond_its_bytes_by_one_record_at_most
             a_selection_is_kept_to
             records_are_got_by_key_in_order
+            what_was_written_is_found_at_once
             an_upsert_replaces_the_whole_record_and_may_be_repeated
             a_record_that_comes_again_replaces_the_first
             a_creation_leaves_what_is_there

@@ -82,6 +82,7 @@ fn verify(source: &str, target: &str, workspaces: (&str, &str)) {
     assert_eq!(verification["compared"], RECORDS);
     assert_eq!(verification["equal"], RECORDS);
     assert_eq!(verification["beyond"], 0);
+    assert_eq!(verification["invalid"], 1);
 }
 
 fn check_account(run: &Run, rejected: u64) {

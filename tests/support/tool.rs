@@ -89,9 +89,15 @@ impl Tool {
     fn written_files(&self) -> Vec<String> {
         let arguments: Vec<_> = self.command.get_args().collect();
         let named = arguments.windows(2).filter(|pair| {
-            ["--report", "--metrics", "--checkpoint", "--rejects"]
-                .iter()
-                .any(|flag| pair[0] == *flag)
+            [
+                "--report",
+                "--metrics",
+                "--checkpoint",
+                "--rejects",
+                "--differences",
+            ]
+            .iter()
+            .any(|flag| pair[0] == *flag)
         });
         let folder = self.command.get_current_dir().unwrap_or(Path::new("/"));
         named

@@ -25,7 +25,8 @@ use write::{BatchOutcome, Writer};
 
 use crate::{
     engine::{
-        checkpoint::Checkpoint, hits::WorkspaceHits, rejects::RejectsFile, retry::Retrier, stats::RunStats,
+        checkpoint::Checkpoint, differences::DifferencesFile, hits::WorkspaceHits, read_back::ReadBack,
+        rejects::RejectsFile, retry::Retrier, stats::RunStats,
     },
     model::{BatchLimit, Error, ErrorKind, MaxErrors, OnConflict, Result, Selection, WorkspacePair},
     report::Reporter,
@@ -63,6 +64,10 @@ pub(crate) struct WorkspaceJob<'a> {
     pub(crate) stats: &'a RunStats,
     /// Where rejected records go.
     pub(crate) rejects: Option<&'a RejectsFile>,
+    /// What is asked of the target at the end; `None` where it is taken at its word.
+    pub(crate) read_back: Option<Arc<ReadBack>>,
+    /// Where differences go.
+    pub(crate) differences: Option<&'a DifferencesFile>,
     /// Where it is asked whether LightRAG will find the records.
     pub(crate) hits: Option<Arc<WorkspaceHits>>,
     /// Where to keep how far the run came.
@@ -153,6 +158,7 @@ fn written(
         on_conflict: job.on_conflict,
         retrier: job.retrier.clone(),
         hits: job.hits.clone(),
+        read_back: job.read_back.clone(),
     });
     let signal = job.shutdown.clone();
     let ended = async move {
@@ -217,17 +223,17 @@ async fn end(mut settlement: Settlement<'_>, target: &dyn Target, is_whole: bool
     if let Err(error) = settlement.finish(target).await {
         return Err(settlement.revoke(error));
     }
-    let missing = if is_whole {
-        settlement.missing_at_source()
-    } else {
-        None
-    };
-    let closed = settlement.close(is_whole && missing.is_none());
-    match (missing, closed) {
-        (Some(missing), Err(error)) => Err(missing.and(error)),
-        (Some(missing), Ok(())) => Err(missing),
-        (None, closed) => closed,
+    let mut failures = Vec::new();
+    let mut is_complete = false;
+    if is_whole {
+        failures.extend(settlement.missing_at_source());
+        match settlement.read_back().await {
+            Ok(is_done) => is_complete = is_done && failures.is_empty(),
+            Err(error) => failures.push(error),
+        }
     }
+    failures.extend(settlement.close(is_complete).err());
+    failures.into_iter().reduce(Error::and).map_or(Ok(()), Err)
 }
 
 /// A task that did not come to its end panicked, which is a bug, or was aborted with its run.

@@ -17,7 +17,10 @@ use crate::{
         warn,
     },
     model::{CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, record::RejectKind},
-    report::{BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, percent},
+    report::{
+        BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, WarningEvent, WarningKind,
+        percent,
+    },
     storage::{Cursor, Entry, Target},
 };
 
@@ -25,19 +28,32 @@ use crate::{
 pub(super) struct Settlement<'a> {
     job: WorkspaceJob<'a>,
     dropped_fields: BTreeMap<String, u64>,
+    filled_fields: BTreeMap<&'static str, u64>,
     last_checkpoint: Instant,
     /// What the next checkpoint says, where that is more than the last one said.
     resumable: Option<Progress>,
+    /// What a checkpoint says by which a later run begins this workspace anew.
+    at_begin: Option<Progress>,
 }
 
 impl<'a> Settlement<'a> {
     pub(super) fn new(job: WorkspaceJob<'a>) -> Self {
-        Self {
+        let mut settlement = Self {
             job,
             dropped_fields: BTreeMap::new(),
+            filled_fields: BTreeMap::new(),
             last_checkpoint: Instant::now(),
             resumable: None,
+            at_begin: None,
+        };
+        settlement.keep(None);
+        settlement.at_begin = settlement.resumable.take();
+        if let Some(progress) = &mut settlement.at_begin
+            && let Some(this) = progress.workspaces.get_mut(settlement.job.number)
+        {
+            this.clear();
         }
+        settlement
     }
 
     fn workspace(&self) -> &Workspace {
@@ -119,8 +135,14 @@ impl<'a> Settlement<'a> {
                     change.written = 1;
                     change.bytes = entry.size() as u64;
                     change.sanitized = u64::from(!changes.sanitized.is_empty());
+                    if let (Some(read_back), Entry::Record(record)) = (&self.job.read_back, entry) {
+                        read_back.offer(record);
+                    }
                     for field in changes.dropped_fields {
                         *self.dropped_fields.entry(field).or_default() += 1;
+                    }
+                    for field in changes.filled_fields {
+                        *self.filled_fields.entry(field).or_default() += 1;
                     }
                 }
                 RecordOutcome::Skipped => change.skipped = 1,
@@ -234,17 +256,55 @@ impl<'a> Settlement<'a> {
         })
     }
 
+    /// Asks the target, once it is finished, whether it has what it said it has written. False where somebody stopped the
+    /// run meanwhile.
+    ///
+    /// # Errors
+    /// It does not, or a side failed. A later run then does not rely on anything that was written.
+    pub(super) async fn read_back(&mut self) -> Result<bool> {
+        let Some(read_back) = self.job.read_back.clone() else {
+            return Ok(true);
+        };
+        let checked = tokio::select! {
+            () = self.job.shutdown.stopped() => return Ok(false),
+            checked = read_back.check(&self.job) => checked,
+        };
+        if let Err(error) = &checked
+            && error.kind() == ErrorKind::Differences
+        {
+            self.resumable = self.at_begin.clone();
+        }
+        checked.map(|()| true)
+    }
+
     /// Ends a workspace that was moved wholly or stopped early; everything written is durable.
     ///
     /// # Errors
     /// The checkpoint could not be written.
     pub(super) fn close(mut self, complete: bool) -> Result<()> {
         for (field, records) in std::mem::take(&mut self.dropped_fields) {
-            self.warn(format!(
-                "workspace {}: the target has no place for the field `{field}`; it was left behind in {records} \
-                 records",
-                self.workspace()
-            ));
+            let message = format!(
+                "workspace {}: the target cannot store the field `{field}`: dropped from {}",
+                self.workspace(),
+                number_of_records(records)
+            );
+            self.warn(
+                WarningEvent::new(WarningKind::DroppedField, message)
+                    .of_field(field)
+                    .of_records(records),
+            );
+        }
+        for (field, records) in std::mem::take(&mut self.filled_fields) {
+            let message = format!(
+                "workspace {}: {} had no `{field}`; the target got it from the key",
+                self.workspace(),
+                number_of_records(records)
+            );
+            self.warn(
+                WarningEvent::new(WarningKind::FilledField, message)
+                    .of_field(field)
+                    .of_records(records),
+            );
         }
         if complete {
             self.warn_if_changed();
@@ -260,16 +320,20 @@ impl<'a> Settlement<'a> {
         let expected = self.job.expected;
         let (counted, read) = (expected.total(), self.seen().selected);
         if expected.exact && counted != read {
-            self.warn(format!(
+            let message = format!(
                 "workspace {}: the source had {counted} records when they were counted and {read} when they were read: \
                  somebody wrote to it meanwhile",
                 self.workspace()
-            ));
+            );
+            self.warn(
+                WarningEvent::new(WarningKind::SourceChanged, message).of_records(counted.abs_diff(read)),
+            );
         }
     }
 
-    fn warn(&self, message: String) {
-        warn(self.job.stats, self.job.reporter, message);
+    fn warn(&self, warning: WarningEvent) {
+        let warning = warning.in_workspace(self.workspace());
+        warn(self.job.stats, self.job.reporter, warning);
     }
 
     /// Counts an entry, and what became of it.
@@ -384,5 +448,13 @@ impl<'a> Settlement<'a> {
             elapsed_ms: milliseconds(run.elapsed),
             remaining_ms: run.remaining.map(milliseconds),
         }));
+    }
+}
+
+/// `1 record`, `2 records`.
+fn number_of_records(records: u64) -> String {
+    match records {
+        1 => "1 record".to_owned(),
+        records => format!("{records} records"),
     }
 }

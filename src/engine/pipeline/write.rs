@@ -6,6 +6,7 @@ use super::{Batch, task_failed};
 use crate::{
     engine::{
         hits::{Examined, WorkspaceHits},
+        read_back::ReadBack,
         retry::{RequestContext, Retrier},
     },
     model::{
@@ -43,6 +44,8 @@ pub(super) struct Writer {
     pub(super) retrier: Retrier,
     /// Where it is asked whether LightRAG will find the records.
     pub(super) hits: Option<Arc<WorkspaceHits>>,
+    /// Where copies are noted that were written.
+    pub(super) read_back: Option<Arc<ReadBack>>,
 }
 
 /// One batch that is being written.
@@ -167,6 +170,9 @@ impl Request<'_> {
         all.announce(&copies);
         let outcomes = self.write_all(&copies, WriteMode::Create).await?;
         for (copy, outcome) in copies.iter().zip(outcomes) {
+            if let (Some(read_back), WriteOutcome::Written(_)) = (&self.writer.read_back, &outcome) {
+                read_back.offer(copy);
+            }
             count(&mut hits, copy.key(), |counts| match outcome {
                 WriteOutcome::Written(_) => &mut counts.rekeyed,
                 WriteOutcome::Exists => &mut counts.rekey_existing,

@@ -5,7 +5,9 @@
 
 mod checkpoints;
 mod faults;
+mod lies;
 mod limits;
 mod moving;
+mod numbers;
 mod verifying;
 mod world;

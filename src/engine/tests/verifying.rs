@@ -3,7 +3,7 @@
 use super::world::{Ran, World, key, record};
 use crate::{
     model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, record::OnInvalid},
-    report::VerifyNumbers,
+    report::{DifferenceKind, Event, VerifyNumbers},
     storage::memory::{Call, Fault},
 };
 
@@ -107,6 +107,98 @@ fn what_a_policy_kept_is_no_difference() {
             "{policy:?}"
         );
     }
+}
+
+#[test]
+fn what_differs_is_named_with_its_fields_and_all_of_it_is_in_the_file() {
+    let mut world = verified(60);
+    world.settings.on_conflict = OnConflict::Newer;
+    assert!(world.run().is_done());
+    // Thirty that are older at the target, three that are newer there, and one that is gone.
+    let older = (0..30).map(|n| record(&key(n), "theirs", 50));
+    let newer = (30..33).map(|n| record(&key(n), "theirs", 150));
+    world.target.put(world.workspace(), older.chain(newer));
+    world.target.remove(world.workspace(), &key(40));
+    world.settings.mode = Mode::Verify;
+    let file = world.file("differences.jsonl");
+    world.settings.differences = Some(file.clone());
+    let ran = world.run();
+    assert_eq!(ran.report.exit_code, 6);
+    let found = ran.report.verification.as_ref().unwrap();
+    assert_eq!(
+        (found.numbers.different, found.numbers.missing, found.numbers.kept),
+        (30, 1, 3)
+    );
+    assert_eq!((found.first.len(), found.first_kept.len()), (20, 3));
+    assert!(
+        found
+            .first_kept
+            .iter()
+            .all(|one| one.kind == DifferenceKind::Kept)
+    );
+    assert!(found.first.iter().all(|one| one.kind != DifferenceKind::Kept));
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(ran.report.differences.as_deref(), file.to_str());
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of_kind = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).count();
+    assert_eq!((lines.len(), of_kind("missing"), of_kind("kept")), (34, 1, 3));
+    let different = lines.iter().find(|line| line["kind"] == "different").unwrap();
+    assert_eq!(different["fields"], serde_json::json!(["return", "update_time"]));
+    assert_eq!(different["workspace"], "w");
+    // A dry run writes no file.
+    std::fs::remove_file(&file).unwrap();
+    world.settings.mode = Mode::DryRun;
+    assert!(world.run().is_done());
+    assert!(!file.exists());
+}
+
+/// Nothing that was to be equal differs; that is not to say that both sides agree.
+#[test]
+fn a_verification_says_no_more_than_it_found() {
+    let mut world = verified(6);
+    world.settings.on_conflict = OnConflict::Skip;
+    world
+        .target
+        .put(world.workspace(), [record(&key(0), "theirs", 50)]);
+    world.target.change_rules(|rules| {
+        rules.rejects.insert(key(1));
+    });
+    assert_eq!(world.run().report.exit_code, 3);
+    world.settings.mode = Mode::Verify;
+    let next = world.run().report.next;
+    assert!(
+        next.starts_with("Of 6 records") && next.contains("1 have another") && next.contains("1 cannot"),
+        "{next}"
+    );
+    assert!(!next.contains("agree"), "{next}");
+}
+
+#[test]
+fn a_verification_says_how_far_it_is() {
+    let mut world = verified(300);
+    world.settings.mode = Mode::Verify;
+    let ran = world.run();
+    let events = ran.events.iter().filter_map(|event| match event {
+        Event::Verify(verify) => Some(verify),
+        _ => None,
+    });
+    let events: Vec<_> = events.collect();
+    assert!(events.len() > 2, "{events:?}");
+    assert!(events.iter().all(|event| event.total == 300));
+    let early = events[0];
+    assert!(early.done > 0 && early.done < 300 && !early.complete);
+    // Every page takes as long as the one before.
+    let expected = early.elapsed_ms as f64 / early.done as f64 * (300 - early.done) as f64;
+    let remaining = early.remaining_ms.unwrap() as f64;
+    assert!((remaining - expected).abs() <= 1.0, "{remaining} {expected}");
+    let last = events[events.len() - 1];
+    assert_eq!(
+        (last.done, last.remaining_ms, last.complete),
+        (300, Some(0), true)
+    );
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub(super) struct World {
     pub(super) target: Arc<Memory>,
     pub(super) settings: Settings,
     pub(super) workspaces: Vec<Workspace>,
+    /// Where each of them goes; empty where each keeps its name.
+    pub(super) targets: Vec<Workspace>,
     /// Holds checkpoint and rejects file.
     folder: tempfile::TempDir,
     /// Stops a run at an event, by its number.
@@ -102,10 +104,11 @@ impl World {
                 retries: 3,
                 max_duration: None,
                 max_errors: None,
-                verify: VerifyLevel::Off,
+                verify: VerifyLevel::ReadBack,
                 checkpoint: None,
                 resume: false,
                 rejects: None,
+                differences: None,
                 salvage: false,
                 yes: true,
                 fail_on_empty: false,
@@ -114,11 +117,17 @@ impl World {
                 rekey: crate::model::Rekey::Off,
             },
             workspaces: vec![workspace.clone()],
+            targets: Vec::new(),
             folder: tempfile::tempdir().unwrap(),
             stop_at: None,
         };
         world.source.put(&workspace, records(count));
         world
+    }
+
+    /// A file of the run, by its name.
+    pub(super) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
     }
 
     pub(super) fn with_checkpoint(mut self) -> Self {
@@ -157,14 +166,14 @@ impl World {
             workspace: workspace.clone(),
             origin: Origin::Default,
         };
-        let pair = |workspace: &Workspace| NamedPair {
+        let pair = |(number, workspace): (usize, &Workspace)| NamedPair {
             from: named(workspace),
-            to: named(workspace),
+            to: named(self.targets.get(number).unwrap_or(workspace)),
         };
         Route {
             source: endpoint(Side::Source, &self.source),
             target: endpoint(Side::Target, &self.target),
-            workspaces: WorkspaceChoice::Pairs(self.workspaces.iter().map(pair).collect()),
+            workspaces: WorkspaceChoice::Pairs(self.workspaces.iter().enumerate().map(pair).collect()),
         }
     }
 

@@ -211,6 +211,14 @@ impl Record {
         self.key.as_str().len() + self.value.len()
     }
 
+    /// The same record in memory of its own, which keeps no page alive.
+    pub fn detached(&self) -> Self {
+        Self {
+            value: Bytes::copy_from_slice(&self.value),
+            ..self.clone()
+        }
+    }
+
     /// The value with an `_id` that is the key, as storages that keep records as text have it.
     ///
     /// Nearly every record of such a storage has it already, and is given as it is.

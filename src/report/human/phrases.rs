@@ -1,13 +1,13 @@
 //! Events as single phrases.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
-use super::hits;
+use super::{hits, summary::duration_text};
 use crate::{
     model::Side,
     report::{
         BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Event, PlanEvent,
-        PlanSettings, RetryEvent, SettingOrigin, VerifyEvent, style::grouped, word,
+        PlanSettings, RetryEvent, SettingOrigin, VerifyEvent, percent, style::grouped, word,
     },
 };
 
@@ -66,6 +66,11 @@ pub(super) fn plan(plan: &PlanEvent) -> Vec<(&'static str, String)> {
         .map(|pair| {
             if pair.from == pair.to {
                 pair.from.to_string()
+            } else if pair.to.name().is_empty() {
+                format!(
+                    "{} -> (empty), where LightRAG looks without a WORKSPACE",
+                    pair.from
+                )
             } else {
                 format!("{} -> {}", pair.from, pair.to)
             }
@@ -171,8 +176,18 @@ pub(super) fn verify(verify: &VerifyEvent) -> String {
         grouped(numbers.missing),
         grouped(numbers.different)
     );
+    if numbers.kept > 0 {
+        let _ = write!(text, ", {} kept, different", grouped(numbers.kept));
+    }
     if let Some(beyond) = numbers.beyond {
         let _ = write!(text, ", {} beyond", grouped(beyond));
+    }
+    if !verify.complete {
+        let _ = write!(text, " ({:.1}%", percent(verify.done, verify.total));
+        if let Some(remaining) = verify.remaining_ms {
+            let _ = write!(text, ", {} left", duration_text(Duration::from_millis(remaining)));
+        }
+        text.push(')');
     }
     text
 }

@@ -27,6 +27,7 @@ pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> S
         statistics(&mut text, report);
         errors(&mut text, report, width);
     }
+    differences(&mut text, report, width);
     if let Some(foretold) = &report.hits {
         let _ = write!(text, "\n\n{}", wrap(&hits::sentence(foretold), width, ""));
     }
@@ -53,6 +54,7 @@ fn title(report: &Report) -> Option<&'static str> {
         (Status::Failed | Status::Interrupted, Mode::Migrate) => {
             Some("Migration Not Complete - Final Report")
         }
+        (Status::Ok, Mode::Migrate) if report.totals.written == 0 => Some("Nothing Written - Final Report"),
         (_, Mode::Migrate) => Some("Migration Complete - Final Report"),
     }
 }
@@ -63,7 +65,21 @@ fn statistics(text: &mut String, report: &Report) {
         let _ = write!(text, "\n  {name:<24}{value:>12}");
     };
     match report.mode {
-        Mode::DryRun if report.status == Status::Ok => row(text, "To move:", grouped(totals.selected)),
+        Mode::DryRun if matches!(report.status, Status::Ok | Status::Partial) => {
+            row(
+                text,
+                "To move:",
+                grouped(report.to_move.unwrap_or(totals.selected)),
+            );
+            for (name, number) in [
+                ("New at the target:", report.new),
+                ("There already:", report.existing),
+            ] {
+                if let Some(number) = number {
+                    row(text, name, grouped(number));
+                }
+            }
+        }
         Mode::Migrate if totals.selected > 0 && report.status != Status::Refused => {
             let batches = &report.batches;
             row(text, "Total source records:", grouped(totals.selected));
@@ -87,6 +103,9 @@ fn statistics(text: &mut String, report: &Report) {
             if let Some(rate) = report.success_rate {
                 row(text, "Success rate:", format!("{rate:.2}%"));
             }
+            if let Some(found) = report.read_back.as_ref().filter(|found| found.records > 0) {
+                row(text, "Read back and compared:", grouped(found.records));
+            }
             let duration = Duration::from_millis(report.duration_ms);
             let bytes = |number| ByteSize(number).display().iec().to_string();
             row(text, "Duration:", duration_text(duration));
@@ -103,7 +122,7 @@ fn statistics(text: &mut String, report: &Report) {
 }
 
 /// A duration to a tenth of a second below a minute, to a second above.
-fn duration_text(duration: Duration) -> String {
+pub(super) fn duration_text(duration: Duration) -> String {
     if duration < Duration::from_secs(60) {
         format!("{:.1} s", duration.as_secs_f64())
     } else {
@@ -145,14 +164,48 @@ fn errors(text: &mut String, report: &Report, width: usize) {
     text.push('\n');
 }
 
+/// What differs between source and target: the first keys, and in which fields.
+fn differences(text: &mut String, report: &Report, width: usize) {
+    let read_back = report.read_back.as_ref().map(|found| &found.first);
+    let verification = report.verification.as_ref();
+    let lists = [
+        ("Differences", read_back),
+        ("Differences", verification.map(|found| &found.first)),
+        (
+            "Kept at the target, different",
+            verification.map(|found| &found.first_kept),
+        ),
+    ];
+    for (title, list) in lists {
+        let list = list.map(Vec::as_slice).unwrap_or_default();
+        if list.is_empty() {
+            continue;
+        }
+        let _ = write!(text, "\n\n{title}:");
+        for difference in list.iter().take(MOST_ERRORS) {
+            let what = match difference.fields.as_slice() {
+                [] => "missing".to_owned(),
+                fields => fields.join(", "),
+            };
+            let key = cut(&difference.key, width.saturating_sub(2));
+            let _ = write!(text, "\n  {key}\n     {}", cut(&what, width.saturating_sub(5)));
+        }
+        if list.len() > MOST_ERRORS {
+            let more = match &report.differences {
+                Some(file) => format!("\n  More are in {file}"),
+                None => "\n  More are in the report, and all of them with --differences FILE".to_owned(),
+            };
+            text.push_str(&more);
+        }
+    }
+}
+
 /// How it ended, in a line; none where the sentence about what to do next says it.
 fn verdict(report: &Report, palette: Palette) -> Option<String> {
     let totals = &report.totals;
     Some(match (report.status, report.mode) {
         (Status::Ok, Mode::DryRun) => palette.good("✓ Nothing was written"),
-        (Status::Ok, Mode::Migrate) if totals.selected > 0 => {
-            palette.good("✓ SUCCESS: All records migrated successfully!")
-        }
+        (Status::Ok, Mode::Migrate) if totals.selected > 0 => palette.good(&success(report)),
         (Status::Ok, _) | (Status::Interrupted, _) => return None,
         (Status::Partial, _) if totals.rejected == 0 => {
             palette.warning("WARNING: Some of the source could not be read and was not migrated")
@@ -164,12 +217,29 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
     })
 }
 
+/// What a run did that failed nowhere.
+fn success(report: &Report) -> String {
+    let totals = &report.totals;
+    let (written, skipped) = (grouped(totals.written), grouped(totals.skipped));
+    if totals.written == 0 && report.rekeyed > 0 {
+        return format!("✓ SUCCESS: {} copies were added", grouped(report.rekeyed));
+    }
+    match (totals.written, totals.skipped) {
+        (_, 0) => "✓ SUCCESS: All records migrated successfully!".to_owned(),
+        (0, _) => format!("✓ Nothing was written: the target has all {skipped} keys already"),
+        _ => format!("✓ SUCCESS: {written} records migrated, {skipped} left as the target had them"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        model::{Error, ErrorKind, Side, Workspace},
-        report::{BatchTotals, RunNumbers, RunOutcome, Totals, WorkspaceReport},
+        model::{Error, ErrorKind, Side, VerifyLevel, Workspace},
+        report::{
+            BatchTotals, Difference, DifferenceKind, RunNumbers, RunOutcome, Totals, Verification,
+            WorkspaceReport,
+        },
         system::shutdown::StopReason,
     };
 
@@ -183,6 +253,8 @@ mod tests {
             to: Workspace::default(),
             source_records: Some(totals.selected),
             target_records_before: Some(0),
+            target_records_after: None,
+            rehearsal: None,
             totals,
             by_cache_type: Default::default(),
             left_out: None,
@@ -309,6 +381,61 @@ mod tests {
         assert!(
             counted.contains("To move:                          10"),
             "{counted}"
+        );
+    }
+
+    #[test]
+    fn a_run_that_skipped_everything_says_that_nothing_was_written() {
+        let skipped = |written| Totals {
+            selected: 10,
+            written,
+            skipped: 10 - written,
+            ..Totals::default()
+        };
+        let text = told(Mode::Migrate, skipped(0), &RunOutcome::Done, |_| ());
+        assert!(text.starts_with("\nNothing Written"), "{text}");
+        assert!(
+            text.contains("✓ Nothing was written: the target has all 10 keys already"),
+            "{text}"
+        );
+        let text = told(Mode::Migrate, skipped(4), &RunOutcome::Done, |_| ());
+        assert!(
+            text.contains("4 records migrated, 6 left as the target had them"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_first_differences_are_named_with_their_fields() {
+        let difference = |n: usize, kind, fields: &[&str]| Difference {
+            workspace: Workspace::default(),
+            key: format!("default:extract:{n}"),
+            kind,
+            fields: fields.iter().map(|field| (*field).to_owned()).collect(),
+        };
+        let error = Error::new(ErrorKind::Differences, "7 differ");
+        let text = told(
+            Mode::Verify,
+            totals(0, 0, 10),
+            &RunOutcome::of(&error),
+            |numbers| {
+                let mut found = Verification::new(VerifyLevel::Full);
+                for n in 0..6 {
+                    found.note(difference(n, DifferenceKind::Different, &["return", "chunk_id"]));
+                }
+                found.note(difference(6, DifferenceKind::Missing, &[]));
+                found.note(difference(7, DifferenceKind::Kept, &["return"]));
+                numbers.verification = Some(found);
+            },
+        );
+        assert!(
+            text.contains("Differences:\n  default:extract:0\n     return, chunk_id\n"),
+            "{text}"
+        );
+        assert!(text.contains("all of them with --differences FILE"), "{text}");
+        assert!(
+            text.contains("Kept at the target, different:\n  default:extract:7\n     return"),
+            "{text}"
         );
     }
 

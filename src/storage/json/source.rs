@@ -81,6 +81,16 @@ impl JsonSource {
         Ok(survey)
     }
 
+    /// How many entries the file has, where it was counted.
+    pub(super) async fn size(&self) -> Result<Option<u64>> {
+        if self.file().await?.is_none() {
+            return Ok(Some(0));
+        }
+        let survey = self.survey.lock().await;
+        let count = survey.as_ref().map(|survey| &survey.count);
+        Ok(count.and_then(|count| Some(count.total() + count.left_out.as_ref()?.total())))
+    }
+
     /// Where each record stands.
     pub(super) async fn index(&self, file: &Arc<CacheFile>) -> Result<Arc<Index>> {
         let look = || async {
@@ -266,13 +276,19 @@ fn read_entry(
 
 fn get(file: &Arc<CacheFile>, index: &Index, key: &CacheKey) -> Result<Option<Entry>> {
     for position in index.candidates(key) {
-        let mut reader = EntryReader::for_one(file, position);
-        if let Some(found) = reader.next()? {
-            let entry = reader.take_entry(found)?;
-            if entry.key() == key {
-                return Ok(Some(entry));
-            }
+        if let Some(entry) = entry_at(file, position, key)? {
+            return Ok(Some(entry));
         }
     }
     Ok(None)
+}
+
+/// The entry at a position, if it has this key.
+pub(super) fn entry_at(file: &Arc<CacheFile>, position: Position, key: &CacheKey) -> Result<Option<Entry>> {
+    let mut reader = EntryReader::for_one(file, position);
+    let Some(found) = reader.next()? else {
+        return Ok(None);
+    };
+    let entry = reader.take_entry(found)?;
+    Ok((entry.key() == key).then_some(entry))
 }

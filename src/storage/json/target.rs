@@ -1,10 +1,11 @@
 //! Writing a cache file: into a sibling, which replaces it at the end.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::JoinHandle,
 };
 
@@ -12,8 +13,8 @@ use async_trait::async_trait;
 use tempfile::NamedTempFile;
 
 use super::{
-    codec::{CacheFile, EntryReader, not_a_file, push_entry, read_key},
-    source::{JsonSource, blocking},
+    codec::{CacheFile, EntryReader, Position, not_a_file, push_entry, read_key},
+    source::{JsonSource, blocking, entry_at},
     splitter::{SplitError, Splitter, WINDOW},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         Error, ErrorKind, Result,
         record::{CacheKey, KeyDigest, KeySet, Record},
     },
-    storage::{Source, Target, WriteMode, WriteOutcome},
+    storage::{Entry, Source, Target, WriteMode, WriteOutcome},
     system::os,
 };
 
@@ -34,6 +35,14 @@ use crate::{
 pub(super) struct JsonTarget {
     source: Arc<JsonSource>,
     draft: Arc<Mutex<Option<Draft>>>,
+    published: Arc<OnceLock<Published>>,
+}
+
+/// The new file, once it is in place.
+#[derive(Debug)]
+struct Published {
+    entries: u64,
+    places: Places,
 }
 
 impl JsonTarget {
@@ -41,6 +50,7 @@ impl JsonTarget {
         Self {
             source: Arc::new(JsonSource::new(path, false)),
             draft: Arc::default(),
+            published: Arc::default(),
         }
     }
 
@@ -121,12 +131,80 @@ impl Target for JsonTarget {
     }
 
     async fn finish(&self) -> Result<()> {
-        self.with_draft(|draft| match draft.take() {
+        let published = Arc::clone(&self.published);
+        self.with_draft(move |draft| match draft.take() {
             // A run that wrote nothing leaves the file as it was.
-            Some(draft) if draft.entries > 0 => draft.publish(),
+            Some(draft) if draft.entries > 0 => {
+                let _ = published.set(draft.publish()?);
+                Ok(())
+            }
             _ => Ok(()),
         })
         .await
+    }
+
+    async fn read_back(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
+        let path = self.source.path().clone();
+        let published = Arc::clone(&self.published);
+        // The file is opened anew: what the source has open is the one that was replaced.
+        let now = JsonSource::new(path, false);
+        let Some(file) = now.file().await? else {
+            return Ok(vec![None; keys.len()]);
+        };
+        let asked = keys.to_vec();
+        let found = blocking(move || {
+            let places = published.get().map(|published| &published.places);
+            let find = |key: &CacheKey| entry_at(&file, places?.of(key)?, key).ok().flatten();
+            Ok(asked.iter().map(find).collect::<Vec<_>>())
+        });
+        let mut found = found.await?;
+        // Somebody replaced the file since, or the place of the key was not noted: then it is looked for.
+        let unknown: Vec<usize> = (0..keys.len()).filter(|at| found[*at].is_none()).collect();
+        if !unknown.is_empty() {
+            let keys: Vec<CacheKey> = unknown.iter().map(|at| keys[*at].clone()).collect();
+            for (at, entry) in unknown.into_iter().zip(now.get_many(&keys).await?) {
+                found[at] = entry;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn size(&self) -> Result<Option<u64>> {
+        match self.published.get() {
+            Some(published) => Ok(Some(published.entries)),
+            None => self.source.size().await,
+        }
+    }
+}
+
+/// Where in the new file some of its entries begin: those whose keys have the smallest digests, which are also the ones
+/// that are read back.
+#[derive(Debug, Default)]
+struct Places(BTreeMap<KeyDigest, u64>);
+
+/// How many places are noted.
+const MOST_PLACES: usize = 1024;
+
+impl Places {
+    fn note(&mut self, key: KeyDigest, offset: u64) {
+        let is_full = self.0.len() >= MOST_PLACES;
+        if is_full && self.0.last_key_value().is_some_and(|(last, _)| *last < key) {
+            return;
+        }
+        // Where a key stands twice, the last value counts.
+        self.0.insert(key, offset);
+        if self.0.len() > MOST_PLACES {
+            self.0.pop_last();
+        }
+    }
+
+    fn of(&self, key: &CacheKey) -> Option<Position> {
+        let offset = self.0.get(&KeyDigest::of(key.as_str()))?;
+        Some(Position {
+            offset: *offset,
+            mode: None,
+            first: true,
+        })
     }
 }
 
@@ -145,6 +223,9 @@ struct Draft {
     /// What is to be written next.
     pending: Vec<u8>,
     entries: u64,
+    /// Bytes of the file that are written, without those that are pending.
+    written_bytes: u64,
+    places: Places,
     /// Why a write failed, if one did: what is in the file and on the disk is not known then, and it is never put in place.
     failed: Option<io::ErrorKind>,
     /// Bytes since the disk was last told to begin.
@@ -175,6 +256,8 @@ impl Draft {
             out: sibling,
             pending: Vec::with_capacity(BUFFER),
             entries: 0,
+            written_bytes: 0,
+            places: Places::default(),
             failed: None,
             unsynced: 0,
             syncing: None,
@@ -192,7 +275,11 @@ impl Draft {
     fn push(&mut self, key: &str, value: &[u8]) -> Result<()> {
         let key_json = serde_json::to_vec(key)
             .map_err(|error| Error::new(ErrorKind::Internal, "a key has no JSON form").caused_by(error))?;
-        push_entry(&mut self.pending, self.entries == 0, &key_json, value);
+        let is_first = self.entries == 0;
+        // Behind the comma.
+        let offset = self.written_bytes + self.pending.len() as u64 + u64::from(!is_first);
+        self.places.note(KeyDigest::of(key), offset);
+        push_entry(&mut self.pending, is_first, &key_json, value);
         self.entries += 1;
         match self.pending.len() {
             0..BUFFER => Ok(()),
@@ -209,6 +296,7 @@ impl Draft {
             .out
             .write_all(&self.pending)
             .and_then(|()| self.begin_sync_if_due());
+        self.written_bytes += self.pending.len() as u64;
         self.pending.clear();
         written.map_err(|error| self.fail(error))
     }
@@ -247,7 +335,7 @@ impl Draft {
     }
 
     /// Adds what the old file has besides, and puts the new one in its place.
-    fn publish(mut self) -> Result<()> {
+    fn publish(mut self) -> Result<Published> {
         let old = CacheFile::open(&self.path)?;
         if let Some(old) = &old {
             self.add_others(old)?;
@@ -269,7 +357,11 @@ impl Draft {
         sibling.as_file().sync_all().map_err(failed)?;
         sibling.persist(&path).map_err(|error| failed(error.error))?;
         // The new name is on the disk when its folder is.
-        os::sync_folder(folder_of(&path)).map_err(failed)
+        os::sync_folder(folder_of(&path)).map_err(failed)?;
+        Ok(Published {
+            entries: self.entries,
+            places: self.places,
+        })
     }
 
     /// The keys of the records that were added.

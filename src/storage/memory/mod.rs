@@ -82,6 +82,44 @@ pub(crate) struct Rules {
     pub(crate) drops: Option<&'static str>,
     /// What comes again in a page of this number, from 1: somebody changed it meanwhile.
     pub(crate) again: BTreeMap<usize, Record>,
+    /// What it does with records of which it says that they are written, and with which.
+    pub(crate) lie: Option<(Lie, Victims)>,
+    /// It knows its size without a count.
+    pub(crate) knows_size: bool,
+}
+
+/// How a target does not keep what it says it has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// It does not keep the record.
+    Swallow,
+    /// It keeps it with another answer.
+    Alter,
+    /// It keeps it with a time of its own: the one that is no loss.
+    AlterTime,
+    /// It keeps it without its `return`.
+    DropField,
+    /// It keeps it under another key, as one workspace's records may come to lie in another.
+    Misplace,
+    /// It loses it when everything was made durable.
+    LoseAfterFlush,
+}
+
+/// The records that a lie is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Victims {
+    All,
+    /// The record with this key.
+    One(&'static str),
+}
+
+impl Victims {
+    fn contain(self, key: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(one) => one == key,
+        }
+    }
 }
 
 type Kept = BTreeMap<String, Bytes>;
@@ -93,6 +131,40 @@ struct Cache {
     /// What a reader sees of a target that makes things visible at the end.
     visible: Kept,
     is_prepared: bool,
+}
+
+impl Cache {
+    /// Keeps a value, or what a lie makes of it.
+    fn accept(&mut self, key: &str, value: Bytes, lie: Option<Lie>) {
+        let changed = |change: &dyn Fn(&mut serde_json::Map<String, serde_json::Value>)| {
+            let mut fields = serde_json::from_slice(&value).unwrap();
+            change(&mut fields);
+            Bytes::from(serde_json::to_vec(&fields).unwrap())
+        };
+        match lie {
+            None | Some(Lie::LoseAfterFlush) => self.accepted.insert(key.to_owned(), value),
+            Some(Lie::Swallow) => None,
+            Some(Lie::Alter) => {
+                let value = changed(&|fields| {
+                    fields.insert("return".to_owned(), "something else".into());
+                });
+                self.accepted.insert(key.to_owned(), value)
+            }
+            Some(Lie::AlterTime) => {
+                let value = changed(&|fields| {
+                    fields.insert("update_time".to_owned(), 1.into());
+                });
+                self.accepted.insert(key.to_owned(), value)
+            }
+            Some(Lie::DropField) => {
+                let value = changed(&|fields| {
+                    fields.remove("return");
+                });
+                self.accepted.insert(key.to_owned(), value)
+            }
+            Some(Lie::Misplace) => self.accepted.insert(format!("{key}-elsewhere"), value),
+        };
+    }
 }
 
 impl Memory {
@@ -545,7 +617,10 @@ impl Target for MemoryCache {
             outcomes.push(match outcome {
                 WriteOutcome::Written(_) if mode == WriteMode::Create && is_there => WriteOutcome::Exists,
                 WriteOutcome::Written(changes) => {
-                    cache.accepted.insert(record.key().to_string(), value);
+                    let lie = rules
+                        .lie
+                        .filter(|(_, victims)| victims.contain(record.key().as_str()));
+                    cache.accept(record.key().as_str(), value, lie.map(|(lie, _)| lie));
                     WriteOutcome::Written(changes)
                 }
                 other => other,
@@ -589,9 +664,19 @@ impl Target for MemoryCache {
         let fault = self.memory.begin(Call::Finish).await?;
         {
             let mut state = self.memory.state();
+            let lie = state.rules.lie;
             let cache = state.caches.entry(self.workspace.clone()).or_default();
+            if let Some((Lie::LoseAfterFlush, victims)) = lie {
+                cache.accepted.retain(|key, _| !victims.contain(key));
+                cache.durable.retain(|key, _| !victims.contain(key));
+            }
             cache.visible = cache.accepted.clone();
         }
         self.memory.end(Call::Finish, fault, ()).await
+    }
+
+    async fn size(&self) -> Result<Option<u64>> {
+        let knows_size = self.memory.state().rules.knows_size;
+        Ok(knows_size.then(|| self.values(|values| values.len() as u64)))
     }
 }

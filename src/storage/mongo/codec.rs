@@ -89,7 +89,9 @@ pub(super) fn encode(record: &Record, on_invalid: OnInvalid, max_size: usize) ->
         .is_some_and(|namespace| marks(&namespace));
     for (name, text) in fields.iter().filter(|(name, _)| *name != "_id") {
         if marked && MARKERS.contains(&name) {
-            changes.dropped_fields.push(name.to_owned());
+            if text != "null" {
+                changes.dropped_fields.push(name.to_owned());
+            }
             continue;
         }
         let text = sanitize(text, TEXT, on_invalid).map_err(|kind| {

@@ -710,6 +710,15 @@ impl Source for MongoSource {
         Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
     }
 
+    async fn contains(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
+        if self.has_old_keys.load(Ordering::Relaxed) {
+            let found = self.get_many(keys).await?;
+            return Ok(found.iter().map(Option::is_some).collect());
+        }
+        let there = self.there(keys).await?;
+        Ok(keys.iter().map(|key| there.contains(key)).collect())
+    }
+
     fn warnings(&self) -> Vec<String> {
         let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         findings.warnings(&self.collection.namespace().to_string())

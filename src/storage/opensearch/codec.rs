@@ -147,7 +147,9 @@ pub(super) fn push_operation(
             continue;
         }
         if dropped_fields.iter().any(|left| left == name) || !is_possible(name, value) {
-            changes.dropped_fields.push(name.to_owned());
+            if value != "null" {
+                changes.dropped_fields.push(name.to_owned());
+            }
         } else if memchr2(b'\n', b'\r', value.as_bytes()).is_some() {
             // Lines end operations. Inside of strings they are escapes, so these are between values.
             let mut line = value.as_bytes().to_vec();
@@ -175,7 +177,7 @@ pub(super) fn preview(record: &Record) -> WriteOutcome {
     }
     let mut changes = Changes::default();
     for (name, value) in fields.iter() {
-        if !matches!(name, "_id" | MIRRORED_ID) && !is_possible(name, value) {
+        if !matches!(name, "_id" | MIRRORED_ID) && value != "null" && !is_possible(name, value) {
             changes.dropped_fields.push(name.to_owned());
         }
     }

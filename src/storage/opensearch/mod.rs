@@ -101,10 +101,14 @@ impl Connection for OpenSearchStorage {
             .collect();
         found.sort();
         found.dedup();
-        Ok(WorkspaceListing {
-            found,
-            unreadable: unreadable(&resolved),
-        })
+        let mut unreadable = unreadable(&resolved);
+        // Another index of the same workspace can be read.
+        unreadable.retain(|missing| {
+            !found
+                .iter()
+                .any(|workspace| workspace.to_string() == missing.name)
+        });
+        Ok(WorkspaceListing { found, unreadable })
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {

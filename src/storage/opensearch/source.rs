@@ -133,6 +133,38 @@ impl OpenSearchSource {
 
     /// Fetches documents by key, in as many requests as their size asks for. `realtime`: with what no search would
     /// find yet.
+    /// Which of these keys have documents, of which nothing else is asked for.
+    async fn have_documents(&self, keys: &[&CacheKey]) -> Result<Vec<bool>> {
+        #[derive(Deserialize)]
+        struct Found {
+            docs: Vec<FoundDocument>,
+        }
+        #[derive(Deserialize)]
+        struct FoundDocument {
+            #[serde(default)]
+            found: bool,
+        }
+        let what = format!("look for documents of the index {}", self.index);
+        let query = [("_source", "false")];
+        let request = Request::new(Method::Post, self.path("_mget"), what)
+            .query(&query)
+            .json(&json!({"ids": keys}));
+        let answer = self.client.send(&request).await?;
+        let answer = self.client.success(&request, answer)?;
+        let found: Found = self.client.parse(&request.what, &answer.body)?;
+        if found.docs.len() != keys.len() {
+            let message = format!(
+                "cannot {} at {}: {} answers for {} keys",
+                request.what,
+                self.client.host(),
+                found.docs.len(),
+                keys.len()
+            );
+            return Err(Error::new(ErrorKind::Server, message));
+        }
+        Ok(found.docs.into_iter().map(|document| document.found).collect())
+    }
+
     pub(super) async fn fetch(&self, keys: &[&CacheKey], realtime: bool) -> Result<Vec<Option<Entry>>> {
         let mut entries = Vec::with_capacity(keys.len());
         let mut pieces = vec![keys];
@@ -389,6 +421,23 @@ impl Source for OpenSearchSource {
             });
         }
         Ok(entries)
+    }
+
+    async fn contains(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
+        if self.has_mirrored_ids().await?.is_none() {
+            return Ok(vec![false; keys.len()]);
+        }
+        let known: Vec<&CacheKey> = keys
+            .iter()
+            .filter(|key| codec::key_problem(key).is_none())
+            .collect();
+        let mut found = Vec::with_capacity(known.len());
+        for piece in known.chunks(GOT_AT_ONCE) {
+            found.extend(self.have_documents(piece).await?);
+        }
+        let mut found = found.into_iter();
+        let is_there = |key| codec::key_problem(key).is_none() && found.next().unwrap_or(false);
+        Ok(keys.iter().map(is_there).collect())
     }
 }
 

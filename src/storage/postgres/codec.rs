@@ -262,7 +262,12 @@ pub(super) fn columns<'a>(
         update_time: reader.time("update_time")?,
     };
     let mut changes = reader.changes;
-    let unknown = fields.iter().filter(|(name, _)| !KNOWN_FIELDS.contains(name));
+    if fields.get("cache_type").is_none() {
+        changes.filled_fields.push("cache_type");
+    }
+    let unknown = fields
+        .iter()
+        .filter(|(name, value)| !KNOWN_FIELDS.contains(name) && *value != "null");
     changes.dropped_fields = unknown.map(|(name, _)| name.to_owned()).collect();
     Ok((columns, changes))
 }

@@ -1,6 +1,9 @@
 //! A workspace's rows: how many there are, all of them, and some by key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -159,6 +162,33 @@ impl Source for PgSource {
             Ok(found)
         })?;
         Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+    }
+
+    async fn contains(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
+        let Some(schema) = self.schema().await? else {
+            return Ok(vec![false; keys.len()]);
+        };
+        if schema.has_old_ids() {
+            let found = self.get_many(keys).await?;
+            return Ok(found.iter().map(Option::is_some).collect());
+        }
+        // No row has a NUL in its id, and the server would not even read such a question.
+        let ids: Vec<&str> = keys
+            .iter()
+            .map(CacheKey::as_str)
+            .filter(|key| !key.contains('\0'))
+            .collect();
+        let sql = format!(
+            "SELECT t.id::text FROM {table} t WHERE t.workspace = $1 AND t.id = ANY($2)",
+            table = schema.table
+        );
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&self.workspace, Type::TEXT), (&ids, Type::TEXT_ARRAY)];
+        let rows = self.server.ask(READ, &sql, &parameters).await?;
+        let there: HashSet<&str> = self.server.read(READ, || {
+            rows.iter().map(|row| row.try_get::<_, &str>(0)).collect()
+        })?;
+        Ok(keys.iter().map(|key| there.contains(key.as_str())).collect())
     }
 
     fn warnings(&self) -> Vec<String> {

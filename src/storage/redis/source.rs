@@ -756,6 +756,29 @@ impl Source for RedisSource {
         self.find_old(keys, &mut found).await?;
         Ok(found)
     }
+
+    async fn contains(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
+        let mut commands = pipe();
+        for key in keys {
+            commands.cmd("EXISTS").arg(self.namespace.key(key));
+        }
+        let answers = self.server.many(READING_KEYS, &commands).await?;
+        let mut there: Vec<bool> = answers
+            .iter()
+            .map(|answer| matches!(answer, Value::Int(1..)))
+            .collect();
+        // What the server does not say of a key, and what may stand in an old layout, its value says.
+        let rest: Vec<usize> = (0..keys.len()).filter(|at| !there[*at]).collect();
+        let is_answered = answers.iter().all(|answer| matches!(answer, Value::Int(_)));
+        if rest.is_empty() || (is_answered && self.first_old_key().await?.is_none()) {
+            return Ok(there);
+        }
+        let asked: Vec<CacheKey> = rest.iter().map(|at| keys[*at].clone()).collect();
+        for (at, found) in rest.into_iter().zip(self.get_many(&asked).await?) {
+            there[at] = found.is_some();
+        }
+        Ok(there)
+    }
 }
 
 #[cfg(test)]

@@ -415,6 +415,18 @@ impl Target for RedisTarget {
     async fn finish(&self) -> Result<()> {
         Ok(())
     }
+
+    /// To count its records, a server has to look at all its keys.
+    async fn size(&self) -> Result<Option<u64>> {
+        let answer = self
+            .server()
+            .try_one("asking for the number of keys", &cmd("DBSIZE"))
+            .await?;
+        Ok(match answer {
+            Value::Int(keys) => u64::try_from(keys).ok(),
+            _ => None,
+        })
+    }
 }
 
 #[cfg(test)]

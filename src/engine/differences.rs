@@ -1,0 +1,67 @@
+//! The differences file: every difference that a comparison found, a JSON object a line.
+
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{
+    model::{Error, ErrorKind, Result},
+    report::Difference,
+    system::atomic_file,
+};
+
+/// Writes differences, a line each.
+#[derive(Debug)]
+pub(crate) struct DifferencesFile {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl DifferencesFile {
+    /// Begins the file anew.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path).map_err(|error| failed(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: Mutex::new(file),
+        })
+    }
+
+    /// Whether [`Self::create`] could make it now; nothing is made or changed.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn check(path: &Path) -> Result<()> {
+        let checked = if path.exists() {
+            File::options().write(true).open(path).map(drop)
+        } else {
+            atomic_file::check(path)
+        };
+        checked.map_err(|error| failed(path, error))
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// The line cannot be written.
+    pub(crate) fn add(&self, difference: &Difference) -> Result<()> {
+        let mut text = serde_json::to_vec(difference).map_err(|error| {
+            Error::new(ErrorKind::Internal, "a difference has no JSON form").caused_by(error)
+        })?;
+        text.push(b'\n');
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(&text).map_err(|error| failed(&self.path, error))
+    }
+}
+
+fn failed(path: &Path, error: std::io::Error) -> Error {
+    let failed = Error::io("write the differences file", path, error);
+    Error::new(ErrorKind::Rejects, failed.message())
+        .with_remedy("name a file that can be written with --differences")
+}

@@ -1,0 +1,76 @@
+//! What a dry run finds out: what a run would move, and how much of it the target has already.
+
+use std::sync::Arc;
+
+use super::{
+    pipeline::{LEAST_AHEAD, PAGE_BYTES},
+    plan::Prepared,
+    retry::RequestContext,
+    run::Run,
+};
+use crate::{
+    model::{Result, Side, record::CacheKey},
+    report::Rehearsal,
+    storage::PageLimit,
+};
+
+impl Run<'_> {
+    /// Looks for every record at the target. Where that has none, nothing is read.
+    ///
+    /// # Errors
+    /// A side failed.
+    pub(super) async fn rehearse(&self, prepared: &[Prepared]) -> Result<()> {
+        for (number, pair) in prepared.iter().enumerate() {
+            let target_is_empty = pair.before.exact && pair.before.total() == 0;
+            let rehearsal = if pair.count.exact && (target_is_empty || pair.count.total() == 0) {
+                Rehearsal {
+                    to_move: pair.count.total(),
+                    new: pair.count.total(),
+                    existing: 0,
+                }
+            } else {
+                self.look_up(pair).await?
+            };
+            self.stats
+                .workspace(number, |workspace| workspace.set_rehearsal(rehearsal));
+        }
+        Ok(())
+    }
+
+    async fn look_up(&self, pair: &Prepared) -> Result<Rehearsal> {
+        let context = |side, what| RequestContext {
+            what,
+            side,
+            workspace: Some(match side {
+                Side::Source => &pair.pair.from,
+                Side::Target => &pair.pair.to,
+            }),
+            batch: None,
+        };
+        let (retrier, target) = (self.retrier(), pair.target.reader());
+        let limit = PageLimit {
+            records: pair.batch.records,
+            bytes: pair.batch.bytes.min(PAGE_BYTES),
+            ahead: LEAST_AHEAD,
+        };
+        let mut rehearsal = Rehearsal::default();
+        let mut pages = Arc::clone(&pair.source).scan(&self.settings.selection, limit, None);
+        let reading = context(Side::Source, "reading a page");
+        let looking = context(Side::Target, "looking for records of the target");
+        while let Some(page) = retrier.run(reading, async || pages.next_page().await).await? {
+            let keys: Vec<CacheKey> = page.entries.iter().map(|entry| entry.key().clone()).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let found = retrier
+                .run(looking, async || target.contains(&keys).await)
+                .await?;
+            rehearsal.to_move += keys.len() as u64;
+            rehearsal.existing += found.iter().filter(|is_there| **is_there).count() as u64;
+            rehearsal.new = rehearsal.to_move - rehearsal.existing;
+            self.reporter
+                .counting(Side::Target, &pair.pair.to, rehearsal.to_move);
+        }
+        Ok(rehearsal)
+    }
+}

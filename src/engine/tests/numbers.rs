@@ -1,0 +1,197 @@
+//! Numbers and warnings that mean what they say.
+
+use super::world::{World, key, record, records};
+use crate::{
+    model::{Mode, OnConflict, Side, Workspace},
+    report::{Event, WarningEvent, WarningKind},
+    storage::memory::{Call, Lie, Victims},
+};
+
+fn warnings(ran: &super::world::Ran) -> Vec<&WarningEvent> {
+    let mut warnings = Vec::new();
+    for event in &ran.events {
+        if let Event::Warning(warning) = event {
+            warnings.push(warning);
+        }
+    }
+    warnings
+}
+
+#[test]
+fn a_dry_run_counts_what_is_new_and_what_is_there() {
+    for known in [0, 4] {
+        let mut world = World::new(10);
+        let theirs = (0..known).map(|n| record(&key(n), "theirs", 50));
+        world.target.put(world.workspace(), theirs);
+        world
+            .target
+            .put(world.workspace(), [record("mix:query:1", "x", 1)]);
+        world.settings.mode = Mode::DryRun;
+        let ran = world.run();
+        assert!(ran.is_done());
+        let report = &ran.report;
+        let (new, existing) = (10 - known as u64, known as u64);
+        assert_eq!(
+            (report.to_move, report.new, report.existing),
+            (Some(10), Some(new), Some(existing))
+        );
+        let of_workspace = report.workspaces[0].rehearsal.unwrap();
+        assert_eq!((of_workspace.new, of_workspace.existing), (new, existing));
+        // Of an empty target nothing is asked, and of another one a page at a time.
+        let asked = if known == 0 { 0 } else { 4 };
+        assert_eq!(world.target.calls(Call::Get), asked);
+        assert_eq!(
+            (world.target.calls(Call::Prepare), world.target.calls(Call::Write)),
+            (0, 0)
+        );
+        // What it promises is what a run does.
+        world.settings.mode = Mode::Migrate;
+        world.settings.on_conflict = OnConflict::Skip;
+        let ran = world.run();
+        assert_eq!(
+            (ran.report.totals.written, ran.report.totals.skipped),
+            (new, existing)
+        );
+        assert_eq!((ran.report.to_move, ran.report.new), (None, None));
+    }
+}
+
+#[test]
+fn a_conflict_is_counted_once() {
+    let mut world = World::new(9);
+    world.settings.on_conflict = OnConflict::Fail;
+    world
+        .target
+        .put(world.workspace(), [record(&key(1), "theirs", 50)]);
+    let ran = world.run();
+    let errors = &ran.report.errors;
+    assert_eq!((errors.total, errors.by_kind["conflict"]), (1, 1), "{errors:?}");
+    assert_eq!((ran.report.totals.rejected, ran.report.exit_code), (1, 5));
+}
+
+#[test]
+fn a_run_that_attempted_nothing_has_no_rate_of_success() {
+    let world = World::new(9);
+    world.fault(
+        Side::Target,
+        Call::Prepare,
+        1,
+        9,
+        crate::storage::memory::Fault::Before(crate::model::ErrorKind::Permission),
+    );
+    assert_eq!(world.run().report.success_rate, None);
+}
+
+/// What an earlier run had written took none of this run's time.
+#[test]
+fn rates_are_of_what_this_run_moved() {
+    let mut world = World::new(60).with_checkpoint();
+    assert!(world.run_until(25).is_none());
+    world.revive(false);
+    let ran = world.run();
+    assert!(ran.is_done());
+    let batches = ran.events.iter().filter_map(|event| match event {
+        Event::Batch(batch) => Some(batch.written),
+        _ => None,
+    });
+    let moved: u64 = batches.sum();
+    let totals = &ran.report.totals;
+    assert!(
+        totals.written == 60 && moved < 40,
+        "{moved} of {}",
+        totals.written
+    );
+    // It took less than all of the run's time.
+    let least = moved as f64 / ran.took.as_secs_f64();
+    let most = least * 4.0;
+    let rate = ran.report.records_per_second;
+    assert!(rate >= least && rate <= most, "{least} {rate} {most}");
+}
+
+#[test]
+fn warnings_say_what_they_are_about() {
+    let world = World::new(6);
+    world
+        .target
+        .change_rules(|rules| rules.drops = Some("update_time"));
+    let ran = world.run();
+    let warnings = warnings(&ran);
+    let [dropped] = warnings[..] else {
+        panic!("{warnings:?}")
+    };
+    assert_eq!(dropped.kind, WarningKind::DroppedField);
+    assert_eq!(
+        (dropped.field.as_deref(), dropped.count),
+        (Some("update_time"), Some(6))
+    );
+    assert_eq!(dropped.workspace, Some(world.workspace().clone()));
+}
+
+#[test]
+fn a_type_that_is_not_there_is_told_with_the_one_that_may_have_been_meant() {
+    let mut world = World::new(9);
+    world.settings.selection = crate::model::Selection::parse(["extract", "sumary"]).unwrap();
+    world.settings.mode = Mode::DryRun;
+    let ran = world.run();
+    let warnings = warnings(&ran);
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.kind == WarningKind::NothingSelected
+                && warning
+                    .message
+                    .ends_with("no records of type sumary; did you mean summary?")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn records_that_go_to_the_empty_workspace_are_said_to() {
+    let mut world = World::new(3);
+    world.targets = vec![Workspace::default()];
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert!(
+        ran.report.next.contains("the empty workspace"),
+        "{}",
+        ran.report.next
+    );
+}
+
+/// A record that comes again was written twice, and is there once.
+#[test]
+fn a_record_that_was_written_twice_is_no_shortage() {
+    let world = World::new(9);
+    world.source.change_rules(|rules| {
+        rules.again.insert(2, record(&key(0), "later", 200));
+    });
+    let ran = world.run();
+    assert!(ran.is_done(), "{:?}", ran.report.errors);
+    assert_eq!(ran.report.totals.written, 10);
+    assert_eq!(world.target.calls(Call::Get), 1);
+}
+
+/// Somebody adds records to the source, and the target loses one: the new ones were not to be moved.
+#[test]
+fn what_came_to_the_source_meanwhile_is_not_missing() {
+    let world = World::new(1000);
+    let mut world = world;
+    world.settings.batch_records = super::world::number(100);
+    world
+        .target
+        .change_rules(|rules| rules.lie = Some((Lie::Swallow, Victims::One("default:extract:0999"))));
+    let (source, workspace) = (std::sync::Arc::clone(&world.source), world.workspace().clone());
+    let now = 1 << 40;
+    let observer = move |event: &Event| {
+        if matches!(event, Event::Batch(batch) if batch.batch == 10) {
+            source.put(&workspace, [record("default:extract:later", "x", now)]);
+            source.put(
+                &workspace,
+                [record(&records(1)[0].key().to_string(), "changed", now)],
+            );
+        }
+    };
+    let ran = world.run_observed(usize::MAX, Box::new(observer)).unwrap();
+    let found = ran.report.read_back.unwrap();
+    assert_eq!((ran.report.exit_code, found.missing, found.different), (6, 1, 0));
+}
