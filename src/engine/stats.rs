@@ -415,3 +415,15 @@ impl RunStats {
         numbers.into_report(ending)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_reported_once() {
+        let stats = RunStats::new(Mode::Migrate);
+        assert!(stats.add_warning("full") && !stats.add_warning("full") && stats.add_warning("old"));
+        assert_eq!(stats.report(&RunOutcome::Done).warnings.len(), 2);
+    }
+}

@@ -1,11 +1,17 @@
 //! What an OpenSearch can be set up to be that LightRAG still works on, or that would lose what is written to it.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use ::opensearch::http::Method;
+use async_trait::async_trait;
 use migrate_llm_cache::{
     model::{Error, ErrorKind, Selection, Side, Workspace},
-    storage::{ConnectOptions, Endpoint, PageLimit, WriteMode, WriteOutcome},
+    storage::{ConnectOptions, Endpoint, PageLimit, Waiter, WriteMode, WriteOutcome},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -413,4 +419,59 @@ impl Pipelines {
             ask_opensearch(place, Method::Delete, &path, None).await;
         }
     }
+}
+
+/// Says twice that it is to be tried again, and notes what for.
+#[derive(Default)]
+struct TwiceAgain(Mutex<Vec<(String, usize, String)>>);
+
+#[async_trait]
+impl Waiter for TwiceAgain {
+    async fn wait(&self, operation: &str, failed: usize, error: &Error) -> bool {
+        let mut waits = self.0.lock().unwrap();
+        waits.push((operation.to_owned(), failed, error.to_string()));
+        waits.len() < 3
+    }
+}
+
+/// The run decides how often, and reports it.
+#[tokio::test]
+async fn a_server_without_room_for_a_record_is_waited_for_as_the_run_says() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    // Everything is answered alike: who it is, and that it has no room.
+    let item = json!({"_index": "w_llm_response_cache", "_id": "k", "status": 429,
+        "error": {"type": "es_rejected_execution_exception", "reason": "the queue is full"}});
+    let body = json!({"version": {"number": "2.18.0", "distribution": "opensearch"}, "cluster_uuid": "u",
+        "items": [{"index": item}]})
+    .to_string();
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    let server = tokio::spawn(answer_all(listener, answer));
+    let waiter = Arc::new(TwiceAgain::default());
+    let options = ConnectOptions {
+        timeout: Duration::from_secs(10),
+        concurrency: NonZeroUsize::MIN,
+        on_invalid: Default::default(),
+        salvage: false,
+        waiter: Arc::clone(&waiter) as Arc<dyn Waiter>,
+    };
+    let endpoint = Endpoint::named(Side::Target, &address).unwrap();
+    let storage = endpoint.connect(&options).await.unwrap();
+    let target = storage.target(&Workspace::new("w").unwrap()).await.unwrap();
+    let error = target.write(&plain(1), WriteMode::Upsert).await.unwrap_err();
+    server.abort();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    let waits = waiter.0.lock().unwrap();
+    let failed: Vec<usize> = waits.iter().map(|(_, failed, _)| *failed).collect();
+    assert_eq!(failed, [1, 2, 3]);
+    assert!(
+        waits.iter().all(|(operation, _, error)| {
+            operation == "writing records that the server had no room for"
+                && error.contains("the queue is full")
+        }),
+        "{waits:?}"
+    );
 }

@@ -255,3 +255,65 @@ fn the_next_run_begins_at_the_batch_that_failed_not_behind_it() {
         "no batch behind the one that failed was written"
     );
 }
+
+/// Two workspaces, each with a record that the target refuses.
+fn two_workspaces() -> World {
+    let mut world = World::new(9).with_checkpoint();
+    let second = Workspace::new("second").unwrap();
+    world.source.put(&second, records(30));
+    world.workspaces.push(second);
+    world.target.change_rules(|rules| rules.rejects.extend([key(1)]));
+    world
+}
+
+/// Runs until a batch of the second workspace was settled behind a checkpoint of it, and is killed there.
+fn kill_in_the_second(world: &World) {
+    let whole = two_workspaces().run();
+    let of_second = |event: &Event| matches!(event, Event::Checkpoint(checkpoint) if checkpoint.workspace.name() == "second");
+    let at = whole.events.iter().position(of_second).unwrap();
+    assert!(world.run_until(at + 3).is_none());
+}
+
+#[test]
+fn a_resumed_run_reports_what_earlier_runs_did_and_does_not_do_it_again() {
+    let whole = two_workspaces().run();
+    let mut world = two_workspaces();
+    kill_in_the_second(&world);
+    // The workspace that is done stays so from checkpoint to checkpoint.
+    world.revive(true);
+    assert!(world.run_until(12).is_none());
+    world.revive(true);
+    let ran = world.run();
+    let again = ran
+        .events
+        .iter()
+        .any(|event| matches!(event, Event::Batch(batch) if batch.workspace.name() == "w"));
+    assert!(!again, "a finished workspace is moved again");
+    assert_eq!(ran.report.totals, whole.report.totals);
+    assert_eq!(ran.report.errors.by_kind, whole.report.errors.by_kind);
+    assert_eq!(ran.report.batches.total, whole.report.batches.total);
+}
+
+#[test]
+fn what_an_earlier_run_made_durable_stays_written_where_the_next_one_fails() {
+    let mut world = two_workspaces();
+    kill_in_the_second(&world);
+    let done = progress(world.settings.checkpoint.as_ref().unwrap());
+    let before: u64 = done
+        .workspaces
+        .iter()
+        .map(|workspace| workspace.totals.written)
+        .sum();
+    world.revive(true);
+    world.fault(
+        Side::Target,
+        Call::Flush,
+        1,
+        usize::MAX,
+        Fault::Before(ErrorKind::Full),
+    );
+    let ran = world.run();
+    assert_eq!(ran.report.exit_code, 5);
+    assert!(before > 8, "{before}");
+    assert_eq!(ran.report.totals.written, before);
+}

@@ -145,16 +145,23 @@ fn each_policy_keeps_what_it_is_to_keep() {
     ] {
         let mut world = World::new(9);
         world.settings.on_conflict = policy;
-        let theirs = [record(&key(0), "theirs", 50), record(&key(1), "theirs", 150)];
+        // Older than the source's, newer, and as old.
+        let theirs = [50, 150, 100].into_iter().enumerate();
+        let theirs = theirs.map(|(n, time)| record(&key(n), "theirs", time));
         world.target.put(world.workspace(), theirs);
         let ran = world.run();
         let kept = world.kept();
+        assert_eq!(
+            kept[&key(2)].contains("theirs"),
+            policy != OnConflict::Overwrite,
+            "{policy:?}"
+        );
         assert!(kept[&key(0)].contains(kept_old), "{policy:?}");
         assert!(kept[&key(1)].contains(kept_new), "{policy:?}");
         assert_eq!(ran.is_done(), policy != OnConflict::Fail);
         let skipped = match policy {
-            OnConflict::Skip => 2,
-            OnConflict::Newer => 1,
+            OnConflict::Skip => 3,
+            OnConflict::Newer => 2,
             _ => 0,
         };
         assert_eq!(ran.report.totals.skipped, skipped, "{policy:?}");
