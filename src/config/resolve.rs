@@ -68,7 +68,7 @@ pub struct OutputSettings {
 }
 
 const DEFAULT_BATCH_RECORDS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
-const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_RETRIES: usize = 5;
 

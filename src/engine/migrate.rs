@@ -1,18 +1,29 @@
-//! Moving the workspaces one after another, with the files that a run keeps for later ones.
+//! Moving the workspaces, small ones several at a time, with the files that a run keeps for later ones.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
 
 use super::{
     checkpoint::{Checkpoint, Progress, WorkspaceProgress},
     hits::Examiner,
     pipeline::{self, WorkspaceJob},
-    plan::Prepared,
+    plan::{AT_ONCE, Prepared},
     rejects::RejectsFile,
+    retry::Retrier,
     run::Run,
 };
 use crate::{
-    model::{Rekey, Result, Side},
+    model::{Error, Rekey, Result, Side, Workspace},
     report::word,
+    storage::window::Window,
     system::shutdown::StopReason,
 };
 
@@ -22,6 +33,32 @@ struct Files {
     rejects: Option<RejectsFile>,
     /// What an earlier run did of each workspace.
     before: Vec<WorkspaceProgress>,
+}
+
+/// What the workspaces of a run share while they are moved.
+struct Moving<'a> {
+    files: &'a Files,
+    retrier: Retrier,
+    examiner: Option<Arc<Examiner>>,
+    window: Arc<Window>,
+    slots: Semaphore,
+    has_failed: AtomicBool,
+}
+
+/// A workspace of so many records takes up one of the slots in which workspaces are moved.
+const RECORDS_OF_SLOT: u64 = 64;
+
+impl Moving<'_> {
+    /// How many slots moving a workspace takes: a large one is moved alone, since it fills memory and servers by itself.
+    /// A checkpoint knows how far one workspace came, so with one every workspace is.
+    fn slots_of(&self, pair: &Prepared) -> u32 {
+        const ALL: u32 = AT_ONCE as u32;
+        if self.files.checkpoint.is_some() || !pair.count.exact {
+            return ALL;
+        }
+        let slots = pair.count.total().div_ceil(RECORDS_OF_SLOT);
+        u32::try_from(slots).map_or(ALL, |slots| slots.clamp(1, ALL))
+    }
 }
 
 impl Run<'_> {
@@ -41,17 +78,19 @@ impl Run<'_> {
     pub(super) async fn migrate(&self, prepared: &[Prepared]) -> Result<Option<StopReason>> {
         let files = self.open_files(prepared)?;
         let mut told = BTreeSet::new();
-        for pair in prepared.iter().filter(|pair| pair.has_records()) {
-            if let Some(warning) = pair.target.warning()
-                && told.insert(warning.clone())
-            {
+        let to_move = || prepared.iter().filter(|pair| pair.has_records());
+        for warning in to_move().filter_map(|pair| pair.target.warning()) {
+            if told.insert(warning.clone()) {
                 self.warn(warning);
             }
-            let preparing = self.ask(Side::Target, "preparing the target", async || {
-                pair.target.prepare().await
-            });
-            preparing.await?;
         }
+        let mut to_prepare = to_move();
+        // What all share, such as a table, is made for the first one.
+        if let Some(first) = to_prepare.next() {
+            self.prepare_target(first).await?;
+        }
+        let preparing = stream::iter(to_prepare).map(|pair| self.prepare_target(pair));
+        preparing.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         self.stats.set_moving(true);
         let moved = self.move_workspaces(prepared, &files).await;
         self.stats.set_moving(false);
@@ -69,49 +108,112 @@ impl Run<'_> {
         Ok(None)
     }
 
+    async fn prepare_target(&self, pair: &Prepared) -> Result<()> {
+        self.ask(Side::Target, "preparing the target", async || {
+            pair.target.prepare().await
+        })
+        .await
+    }
+
     async fn move_workspaces(&self, prepared: &[Prepared], files: &Files) -> Result<Option<StopReason>> {
-        let retrier = self.retrier();
-        let examiner = Examiner::of(self.settings)?;
-        for (number, pair) in prepared.iter().enumerate() {
+        let moving = Moving {
+            files,
+            retrier: self.retrier(),
+            examiner: Examiner::of(self.settings)?,
+            window: pipeline::window(self.settings.concurrency),
+            slots: Semaphore::new(AT_ONCE),
+            has_failed: AtomicBool::new(false),
+        };
+        // Nothing is made at the target for a workspace that has nothing to move.
+        let to_move: Vec<(usize, &Prepared)> = prepared
+            .iter()
+            .enumerate()
+            .filter(|(number, pair)| {
+                let before = files.before.get(*number);
+                pair.has_records() && !before.is_some_and(|before| before.complete)
+            })
+            .collect();
+        let names: Vec<Workspace> = to_move.iter().map(|(_, pair)| pair.pair.from.clone()).collect();
+        let mut done = 0;
+        while let Some((_, first)) = to_move.get(done) {
             if self.shutdown.reason().is_some() {
                 return Ok(self.shutdown.reason());
             }
-            let before = files.before.get(number);
-            // Nothing is made at the target for a workspace that has nothing to move.
-            if before.is_some_and(|before| before.complete) || !pair.has_records() {
-                continue;
-            }
-            let hits = self.watch_hits(&examiner, pair);
-            let stopped = pipeline::run(WorkspaceJob {
-                hits: hits.clone(),
-                pair: &pair.pair,
-                number,
-                source: Arc::clone(&pair.source),
-                target: Arc::clone(&pair.target),
-                selection: &self.settings.selection,
-                expected: &pair.count,
-                batch: pair.batch,
-                concurrency: self.settings.concurrency,
-                on_conflict: self.settings.on_conflict,
-                max_errors: self.settings.max_errors,
-                retrier: &retrier,
-                reporter: self.reporter,
-                stats: self.stats,
-                rejects: files.rejects.as_ref(),
-                checkpoint: files.checkpoint.as_ref(),
-                resume: before.and_then(|before| Some((before.cursor.clone()?, before.batches))),
-                shutdown: self.shutdown,
-            });
-            let stopped = stopped.await;
-            if let (Some(examiner), Some(hits)) = (&examiner, hits) {
-                self.tell_hits(examiner, &pair.pair.from, hits.hits());
-            }
-            self.warn_of(pair.source.warnings());
-            if let Some(reason) = stopped? {
+            let gathered = tokio::select! {
+                () = self.shutdown.stopped() => return Ok(self.shutdown.reason()),
+                gathered = self.gather(Side::Source, &*first.source_storage, &names[done..]) => gathered?,
+            };
+            let end = names.len().min(done + gathered.max(1));
+            if let Some(reason) = self.move_together(&to_move[done..end], &moving).await? {
                 return Ok(Some(reason));
             }
+            done = end;
         }
         Ok(None)
+    }
+
+    /// Moves workspaces, several small ones at a time. One that fails keeps others from beginning; those under way are
+    /// moved to their end.
+    async fn move_together(
+        &self,
+        workspaces: &[(usize, &Prepared)],
+        moving: &Moving<'_>,
+    ) -> Result<Option<StopReason>> {
+        let moved = stream::iter(workspaces)
+            .map(|(number, pair)| self.move_one(*number, pair, moving))
+            .buffer_unordered(AT_ONCE);
+        let mut moved = std::pin::pin!(moved);
+        let mut failure: Option<Error> = None;
+        while let Some(moved) = moved.next().await {
+            if let Err(error) = moved {
+                moving.has_failed.store(true, Ordering::Relaxed);
+                failure = Some(match failure {
+                    Some(first) => first.and(error),
+                    None => error,
+                });
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(self.shutdown.reason()),
+        }
+    }
+
+    async fn move_one(&self, number: usize, pair: &Prepared, moving: &Moving<'_>) -> Result<()> {
+        // Never closed.
+        let _slots = moving.slots.acquire_many(moving.slots_of(pair)).await;
+        if self.shutdown.reason().is_some() || moving.has_failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let hits = self.watch_hits(&moving.examiner, pair);
+        let before = moving.files.before.get(number);
+        let stopped = pipeline::run(WorkspaceJob {
+            hits: hits.clone(),
+            pair: &pair.pair,
+            number,
+            source: Arc::clone(&pair.source),
+            target: Arc::clone(&pair.target),
+            selection: &self.settings.selection,
+            expected: &pair.count,
+            batch: pair.batch,
+            window: &moving.window,
+            concurrency: self.settings.concurrency,
+            on_conflict: self.settings.on_conflict,
+            max_errors: self.settings.max_errors,
+            retrier: &moving.retrier,
+            reporter: self.reporter,
+            stats: self.stats,
+            rejects: moving.files.rejects.as_ref(),
+            checkpoint: moving.files.checkpoint.as_ref(),
+            resume: before.and_then(|before| Some((before.cursor.clone()?, before.batches))),
+            shutdown: self.shutdown,
+        });
+        let stopped = stopped.await;
+        if let (Some(examiner), Some(hits)) = (&moving.examiner, hits) {
+            self.tell_hits(examiner, &pair.pair.from, hits.hits());
+        }
+        self.warn_of(pair.source.warnings());
+        stopped.map(drop)
     }
 
     /// Opens checkpoint and rejects file, and takes over what an earlier run did.

@@ -34,11 +34,9 @@ impl Run<'_> {
         let in_place = self
             .check_places(&*source.storage, &*target.storage, &pairs)
             .await?;
-        let mut prepared = Vec::with_capacity(pairs.len());
-        for pair in pairs {
-            let is_in_place = in_place.contains(&pair.from);
-            let pair = self.prepare_pair(&mut source, &mut target, pair).await?;
-            prepared.push(Prepared { is_in_place, ..pair });
+        let mut prepared = self.prepare_pairs(&mut source, &mut target, pairs).await?;
+        for pair in &mut prepared {
+            pair.is_in_place = in_place.contains(&pair.pair.from);
         }
         self.check_workspaces(&*source.storage, &prepared).await?;
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();

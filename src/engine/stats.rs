@@ -27,9 +27,20 @@ struct State {
     /// What belongs to no workspace. Its `workspaces` stay empty: they are a view of the next field.
     run: RunNumbers,
     workspaces: Vec<WorkspaceStats>,
+    /// Of all workspaces together, so that nobody has to add them up for every batch.
+    sum: Sum,
     moving_since: Option<Instant>,
     /// What an earlier run had moved already.
     resumed: u64,
+}
+
+/// How far workspaces are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    done: u64,
+    total: u64,
+    expected: u64,
+    rejected: u64,
 }
 
 /// The numbers of one workspace.
@@ -93,6 +104,17 @@ impl WorkspaceStats {
         self.parts().for_each(|part| all.add(part));
         all.read += self.filtered;
         all.closed(0, true)
+    }
+
+    fn sum(&self) -> Sum {
+        let done = self.parts().map(Totals::done).sum();
+        let expected = self.expected.total();
+        Sum {
+            done,
+            total: expected.max(done),
+            expected,
+            rejected: self.parts().map(|part| part.rejected).sum(),
+        }
     }
 
     /// What is counted so far is durable.
@@ -191,6 +213,35 @@ pub(crate) struct RunProgress {
     pub(crate) remaining: Option<Duration>,
 }
 
+impl State {
+    /// Changes or reads the numbers of a workspace.
+    fn change<T>(&mut self, number: usize, change: impl FnOnce(&mut WorkspaceStats) -> T) -> T {
+        let workspace = &mut self.workspaces[number];
+        let before = workspace.sum();
+        let result = change(workspace);
+        let after = workspace.sum();
+        self.sum.remove(before);
+        self.sum.add(after);
+        result
+    }
+}
+
+impl Sum {
+    fn add(&mut self, part: Self) {
+        self.done += part.done;
+        self.total += part.total;
+        self.expected += part.expected;
+        self.rejected += part.rejected;
+    }
+
+    fn remove(&mut self, part: Self) {
+        self.done -= part.done;
+        self.total -= part.total;
+        self.expected -= part.expected;
+        self.rejected -= part.rejected;
+    }
+}
+
 impl RunStats {
     /// A run that begins now.
     pub fn new(mode: Mode) -> Self {
@@ -199,6 +250,7 @@ impl RunStats {
             state: Mutex::new(State {
                 run: RunNumbers::new(mode),
                 workspaces: Vec::new(),
+                sum: Sum::default(),
                 moving_since: None,
                 resumed: 0,
             }),
@@ -217,7 +269,7 @@ impl RunStats {
 
     /// Changes or reads the numbers of a workspace, by its number in the run.
     pub(crate) fn workspace<T>(&self, number: usize, change: impl FnOnce(&mut WorkspaceStats) -> T) -> T {
-        change(&mut self.state().workspaces[number])
+        self.state().change(number, change)
     }
 
     /// What a side is called.
@@ -236,7 +288,9 @@ impl RunStats {
     }
 
     pub(crate) fn add_workspace(&self, workspace: WorkspaceStats) {
-        self.state().workspaces.push(workspace);
+        let mut state = self.state();
+        state.sum.add(workspace.sum());
+        state.workspaces.push(workspace);
     }
 
     /// False where the same warning was there before.
@@ -309,24 +363,14 @@ impl RunStats {
 
     /// Rejected records, and how many there are to move.
     pub(crate) fn rejected(&self) -> (u64, u64) {
-        let state = self.state();
-        let rejected = state.workspaces.iter().flat_map(WorkspaceStats::parts);
-        let expected = state
-            .workspaces
-            .iter()
-            .map(|workspace| workspace.expected.total());
-        (rejected.map(|part| part.rejected).sum(), expected.sum())
+        let sum = self.state().sum;
+        (sum.rejected, sum.expected)
     }
 
     /// How far the whole run is.
     pub(crate) fn run_progress(&self) -> RunProgress {
         let state = self.state();
-        let (mut done, mut total) = (0, 0);
-        for workspace in &state.workspaces {
-            let of_it: u64 = workspace.parts().map(Totals::done).sum();
-            done += of_it;
-            total += workspace.expected.total().max(of_it);
-        }
+        let Sum { done, total, .. } = state.sum;
         let moving = state.run.moving + state.moving_since.map_or(Duration::ZERO, |since| since.elapsed());
         let moved = done.saturating_sub(state.resumed);
         let remaining = (moved > 0).then(|| moving.mul_f64((total - done) as f64 / moved as f64));
@@ -372,11 +416,11 @@ impl RunStats {
         let mut state = self.state();
         state.run.batches = progress.batches.clone();
         state.run.errors = progress.errors.clone();
-        for (workspace, before) in state.workspaces.iter_mut().zip(&progress.workspaces) {
-            workspace.resume(before);
+        let known = state.workspaces.len();
+        for (number, before) in progress.workspaces.iter().enumerate().take(known) {
+            state.change(number, |workspace| workspace.resume(before));
         }
-        let parts = state.workspaces.iter().flat_map(WorkspaceStats::parts);
-        state.resumed = parts.map(Totals::done).sum();
+        state.resumed = state.sum.done;
     }
 
     /// The report of a run that ended so.

@@ -5,7 +5,10 @@ use std::{
     io::{self, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -34,6 +37,7 @@ use crate::{
 pub(super) struct JsonTarget {
     source: Arc<JsonSource>,
     draft: Arc<Mutex<Option<Draft>>>,
+    is_prepared: AtomicBool,
 }
 
 impl JsonTarget {
@@ -41,6 +45,7 @@ impl JsonTarget {
         Self {
             source: Arc::new(JsonSource::new(path, false)),
             draft: Arc::default(),
+            is_prepared: AtomicBool::new(false),
         }
     }
 
@@ -73,11 +78,11 @@ impl Target for JsonTarget {
 
     async fn prepare(&self) -> Result<()> {
         let path = self.source.path().clone();
-        self.with_draft(move |draft| {
-            *draft = Some(Draft::begin(&path)?);
-            Ok(())
-        })
-        .await
+        // A first one is begun here, and ended, to see that it can be. Each is begun anew by its first write: what many
+        // workspaces have open and in memory is then what is being written, and not all of them.
+        blocking(move || Draft::begin(&path).map(drop)).await?;
+        self.is_prepared.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
@@ -89,9 +94,15 @@ impl Target for JsonTarget {
                 found.iter().map(Option::is_some).collect()
             }
         };
-        let batch = batch.to_vec();
+        if !self.is_prepared.load(Ordering::Relaxed) {
+            return Err(not_prepared());
+        }
+        let (batch, path) = (batch.to_vec(), self.source.path().clone());
         self.with_draft(move |draft| {
-            let draft = draft.as_mut().ok_or_else(not_prepared)?;
+            let draft = match draft {
+                Some(draft) => draft,
+                None => draft.insert(Draft::begin(&path)?),
+            };
             let written = batch.iter().zip(kept).map(|(record, kept)| {
                 if kept {
                     return Ok(WriteOutcome::Exists);

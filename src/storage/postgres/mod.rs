@@ -30,7 +30,7 @@ use self::{
     config::Config,
     connection::{Phase, Purpose, Server},
     schema::{Schema, TABLE},
-    source::{EMPTY_WORKSPACE, PgSource, stored_name},
+    source::{EMPTY_WORKSPACE, PgSource, TableFacts, stored_name},
     target::PgTarget,
 };
 use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
@@ -71,6 +71,7 @@ impl Connector for Postgres {
         let server = Server::connect(&config, options).await?;
         Ok(Arc::new(PgStorage {
             server: Arc::new(server),
+            table: Arc::default(),
             on_invalid: options.on_invalid,
         }))
     }
@@ -78,6 +79,7 @@ impl Connector for Postgres {
 
 struct PgStorage {
     server: Arc<Server>,
+    table: Arc<TableFacts>,
     on_invalid: OnInvalid,
 }
 
@@ -151,11 +153,16 @@ impl Connection for PgStorage {
     }
 
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(PgSource::new(Arc::clone(&self.server), workspace)))
+        Ok(Arc::new(self.open(workspace)))
     }
 
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
-        let source = PgSource::new(Arc::clone(&self.server), workspace);
-        Ok(Arc::new(PgTarget::new(source, self.on_invalid)))
+        Ok(Arc::new(PgTarget::new(self.open(workspace), self.on_invalid)))
+    }
+}
+
+impl PgStorage {
+    fn open(&self, workspace: &Workspace) -> PgSource {
+        PgSource::new(Arc::clone(&self.server), Arc::clone(&self.table), workspace)
     }
 }
