@@ -160,11 +160,11 @@ pub struct Args {
     #[arg(long, value_name = "N", help_heading = "How")]
     pub batch_size: Option<String>,
 
-    /// Bytes in a batch [default: what the target takes fastest, 384KiB to 3MiB]
+    /// Bytes in a batch [default: what the target takes fastest, 384KiB to 2MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub batch_bytes: Option<String>,
 
-    /// Batches written at the same time [default: 2]
+    /// Batches written at the same time, at most: how many depends on bandwidth and distance [default: 16]
     #[arg(long, value_name = "N", help_heading = "How")]
     pub concurrency: Option<String>,
 

@@ -116,11 +116,14 @@ impl Run<'_> {
     }
 
     async fn move_workspaces(&self, prepared: &[Prepared], files: &Files) -> Result<Option<StopReason>> {
+        let Some(batch) = prepared.first().map(|pair| pair.batch) else {
+            return Ok(None);
+        };
         let moving = Moving {
             files,
             retrier: self.retrier(),
             examiner: Examiner::of(self.settings)?,
-            window: pipeline::window(self.settings.concurrency),
+            window: pipeline::window(self.settings.concurrency, batch),
             slots: Semaphore::new(AT_ONCE),
             has_failed: AtomicBool::new(false),
         };

@@ -48,14 +48,13 @@ pub struct Prepared {
     pub(super) target_storage: Arc<dyn Connection>,
 }
 
-/// What was found out of a pair and is not told yet.
+/// What was found out of a pair.
 struct LookedAt {
     pair: WorkspacePair,
     source: Arc<dyn Source>,
     target: Arc<dyn Target>,
     count: Count,
     before: Count,
-    told: [Option<CountEvent>; 2],
 }
 
 impl Prepared {
@@ -206,8 +205,10 @@ impl Run<'_> {
                 .map(|pair| self.look_at(source, target, pair))
                 .buffered(AT_ONCE);
             let mut looked = std::pin::pin!(looked);
-            while let Some(looked) = looked.next().await {
-                // In the order of the pairs, whichever was counted first.
+            while let Some((told, looked)) = looked.next().await {
+                // In the order of the pairs, whichever was counted first; and also of a pair that failed then.
+                told.into_iter()
+                    .for_each(|told| self.reporter.emit(Event::Count(told)));
                 prepared.push(self.enter(looked?, source, target));
             }
         }
@@ -248,24 +249,39 @@ impl Run<'_> {
         }
     }
 
+    /// Looks at both sides of a pair. Gives what was counted, also where it failed then.
     async fn look_at(
         &self,
         source: &Connected<dyn Source>,
         target: &Connected<dyn Target>,
         pair: WorkspacePair,
+    ) -> (Vec<CountEvent>, Result<LookedAt>) {
+        let mut told = Vec::new();
+        let looked = self.look_at_both(source, target, pair, &mut told).await;
+        (told, looked)
+    }
+
+    async fn look_at_both(
+        &self,
+        source: &Connected<dyn Source>,
+        target: &Connected<dyn Target>,
+        pair: WorkspacePair,
+        told: &mut Vec<CountEvent>,
     ) -> Result<LookedAt> {
-        let (source, count, of_source) = match source.counted.get(&pair.from) {
-            Some(known) => (Arc::clone(&known.opened), known.count.clone(), None),
+        let (source, count) = match source.counted.get(&pair.from) {
+            Some(known) => (Arc::clone(&known.opened), known.count.clone()),
             None => {
-                let (opened, count, told) = self.open_source(source, &pair.from).await?;
-                (opened, count, Some(told))
+                let (opened, count, event) = self.open_source(source, &pair.from).await?;
+                told.push(event);
+                (opened, count)
             }
         };
-        let (target, before, of_target) = match target.counted.get(&pair.to) {
-            Some(known) => (Arc::clone(&known.opened), known.count.clone(), None),
+        let (target, before) = match target.counted.get(&pair.to) {
+            Some(known) => (Arc::clone(&known.opened), known.count.clone()),
             None => {
-                let (opened, count, told) = self.open_target(target, &pair.to).await?;
-                (opened, count, Some(told))
+                let (opened, count, event) = self.open_target(target, &pair.to).await?;
+                told.push(event);
+                (opened, count)
             }
         };
         if self.settings.mode != Mode::Verify && (count.total() > 0 || !count.exact) {
@@ -280,19 +296,16 @@ impl Run<'_> {
             target,
             count,
             before,
-            told: [of_source, of_target],
         })
     }
 
-    /// Tells what was found out of a pair.
+    /// Enters what was found out of a pair.
     fn enter(
         &self,
         looked: LookedAt,
         source: &Connected<dyn Source>,
         target: &Connected<dyn Target>,
     ) -> Prepared {
-        let told = looked.told.into_iter().flatten();
-        told.for_each(|told| self.reporter.emit(Event::Count(told)));
         let (pair, count) = (looked.pair, looked.count);
         self.warn_of(looked.source.warnings());
         if let Some(damage) = &count.damage {

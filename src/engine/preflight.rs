@@ -5,7 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{connect::Connected, plan::Prepared, run::Run};
+use futures::{StreamExt, stream};
+
+use super::{
+    connect::Connected,
+    plan::{AT_ONCE, Prepared},
+    run::Run,
+};
 use crate::{
     model::{
         Error, ErrorKind, LeftOut, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
@@ -271,9 +277,15 @@ impl Run<'_> {
         let mut in_place = BTreeSet::new();
         let mut read: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
         let mut written: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
-        for pair in pairs {
-            let from = self.physical_location(Side::Source, source, &pair.from).await?;
-            let to = self.physical_location(Side::Target, target, &pair.to).await?;
+        let places = stream::iter(pairs)
+            .map(|pair| async move {
+                let from = self.physical_location(Side::Source, source, &pair.from).await?;
+                let to = self.physical_location(Side::Target, target, &pair.to).await?;
+                Ok((pair, from, to))
+            })
+            .buffered(AT_ONCE);
+        let mut places = std::pin::pin!(places);
+        while let Some((pair, from, to)) = places.next().await.transpose()? {
             for (seen, container, workspace, side) in [
                 (&mut read, &from, &pair.from, Side::Source),
                 (&mut written, &to, &pair.to, Side::Target),

@@ -229,17 +229,27 @@ impl Window {
     /// The same without waiting.
     pub(crate) fn try_enter(self: &Arc<Self>, bytes: usize) -> Option<Passage> {
         let mut state = self.state();
-        let held = state.held;
-        if !state.law.has_room(bytes, held) {
+        if !state.law.has_room(bytes, state.held) {
             return None;
         }
         state.law.enter(bytes);
-        Some(Passage {
+        drop(state);
+        Some(self.passage(bytes))
+    }
+
+    /// Lets a request in whether there is room or not: one for which those that are in flight already have to wait.
+    pub(crate) fn enter_anyway(self: &Arc<Self>, bytes: usize) -> Passage {
+        self.state().law.enter(bytes);
+        self.passage(bytes)
+    }
+
+    fn passage(self: &Arc<Self>, bytes: usize) -> Passage {
+        Passage {
             window: Arc::clone(self),
             bytes,
             sent: None,
             is_in_flight: true,
-        })
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::{
 
 use crate::model::{Error, ErrorKind, Result};
 
-/// How many threads a run may have beside those of the runtime: for files, for looking over one in parts, for names of
-/// hosts.
-const MORE_THREADS: usize = 12;
+/// How many threads a run may have beside those of the runtime: for the files of workspaces that are moved at the same
+/// time, one to read and one to write, for looking over one in parts, for names of hosts.
+const MORE_THREADS: usize = 40;
 
 /// Has a write beyond the largest file that the system allows (`ulimit -f`) fail, where the signal for it would end the
 /// process without a report.

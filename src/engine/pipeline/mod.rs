@@ -88,11 +88,12 @@ const WRITTEN_BYTES: usize = 6 << 20;
 /// What a source may have on its way.
 pub(crate) const AHEAD: NonZeroUsize = NonZeroUsize::new(8 << 20).unwrap();
 
-/// The window through which everything of a run is written.
-pub(crate) fn window(concurrency: NonZeroUsize) -> Arc<Window> {
+/// The window through which everything of a run is written, in batches up to this size. Of larger ones than usual there is
+/// room for two.
+pub(crate) fn window(concurrency: NonZeroUsize, batch: BatchLimit) -> Arc<Window> {
     Window::new(WindowLimit {
         requests: concurrency.get(),
-        bytes: WRITTEN_BYTES,
+        bytes: WRITTEN_BYTES.max(batch.bytes.get().saturating_mul(2)),
     })
 }
 

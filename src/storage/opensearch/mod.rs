@@ -48,7 +48,7 @@ const INFO: ConnectorInfo = ConnectorInfo {
     workspace_variable: Some("OPENSEARCH_WORKSPACE"),
     workspace_ini_key: None,
     trims_workspace: true,
-    batch_bytes: NonZeroUsize::new(3 << 20).unwrap(),
+    batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
     fields: config::FIELDS,
 };
 

@@ -122,29 +122,7 @@ impl Connection for PgStorage {
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
-        let purpose = Purpose::new(Phase::Preparing, "ask the server who it is");
-        // A standby has the identifier of its primary, and the same rows. Not every server tells everybody.
-        let sql = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
-        let rows = self
-            .server
-            .ask_if_able(purpose, sql, &[])
-            .await?
-            .unwrap_or_default();
-        let server = match rows.first() {
-            Some(row) => self.server.read(purpose, || row.try_get(0))?,
-            None => self.server.address().to_owned(),
-        };
-        let table = match Schema::look_up(&self.server).await? {
-            Some(schema) => schema.table,
-            None => {
-                let sql = "SELECT pg_catalog.quote_ident(current_schema())";
-                let rows = self.server.ask(purpose, sql, &[]).await?;
-                let schema: Option<String> = self
-                    .server
-                    .read(purpose, || rows.first().map_or(Ok(None), |row| row.try_get(0)))?;
-                format!("{}.{TABLE}", schema.unwrap_or_default())
-            }
-        };
+        let (server, table) = self.table.place.get_or_try_init(|| self.look_for_place()).await?;
         let (database, workspace) = (self.server.database(), stored_name(workspace));
         Ok(PhysicalLocation {
             server: format!("PostgreSQL {server}"),
@@ -162,6 +140,34 @@ impl Connection for PgStorage {
 }
 
 impl PgStorage {
+    /// Who the server is, and which table it is there.
+    async fn look_for_place(&self) -> Result<(String, String)> {
+        let purpose = Purpose::new(Phase::Preparing, "ask the server who it is");
+        // A standby has the identifier of its primary, and the same rows. Not every server tells everybody.
+        let sql = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
+        let rows = self
+            .server
+            .ask_if_able(purpose, sql, &[])
+            .await?
+            .unwrap_or_default();
+        let server = match rows.first() {
+            Some(row) => self.server.read(purpose, || row.try_get(0))?,
+            None => self.server.address().to_owned(),
+        };
+        let table = match self.table.schema(&self.server).await? {
+            Some(schema) => schema.table.clone(),
+            None => {
+                let sql = "SELECT pg_catalog.quote_ident(current_schema())";
+                let rows = self.server.ask(purpose, sql, &[]).await?;
+                let schema: Option<String> = self
+                    .server
+                    .read(purpose, || rows.first().map_or(Ok(None), |row| row.try_get(0)))?;
+                format!("{}.{TABLE}", schema.unwrap_or_default())
+            }
+        };
+        Ok((server, table))
+    }
+
     fn open(&self, workspace: &Workspace) -> PgSource {
         PgSource::new(Arc::clone(&self.server), Arc::clone(&self.table), workspace)
     }

@@ -153,8 +153,8 @@ impl Chunks {
         // The bytes ended it before its end: the rest comes before the ranges behind it.
         if let Some(Position::Heap(next)) = chunk.next
             && next.after < TupleId::begin_of(end)
-            && let Some(passage) = self.window.try_enter(self.size.range_bytes())
         {
+            let passage = self.window.enter_anyway(self.size.range_bytes());
             self.begin_range(schema, next, end, passage);
             self.ranges.rotate_right(1);
         }

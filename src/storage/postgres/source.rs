@@ -46,6 +46,8 @@ pub(super) fn stored_name(workspace: &Workspace) -> &str {
 pub(super) struct TableFacts {
     /// As it was first seen; `None` as long as there is none.
     schema: Mutex<Option<Arc<Schema>>>,
+    /// The server by its own name, and the table with its schema.
+    pub(super) place: OnceCell<(String, String)>,
     /// Whether it can be written to, with its schema if it was there.
     pub(super) writable: OnceCell<Option<Arc<Schema>>>,
     /// That everything is there that writing needs.
@@ -55,7 +57,7 @@ pub(super) struct TableFacts {
 }
 
 impl TableFacts {
-    async fn schema(&self, server: &Server) -> Result<Option<Arc<Schema>>> {
+    pub(super) async fn schema(&self, server: &Server) -> Result<Option<Arc<Schema>>> {
         let mut known = self.schema.lock().await;
         if known.is_none() {
             *known = Schema::look_up(server).await?.map(Arc::new);

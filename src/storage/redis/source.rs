@@ -381,10 +381,18 @@ pub(super) async fn gather(server: &Server, workspaces: &[Workspace]) -> Result<
     let prefix = |workspace| Namespace::new(workspace).prefix().to_owned();
     let mut gathering = Gathering::of(workspaces.iter().map(prefix).collect());
     let mut scan = Scan::new(pattern_of_all());
-    while let Some(keys) = scan.next(server).await? {
-        keys.iter().for_each(|key| gathering.add(key));
+    loop {
+        match scan.next(server).await {
+            Ok(Some(keys)) => keys.iter().for_each(|key| gathering.add(key)),
+            Ok(None) => return Ok(server.gathered.keep(gathering)),
+            Err(error) if error.is_temporary() => return Err(error),
+            Err(error) => {
+                // What a login may not ask of all keys it may still ask of those of a workspace.
+                tracing::debug!("workspaces are looked for one by one: {error}");
+                return Ok(workspaces.len());
+            }
+        }
     }
-    Ok(server.gathered.keep(gathering))
 }
 
 /// The workspaces that have keys on a server, sorted.
