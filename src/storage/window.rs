@@ -343,7 +343,7 @@ mod tests {
                     now.set(now.get() - 1);
                 }
             })
-            .buffered(limit.requests);
+            .buffered(requests);
         assert_eq!(answers.count().await, requests);
         let [first, second] = most.map(|most| most.get());
         ([first.max(second), second], started.elapsed())
