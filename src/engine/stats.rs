@@ -140,6 +140,8 @@ impl WorkspaceStats {
     /// The whole workspace was read, and what was to be moved was.
     pub(crate) fn complete(&mut self) {
         self.completed = true;
+        // Nothing is taken back any more, and there may be thousands of these.
+        self.durable = BTreeMap::new();
     }
 
     fn report(&self) -> WorkspaceReport {
