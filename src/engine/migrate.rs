@@ -42,8 +42,13 @@ struct Moving<'a> {
     examiner: Option<Arc<Examiner>>,
     window: Arc<Window>,
     slots: Semaphore,
+    /// Whether there are so many workspaces that moving several at a time is worth it.
+    has_many: bool,
     has_failed: AtomicBool,
 }
+
+/// Up to so many workspaces are moved one after the other, so that what is told of them stays in their order.
+const FEW_WORKSPACES: usize = 8;
 
 /// A workspace of so many records takes up one of the slots in which workspaces are moved.
 const RECORDS_OF_SLOT: u64 = 64;
@@ -53,7 +58,7 @@ impl Moving<'_> {
     /// A checkpoint knows how far one workspace came, so with one every workspace is.
     fn slots_of(&self, pair: &Prepared) -> u32 {
         const ALL: u32 = AT_ONCE as u32;
-        if self.files.checkpoint.is_some() || !pair.count.exact {
+        if !self.has_many || self.files.checkpoint.is_some() || !pair.count.exact {
             return ALL;
         }
         let slots = pair.count.total().div_ceil(RECORDS_OF_SLOT);
@@ -125,6 +130,7 @@ impl Run<'_> {
             examiner: Examiner::of(self.settings)?,
             window: pipeline::window(self.settings.concurrency, batch),
             slots: Semaphore::new(AT_ONCE),
+            has_many: prepared.len() > FEW_WORKSPACES,
             has_failed: AtomicBool::new(false),
         };
         // Nothing is made at the target for a workspace that has nothing to move.

@@ -214,8 +214,17 @@ fn behind_a_workspace_that_fails_none_begins_and_those_under_way_are_ended() {
 }
 
 #[test]
+fn few_workspaces_are_moved_one_after_the_other() {
+    assert_one_after_the_other(&many_workspaces(4));
+}
+
+#[test]
 fn with_a_checkpoint_workspaces_are_moved_one_after_the_other() {
-    let world = many_workspaces(4).with_checkpoint();
+    let world = many_workspaces(12).with_checkpoint();
+    assert_one_after_the_other(&world);
+}
+
+fn assert_one_after_the_other(world: &World) {
     let slow = Fault::Slow(Duration::from_secs(20));
     world.fault(Side::Target, Call::Write, 1, usize::MAX, slow);
     let ran = world.run();
