@@ -31,6 +31,8 @@ def arguments() -> argparse.Namespace:
     add("--records", type=sizes, metavar="N,…", help="sizes of the cache (20000,100000,1000000)")
     add("--pairs", type=pairs, metavar="A-B,…", help="only these pairs, such as json-redis,redis-json, at every size")
     add("--runs", type=int, metavar="N", help=f"rounds of each pair ({plan.RUNS})")
+    add("--distance", type=distances, metavar="MS,…", help="round trips to the servers, up to 20,000 records (0,10,50)")
+    add("--workspaces", type=int, metavar="N", help="many workspaces of 20 records each; 0 for none (5000)")
     add("--quick", action="store_true", help="2,000 records, one round, the pairs that the goals name")
     add("--binary", type=Path, metavar="FILE", help="the program to measure (a release build of this tree)")
     add("--without-lightrag", action="store_true", help="leave LightRAG's tool out, which takes longest")
@@ -43,6 +45,9 @@ def arguments() -> argparse.Namespace:
     chosen = parser.parse_args()
     chosen.records = chosen.records or ((2_000,) if chosen.quick else plan.SIZES)
     chosen.runs = chosen.runs or (1 if chosen.quick else plan.RUNS)
+    chosen.distance = chosen.distance or ((0.0,) if chosen.quick else plan.DISTANCES)
+    if chosen.workspaces is None:
+        chosen.workspaces = 100 if chosen.quick else plan.WORKSPACES
     if chosen.quick:
         chosen.pairs = chosen.pairs or plan.NAMED
     return chosen
@@ -50,6 +55,10 @@ def arguments() -> argparse.Namespace:
 
 def sizes(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(size) for size in text.split(",")}))
+
+
+def distances(text: str) -> tuple[float, ...]:
+    return tuple(sorted({0.0, *(float(round_trip) for round_trip in text.split(","))}))
 
 
 def pairs(text: str) -> tuple[str, ...]:
@@ -77,7 +86,11 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
             session.start_up(chosen.runs)
             session.warm_up(max(chosen.records))
             for size in chosen.records:
-                session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, chosen.keep)
+                far = chosen.distance if size <= plan.FAR_UP_TO else (0.0,)
+                session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, chosen.keep, far)
+            if chosen.workspaces:
+                many = [pair for pair in plan.MANY_WORKSPACES if pair in (chosen.pairs or plan.MANY_WORKSPACES)]
+                session.many_workspaces(chosen.workspaces, many, chosen.runs)
     except RunFailed as failed:
         sys.exit(f"bench: {failed}")
 

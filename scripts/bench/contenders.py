@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from distance import Distance
 from measure import Command, Measured, RunFailed
 from places import TABLE, Json, Mongo, Place, Postgres, Redis
 from plan import KINDS
@@ -40,6 +41,7 @@ class Job:
     source: Place
     target: Place
     ready: Ready
+    distance: Distance | None = None
 
     @property
     def pair(self) -> str:
@@ -48,7 +50,8 @@ class Job:
     @property
     def env(self) -> Mapping[str, str]:
         """The whole configuration, the same for our tool and for LightRAG's."""
-        return {"WORKSPACE": WORKSPACE, **self.source.env, **self.target.env}
+        sides = {**self.source.env, **self.target.env}
+        return {"WORKSPACE": WORKSPACE, **(self.distance.env(sides) if self.distance else sides)}
 
 
 def ours(job: Job, binary: Path, flags: Sequence[str] = ()) -> Contender:
@@ -61,6 +64,11 @@ def ours(job: Job, binary: Path, flags: Sequence[str] = ()) -> Contender:
             raise RunFailed(f"the report says {report['status']} and {written} written")
 
     return Contender(Role.OURS, "this tool", Command(argv, job.env), check=check)
+
+
+def many_workspaces(job: Job, binary: Path) -> Contender:
+    """All workspaces that there are."""
+    return ours(job, binary, ("--all-workspaces",))
 
 
 def again(job: Job, binary: Path) -> Contender:

@@ -19,6 +19,11 @@ BESIDE_SLOWER_SIDE = {"redis": 1.25, "json": 1.25}
 # LightRAG's time is at least so many times ours.
 FASTER_THAN_LIGHTRAG = {"redis": 5.0, "json": 5.0}
 FASTER_THAN_LIGHTRAG_ELSEWHERE = 2.5
+# At a distance up to so many milliseconds, and at a larger one: so many times the time beside the servers, and so many seconds.
+FAR_BELOW = 20
+FAR = ((1.3, 0.3), (2.0, 1.0))
+FASTER_THAN_LIGHTRAG_FAR = {"redis": 5.0, "json": 5.0, "postgres": 4.0, "mongo": 4.0}
+MANY_WORKSPACES = 3.0  # times as long as one workspace of as many records
 MEMORY = 64_000_000  # bytes
 MEMORY_LIGHT = 24_000_000  # between JSON and Redis
 LIGHT_PAIRS = ("json-redis", "redis-json")
@@ -62,9 +67,19 @@ class Results:
         self.runs = len(samples)
         self.busy = sum(sample["idle"] < IDLE for sample in samples)
         grouped: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+        far: dict[tuple[str, int, float, str], list[dict[str, Any]]] = {}
+        many: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for sample in samples:
-            grouped.setdefault((sample["pair"], sample["records"], sample["name"]), []).append(sample)
+            pair, records, role = sample["pair"], sample["records"], sample["role"]
+            if sample.get("workspaces", 1) > 1:
+                many.setdefault((pair, sample["workspaces"]), []).append(sample)
+            elif distance := sample.get("distance", 0):
+                far.setdefault((pair, records, distance, role), []).append(sample)
+            else:
+                grouped.setdefault((pair, records, sample["name"]), []).append(sample)
         self.timings = {key: timing(some) for key, some in grouped.items()}
+        self.far = {key: timing(some) for key, some in far.items()}
+        self.many = {key: (some[0]["records"], timing(some)) for key, some in many.items()}
 
     def sizes(self) -> list[int]:
         return sorted({size for pair, size, _ in self.timings if pair != START_UP})
@@ -85,6 +100,32 @@ class Results:
     def slower_side(self, pair: str, size: int) -> Timing | None:
         sides = [self.by_role(pair, size, role) for role in (Role.LOADER, Role.READER)]
         return max((side for side in sides if side), key=lambda side: side.median, default=None)
+
+    def distances(self, size: int) -> list[float]:
+        return sorted({distance for _, records, distance, _ in self.far if records == size})
+
+    def at(self, pair: str, size: int, distance: float, role: Role) -> Timing | None:
+        return self.far.get((pair, size, distance, role)) if distance else self.by_role(pair, size, role)
+
+    def far_seconds(self, pair: str, size: int, distance: float) -> Judged | None:
+        """Our time at a distance; the goal is made of that beside the servers."""
+        near, far = (self.at(pair, size, away, Role.OURS) for away in (0, distance))
+        if not near or not far:
+            return None
+        times, more = FAR[0] if distance <= FAR_BELOW else FAR[1]
+        return Judged(far.median, near.median * times + more)
+
+    def far_beside_lightrag(self, pair: str, size: int, distance: float) -> Judged | None:
+        ours, other = (self.at(pair, size, distance, role) for role in (Role.OURS, Role.LIGHTRAG))
+        if not ours or not other:
+            return None
+        goal = FASTER_THAN_LIGHTRAG_FAR.get(pair.split("-")[1], FASTER_THAN_LIGHTRAG_ELSEWHERE)
+        return Judged(other.median / ours.median, goal, at_least=True)
+
+    def beside_one_workspace(self, pair: str, workspaces: int) -> Judged | None:
+        records, timing = self.many[pair, workspaces]
+        one = self.by_role(pair, records, Role.OURS)
+        return Judged(timing.median / one.median, MANY_WORKSPACES) if one else None
 
     def beside_servers(self, pair: str, size: int) -> Judged | None:
         ours, side = self.by_role(pair, size, Role.OURS), self.slower_side(pair, size)

@@ -90,12 +90,16 @@ class Json(Place):
         shutil.rmtree(self.working_dir, ignore_errors=True)
 
     def count(self) -> int:
-        """By the lines that begin an entry; no text has a line break of its own."""
-        with open(self.file, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return sum(1 for _ in re.finditer(rb'^ *"\w+:\w+:[0-9a-f]{32}": ?\{', text, re.MULTILINE))
+        return sum(entries(file) for file in self.working_dir.glob(f"*/{FILE}"))
 
     def version(self) -> str:
         return "JSON file"
+
+
+def entries(path: Path) -> int:
+    """By the lines that begin an entry; no text has a line break of its own."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return sum(1 for _ in re.finditer(rb'^ *"\w+:\w+:[0-9a-f]{32}": ?\{', text, re.MULTILINE))
 
 
 class Redis(Place):
@@ -201,12 +205,17 @@ class Mongo(Place):
         if others:
             raise SystemExit(f"the MongoDB of BENCH_MONGO_URI has {others} in database {MONGO_DATABASE}")
 
+    def collections(self) -> list[str]:
+        """One for each workspace."""
+        return [name for name in self.client[MONGO_DATABASE].list_collection_names() if name.endswith(NAMESPACE)]
+
     def empty(self) -> None:
-        self.collection.drop()
+        for name in self.collections():
+            self.client[MONGO_DATABASE].drop_collection(name)
         self.settle()
 
     def count(self) -> int:
-        return self.collection.count_documents({})
+        return sum(self.client[MONGO_DATABASE][name].count_documents({}) for name in self.collections())
 
     def settle(self) -> None:
         self.client.admin.command("fsync")  # a checkpoint, which would else come once a minute
@@ -270,6 +279,9 @@ def psql() -> str:
     if found is None:
         raise SystemExit("psql is not installed")
     return found
+
+
+URIS = {kind: f"BENCH_{kind.upper()}_URI" for kind in ("redis", "postgres", "mongo", "opensearch")}
 
 
 def servers() -> dict[str, Place]:

@@ -7,6 +7,12 @@ KINDS = ("json", "redis", "postgres", "mongo", "opensearch")  # in the order of 
 SIZES = (20_000, 100_000, 1_000_000)
 RUNS = 3
 START_UP_RUNS = 50
+DISTANCES = (0.0, 10.0, 50.0)  # round trips to the servers, in milliseconds
+FAR_UP_TO = 20_000  # records; beyond that they are beside this machine alone
+WORKSPACES = 5_000
+RECORDS_OF_WORKSPACE = 20
+# OpenSearch keeps an index for each, of which a node takes 1,000.
+MANY_WORKSPACES = ("json-redis", "json-postgres", "json-mongo", "redis-json", "postgres-json", "mongo-json")
 WARM_UP_RECORDS = 100_000  # at most
 EVERY_PAIR_UP_TO = 20_000  # records; beyond that a round of all pairs takes too long
 OTHERS_UP_TO = 100_000  # records; beyond that this project's tool is measured alone

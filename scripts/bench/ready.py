@@ -75,6 +75,29 @@ def make(home: Path, size: int, loaders: bool) -> Ready:
     return Ready(folder, Facts(**json.loads(facts.read_text(encoding="utf-8"))))
 
 
+def many_workspaces(home: Path, workspaces: int, each: int) -> Ready:
+    """The same records in so many small workspaces, as files alone."""
+    sources = b"".join(Path(module).read_bytes() for module in (data.__file__, __file__))
+    folder = home / f"{workspaces}x{each}-{hashlib.sha256(sources).hexdigest()[:12]}"
+    facts = folder / "facts.json"
+    if not facts.exists():
+        for old in home.glob(f"{workspaces}x{each}-*"):
+            shutil.rmtree(old)
+        records = data.records(workspaces * each)
+        size = selected = selected_bytes = 0
+        for number in range(workspaces):
+            some = [next(records) for _ in range(each)]
+            entries = [f"  {encode_basestring(key)}: {json_value(record)}" for key, record in some]
+            chosen = [len(entry.encode()) for entry, (_, record) in zip(entries, some, strict=True) if data.is_selected(record)]
+            file = folder / "rag_storage" / f"workspace{number}" / FILE
+            file.parent.mkdir(parents=True)
+            text = ("{\n" + ",\n".join(entries) + "\n}").encode()
+            file.write_bytes(text)
+            size, selected, selected_bytes = size + len(text), selected + len(chosen), selected_bytes + sum(chosen)
+        facts.write_text(json.dumps(asdict(Facts(workspaces * each, selected, size, selected_bytes))), encoding="utf-8")
+    return Ready(folder, Facts(**json.loads(facts.read_text(encoding="utf-8"))))
+
+
 def empty(folder: Path) -> Ready:
     """A cache without records."""
     made = Ready(folder, Facts(0, 0, 2, 0))

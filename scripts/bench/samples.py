@@ -25,7 +25,8 @@ class Sample:
 
     `user`, `system` (seconds) and `max_rss` (bytes) are of the process and the children that it waited for, of no server;
     None for a program with a clock of its own, whose preparations they would include. `idle` is the share of the processors'
-    time that was idle just before: less than 0.9 where something else was going on.
+    time that was idle just before: less than 0.9 where something else was going on. `distance` is the round trip to the
+    servers in milliseconds, beside that of this machine. The records lie in so many `workspaces`.
     """
 
     pair: str
@@ -38,3 +39,5 @@ class Sample:
     system: float | None
     max_rss: int | None
     idle: float
+    distance: float = 0
+    workspaces: int = 1

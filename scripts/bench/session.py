@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +16,9 @@ import contenders
 import plan
 import ready
 from contenders import Contender, Job
+from distance import Distance
 from measure import IDLE, Measured, Patience, RunFailed, run, warm
-from places import Json, Place, servers
+from places import URIS, Json, Place, servers
 from samples import START_UP, Sample
 
 EVERY_TYPE = ("--types", "extract,summary,analysis,query,keywords")
@@ -35,6 +37,7 @@ class Session:
         self.output = output
         self.about = about
         self.places = servers()
+        self.uris = [os.environ[uri] for uri in URIS.values()]
         self.samples: list[Sample] = []
         self.folder = home / "cwd"  # where a run is: LightRAG leaves a log there, we a checkpoint
         for place in self.places.values():
@@ -82,7 +85,7 @@ class Session:
             if self.lightrag and number < rounds:
                 self._sample(START_UP, job, contenders.lightrag_start_up(self.lightrag), number)
 
-    def size(self, size: int, pairs: Sequence[str], rounds: int, keep: bool) -> None:
+    def size(self, size: int, pairs: Sequence[str], rounds: int, keep: bool, far: Sequence[float] = (0.0,)) -> None:
         """All pairs at a size. Pairs with the same source come together, so that it is filled once."""
         with_others = size <= plan.OTHERS_UP_TO
         needed = plan.disk_needed(size, with_others)
@@ -99,9 +102,41 @@ class Session:
                 source = self._fill(from_, made)
             job = Job(source, Json(self.home / "output") if to == "json" else self.places[to], made)
             self._pair(job, self._contenders(job, with_others), rounds)
+            for round_trip in far:
+                if round_trip:
+                    self._far(job, round_trip, rounds)
         self._leave(source)
         if not with_others and not keep:
             shutil.rmtree(made.folder)
+
+    def _far(self, job: Job, round_trip: float, rounds: int) -> None:
+        """A pair with its servers at a distance, as which the ways of the servers' own are not measured."""
+        with Distance(self.home, round_trip, self.uris) as distance:
+            far = replace(job, distance=distance)
+            groups = [[contenders.ours(far, self.binary)]]
+            if self.lightrag:
+                groups.append([contenders.lightrag(far, self.lightrag)])
+            self._pair(far, groups, rounds)
+
+    def many_workspaces(self, workspaces: int, pairs: Sequence[str], rounds: int) -> None:
+        """Many small workspaces instead of a large one. LightRAG's tool moves one in a run, and is not measured."""
+        say(f"making {workspaces:,} workspaces")
+        made = ready.many_workspaces(self.home, workspaces, plan.RECORDS_OF_WORKSPACE)
+        files = Json(made.working_dir)
+        for pair in pairs:
+            from_, to = pair.split("-")
+            source = files if from_ == "json" else self.places[from_]
+            target = Json(self.home / "output") if to == "json" else self.places[to]
+            if from_ != "json":
+                source.empty()
+                self.folder.mkdir(parents=True, exist_ok=True)
+                run(contenders.many_workspaces(Job(files, source, made), self.binary).command, self.folder)
+                source.settle()
+            job = Job(source, target, made)
+            for number in range(rounds):
+                self._sample(pair, job, contenders.many_workspaces(job, self.binary), number, workspaces)
+            target.empty()
+            self._leave(source)
 
     def _leave(self, source: Place) -> None:
         if not isinstance(source, Json):
@@ -147,7 +182,7 @@ class Session:
                     self._sample(job.pair, job, contender, number)
         job.target.empty()
 
-    def _sample(self, pair: str, job: Job, contender: Contender, number: int) -> None:
+    def _sample(self, pair: str, job: Job, contender: Contender, number: int, workspaces: int = 1) -> None:
         measured, idle = self._run(job, contender)
         sample = Sample(
             pair,
@@ -160,11 +195,15 @@ class Session:
             measured.system,
             measured.max_rss,
             idle,
+            job.distance.round_trip if job.distance else 0,
+            workspaces,
         )
         self.samples.append(sample)
         memory = f"{sample.max_rss / 1e6:8.1f} MB" if sample.max_rss else " " * 11
         busy = "" if idle >= IDLE else f"  (the machine was {1 - idle:.0%} busy)"
-        say(f"  {pair:19} {sample.records:>9,} {sample.name:16} {sample.seconds:9.3f} s {memory}{busy}")
+        far = f"  {sample.distance:g} ms away" if sample.distance else ""
+        many = f"  {workspaces:,} workspaces" if workspaces > 1 else ""
+        say(f"  {pair:19} {sample.records:>9,} {sample.name:16} {sample.seconds:9.3f} s {memory}{far}{many}{busy}")
         self._write()
 
     def _run(self, job: Job, contender: Contender) -> tuple[Measured, float]:
@@ -174,7 +213,7 @@ class Session:
             job.target.empty()
         if contender.prepare:
             contender.prepare()
-        source = job.source if isinstance(job.source, Json) else None
+        source = job.source if isinstance(job.source, Json) and job.source.file.exists() else None
         if source:
             warm(source.file)
         before = source and source.fingerprint()

@@ -15,7 +15,7 @@ END = "<!-- /benchmark -->"
 LABELS = {"json": "JSON", "redis": "Redis", "postgres": "PostgreSQL", "mongo": "MongoDB", "opensearch": "OpenSearch"}
 
 NOT_MEASURED = (
-    "a network between the hosts; TLS; the real `mongod`, which is in no package registry (SecantusDB speaks its protocol "
+    "a real network between the hosts (a proxy keeps a distance, and does not limit bandwidth); TLS; the real `mongod`, which is in no package registry (SecantusDB speaks its protocol "
     "over the same storage engine); Redis with persistence, and storages of several nodes; other machines than this one; "
     "the processor time of the servers."
 )
@@ -53,7 +53,8 @@ def summary(about: dict[str, Any], results: Results) -> str:
 
 def tables(about: dict[str, Any], results: Results) -> str:
     parts = [pairs_table(results, size) for size in reversed(results.sizes()) if has_others(results, size)]
-    parts += [growth_table(results), safeties_table(results), start_up(results), circumstances(about, results)]
+    parts += [far_table(results, size) for size in results.sizes()]
+    parts += [many_table(results), growth_table(results), safeties_table(results), start_up(results), circumstances(about, results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -101,6 +102,29 @@ def pairs_table(results: Results, size: int) -> str:
         "LightRAG's",
     )
     return table(head, rows)
+
+
+def far_table(results: Results, size: int) -> str:
+    distances = results.distances(size)
+    rows = []
+    for pair in results.pairs(size) if distances else ():
+        near = seconds(results.by_role(pair, size, Role.OURS))
+        far = [in_seconds(results.far_seconds(pair, size, distance)) for distance in distances]
+        beside = [times(results.far_beside_lightrag(pair, size, distance)) for distance in distances]
+        rows.append((arrow(pair), near, *far, *beside))
+    if not rows:
+        return ""
+    away = [f"{distance:g} ms" for distance in distances]
+    return table((f"{size:,} records, far away", "beside", *away, *(f"LightRAG's, {one}" for one in away)), rows)
+
+
+def many_table(results: Results) -> str:
+    rows = []
+    for (pair, workspaces), (records, one) in results.many.items():
+        beside = times_as_long(results.beside_one_workspace(pair, workspaces))
+        rows.append((arrow(pair), f"{workspaces:,}", f"{records:,}", seconds(one), beside, megabytes_of(one)))
+    head = ("many workspaces", "workspaces", "records", "this tool", "one workspace of as many records", "memory")
+    return table(head, rows) if rows else ""
 
 
 def growth_table(results: Results) -> str:
@@ -206,6 +230,12 @@ def beside_goal(judged: Judged | None, bound: str, digits: int, unit: str = "") 
 
 def ratio(judged: Judged | None) -> str:
     return beside_goal(judged, "≤", 2)
+
+
+def in_seconds(judged: Judged | None) -> str:
+    if judged is None or judged.goal is None:
+        return ""
+    return f"{figure(judged.value)} s (≤ {figure(judged.goal)}) {mark(judged)}"
 
 
 def times(judged: Judged | None) -> str:

@@ -244,9 +244,9 @@ options! {
                   384KiB for Redis, 512KiB for JSON, 2MiB for PostgreSQL and MongoDB, 3MiB for OpenSearch. More costs \
                   memory.";
 
-        /// Batches written at the same time [default: 2]
+        /// Batches written at the same time, at most: how many depends on bandwidth and distance [default: 16]
         #[arg(long, value_name = "N", help_heading = HOW)]
-        pub concurrency: Option<Text<NonZeroUsize>> = DefaultsTo("2");
+        pub concurrency: Option<Text<NonZeroUsize>> = DefaultsTo("16");
 
         /// How long connecting, and each request, may take [default: 60s]
         #[arg(long, value_name = "DUR", help_heading = HOW)]
@@ -347,7 +347,7 @@ options! {
         #[arg(long = "batch-size", id = "batch.records", value_name = "N", help_heading = HOW)]
         pub records: Option<Text<NonZeroUsize>> = DefaultsTo("1000");
 
-        /// Bytes in a batch [default: what the target takes fastest, 384KiB to 3MiB]
+        /// Bytes in a batch [default: what the target takes fastest, 384KiB to 2MiB]
         #[arg(long = "batch-bytes", id = "batch.bytes", value_name = "SIZE", help_heading = HOW)]
         pub bytes: Option<Text<BatchBytes>> = Sample("512KiB");
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     hits::{Examiner, Survey, WorkspaceHits},
-    pipeline::{LEAST_AHEAD, PAGE_BYTES},
+    pipeline::{AHEAD, PAGE_BYTES},
     plan::Prepared,
     run::Run,
 };
@@ -66,7 +66,7 @@ impl Run<'_> {
             limit: PageLimit {
                 records: pair.batch.records,
                 bytes: pair.batch.bytes.min(PAGE_BYTES),
-                ahead: LEAST_AHEAD,
+                ahead: AHEAD,
             },
             retrier: &self.retrier(),
             pages,

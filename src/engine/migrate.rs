@@ -1,20 +1,28 @@
-//! Moving the workspaces one after another, with the files that a run keeps for later ones.
+//! Moving the workspaces, small ones several at a time, with the files that a run keeps for later ones.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
 
 use super::{
     checkpoint::{Checkpoint, Progress, WorkspaceProgress},
     differences::DifferencesFile,
     hits::Examiner,
     pipeline::{self, WorkspaceJob},
-    plan::Prepared,
+    plan::{AT_ONCE, Prepared},
     read_back::ReadBack,
     rejects::RejectsFile,
+    retry::Retrier,
     run::Run,
 };
 use crate::{
-    model::{Rekey, Result, Side, VerifyLevel},
+    model::{Error, Rekey, Result, Side, VerifyLevel, Workspace},
     report::word,
+    storage::window::Window,
     system::shutdown::StopReason,
 };
 
@@ -26,6 +34,38 @@ struct Files {
     before: Vec<WorkspaceProgress>,
 }
 
+/// What the workspaces of a run share while they are moved.
+struct Moving<'a> {
+    files: &'a Files,
+    differences: Option<&'a DifferencesFile>,
+    retrier: Retrier,
+    examiner: Option<Arc<Examiner>>,
+    window: Arc<Window>,
+    slots: Semaphore,
+    /// Whether there are so many workspaces that moving several at a time is worth it.
+    has_many: bool,
+    has_failed: AtomicBool,
+}
+
+/// Up to so many workspaces are moved one after the other, so that what is told of them stays in their order.
+const FEW_WORKSPACES: usize = 8;
+
+/// A workspace of so many records takes up one of the slots in which workspaces are moved.
+const RECORDS_OF_SLOT: u64 = 64;
+
+impl Moving<'_> {
+    /// How many slots moving a workspace takes: a large one is moved alone, since it fills memory and servers by itself.
+    /// A checkpoint knows how far one workspace came, so with one every workspace is.
+    fn slots_of(&self, pair: &Prepared) -> u32 {
+        const ALL: u32 = AT_ONCE as u32;
+        if !self.has_many || self.files.checkpoint.is_some() || !pair.count.exact {
+            return ALL;
+        }
+        let slots = pair.count.total().div_ceil(RECORDS_OF_SLOT);
+        u32::try_from(slots).map_or(ALL, |slots| slots.clamp(1, ALL))
+    }
+}
+
 impl Run<'_> {
     /// Moves every workspace. The targets of all are prepared before the first one is written to, since preparing is
     /// also the last check.
@@ -35,14 +75,16 @@ impl Run<'_> {
         differences: Option<&DifferencesFile>,
     ) -> Result<Option<StopReason>> {
         let files = self.open_files(prepared)?;
-        for pair in prepared.iter().filter(|pair| pair.has_records()) {
-            let preparing = self.ask(Side::Target, "preparing the target", async || {
-                pair.target.prepare().await
-            });
-            preparing.await?;
-            // Some is known only now.
-            self.warn_of_target(&pair.pair.from, &*pair.target);
+        let to_move = || prepared.iter().filter(|pair| pair.has_records());
+        let mut to_prepare = to_move();
+        // What all share, such as a table, is made for the first one.
+        if let Some(first) = to_prepare.next() {
+            self.prepare_target(first).await?;
         }
+        let preparing = stream::iter(to_prepare).map(|pair| self.prepare_target(pair));
+        preparing.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        // Some is known only now.
+        to_move().for_each(|pair| self.warn_of_target(&pair.pair.from, &*pair.target));
         self.stats.set_moving(true);
         let moved = self.move_workspaces(prepared, &files, differences).await;
         self.stats.set_moving(false);
@@ -60,64 +102,144 @@ impl Run<'_> {
         Ok(None)
     }
 
+    async fn prepare_target(&self, pair: &Prepared) -> Result<()> {
+        self.ask(Side::Target, "preparing the target", async || {
+            pair.target.prepare().await
+        })
+        .await
+    }
+
     async fn move_workspaces(
         &self,
         prepared: &[Prepared],
         files: &Files,
         differences: Option<&DifferencesFile>,
     ) -> Result<Option<StopReason>> {
-        let retrier = self.retrier();
-        let examiner = Examiner::of(self.settings)?;
-        for (number, pair) in prepared.iter().enumerate() {
+        let Some(batch) = prepared.first().map(|pair| pair.batch) else {
+            return Ok(None);
+        };
+        let moving = Moving {
+            files,
+            differences,
+            retrier: self.retrier(),
+            examiner: Examiner::of(self.settings)?,
+            window: pipeline::window(self.settings.concurrency, batch),
+            slots: Semaphore::new(AT_ONCE),
+            has_many: prepared.len() > FEW_WORKSPACES,
+            has_failed: AtomicBool::new(false),
+        };
+        // Nothing is made at the target for a workspace that has nothing to move.
+        let to_move: Vec<(usize, &Prepared)> = prepared
+            .iter()
+            .enumerate()
+            .filter(|(number, pair)| {
+                let before = files.before.get(*number);
+                pair.has_records() && !before.is_some_and(|before| before.complete)
+            })
+            .collect();
+        let names: Vec<Workspace> = to_move.iter().map(|(_, pair)| pair.pair.from.clone()).collect();
+        let mut done = 0;
+        while let Some((_, first)) = to_move.get(done) {
             if self.shutdown.reason().is_some() {
                 return Ok(self.shutdown.reason());
             }
-            let before = files.before.get(number);
-            // Nothing is made at the target for a workspace that has nothing to move.
-            if before.is_some_and(|before| before.complete) || !pair.has_records() {
-                continue;
-            }
-            let hits = self.watch_hits(&examiner, pair);
-            let read_back = match self.settings.verify {
-                VerifyLevel::Off => None,
-                VerifyLevel::ReadBack | VerifyLevel::Sample | VerifyLevel::Full => {
-                    let written = self.stats.workspace(number, |workspace| workspace.seen().written);
-                    let (target, before) = (&*pair.target, &pair.before);
-                    Some(ReadBack::begin(&pair.pair, target, before, written, &retrier).await?)
-                }
+            let gathered = tokio::select! {
+                () = self.shutdown.stopped() => return Ok(self.shutdown.reason()),
+                gathered = self.gather(Side::Source, &*first.source_storage, &names[done..]) => gathered?,
             };
-            let stopped = pipeline::run(WorkspaceJob {
-                hits: hits.clone(),
-                read_back: read_back.map(Arc::new),
-                differences,
-                pair: &pair.pair,
-                number,
-                source: Arc::clone(&pair.source),
-                target: Arc::clone(&pair.target),
-                selection: &self.settings.selection,
-                expected: &pair.count,
-                batch: pair.batch,
-                concurrency: self.settings.concurrency,
-                on_conflict: self.settings.on_conflict,
-                max_errors: self.settings.max_errors,
-                retrier: &retrier,
-                reporter: self.reporter,
-                stats: self.stats,
-                rejects: files.rejects.as_ref(),
-                checkpoint: files.checkpoint.as_ref(),
-                resume: before.and_then(|before| Some((before.cursor.clone()?, before.batches))),
-                shutdown: self.shutdown,
-            });
-            let stopped = stopped.await;
-            if let (Some(examiner), Some(hits)) = (&examiner, hits) {
-                self.tell_hits(examiner, &pair.pair.from, hits.hits());
-            }
-            self.warn_of(pair.source.warnings());
-            if let Some(reason) = stopped? {
+            let end = names.len().min(done + gathered.max(1));
+            if let Some(reason) = self.move_together(&to_move[done..end], &moving).await? {
                 return Ok(Some(reason));
             }
+            done = end;
         }
         Ok(None)
+    }
+
+    /// Moves workspaces, several small ones at a time. One that fails keeps others from beginning; those under way are
+    /// moved to their end.
+    async fn move_together(
+        &self,
+        workspaces: &[(usize, &Prepared)],
+        moving: &Moving<'_>,
+    ) -> Result<Option<StopReason>> {
+        let moved = stream::iter(workspaces)
+            .map(|(number, pair)| self.move_one(*number, pair, moving))
+            .buffer_unordered(AT_ONCE);
+        let mut moved = std::pin::pin!(moved);
+        let mut failure: Option<Error> = None;
+        while let Some(moved) = moved.next().await {
+            if let Err(error) = moved {
+                moving.has_failed.store(true, Ordering::Relaxed);
+                failure = Some(match failure {
+                    Some(first) => first.and(error),
+                    None => error,
+                });
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(self.shutdown.reason()),
+        }
+    }
+
+    async fn move_one(&self, number: usize, pair: &Prepared, moving: &Moving<'_>) -> Result<()> {
+        // Never closed.
+        let _slots = moving.slots.acquire_many(moving.slots_of(pair)).await;
+        if self.shutdown.reason().is_some() || moving.has_failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let hits = self.watch_hits(&moving.examiner, pair);
+        let before = moving.files.before.get(number);
+        let read_back = self.begin_read_back(number, pair, &moving.retrier).await?;
+        let stopped = pipeline::run(WorkspaceJob {
+            hits: hits.clone(),
+            read_back: read_back.map(Arc::new),
+            differences: moving.differences,
+            pair: &pair.pair,
+            number,
+            source: Arc::clone(&pair.source),
+            target: Arc::clone(&pair.target),
+            selection: &self.settings.selection,
+            expected: &pair.count,
+            batch: pair.batch,
+            window: &moving.window,
+            concurrency: self.settings.concurrency,
+            on_conflict: self.settings.on_conflict,
+            max_errors: self.settings.max_errors,
+            retrier: &moving.retrier,
+            reporter: self.reporter,
+            stats: self.stats,
+            rejects: moving.files.rejects.as_ref(),
+            checkpoint: moving.files.checkpoint.as_ref(),
+            resume: before.and_then(|before| Some((before.cursor.clone()?, before.batches))),
+            shutdown: self.shutdown,
+        });
+        let stopped = stopped.await;
+        if let (Some(examiner), Some(hits)) = (&moving.examiner, hits) {
+            self.tell_hits(examiner, &pair.pair.from, hits.hits());
+        }
+        self.warn_of(pair.source.warnings());
+        stopped.map(drop)
+    }
+
+    /// What is read back of a workspace after it was written; `None` with `--verify off`.
+    async fn begin_read_back(
+        &self,
+        number: usize,
+        pair: &Prepared,
+        retrier: &Retrier,
+    ) -> Result<Option<ReadBack>> {
+        match self.settings.verify {
+            VerifyLevel::Off => Ok(None),
+            VerifyLevel::ReadBack | VerifyLevel::Sample | VerifyLevel::Full => {
+                let written = self.stats.workspace(number, |workspace| workspace.seen().written);
+                let (target, before) = (&*pair.target, &pair.before);
+                ReadBack::begin(&pair.pair, target, before, written, retrier)
+                    .await
+                    .map(Some)
+            }
+        }
     }
 
     /// Opens checkpoint and rejects file, and takes over what an earlier run did.

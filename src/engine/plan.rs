@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{
@@ -29,6 +30,9 @@ use crate::{
 /// How often a long count says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
+/// How many workspaces are looked at, and how many small ones are moved, at the same time.
+pub(super) const AT_ONCE: usize = 16;
+
 /// A workspace that is ready to be moved.
 pub struct Prepared {
     /// The workspace, and where it goes.
@@ -43,7 +47,17 @@ pub struct Prepared {
     pub(super) is_in_place: bool,
     pub(super) source: Arc<dyn Source>,
     pub(super) target: Arc<dyn Target>,
+    pub(super) source_storage: Arc<dyn Connection>,
     pub(super) target_storage: Arc<dyn Connection>,
+}
+
+/// What was found out of a pair.
+struct LookedAt {
+    pair: WorkspacePair,
+    source: Arc<dyn Source>,
+    target: Arc<dyn Target>,
+    count: Count,
+    before: Count,
 }
 
 impl Prepared {
@@ -116,12 +130,8 @@ impl Run<'_> {
         workspace: &Workspace,
     ) -> Result<&'s Counted<dyn Source>> {
         if !source.counted.contains_key(workspace) {
-            let storage = &source.storage;
-            let opening = self.ask(Side::Source, "opening the source", async || {
-                storage.source(workspace).await
-            });
-            let opened = opening.await?;
-            let count = self.count(Side::Source, workspace, &*opened).await?;
+            let (opened, count, told) = self.open_source(source, workspace).await?;
+            self.reporter.emit(Event::Count(told));
             source
                 .counted
                 .insert(workspace.clone(), Counted { opened, count });
@@ -139,12 +149,8 @@ impl Run<'_> {
         workspace: &Workspace,
     ) -> Result<&'t Counted<dyn Target>> {
         if !target.counted.contains_key(workspace) {
-            let storage = &target.storage;
-            let opening = self.ask(Side::Target, "opening the target", async || {
-                storage.target(workspace).await
-            });
-            let opened = opening.await?;
-            let count = self.count(Side::Target, workspace, &*opened.reader()).await?;
+            let (opened, count, told) = self.open_target(target, workspace).await?;
+            self.reporter.emit(Event::Count(told));
             target
                 .counted
                 .insert(workspace.clone(), Counted { opened, count });
@@ -152,41 +158,184 @@ impl Run<'_> {
         Ok(&target.counted[workspace])
     }
 
-    pub(super) async fn prepare_pair(
+    async fn open_source(
+        &self,
+        source: &Connected<dyn Source>,
+        workspace: &Workspace,
+    ) -> Result<(Arc<dyn Source>, Count, CountEvent)> {
+        let opening = self.ask(Side::Source, "opening the source", async || {
+            source.storage.source(workspace).await
+        });
+        let opened = opening.await?;
+        let (count, told) = self.count(Side::Source, workspace, &*opened).await?;
+        Ok((opened, count, told))
+    }
+
+    async fn open_target(
+        &self,
+        target: &Connected<dyn Target>,
+        workspace: &Workspace,
+    ) -> Result<(Arc<dyn Target>, Count, CountEvent)> {
+        let opening = self.ask(Side::Target, "opening the target", async || {
+            target.storage.target(workspace).await
+        });
+        let opened = opening.await?;
+        let (count, told) = self.count(Side::Target, workspace, &*opened.reader()).await?;
+        Ok((opened, count, told))
+    }
+
+    /// Opens, counts and checks workspaces, several at a time.
+    ///
+    /// # Errors
+    /// The source or the target failed.
+    pub(super) async fn prepare_pairs(
         &self,
         source: &mut Connected<dyn Source>,
         target: &mut Connected<dyn Target>,
+        pairs: Vec<WorkspacePair>,
+    ) -> Result<Vec<Prepared>> {
+        let mut prepared: Vec<Prepared> = Vec::with_capacity(pairs.len());
+        let from: Vec<Workspace> = pairs.iter().map(|pair| pair.from.clone()).collect();
+        let to: Vec<Workspace> = pairs.iter().map(|pair| pair.to.clone()).collect();
+        let mut pairs = pairs.into_iter();
+        while pairs.len() > 0 {
+            let done = prepared.len();
+            let gathered = tokio::try_join!(
+                self.gather(Side::Source, &*source.storage, &from[done..]),
+                self.gather(Side::Target, &*target.storage, &to[done..]),
+            )?;
+            let together = pairs.by_ref().take(gathered.0.min(gathered.1).max(1));
+            let looked = stream::iter(together)
+                .map(|pair| self.look_at(source, target, pair))
+                .buffered(AT_ONCE);
+            let mut looked = std::pin::pin!(looked);
+            while let Some((told, looked)) = looked.next().await {
+                // In the order of the pairs, whichever was counted first; and also of a pair that failed then.
+                told.into_iter()
+                    .for_each(|told| self.reporter.emit(Event::Count(told)));
+                prepared.push(self.enter(looked?, source, target));
+            }
+        }
+        for pair in &prepared {
+            let (opened, count) = (Arc::clone(&pair.source), pair.count.clone());
+            let counted = || Counted { opened, count };
+            source
+                .counted
+                .entry(pair.pair.from.clone())
+                .or_insert_with(counted);
+        }
+        Ok(prepared)
+    }
+
+    /// Has a storage look for many workspaces at once, where it can. Gives how many, from the first on.
+    pub(super) async fn gather(
+        &self,
+        side: Side,
+        storage: &dyn Connection,
+        workspaces: &[Workspace],
+    ) -> Result<usize> {
+        let purpose = RequestContext {
+            what: "looking for workspaces",
+            side,
+            workspace: None,
+            batch: None,
+        };
+        self.unbounded()
+            .run(purpose, async || storage.gather(workspaces).await)
+            .await
+    }
+
+    /// For what may take as long as a cache is large, and so has no bound in time of its own.
+    fn unbounded(&self) -> Retrier {
+        Retrier {
+            timeout: Duration::MAX,
+            ..self.retrier()
+        }
+    }
+
+    /// Looks at both sides of a pair. Gives what was counted, also where it failed then.
+    async fn look_at(
+        &self,
+        source: &Connected<dyn Source>,
+        target: &Connected<dyn Target>,
         pair: WorkspacePair,
-    ) -> Result<Prepared> {
-        let counted = self.count_source(source, &pair.from).await?;
-        let (source, count) = (Arc::clone(&counted.opened), counted.count.clone());
-        self.warn_of(source.warnings());
+    ) -> (Vec<CountEvent>, Result<LookedAt>) {
+        let mut told = Vec::new();
+        let looked = self.look_at_both(source, target, pair, &mut told).await;
+        (told, looked)
+    }
+
+    async fn look_at_both(
+        &self,
+        source: &Connected<dyn Source>,
+        target: &Connected<dyn Target>,
+        pair: WorkspacePair,
+        told: &mut Vec<CountEvent>,
+    ) -> Result<LookedAt> {
+        let (source, count) = match source.counted.get(&pair.from) {
+            Some(known) => (Arc::clone(&known.opened), known.count.clone()),
+            None => {
+                let (opened, count, event) = self.open_source(source, &pair.from).await?;
+                told.push(event);
+                (opened, count)
+            }
+        };
+        let (target, before) = match target.counted.get(&pair.to) {
+            Some(known) => (Arc::clone(&known.opened), known.count.clone()),
+            None => {
+                let (opened, count, event) = self.open_target(target, &pair.to).await?;
+                told.push(event);
+                (opened, count)
+            }
+        };
+        if self.settings.mode != Mode::Verify && (count.total() > 0 || !count.exact) {
+            let checking = self.ask(Side::Target, "checking the target", async || {
+                target.check_writable().await
+            });
+            checking.await?;
+        }
+        Ok(LookedAt {
+            pair,
+            source,
+            target,
+            count,
+            before,
+        })
+    }
+
+    /// Enters what was found out of a pair.
+    fn enter(
+        &self,
+        looked: LookedAt,
+        source: &Connected<dyn Source>,
+        target: &Connected<dyn Target>,
+    ) -> Prepared {
+        let (pair, count) = (looked.pair, looked.count);
+        self.warn_of(looked.source.warnings());
         if let Some(damage) = &count.damage {
             self.stats.run(|run| run.is_incomplete = true);
             let message = format!("workspace {}: {damage}", pair.from);
             self.warn(WarningEvent::new(WarningKind::Damaged, message).in_workspace(&pair.from));
         }
-        let counted = self.count_target(target, &pair.to).await?;
-        let (opened, before) = (Arc::clone(&counted.opened), counted.count.clone());
         if self.settings.mode != Mode::Verify && (count.total() > 0 || !count.exact) {
-            let checking = self.ask(Side::Target, "checking the target", async || {
-                opened.check_writable().await
-            });
-            checking.await?;
-            self.warn_of_target(&pair.from, &*opened);
+            self.warn_of_target(&pair.from, &*looked.target);
         }
-        self.stats
-            .add_workspace(WorkspaceStats::new(pair.clone(), count.clone(), before.total()));
-        Ok(Prepared {
+        self.stats.add_workspace(WorkspaceStats::new(
+            pair.clone(),
+            count.clone(),
+            looked.before.total(),
+        ));
+        Prepared {
             pair,
-            source,
-            target: opened,
+            source: looked.source,
+            target: looked.target,
+            source_storage: Arc::clone(&source.storage),
             target_storage: Arc::clone(&target.storage),
             count,
-            before,
+            before: looked.before,
             is_in_place: false,
             batch: self.settings.batch_for(target.connector.info().batch_bytes),
-        })
+        }
     }
 
     /// What is known of a target after it was checked or prepared.
@@ -201,7 +350,7 @@ impl Run<'_> {
         side: Side,
         workspace: &Workspace,
         storage: &dyn Source,
-    ) -> Result<Count> {
+    ) -> Result<(Count, CountEvent)> {
         let started = Instant::now();
         let told = AtomicU64::new(0);
         self.reporter.counting(side, workspace, 0);
@@ -217,11 +366,6 @@ impl Run<'_> {
                 }));
             }
         };
-        // A count may take as long as the cache is large, so it has no bound in time of its own.
-        let unbounded = Retrier {
-            timeout: Duration::MAX,
-            ..self.retrier()
-        };
         let purpose = RequestContext {
             what: "counting",
             side,
@@ -229,10 +373,11 @@ impl Run<'_> {
             batch: None,
         };
         let selection = &self.settings.selection;
-        let count = unbounded
+        let count = self
+            .unbounded()
             .run(purpose, async || storage.count(selection, &progress).await)
             .await?;
-        self.reporter.emit(Event::Count(CountEvent {
+        let told = CountEvent {
             side,
             workspace: workspace.clone(),
             records: count.total(),
@@ -240,7 +385,7 @@ impl Run<'_> {
             left_out: count.left_out.as_ref().map(LeftOut::list),
             exact: count.exact,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }));
-        Ok(count)
+        };
+        Ok((count, told))
     }
 }

@@ -5,7 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{connect::Connected, plan::Prepared, run::Run};
+use futures::{StreamExt, stream};
+
+use super::{
+    connect::Connected,
+    plan::{AT_ONCE, Prepared},
+    run::Run,
+};
 use crate::{
     model::{
         Error, ErrorKind, LeftOut, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
@@ -35,11 +41,9 @@ impl Run<'_> {
         let in_place = self
             .check_places(&*source.storage, &*target.storage, &pairs)
             .await?;
-        let mut prepared = Vec::with_capacity(pairs.len());
-        for pair in pairs {
-            let is_in_place = in_place.contains(&pair.from);
-            let pair = self.prepare_pair(&mut source, &mut target, pair).await?;
-            prepared.push(Prepared { is_in_place, ..pair });
+        let mut prepared = self.prepare_pairs(&mut source, &mut target, pairs).await?;
+        for pair in &mut prepared {
+            pair.is_in_place = in_place.contains(&pair.pair.from);
         }
         self.check_workspaces(&*source.storage, &prepared).await?;
         prepared.iter().for_each(|pair| self.warn_of_missing_types(pair));
@@ -305,9 +309,15 @@ impl Run<'_> {
         let mut in_place = BTreeSet::new();
         let mut read: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
         let mut written: BTreeMap<PhysicalLocation, &Workspace> = BTreeMap::new();
-        for pair in pairs {
-            let from = self.physical_location(Side::Source, source, &pair.from).await?;
-            let to = self.physical_location(Side::Target, target, &pair.to).await?;
+        let places = stream::iter(pairs)
+            .map(|pair| async move {
+                let from = self.physical_location(Side::Source, source, &pair.from).await?;
+                let to = self.physical_location(Side::Target, target, &pair.to).await?;
+                Ok((pair, from, to))
+            })
+            .buffered(AT_ONCE);
+        let mut places = std::pin::pin!(places);
+        while let Some((pair, from, to)) = places.next().await.transpose()? {
             for (seen, container, workspace, side) in [
                 (&mut read, &from, &pair.from, Side::Source),
                 (&mut written, &to, &pair.to, Side::Target),

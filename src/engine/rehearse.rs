@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    pipeline::{LEAST_AHEAD, PAGE_BYTES},
+    pipeline::{AHEAD, PAGE_BYTES},
     plan::Prepared,
     retry::RequestContext,
     run::Run,
@@ -51,7 +51,7 @@ impl Run<'_> {
         let limit = PageLimit {
             records: pair.batch.records,
             bytes: pair.batch.bytes.min(PAGE_BYTES),
-            ahead: LEAST_AHEAD,
+            ahead: AHEAD,
         };
         let mut rehearsal = Rehearsal::default();
         let mut pages = Arc::clone(&pair.source).scan(&self.settings.selection, limit, None);

@@ -29,9 +29,20 @@ struct State {
     /// What belongs to no workspace. Its `workspaces` stay empty: they are a view of the next field.
     run: RunNumbers,
     workspaces: Vec<WorkspaceStats>,
+    /// Of all workspaces together, so that nobody has to add them up for every batch.
+    sum: Sum,
     moving_since: Option<Instant>,
     /// What an earlier run had moved already.
     resumed: u64,
+}
+
+/// How far workspaces are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    done: u64,
+    total: u64,
+    expected: u64,
+    rejected: u64,
 }
 
 /// The numbers of one workspace.
@@ -101,6 +112,17 @@ impl WorkspaceStats {
         all.closed(0, true)
     }
 
+    fn sum(&self) -> Sum {
+        let done = self.parts().map(Totals::done).sum();
+        let expected = self.expected.total();
+        Sum {
+            done,
+            total: expected.max(done),
+            expected,
+            rejected: self.parts().map(|part| part.rejected).sum(),
+        }
+    }
+
     /// What is counted so far is durable.
     pub(crate) fn mark_durable(&mut self) {
         self.durable = self.by_type.clone();
@@ -134,6 +156,8 @@ impl WorkspaceStats {
     /// The whole workspace was read, and what was to be moved was.
     pub(crate) fn complete(&mut self) {
         self.completed = true;
+        // Nothing is taken back any more, and there may be thousands of these.
+        self.durable = BTreeMap::new();
     }
 
     fn report(&self) -> WorkspaceReport {
@@ -209,6 +233,35 @@ pub(crate) struct RunProgress {
     pub(crate) remaining: Option<Duration>,
 }
 
+impl State {
+    /// Changes or reads the numbers of a workspace.
+    fn change<T>(&mut self, number: usize, change: impl FnOnce(&mut WorkspaceStats) -> T) -> T {
+        let workspace = &mut self.workspaces[number];
+        let before = workspace.sum();
+        let result = change(workspace);
+        let after = workspace.sum();
+        self.sum.remove(before);
+        self.sum.add(after);
+        result
+    }
+}
+
+impl Sum {
+    fn add(&mut self, part: Self) {
+        self.done += part.done;
+        self.total += part.total;
+        self.expected += part.expected;
+        self.rejected += part.rejected;
+    }
+
+    fn remove(&mut self, part: Self) {
+        self.done -= part.done;
+        self.total -= part.total;
+        self.expected -= part.expected;
+        self.rejected -= part.rejected;
+    }
+}
+
 impl RunStats {
     /// A run that begins now.
     pub fn new(mode: Mode) -> Self {
@@ -217,6 +270,7 @@ impl RunStats {
             state: Mutex::new(State {
                 run: RunNumbers::new(mode),
                 workspaces: Vec::new(),
+                sum: Sum::default(),
                 moving_since: None,
                 resumed: 0,
             }),
@@ -235,7 +289,7 @@ impl RunStats {
 
     /// Changes or reads the numbers of a workspace, by its number in the run.
     pub(crate) fn workspace<T>(&self, number: usize, change: impl FnOnce(&mut WorkspaceStats) -> T) -> T {
-        change(&mut self.state().workspaces[number])
+        self.state().change(number, change)
     }
 
     /// What a side is called.
@@ -254,7 +308,9 @@ impl RunStats {
     }
 
     pub(crate) fn add_workspace(&self, workspace: WorkspaceStats) {
-        self.state().workspaces.push(workspace);
+        let mut state = self.state();
+        state.sum.add(workspace.sum());
+        state.workspaces.push(workspace);
     }
 
     /// False where the same warning was there before.
@@ -331,24 +387,14 @@ impl RunStats {
 
     /// Rejected records, and how many there are to move.
     pub(crate) fn rejected(&self) -> (u64, u64) {
-        let state = self.state();
-        let rejected = state.workspaces.iter().flat_map(WorkspaceStats::parts);
-        let expected = state
-            .workspaces
-            .iter()
-            .map(|workspace| workspace.expected.total());
-        (rejected.map(|part| part.rejected).sum(), expected.sum())
+        let sum = self.state().sum;
+        (sum.rejected, sum.expected)
     }
 
     /// How far the whole run is.
     pub(crate) fn run_progress(&self) -> RunProgress {
         let state = self.state();
-        let (mut done, mut total) = (0, 0);
-        for workspace in &state.workspaces {
-            let of_it: u64 = workspace.parts().map(Totals::done).sum();
-            done += of_it;
-            total += workspace.expected.total().max(of_it);
-        }
+        let Sum { done, total, .. } = state.sum;
         let moving = state.run.moving + state.moving_since.map_or(Duration::ZERO, |since| since.elapsed());
         let moved = done.saturating_sub(state.resumed);
         let remaining = (moved > 0).then(|| moving.mul_f64((total - done) as f64 / moved as f64));
@@ -394,13 +440,14 @@ impl RunStats {
         let mut state = self.state();
         state.run.batches = progress.batches.clone();
         state.run.errors = progress.errors.clone();
-        for (workspace, before) in state.workspaces.iter_mut().zip(&progress.workspaces) {
-            workspace.resume(before);
+        let known = state.workspaces.len();
+        for (number, before) in progress.workspaces.iter().enumerate().take(known) {
+            state.change(number, |workspace| workspace.resume(before));
         }
         let mut before = Totals::default();
         let parts = state.workspaces.iter().flat_map(WorkspaceStats::parts);
         parts.for_each(|part| before.add(part));
-        state.resumed = before.done();
+        state.resumed = state.sum.done;
         state.run.written_before = before.written;
         state.run.bytes_before = before.bytes;
     }

@@ -2,13 +2,14 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
+use futures::{Stream, TryStreamExt, stream};
 use tokio::time::Instant;
 
 use crate::{
     engine::{
         differences::DifferencesFile,
         hits::Examiner,
-        pipeline::{LEAST_AHEAD, PAGE_BYTES},
+        pipeline::{AHEAD, PAGE_BYTES},
         plan::Prepared,
         retry::{RequestContext, Retrier},
         run::Run,
@@ -55,6 +56,8 @@ pub(crate) struct Comparison<'a> {
 
 /// How many records of a workspace a sample holds, about.
 const SAMPLE: u64 = 1000;
+/// How many pages of records are looked up at the same time.
+const LOOKED_UP_AT_ONCE: usize = 4;
 /// How often a long verification says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -68,31 +71,28 @@ impl Comparison<'_> {
         let started = Instant::now();
         let mut progress = VerifyProgress::default();
         let mut told = started;
-        let mut copies = KeySet::new();
-        let mut pages = Arc::clone(self.source).scan(self.selection, self.limit(), None);
-        while let Some(page) = self.next_page(Side::Source, &mut *pages).await? {
-            progress.done += page.entries.len() as u64;
-            let mut invalid = 0;
-            let records = page.entries.into_iter().filter_map(|entry| match entry {
-                Entry::Record(record) => Some(record),
-                Entry::Invalid(entry) => {
-                    invalid += u64::from(self.is_in_sample(&entry.key));
-                    None
-                }
-            });
-            let is_old = |record: &Record| self.older_than.is_none_or(|second| record.update_time() < second);
-            let records = records.filter(|record| self.is_in_sample(record.key()) && is_old(record));
-            let records: Vec<Record> = records.collect();
+        let mut found = Found::default();
+        // Records are looked up while others are read.
+        let looked_up = self
+            .pages(Side::Source, Arc::clone(self.source))
+            .map_ok(|page| self.look_up(page))
+            .try_buffered(LOOKED_UP_AT_ONCE);
+        let mut looked_up = std::pin::pin!(looked_up);
+        while let Some(page) = looked_up.try_next().await? {
+            progress.done += page.entries;
             // What is no record could not be moved.
-            numbers.invalid += invalid;
-            numbers.compared += records.len() as u64;
-            self.compare(&records, &mut numbers, verification).await?;
-            if let Some(examiner) = self.examiner {
-                let added = self.copies_of(examiner, records).await?;
-                self.find_copies(&added, &mut numbers, verification).await?;
-                for key in &added {
-                    copies.insert(KeyDigest::of(key.as_str()));
+            numbers.invalid += page.invalid;
+            numbers.compared += page.records.len() as u64;
+            for (given, kept) in page.records.iter().zip(page.kept) {
+                if kept.is_some() {
+                    found.add(given.key());
                 }
+                self.compare(given, kept, &mut numbers, verification)?;
+            }
+            if let Some(examiner) = self.examiner {
+                let added = self.copies_of(examiner, page.records).await?;
+                self.find_copies(&added, &mut numbers, verification).await?;
+                added.iter().for_each(|key| found.add(key));
             }
             if told.elapsed() >= PROGRESS_EVERY {
                 told = Instant::now();
@@ -101,7 +101,7 @@ impl Comparison<'_> {
             }
         }
         if self.level == VerifyLevel::Full && self.counts_beyond {
-            numbers.beyond = Some(self.count_beyond(&copies).await?);
+            numbers.beyond = Some(self.count_beyond(&found).await?);
         }
         progress.elapsed = started.elapsed();
         self.tell(&numbers, progress, true);
@@ -109,48 +109,82 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    async fn compare(
-        &self,
-        given: &[Record],
-        numbers: &mut VerifyNumbers,
-        verification: &mut Verification,
-    ) -> Result<()> {
-        if given.is_empty() {
-            return Ok(());
+    /// The pages of a side.
+    fn pages(&self, side: Side, source: Arc<dyn Source>) -> impl Stream<Item = Result<Page>> + use<'_> {
+        let pages = source.scan(self.selection, self.limit(), None);
+        stream::try_unfold(pages, move |mut pages| async move {
+            let page = self.next_page(side, &mut *pages).await?;
+            Ok(page.map(|page| (page, pages)))
+        })
+    }
+
+    /// The records of a page that are to be compared, and what the target has under their keys.
+    async fn look_up(&self, page: Page) -> Result<LookedUp> {
+        let entries = page.entries.len() as u64;
+        let mut invalid = 0;
+        let records = page.entries.into_iter().filter_map(|entry| match entry {
+            Entry::Record(record) => Some(record),
+            Entry::Invalid(entry) => {
+                invalid += u64::from(self.is_in_sample(&entry.key));
+                None
+            }
+        });
+        let is_old = |record: &Record| self.older_than.is_none_or(|second| record.update_time() < second);
+        let records = records.filter(|record| self.is_in_sample(record.key()) && is_old(record));
+        let records: Vec<Record> = records.collect();
+        let looked_up = LookedUp {
+            records,
+            kept: Vec::new(),
+            entries,
+            invalid,
+        };
+        if looked_up.records.is_empty() {
+            return Ok(looked_up);
         }
-        let keys: Vec<CacheKey> = given.iter().map(|record| record.key().clone()).collect();
+        let keys: Vec<CacheKey> = looked_up
+            .records
+            .iter()
+            .map(|record| record.key().clone())
+            .collect();
         let target = self.target.reader();
         let purpose = self.purpose(Side::Target, "reading records of the target");
         let kept = self
             .retrier
             .run(purpose, async || target.get_many(&keys).await)
             .await?;
-        for (given, kept) in given.iter().zip(kept) {
-            let (kind, fields) = match verdict(&**self.target, given, kept, self.on_conflict) {
-                Verdict::Equal => {
-                    numbers.equal += 1;
-                    continue;
-                }
-                Verdict::Unmovable => {
-                    numbers.unmovable += 1;
-                    continue;
-                }
-                Verdict::Kept(fields) => {
-                    numbers.kept += 1;
-                    (DifferenceKind::Kept, fields)
-                }
-                Verdict::Missing => {
-                    numbers.missing += 1;
-                    (DifferenceKind::Missing, Vec::new())
-                }
-                Verdict::Different(fields) => {
-                    numbers.different += 1;
-                    (DifferenceKind::Different, fields)
-                }
-            };
-            self.note(verification, given.key(), kind, fields)?;
-        }
-        Ok(())
+        Ok(LookedUp { kept, ..looked_up })
+    }
+
+    fn compare(
+        &self,
+        given: &Record,
+        kept: Option<Entry>,
+        numbers: &mut VerifyNumbers,
+        verification: &mut Verification,
+    ) -> Result<()> {
+        let (kind, fields) = match verdict(&**self.target, given, kept, self.on_conflict) {
+            Verdict::Equal => {
+                numbers.equal += 1;
+                return Ok(());
+            }
+            Verdict::Unmovable => {
+                numbers.unmovable += 1;
+                return Ok(());
+            }
+            Verdict::Kept(fields) => {
+                numbers.kept += 1;
+                (DifferenceKind::Kept, fields)
+            }
+            Verdict::Missing => {
+                numbers.missing += 1;
+                (DifferenceKind::Missing, Vec::new())
+            }
+            Verdict::Different(fields) => {
+                numbers.different += 1;
+                (DifferenceKind::Different, fields)
+            }
+        };
+        self.note(verification, given.key(), kind, fields)
     }
 
     fn note(
@@ -220,27 +254,44 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Counts the records of the target that the source does not have, without copies.
-    async fn count_beyond(&self, copies: &KeySet) -> Result<u64> {
-        let mut beyond = 0;
+    /// Counts the records of the target that the source does not have, without copies. Where the target has as many as
+    /// were found in it, there are none, and it need not be read.
+    async fn count_beyond(&self, found: &Found) -> Result<u64> {
         let target = self.target.reader();
-        let mut pages = target.scan(self.selection, self.limit(), None);
-        while let Some(page) = self.next_page(Side::Target, &mut *pages).await? {
-            if page.entries.is_empty() {
-                continue;
-            }
-            let keys = page.entries.iter().map(|entry| entry.key().clone());
-            let keys: Vec<CacheKey> = keys
-                .filter(|key| !copies.contains(KeyDigest::of(key.as_str())))
-                .collect();
-            let purpose = self.purpose(Side::Source, "reading records of the source");
-            let given = self
-                .retrier
-                .run(purpose, async || self.source.get_many(&keys).await)
-                .await?;
-            beyond += given.iter().filter(|entry| entry.is_none()).count() as u64;
+        // A count may take as long as the cache is large.
+        let unbounded = Retrier {
+            timeout: Duration::MAX,
+            ..self.retrier.clone()
+        };
+        let purpose = self.purpose(Side::Target, "counting");
+        let count = unbounded
+            .run(purpose, async || target.count(self.selection, &|_| ()).await)
+            .await?;
+        if count.exact && count.total() == found.records {
+            return Ok(0);
         }
-        Ok(beyond)
+        let given = self
+            .pages(Side::Target, target)
+            .map_ok(|page| self.given_for(page, found))
+            .try_buffered(LOOKED_UP_AT_ONCE);
+        given
+            .try_fold(0, |beyond, missing| async move { Ok(beyond + missing) })
+            .await
+    }
+
+    /// How many of a page of the target the source does not have.
+    async fn given_for(&self, page: Page, found: &Found) -> Result<u64> {
+        let keys = page.entries.iter().map(|entry| entry.key().clone());
+        let keys: Vec<CacheKey> = keys.filter(|key| !found.contains(key)).collect();
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let purpose = self.purpose(Side::Source, "reading records of the source");
+        let given = self
+            .retrier
+            .run(purpose, async || self.source.get_many(&keys).await)
+            .await?;
+        Ok(given.iter().filter(|entry| entry.is_none()).count() as u64)
     }
 
     /// A sample is chosen by the digests of keys, so that it is the same in every run.
@@ -259,7 +310,7 @@ impl Comparison<'_> {
             // What is looked up at once is held twice.
             records: self.batch.records.min(const { NonZeroUsize::new(1000).unwrap() }),
             bytes: self.batch.bytes.min(PAGE_BYTES),
-            ahead: LEAST_AHEAD,
+            ahead: AHEAD,
         }
     }
 
@@ -357,6 +408,36 @@ impl Run<'_> {
 struct VerifyProgress {
     done: u64,
     elapsed: Duration,
+}
+
+/// A page of the source, and what the target has of it.
+struct LookedUp {
+    /// The records to compare.
+    records: Vec<Record>,
+    /// What the target has under their keys, in their order.
+    kept: Vec<Option<Entry>>,
+    /// How many entries the page has.
+    entries: u64,
+    /// How many of those to compare are no records.
+    invalid: u64,
+}
+
+/// The keys that were found at the target.
+#[derive(Default)]
+struct Found {
+    keys: KeySet,
+    /// How many keys that are.
+    records: u64,
+}
+
+impl Found {
+    fn add(&mut self, key: &CacheKey) {
+        self.records += u64::from(self.keys.insert(KeyDigest::of(key.as_str())));
+    }
+
+    fn contains(&self, key: &CacheKey) -> bool {
+        self.keys.contains(KeyDigest::of(key.as_str()))
+    }
 }
 
 /// What a comparison says of a record.

@@ -21,7 +21,7 @@ pub struct Settings {
     pub batch_records: NonZeroUsize,
     /// Bytes in a batch; `None` for what the target takes fastest.
     pub batch_bytes: Option<NonZeroUsize>,
-    /// How many batches are written at the same time.
+    /// How many batches are written at the same time, at most.
     pub concurrency: NonZeroUsize,
     /// How long each request may take.
     pub timeout: Duration,

@@ -27,8 +27,8 @@
 //! ## Writing
 //! * **Nothing is made before [`Target::prepare`]**: no table, index, file or folder; until then a target that does not
 //!   exist answers as an empty one. `prepare` may be called again after it failed.
-//! * **At once.** As many calls of [`Target::write`] are under way as [`ConnectOptions::concurrency`] says, and no two of
-//!   them have a key in common. A key stands once in a call.
+//! * **At once.** At most as many calls of [`Target::write`] are under way as [`ConnectOptions::concurrency`] says, of all
+//!   targets of a connection together, and no two calls of one target have a key in common. A key stands once in a call.
 //! * **Order.** Calls that are under way at the same time take effect in any order. A call that began after another had
 //!   ended takes effect after it, also where the other failed or was not waited for: see the next point.
 //! * **What a failed call leaves.** When `write` fails, or is abandoned because its time is over, any of its records may
@@ -63,6 +63,7 @@ mod not_compiled;
 mod prefetch;
 mod registry;
 mod wait;
+pub(crate) mod window;
 
 pub mod json;
 #[cfg(feature = "mongo")]
@@ -222,7 +223,7 @@ impl dyn Connector + '_ {
 pub struct ConnectOptions {
     /// How long connecting, and each request, may take.
     pub timeout: Duration,
-    /// How many requests the run will have under way at once.
+    /// How many writes the run will have under way at once, at most: how many they are, bandwidth and distance decide.
     pub concurrency: NonZeroUsize,
     /// What to do with a record that the storage could hold if a character went.
     pub on_invalid: OnInvalid,
@@ -248,6 +249,16 @@ pub trait Connection: Send + Sync {
 
     /// Where the records of a workspace live. Two workspaces with the same container would mix their records.
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation>;
+
+    /// Says that these workspaces are about to be counted or read, in about this order. A storage that looks at
+    /// everything to find one of them can look once for many: for as many, from the first on, as it remembers within a
+    /// bounded memory. Gives how many that are, at least one.
+    ///
+    /// What the next count or scan of each of them finds is what was there when this was called, or later; one that
+    /// comes after it looks by itself. A later call replaces an earlier one.
+    async fn gather(&self, workspaces: &[Workspace]) -> Result<usize> {
+        Ok(workspaces.len())
+    }
 
     /// Opens a workspace to read.
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>>;
@@ -396,7 +407,8 @@ pub struct PageLimit {
     pub records: NonZeroUsize,
     /// Bytes of keys and values.
     pub bytes: NonZeroUsize,
-    /// Bytes that a source may have on their way at once, behind the pages: more of them spare a server requests.
+    /// Bytes that a source may have on their way at once, behind the pages. How many it has is for bandwidth and distance
+    /// to say.
     pub ahead: NonZeroUsize,
 }
 

@@ -9,9 +9,9 @@ use std::{
 use super::os::{self, Resource};
 use crate::model::{Error, ErrorKind, Result};
 
-/// How many threads a run may have beside those of the runtime: for files, for looking over one in parts, for names of
-/// hosts.
-const MORE_THREADS: usize = 12;
+/// How many threads a run may have beside those of the runtime: for the files of workspaces that are moved at the same
+/// time, one to read and one to write, for looking over one in parts, for names of hosts.
+const MORE_THREADS: usize = 40;
 
 /// Begins and ends as many threads as a run needs. The runtime would panic, or wait for ever, where it lacks one later.
 ///

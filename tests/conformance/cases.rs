@@ -529,6 +529,39 @@ pub async fn a_creation_leaves_what_is_there(place: Place) {
     );
 }
 
+/// Looked for together, each has its own records, and a later look sees what was written meanwhile.
+pub async fn workspaces_that_were_gathered_are_counted_and_read_like_others(place: Place) {
+    let names = ["a", "ab", "_", "none"].map(|name| place.workspace(name));
+    for (at, name) in names.iter().take(3).enumerate() {
+        let value = r#"{"return": "", "cache_type": "extract"}"#;
+        let records: Vec<Record> = (0..=at as u64).map(|n| raw(&key("extract", n), value)).collect();
+        fill(&place, name, &records).await;
+    }
+    let storage = connect(&place, Side::Source, OnInvalid::Reject).await;
+    let workspaces = names.map(|name| Workspace::new(name).unwrap());
+    let selection = Selection::default();
+    for reading in [false, true, false] {
+        let gathered = storage.gather(&workspaces).await.unwrap();
+        assert!((1..=workspaces.len()).contains(&gathered), "{gathered}");
+        for (at, workspace) in workspaces.iter().enumerate() {
+            let source = storage.source(workspace).await.unwrap();
+            let expected = if at < 3 { at + 1 } else { 0 };
+            let found = if reading {
+                keys_of(&scan(&source, &selection, pages_of(10), None).await).len()
+            } else {
+                source.count(&selection, &|_| ()).await.unwrap().total() as usize
+            };
+            assert_eq!(found, expected, "{workspace}, reading {reading}");
+        }
+    }
+    // Each was looked at since, so what was gathered says nothing any more.
+    let more = raw(&key("extract", 7), r#"{"return": "", "cache_type": "extract"}"#);
+    fill(&place, workspaces[0].name(), &[more]).await;
+    // What keeps a whole file in mind is opened anew.
+    let source = storage.source(&workspaces[0]).await.unwrap();
+    assert_eq!(source.count(&selection, &|_| ()).await.unwrap().total(), 2);
+}
+
 /// Workspaces whose names look alike, to a prefix or to a pattern, are kept apart and listed.
 pub async fn workspaces_are_kept_apart(place: Place) {
     let all = ["", "_x", "*", "[a-z]", "?", "-y", "_llm_response_cache"].map(|name| place.workspace(name));

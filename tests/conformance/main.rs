@@ -45,6 +45,7 @@ macro_rules! conforms {
             a_record_that_comes_again_replaces_the_first
             a_creation_leaves_what_is_there
             workspaces_are_kept_apart
+            workspaces_that_were_gathered_are_counted_and_read_like_others
             no_shape_of_a_record_is_lost_or_changed_silently
             thousands_of_records_are_moved_in_pages
             writes_at_once_and_a_flush_beside_them_lose_nothing

@@ -117,7 +117,17 @@ fn a_target_whose_connection_is_cut_gets_everything(kind: &'static str, way: Way
         let target = proxy.instead_of(&place.address);
         for policy in ["overwrite", "skip"] {
             let workspace = format!("{workspace}{policy}");
-            let options = ["--batch-size", "25", "--on-conflict", policy, "--retries", "8"];
+            // Over more connections than these, none would get as far as the cut.
+            let options = [
+                "--batch-size",
+                "25",
+                "--on-conflict",
+                policy,
+                "--retries",
+                "8",
+                "--concurrency",
+                "2",
+            ];
             let run = migrate(&source, &target, ("", &workspace), &options).run();
             cut_within_login(&run, 5, after);
             if run.code == 5 {

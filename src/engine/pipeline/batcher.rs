@@ -14,6 +14,8 @@ pub(super) struct Batch {
     pub(super) number: u64,
     /// Records, and entries that are none; no key stands twice among them.
     pub(super) entries: Vec<Entry>,
+    /// The bytes of the entries.
+    pub(super) bytes: usize,
     /// The keys of the entries.
     pub(super) keys: HashSet<KeyDigest>,
     /// Entries that the source read before these, since the last batch, and that are not selected.
@@ -37,7 +39,6 @@ pub(super) struct PageEnd {
 pub(super) struct Batcher {
     limit: BatchLimit,
     batch: Batch,
-    bytes: usize,
     number: u64,
 }
 
@@ -47,7 +48,6 @@ impl Batcher {
         Self {
             limit,
             batch: Batch::default(),
-            bytes: 0,
             number,
         }
     }
@@ -64,10 +64,10 @@ impl Batcher {
                 full.push(self.take());
             }
             self.batch.keys.insert(key);
-            self.bytes += entry.size();
+            self.batch.bytes += entry.size();
             self.batch.entries.push(entry);
-            let is_full =
-                self.batch.entries.len() >= self.limit.records.get() || self.bytes >= self.limit.bytes.get();
+            let is_full = self.batch.entries.len() >= self.limit.records.get()
+                || self.batch.bytes >= self.limit.bytes.get();
             if at == last {
                 self.end_page(cursor.take());
             }
@@ -95,7 +95,6 @@ impl Batcher {
     }
 
     fn take(&mut self) -> Batch {
-        self.bytes = 0;
         self.number += 1;
         Batch {
             number: self.number,

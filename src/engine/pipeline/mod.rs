@@ -2,8 +2,8 @@
 //!
 //! A task reads pages and cuts them into batches; a bounded number of batches is written at the same time; their
 //! results are settled in the order of the source, so that a checkpoint never stands before an unfinished batch.
-//! Nothing in between grows with the cache: at most `concurrency` batches are being written, one waits, and one is being
-//! filled.
+//! Nothing in between grows with the cache: the batches that are being written share a window of some bytes, one batch
+//! waits, and one is being filled.
 
 mod batcher;
 mod key_gate;
@@ -30,7 +30,10 @@ use crate::{
     },
     model::{BatchLimit, Error, ErrorKind, MaxErrors, OnConflict, Result, Selection, WorkspacePair},
     report::Reporter,
-    storage::{Count, Cursor, PageLimit, Source, Target},
+    storage::{
+        Count, Cursor, PageLimit, Source, Target,
+        window::{Passage, Window, WindowLimit},
+    },
     system::shutdown::{Shutdown, StopReason},
 };
 
@@ -50,7 +53,9 @@ pub(crate) struct WorkspaceJob<'a> {
     pub(crate) expected: &'a Count,
     /// How large a batch is.
     pub(crate) batch: BatchLimit,
-    /// How many batches are written at the same time.
+    /// What is being written at the same time.
+    pub(crate) window: &'a Arc<Window>,
+    /// How many batches of this workspace that is, at most.
     pub(crate) concurrency: NonZeroUsize,
     /// What to do with keys that are there.
     pub(crate) on_conflict: OnConflict,
@@ -81,17 +86,20 @@ pub(crate) struct WorkspaceJob<'a> {
 /// The most that a page holds: a page is the smallest piece that is read, and several are in memory at a time.
 pub(crate) const PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 
-/// What all that was read and is not written yet may hold, about: small batches leave more of it to the source.
-const UNWRITTEN_BYTES: usize = 8 << 20;
+/// What is being written at the same time, in bytes of keys and values: 120 MB/s at a round trip of 50 ms. A storage has
+/// it in memory once more, in the form in which it is sent.
+const WRITTEN_BYTES: usize = 6 << 20;
 
-/// The least that a source may have on its way.
-pub(crate) const LEAST_AHEAD: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
+/// What a source may have on its way.
+pub(crate) const AHEAD: NonZeroUsize = NonZeroUsize::new(8 << 20).unwrap();
 
-/// What a source may have on its way, beside batches of this size.
-fn ahead(batch: NonZeroUsize, concurrency: NonZeroUsize) -> NonZeroUsize {
-    let batches = batch.get().saturating_mul(concurrency.get() + 1);
-    let left = NonZeroUsize::new(UNWRITTEN_BYTES.saturating_sub(batches));
-    left.map_or(LEAST_AHEAD, |left| left.max(LEAST_AHEAD))
+/// The window through which everything of a run is written, in batches up to this size. Of larger ones than usual there is
+/// room for two.
+pub(crate) fn window(concurrency: NonZeroUsize, batch: BatchLimit) -> Arc<Window> {
+    Window::new(WindowLimit {
+        requests: concurrency.get(),
+        bytes: WRITTEN_BYTES.max(batch.bytes.get().saturating_mul(2)),
+    })
 }
 
 /// Moves one workspace.
@@ -129,7 +137,7 @@ fn begin_reading(job: &WorkspaceJob<'_>) -> (JoinHandle<()>, mpsc::Receiver<Resu
     let limit = PageLimit {
         records: job.batch.records,
         bytes: job.batch.bytes.min(PAGE_BYTES),
-        ahead: ahead(job.batch.bytes, job.concurrency),
+        ahead: AHEAD,
     };
     let (sender, receiver) = mpsc::channel(1);
     let reader = Reader {
@@ -143,8 +151,8 @@ fn begin_reading(job: &WorkspaceJob<'_>) -> (JoinHandle<()>, mpsc::Receiver<Resu
     (tokio::spawn(reader.read(from, batcher, sender)), receiver)
 }
 
-/// A batch, what became of it, and how long that took; an error for one that was not even read.
-type Written = Result<(Batch, Result<BatchOutcome>, Duration)>;
+/// A batch, what became of it, how long that took, and its part of the window; an error for one that was not even read.
+type Written = Result<(Batch, Result<BatchOutcome>, Duration, Passage)>;
 
 /// The batches, written several at a time, in the order of the source.
 fn written(
@@ -167,23 +175,38 @@ fn written(
             () = signal.stopped() => {}
         }
     };
+    let window = Arc::clone(job.window);
     let mut gate = KeyGate::default();
     stream::poll_fn(move |context| receiver.poll_recv(context))
-        .take_until(ended.boxed())
-        .map(move |batch: Result<Batch>| {
-            let writer = Arc::clone(&writer);
-            let batch = batch.map(|mut batch| (gate.next(std::mem::take(&mut batch.keys)), batch));
+        .then(move |batch: Result<Batch>| {
+            let window = Arc::clone(&window);
             async move {
-                let (mut turn, batch) = batch?;
+                let batch = batch?;
+                let passage = window.enter(batch.bytes).await;
+                Ok((batch, passage))
+            }
+        })
+        .take_until(ended.boxed())
+        .map(move |batch: Result<(Batch, Passage)>| {
+            let writer = Arc::clone(&writer);
+            let batch = batch.map(|(mut batch, passage)| {
+                let turn = gate.next(std::mem::take(&mut batch.keys));
+                (turn, batch, passage)
+            });
+            async move {
+                let (mut turn, batch, mut passage) = batch?;
                 turn.acquire().await;
                 let started = Instant::now();
+                passage.send();
                 // A task of its own, so that batches are prepared on every core.
                 let written = tokio::spawn(async move {
                     let result = writer.write(&batch).await;
                     (batch, result)
                 });
                 let (batch, result) = written.await.map_err(task_failed)?;
-                Ok((batch, result, started.elapsed()))
+                // Settled in the order of the source, it is in memory until then.
+                passage.answer();
+                Ok((batch, result, started.elapsed(), passage))
             }
         })
         .buffered(job.concurrency.get())
@@ -200,7 +223,9 @@ async fn settle_all(
     while let Some(result) = results.next().await {
         let settled = match result {
             // Behind a batch that failed nothing may count as a place to go on from.
-            Ok((batch, outcome, duration)) => settlement.settle(batch, outcome, duration, failure.is_none()),
+            Ok((batch, outcome, duration, _passage)) => {
+                settlement.settle(batch, outcome, duration, failure.is_none())
+            }
             Err(error) => Err(error),
         };
         let settled = match settled {

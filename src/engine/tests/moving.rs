@@ -167,3 +167,79 @@ fn each_policy_keeps_what_it_is_to_keep() {
         assert_eq!(ran.report.totals.skipped, skipped, "{policy:?}");
     }
 }
+
+/// A world of so many workspaces with six records each.
+fn many_workspaces(workspaces: usize) -> World {
+    let mut world = World::new(6);
+    world.settings.concurrency = number(8);
+    for n in 1..workspaces {
+        let workspace = Workspace::new(format!("w{n}")).unwrap();
+        world.source.put(&workspace, records(6));
+        world.workspaces.push(workspace);
+    }
+    world
+}
+
+#[test]
+fn small_workspaces_are_moved_several_at_a_time_and_told_of_in_their_order() {
+    let world = many_workspaces(40);
+    let slow = Fault::Slow(Duration::from_secs(20));
+    world.fault(Side::Target, Call::Write, 1, usize::MAX, slow);
+    world.fault(Side::Source, Call::Count, 1, usize::MAX, slow);
+    let ran = world.run();
+    assert!(ran.is_done());
+    for workspace in &world.workspaces {
+        assert_eq!(world.target.durable(workspace), texts(&records(6)), "{workspace}");
+    }
+    assert_eq!(ran.report.totals.written, 240);
+    // One after the other, 80 writes and 40 counts would take 40 minutes.
+    assert!(ran.took < Duration::from_secs(600), "{:?}", ran.took);
+    assert_eq!(world.target.most_under_way(), 8);
+    let counted = ran.events.iter().filter_map(|event| match event {
+        Event::Count(count) if count.side == Side::Source => Some(&count.workspace),
+        _ => None,
+    });
+    assert!(counted.eq(&world.workspaces));
+    let of_report = ran.report.workspaces.iter().map(|workspace| &workspace.from);
+    assert!(of_report.eq(&world.workspaces));
+}
+
+#[test]
+fn behind_a_workspace_that_fails_none_begins_and_those_under_way_are_ended() {
+    let world = many_workspaces(60);
+    world.fault(Side::Target, Call::Write, 5, 1, Fault::Before(ErrorKind::Full));
+    let ran = world.run();
+    assert_eq!((ran.is_done(), ran.report.exit_code), (false, 5));
+    assert_eq!(ran.report.errors.total, 1);
+    let totals = &ran.report.totals;
+    assert!((3..=6 * 20).contains(&totals.written), "{totals:?}");
+    let kept = world
+        .workspaces
+        .iter()
+        .map(|name| world.target.durable(name).len());
+    assert_eq!(kept.sum::<usize>() as u64, totals.written);
+}
+
+#[test]
+fn few_workspaces_are_moved_one_after_the_other() {
+    assert_one_after_the_other(&many_workspaces(4));
+}
+
+#[test]
+fn with_a_checkpoint_workspaces_are_moved_one_after_the_other() {
+    let world = many_workspaces(12).with_checkpoint();
+    assert_one_after_the_other(&world);
+}
+
+fn assert_one_after_the_other(world: &World) {
+    let slow = Fault::Slow(Duration::from_secs(20));
+    world.fault(Side::Target, Call::Write, 1, usize::MAX, slow);
+    let ran = world.run();
+    let batches = ran.events.iter().filter_map(|event| match event {
+        Event::Batch(batch) => Some(batch.workspace.clone()),
+        _ => None,
+    });
+    let batches: Vec<Workspace> = batches.collect();
+    let twice = world.workspaces.iter().flat_map(|name| [name, name]);
+    assert!(batches.iter().eq(twice), "{batches:?}");
+}

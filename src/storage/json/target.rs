@@ -5,7 +5,10 @@ use std::{
     fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -36,6 +39,7 @@ pub(super) struct JsonTarget {
     source: Arc<JsonSource>,
     draft: Arc<Mutex<Option<Draft>>>,
     published: Arc<OnceLock<Published>>,
+    is_prepared: AtomicBool,
 }
 
 /// The new file, once it is in place.
@@ -51,6 +55,7 @@ impl JsonTarget {
             source: Arc::new(JsonSource::new(path, false)),
             draft: Arc::default(),
             published: Arc::default(),
+            is_prepared: AtomicBool::new(false),
         }
     }
 
@@ -83,11 +88,11 @@ impl Target for JsonTarget {
 
     async fn prepare(&self) -> Result<()> {
         let path = self.source.path().clone();
-        self.with_draft(move |draft| {
-            *draft = Some(Draft::begin(&path)?);
-            Ok(())
-        })
-        .await
+        // A first one is begun here, and ended, to see that it can be. Each is begun anew by its first write: what many
+        // workspaces have open and in memory is then what is being written, and not all of them.
+        blocking(move || Draft::begin(&path).map(drop)).await?;
+        self.is_prepared.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
@@ -99,9 +104,15 @@ impl Target for JsonTarget {
                 found.iter().map(Option::is_some).collect()
             }
         };
-        let batch = batch.to_vec();
+        if !self.is_prepared.load(Ordering::Relaxed) {
+            return Err(not_prepared());
+        }
+        let (batch, path) = (batch.to_vec(), self.source.path().clone());
         self.with_draft(move |draft| {
-            let draft = draft.as_mut().ok_or_else(not_prepared)?;
+            let draft = match draft {
+                Some(draft) => draft,
+                None => draft.insert(Draft::begin(&path)?),
+            };
             let written = batch.iter().zip(kept).map(|(record, kept)| {
                 if kept {
                     return Ok(WriteOutcome::Exists);

@@ -316,8 +316,9 @@ struct UnderWay<'a> {
 }
 
 impl<'a> UnderWay<'a> {
-    fn begin(memory: &'a Memory, batch: &[Record]) -> Self {
-        let keys: BTreeSet<String> = batch.iter().map(|record| record.key().to_string()).collect();
+    fn begin(memory: &'a Memory, workspace: &Workspace, batch: &[Record]) -> Self {
+        let in_workspace = |record: &Record| format!("{workspace} {}", record.key());
+        let keys: BTreeSet<String> = batch.iter().map(in_workspace).collect();
         let mut state = memory.state();
         if keys.len() < batch.len() {
             state.misuse.push("a key stands twice in a batch".to_owned());
@@ -591,7 +592,7 @@ impl Target for MemoryCache {
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
-        let _under_way = UnderWay::begin(&self.memory, batch);
+        let _under_way = UnderWay::begin(&self.memory, &self.workspace, batch);
         let fault = self.memory.begin(Call::Write).await?;
         let rules = self.memory.state().rules.clone();
         if rules.largest_batch.is_some_and(|largest| batch.len() > largest) {

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -34,8 +35,16 @@ use crate::{
     },
 };
 
-/// The most documents that the server sends at once: most of a megabyte of those of the usual size. More is not faster.
+/// How many documents the server sends at once to begin with: most of a megabyte of those of the usual size. Beside the
+/// server more is not faster.
 const AT_ONCE: u32 = 128;
+
+/// Twice as many documents are asked for at once as long as so many times as many bytes come in a second: from a server
+/// far away they do, since each answer takes a round trip.
+const WORTH_IT: f64 = 1.3;
+
+/// So many answers are measured before that is decided.
+const ANSWERS_MEASURED: u32 = 2;
 
 /// The fewest documents that are asked for at once, however large they are. The server sends at most 16 MiB whatever
 /// their number.
@@ -459,10 +468,57 @@ struct Batches {
     /// The last key that came, behind which a new cursor goes on.
     last: Option<String>,
     at_once: u32,
+    /// The most that may be asked for at once.
+    most_at_once: u32,
+    rate: Rate,
     cursor: Option<RawBatchCursor>,
 }
 
+/// How fast answers come that hold so many documents.
+#[derive(Debug, Default)]
+struct Rate {
+    bytes: usize,
+    during: Duration,
+    answers: u32,
+    /// In bytes a second, when half as many were asked for.
+    before: f64,
+    /// Whether more were no faster.
+    is_settled: bool,
+}
+
+impl Rate {
+    /// Takes an answer. Whether twice as many documents are to be asked for from now on.
+    fn is_worth_more(&mut self, bytes: usize, during: Duration) -> bool {
+        if self.is_settled {
+            return false;
+        }
+        self.bytes += bytes;
+        self.during += during;
+        self.answers += 1;
+        if self.answers < ANSWERS_MEASURED {
+            return false;
+        }
+        let now = self.bytes as f64 / self.during.as_secs_f64().max(1e-6);
+        let is_faster = now > self.before * WORTH_IT;
+        *self = Self {
+            before: now,
+            is_settled: !is_faster || bytes * 2 > TOO_LARGE,
+            ..Self::default()
+        };
+        !self.is_settled
+    }
+}
+
 impl Batches {
+    /// Asks for more documents at once where that is faster: with a new cursor, behind the last key.
+    fn measure(&mut self, batch: &RawBatch, during: Duration) {
+        let bytes = batch.as_raw_document().as_bytes().len();
+        if self.rate.is_worth_more(bytes, during) && self.at_once < self.most_at_once {
+            self.at_once = (self.at_once * 2).min(self.most_at_once);
+            self.cursor = None;
+        }
+    }
+
     /// Remembers where a batch ends. After one that was too large, a new cursor asks for fewer documents.
     fn note(&mut self, batch: &RawBatch) -> Result<bool> {
         let mut last = self.last.as_deref();
@@ -484,6 +540,7 @@ impl Batches {
         self.last = Some(last);
         if batch.as_raw_document().as_bytes().len() > TOO_LARGE && self.at_once > AT_LEAST {
             self.at_once = (self.at_once / 2).max(AT_LEAST);
+            self.rate.is_settled = true;
             self.cursor = None;
         }
         Ok(true)
@@ -508,9 +565,13 @@ impl PageReader<RawBatch> for Batches {
                     }
                 },
             };
+            let asked = Instant::now();
             match cursor.next().await {
                 Some(Ok(batch)) => match self.note(&batch) {
-                    Ok(true) => return Ok(Some(batch)),
+                    Ok(true) => {
+                        self.measure(&batch, asked.elapsed());
+                        return Ok(Some(batch));
+                    }
                     Ok(false) => {}
                     Err(error) => {
                         self.cursor = None;
@@ -655,7 +716,8 @@ impl Source for MongoSource {
         limit: PageLimit,
         from: Option<Cursor>,
     ) -> Box<dyn PageReader> {
-        let at_once = u32::try_from(limit.records.get()).unwrap_or(AT_ONCE).min(AT_ONCE);
+        let most_at_once = u32::try_from(limit.records.get()).unwrap_or(AT_ONCE);
+        let at_once = most_at_once.min(AT_ONCE);
         let last = from.map(|Cursor(key)| key);
         let batches = Batches {
             source: Arc::clone(&self),
@@ -665,6 +727,8 @@ impl Source for MongoSource {
             },
             last: last.clone(),
             at_once,
+            most_at_once,
+            rate: Rate::default(),
             cursor: None,
         };
         let pages = Pages {
@@ -722,5 +786,30 @@ impl Source for MongoSource {
     fn warnings(&self) -> Vec<String> {
         let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         findings.warnings(&self.collection.namespace().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many documents are asked for in the end, of a server that takes so long for an answer and for a document.
+    fn settled(round_trip: Duration, document: Duration) -> u32 {
+        const BYTES: usize = 6 << 10;
+        let (mut rate, mut at_once) = (Rate::default(), AT_ONCE);
+        for _ in 0..100 {
+            if rate.is_worth_more(BYTES * at_once as usize, round_trip + document * at_once) {
+                at_once *= 2;
+            }
+        }
+        at_once
+    }
+
+    #[test]
+    fn more_documents_are_asked_for_at_once_as_long_as_they_come_faster() {
+        let document = Duration::from_micros(40);
+        // The first comparison is with nothing.
+        assert_eq!(settled(Duration::ZERO, document), 2 * AT_ONCE);
+        assert_eq!(settled(Duration::from_millis(50), document), 4 * AT_ONCE);
     }
 }

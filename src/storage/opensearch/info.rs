@@ -17,7 +17,7 @@ pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
     workspace_variable: Some("OPENSEARCH_WORKSPACE"),
     workspace_ini_key: None,
     trims_workspace: true,
-    batch_bytes: NonZeroUsize::new(3 << 20).unwrap(),
+    batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
     fields: FIELDS,
 };
 

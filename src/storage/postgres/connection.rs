@@ -3,8 +3,8 @@
 use std::{pin::Pin, time::Duration};
 
 use deadpool_postgres::{
-    Client, ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
-    RecyclingMethod, Runtime,
+    Client, ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Metrics, Object, Pool,
+    PoolError, RecyclingMethod, Runtime,
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::{
@@ -31,6 +31,9 @@ pub(super) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// A statement and its parameters.
 pub(super) type Statement<'a> = (&'a str, Parameters<'a>);
+
+/// A connection that was taken from the pool so long ago has lain idle.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// How long a connection that lay idle may take to answer before another one is made.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -227,27 +230,30 @@ impl Server {
         purpose: Purpose,
         statements: &[Statement<'_>],
     ) -> Result<Result<Vec<Row>, tokio_postgres::Error>> {
-        let mut client = self.client().await?;
-        let running = self.transaction(&mut client, purpose, statements);
+        let mut lease = Lease(Some(self.client().await?));
+        let Some(client) = &mut lease.0 else {
+            return Err(Error::new(ErrorKind::Internal, "a connection went astray"));
+        };
+        let running = self.transaction(client, purpose, statements);
         // Given up a little before whoever asks does: the next try then has another connection.
         let patience = match purpose.limit {
             Limit::Request => self.patience,
             Limit::None => Duration::MAX,
         };
         let Ok(answer) = tokio::time::timeout(patience, running).await else {
-            drop(Object::take(client));
             let (name, doing) = (self.name(), purpose.doing);
             let message = format!("{name}: cannot {doing}: no answer within {patience:?}");
             return Err(Error::new(ErrorKind::Timeout, message));
         };
-        if let Err(error) = &answer {
-            let is_of_use = error.as_db_error().is_some_and(|answer| {
+        let is_of_use = match &answer {
+            Ok(_) => true,
+            Err(error) => error.as_db_error().is_some_and(|answer| {
                 let (kind, _) = meaning(purpose.phase, answer.code());
                 kind.retry() == Retry::Permanent
-            });
-            if !is_of_use {
-                drop(Object::take(client));
-            }
+            }),
+        };
+        if is_of_use {
+            lease.give_back();
         }
         Ok(answer)
     }
@@ -331,9 +337,30 @@ impl Server {
     }
 }
 
-/// A request that was given up leaves its connection waiting for the server, and a server that went away leaves a dead
-/// one: each must answer before it is used again. (The pool's own way of asking would warn of what is no trouble.)
-async fn still_answers(client: &mut ClientWrapper) -> std::result::Result<(), HookError> {
+/// A connection for one request. Dropped before it is given back, as where nobody waits for the answer any more, it is
+/// closed.
+struct Lease(Option<Client>);
+
+impl Lease {
+    fn give_back(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(Object::take(client));
+        }
+    }
+}
+
+/// A server that went away may leave a dead connection: one that has lain idle must answer before it is used again, which
+/// takes a round trip. (The pool's own way of asking would warn of what is no trouble.)
+async fn still_answers(client: &mut ClientWrapper, metrics: &Metrics) -> std::result::Result<(), HookError> {
+    if metrics.last_used() < IDLE {
+        return Ok(());
+    }
     match tokio::time::timeout(RECYCLE_TIMEOUT, client.simple_query("")).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(HookError::Backend(error)),
@@ -365,7 +392,9 @@ fn pool(config: &Config, options: &ConnectOptions, startup: Startup) -> Result<P
         .max_size(config.connections)
         .runtime(Runtime::Tokio1)
         .create_timeout(Some(config.login_timeout(options)))
-        .pre_recycle(Hook::async_fn(|client, _| Box::pin(still_answers(client))))
+        .pre_recycle(Hook::async_fn(|client, metrics| {
+            Box::pin(still_answers(client, metrics))
+        }))
         .build()
         .map_err(|error| Error::new(ErrorKind::Internal, "no pool of connections").caused_by(error))
 }

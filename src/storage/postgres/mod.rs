@@ -33,7 +33,7 @@ use self::{
     config::Config,
     connection::{Phase, Purpose, Server},
     schema::{Schema, TABLE},
-    source::{EMPTY_WORKSPACE, PgSource, stored_name},
+    source::{EMPTY_WORKSPACE, PgSource, TableFacts, stored_name},
     target::PgTarget,
 };
 use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
@@ -58,6 +58,7 @@ impl Connector for Postgres {
         let server = Server::connect(&config, options).await?;
         Ok(Arc::new(PgStorage {
             server: Arc::new(server),
+            table: Arc::default(),
             on_invalid: options.on_invalid,
             warnings: config.warnings,
         }))
@@ -66,6 +67,7 @@ impl Connector for Postgres {
 
 struct PgStorage {
     server: Arc<Server>,
+    table: Arc<TableFacts>,
     on_invalid: OnInvalid,
     warnings: Vec<String>,
 }
@@ -113,6 +115,26 @@ impl Connection for PgStorage {
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
+        let (server, table) = self.table.place.get_or_try_init(|| self.look_for_place()).await?;
+        let (database, workspace) = (self.server.database(), stored_name(workspace));
+        Ok(PhysicalLocation {
+            server: format!("PostgreSQL {server}"),
+            place: format!("PostgreSQL database {database}, table {table}, workspace {workspace}"),
+        })
+    }
+
+    async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(self.open(workspace)))
+    }
+
+    async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
+        Ok(Arc::new(PgTarget::new(self.open(workspace), self.on_invalid)))
+    }
+}
+
+impl PgStorage {
+    /// Who the server is, and which table it is there.
+    async fn look_for_place(&self) -> Result<(String, String)> {
         let purpose = Purpose::new(Phase::Preparing, "ask the server who it is");
         // A standby has the identifier of its primary, and the same rows. Not every server tells everybody.
         let sql = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
@@ -125,8 +147,8 @@ impl Connection for PgStorage {
             Some(row) => self.server.read(purpose, || row.try_get(0))?,
             None => self.server.address().to_owned(),
         };
-        let table = match Schema::look_up(&self.server).await? {
-            Some(schema) => schema.table,
+        let table = match self.table.schema(&self.server).await? {
+            Some(schema) => schema.table.clone(),
             None => {
                 let sql = "SELECT pg_catalog.quote_ident(current_schema())";
                 let rows = self.server.ask(purpose, sql, &[]).await?;
@@ -136,19 +158,10 @@ impl Connection for PgStorage {
                 format!("{}.{TABLE}", schema.unwrap_or_default())
             }
         };
-        let (database, workspace) = (self.server.database(), stored_name(workspace));
-        Ok(PhysicalLocation {
-            server: format!("PostgreSQL {server}"),
-            place: format!("PostgreSQL database {database}, table {table}, workspace {workspace}"),
-        })
+        Ok((server, table))
     }
 
-    async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(PgSource::new(Arc::clone(&self.server), workspace)))
-    }
-
-    async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
-        let source = PgSource::new(Arc::clone(&self.server), workspace);
-        Ok(Arc::new(PgTarget::new(source, self.on_invalid)))
+    fn open(&self, workspace: &Workspace) -> PgSource {
+        PgSource::new(Arc::clone(&self.server), Arc::clone(&self.table), workspace)
     }
 }

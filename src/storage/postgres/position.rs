@@ -70,7 +70,7 @@ impl Horizon {
 }
 
 /// A row's place in the heap: `ctid`. Offsets in a block begin with 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct TupleId {
     pub(super) block: u32,
     pub(super) offset: u16,

@@ -1,12 +1,13 @@
 //! Reading all rows of a workspace, in pages. What order they come in, and why, stands in [`super::position`].
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use async_trait::async_trait;
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     codec::entry_of,
@@ -17,7 +18,11 @@ use super::{
 };
 use crate::{
     model::{Error, ErrorKind, Result, Selection},
-    storage::{Cursor, Page, PageBuilder, PageLimit, PageReader, prefetch::Prefetch},
+    storage::{
+        Cursor, Page, PageBuilder, PageLimit, PageReader,
+        prefetch::Prefetch,
+        window::{Passage, Window, WindowLimit},
+    },
 };
 
 /// The most rows of one request in the order of keys.
@@ -36,13 +41,27 @@ const PLACE: usize = 8;
 /// A workspace is read along the heap if it has at least one row in so many of the table.
 const LEAST_SHARE: f64 = 4.0;
 
+/// How many ranges of a heap are read at the same time, at most.
+const MOST_RANGES: usize = 16;
+
 /// Reads chunk after chunk.
 struct Chunks {
     source: Arc<PgSource>,
-    selection: Selection,
+    selection: Arc<Selection>,
     /// What to read next, once that is known.
     next: Next,
     size: ChunkSize,
+    /// Ranges of the heap, one behind the other from the next position on, that are being read.
+    ranges: VecDeque<Range>,
+    window: Arc<Window>,
+}
+
+/// A range of the heap that is being read.
+struct Range {
+    from: HeapPosition,
+    /// The block behind it.
+    end: u32,
+    reading: AbortOnDropHandle<Result<Chunk>>,
 }
 
 enum Next {
@@ -58,6 +77,8 @@ struct Chunk {
     next: Option<Position>,
     /// How much to ask for then.
     size: ChunkSize,
+    /// Its part of what may be read ahead, until its rows are records.
+    passage: Option<Passage>,
 }
 
 #[async_trait]
@@ -73,10 +94,7 @@ impl PageReader<(Position, Chunk)> for Chunks {
             Next::End => return Ok(None),
         };
         let chunk = match &from {
-            Position::Heap(from) => {
-                let reading = self.source.read_heap(&schema, &self.selection, *from, self.size);
-                reading.await?
-            }
+            Position::Heap(from) => self.next_range(&schema, *from).await?,
             Position::Keys(from) => {
                 let reading = self
                     .source
@@ -90,6 +108,82 @@ impl PageReader<(Position, Chunk)> for Chunks {
     }
 }
 
+impl Chunks {
+    /// Reads what comes behind a position in the heap, and begins to read what comes behind that: as many ranges as the
+    /// distance takes.
+    async fn next_range(&mut self, schema: &Arc<Schema>, from: HeapPosition) -> Result<Chunk> {
+        if from.after.block >= from.blocks {
+            return Ok(Chunk {
+                rows: Vec::new(),
+                next: self.source.behind_heap(schema, from).await?,
+                size: self.size,
+                passage: None,
+            });
+        }
+        if self.ranges.front().is_none_or(|range| range.from != from) {
+            self.ranges.clear();
+            let passage = Arc::clone(&self.window).enter(self.size.range_bytes()).await;
+            let end = from.after.block.saturating_add(self.size.blocks);
+            self.begin_range(schema, from, end, passage);
+        }
+        while let Some(end) = self
+            .ranges
+            .back()
+            .map(|range| range.end)
+            .filter(|end| *end < from.blocks)
+            && let Some(passage) = self.window.try_enter(self.size.range_bytes())
+        {
+            let after = TupleId::begin_of(end);
+            let behind = end.saturating_add(self.size.blocks);
+            self.begin_range(schema, HeapPosition { after, ..from }, behind, passage);
+        }
+        let Some(range) = self.ranges.front_mut() else {
+            return Err(Error::new(ErrorKind::Internal, "no range of the heap is read"));
+        };
+        // Whoever stops waiting finds it here the next time.
+        let chunk = match (&mut range.reading).await {
+            Ok(chunk) => chunk,
+            Err(panicked) => {
+                Err(Error::new(ErrorKind::Internal, "reading from PostgreSQL panicked").caused_by(panicked))
+            }
+        };
+        let end = range.end;
+        self.ranges.pop_front();
+        let chunk = chunk.inspect_err(|_| self.ranges.clear())?;
+        // The bytes ended it before its end: the rest comes before the ranges behind it.
+        if let Some(Position::Heap(next)) = chunk.next
+            && next.after < TupleId::begin_of(end)
+        {
+            let passage = self.window.enter_anyway(self.size.range_bytes());
+            self.begin_range(schema, next, end, passage);
+            self.ranges.rotate_right(1);
+        }
+        Ok(chunk)
+    }
+
+    fn begin_range(&mut self, schema: &Arc<Schema>, from: HeapPosition, end: u32, mut passage: Passage) {
+        let end = end.min(from.blocks);
+        let size = ChunkSize {
+            blocks: end.saturating_sub(from.after.block).max(1),
+            ..self.size
+        };
+        let (source, schema) = (Arc::clone(&self.source), Arc::clone(schema));
+        let selection = Arc::clone(&self.selection);
+        let reading = tokio::spawn(async move {
+            passage.send();
+            let mut chunk = source.read_heap(&schema, &selection, from, size).await?;
+            passage.answer();
+            chunk.passage = Some(passage);
+            Ok(chunk)
+        });
+        self.ranges.push_back(Range {
+            from,
+            end,
+            reading: AbortOnDropHandle::new(reading),
+        });
+    }
+}
+
 /// Cuts chunks into pages. While the rows of one chunk become records, the next one is on its way.
 pub(super) struct Scan {
     source: Arc<PgSource>,
@@ -97,6 +191,8 @@ pub(super) struct Scan {
     /// Behind the last row that became a record.
     position: Position,
     rows: std::vec::IntoIter<Row>,
+    /// That of the rows.
+    passage: Option<Passage>,
     page: PageBuilder,
 }
 
@@ -109,15 +205,21 @@ impl Scan {
     ) -> Self {
         let chunks = Chunks {
             source: Arc::clone(&source),
-            selection: selection.clone(),
+            selection: Arc::new(selection.clone()),
             next: Next::Start(from),
             size: ChunkSize::new(limit),
+            ranges: VecDeque::new(),
+            window: Window::new(WindowLimit {
+                requests: MOST_RANGES,
+                bytes: limit.ahead.get(),
+            }),
         };
         Self {
             source,
             chunks: Prefetch::new("reading from PostgreSQL", chunks),
             position: Position::ALL_KEYS,
             rows: Vec::new().into_iter(),
+            passage: None,
             page: PageBuilder::new(limit),
         }
     }
@@ -145,6 +247,7 @@ impl PageReader for Scan {
                 return Ok((!self.page.is_empty()).then(|| self.take_page()));
             };
             self.position = from;
+            self.passage = chunk.passage;
             match chunk.next {
                 // Nobody waits for a page while the scan goes over what is another workspace's.
                 Some(next) if chunk.rows.is_empty() => {
@@ -216,7 +319,7 @@ impl PgSource {
 
     /// Where to begin. Reading along the heap passes over what other workspaces have in it.
     async fn begin(&self, schema: &Schema) -> Result<Position> {
-        if !schema.has_places() || !self.has_its_share(schema).await? {
+        if !schema.has_places() || self.is_small() || !self.has_its_share(schema).await? {
             return Ok(Position::ALL_KEYS);
         }
         let Some(heap) = self.heap(schema).await? else {
@@ -292,13 +395,6 @@ impl PgSource {
         from: HeapPosition,
         size: ChunkSize,
     ) -> Result<Chunk> {
-        if from.after.block >= from.blocks {
-            return Ok(Chunk {
-                rows: Vec::new(),
-                next: self.behind_heap(schema, from).await?,
-                size,
-            });
-        }
         let end = from.after.block.saturating_add(size.blocks).min(from.blocks);
         // The inner query touches no long text, so that rows beyond the bytes are sent to nobody.
         let sql = format!(
@@ -316,11 +412,12 @@ impl PgSource {
             selected = schema.selected(selection),
             first = schema.first_of_its_key(),
         );
+        let bytes = i64::try_from(size.range_bytes()).unwrap_or(i64::MAX);
         let parameters: Parameters<'_> = &[
             (&self.workspace(), Type::TEXT),
             (&from.after, Type::TID),
             (&TupleId::begin_of(end), Type::TID),
-            (&size.bytes(), Type::INT8),
+            (&bytes, Type::INT8),
         ];
         let rows = self.ask(&sql, parameters).await?;
         let last = self.read(|| {
@@ -342,6 +439,7 @@ impl PgSource {
             size: size.after_blocks(passed, &rows),
             rows,
             next: Some(Position::Heap(HeapPosition { after, ..from })),
+            passage: None,
         })
     }
 
@@ -408,7 +506,9 @@ impl PgSource {
             first = schema.first_of_its_key(),
         );
         let rows = self.ask(&sql, &parameters).await?;
-        let next = match (rows.last(), until) {
+        // Neither the number nor the bytes ended it, by far.
+        let is_all = rows.len() < size.rows && bytes_of(&rows) < size.bytes / 4;
+        let next = match (rows.last().filter(|_| !is_all), until) {
             (Some(last), until) => Some(KeyPosition {
                 since,
                 after: Some(self.read(|| RowName::of(last))?),
@@ -428,6 +528,7 @@ impl PgSource {
             size: size.after_rows(&rows),
             rows,
             next: next.map(Position::Keys),
+            passage: None,
         })
     }
 
@@ -472,6 +573,7 @@ impl PgSource {
             rows: Vec::new(),
             next,
             size,
+            passage: None,
         })
     }
 
@@ -541,6 +643,11 @@ impl ChunkSize {
         }
     }
 
+    /// Of one range of a heap, of which several are read at once.
+    fn range_bytes(self) -> usize {
+        (self.bytes * 2 / 5).max(1)
+    }
+
     fn bytes(self) -> i64 {
         i64::try_from(self.bytes).unwrap_or(i64::MAX)
     }
@@ -558,10 +665,10 @@ impl ChunkSize {
         }
     }
 
-    /// Asks for about as many blocks as will fill a chunk, by what came out of those that were passed.
+    /// Asks for about as many blocks as will nearly fill a chunk, by what came out of those that were passed.
     fn after_blocks(self, passed: u32, rows: &[Row]) -> Self {
-        let filling = self.bytes as f64 * f64::from(passed) * 1.25 / bytes_of(rows).max(1) as f64;
-        let most = self.blocks.saturating_mul(4).min(MOST_BLOCKS);
+        let filling = self.range_bytes() as f64 * f64::from(passed) * 0.8 / bytes_of(rows).max(1) as f64;
+        let most = self.blocks.max(FIRST_BLOCKS).saturating_mul(4).min(MOST_BLOCKS);
         Self {
             blocks: (filling as u32).clamp(1, most),
             ..self

@@ -63,7 +63,7 @@ const NEEDED_COLUMNS: [&str; 6] = [
 ];
 
 /// The table as it is in this database.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Schema {
     /// The table's name with its schema, quoted where need be.
     pub(super) table: String,
@@ -74,7 +74,7 @@ pub(super) struct Schema {
     has_bare_ids: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Column {
     name: String,
     /// The most characters that it holds.

@@ -2,11 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{
@@ -14,6 +17,7 @@ use super::{
     connection::{Phase, Purpose, Server},
     scan::Scan,
     schema::Schema,
+    writability::Guards,
 };
 use crate::{
     model::{Result, Selection, Side, Workspace, record::CacheKey},
@@ -22,6 +26,9 @@ use crate::{
 
 /// What nearly every request of a source is for.
 pub(super) const READ: Purpose = Purpose::new(Phase::Reading, "read records");
+
+/// A workspace of fewer rows is read in the order of keys: what it takes to read along the heap is not worth it.
+const SMALL_ROWS: u64 = 1000;
 
 /// LightRAG's name for the empty workspace in this storage. Both names stand for the same rows.
 pub(super) const EMPTY_WORKSPACE: &str = "default";
@@ -34,22 +41,62 @@ pub(super) fn stored_name(workspace: &Workspace) -> &str {
     }
 }
 
+/// What is found out of the table once for all workspaces of a connection.
+#[derive(Default)]
+pub(super) struct TableFacts {
+    /// As it was first seen; `None` as long as there is none.
+    schema: Mutex<Option<Arc<Schema>>>,
+    /// The server by its own name, and the table with its schema.
+    pub(super) place: OnceCell<(String, String)>,
+    /// Whether it can be written to, with its schema if it was there.
+    pub(super) writable: OnceCell<Option<Arc<Schema>>>,
+    /// That everything is there that writing needs.
+    pub(super) prepared: OnceCell<Arc<Schema>>,
+    /// What may keep a record out without a word.
+    pub(super) guards: OnceCell<Guards>,
+}
+
+impl TableFacts {
+    pub(super) async fn schema(&self, server: &Server) -> Result<Option<Arc<Schema>>> {
+        let mut known = self.schema.lock().await;
+        if known.is_none() {
+            *known = Schema::look_up(server).await?.map(Arc::new);
+        }
+        Ok(known.clone())
+    }
+}
+
 /// A workspace's rows, to read.
 pub(super) struct PgSource {
     server: Arc<Server>,
     /// As it stands in the column.
     workspace: String,
+    table: Arc<TableFacts>,
     /// What the table looks like, once it is there.
     schema: OnceCell<Arc<Schema>>,
+    /// How many rows it had when they were counted.
+    counted: AtomicU64,
 }
 
 impl PgSource {
-    pub(super) fn new(server: Arc<Server>, workspace: &Workspace) -> Self {
+    pub(super) fn new(server: Arc<Server>, table: Arc<TableFacts>, workspace: &Workspace) -> Self {
         Self {
             server,
             workspace: stored_name(workspace).to_owned(),
+            table,
             schema: OnceCell::new(),
+            counted: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// What is the same for every workspace.
+    pub(super) fn table(&self) -> &TableFacts {
+        &self.table
+    }
+
+    /// Whether one request reads it all, as far as anybody counted.
+    pub(super) fn is_small(&self) -> bool {
+        self.counted.load(Ordering::Relaxed) <= SMALL_ROWS
     }
 
     pub(super) fn server(&self) -> &Arc<Server> {
@@ -71,15 +118,17 @@ impl PgSource {
         if let Some(schema) = self.schema.get() {
             return Ok(Some(Arc::clone(schema)));
         }
-        let Some(mut schema) = Schema::look_up(&self.server).await? else {
+        let Some(mut schema) = self.table.schema(&self.server).await? else {
             return Ok(None);
         };
         // What LightRAG does not find at a target is not there.
         if self.server.side() == Side::Source {
-            schema.look_for_bare_ids(&self.server, &self.workspace).await?;
+            Arc::make_mut(&mut schema)
+                .look_for_bare_ids(&self.server, &self.workspace)
+                .await?;
         }
         // Whoever was first is right: the table does not change between two looks.
-        let _ = self.schema.set(Arc::new(schema));
+        let _ = self.schema.set(schema);
         Ok(self.schema.get().cloned())
     }
 }
@@ -105,11 +154,13 @@ impl Source for PgSource {
             .ask(purpose, &sql, &[(&self.workspace, Type::TEXT)])
             .await?;
         self.server.read(purpose, || {
-            let mut count = Count::none();
+            let (mut count, mut all) = (Count::none(), 0);
             for row in &rows {
                 let (key, records): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
                 count.add(selection, key, records.unsigned_abs());
+                all += records.unsigned_abs();
             }
+            self.counted.store(all, Ordering::Relaxed);
             Ok(count)
         })
     }

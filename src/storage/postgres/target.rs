@@ -3,7 +3,6 @@
 use std::{borrow::Cow, collections::HashSet, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
 use tokio_postgres::{
     error::SqlState,
     types::{ToSql, Type},
@@ -36,8 +35,6 @@ const STATEMENT_BYTES: usize = 8 << 20;
 pub(super) struct PgTarget {
     source: Arc<PgSource>,
     on_invalid: OnInvalid,
-    /// What may keep a record out without a word, once that was looked for.
-    guards: OnceCell<Guards>,
 }
 
 impl PgTarget {
@@ -45,7 +42,6 @@ impl PgTarget {
         Self {
             source: Arc::new(source),
             on_invalid,
-            guards: OnceCell::new(),
         }
     }
 
@@ -61,34 +57,24 @@ impl Target for PgTarget {
     }
 
     async fn check_writable(&self) -> Result<()> {
-        let server = self.server();
-        writability::check_server(server).await?;
-        // Looked up anew, and not kept: columns may be added to it.
-        let Some(schema) = Schema::look_up(server).await? else {
-            return writability::check_creation(server).await;
-        };
-        self.check_workspace(&schema)?;
-        writability::check_table(server, &schema).await?;
-        // With columns missing, only preparing shows.
-        if writability::lacks_columns(&schema) {
-            return Ok(());
+        let checking = self
+            .source
+            .table()
+            .writable
+            .get_or_try_init(|| self.check_table());
+        match checking.await? {
+            Some(schema) => self.check_workspace(schema),
+            None => Ok(()),
         }
-        self.check_statements(&schema).await
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.check_writable().await?;
-        let server = self.server();
-        let schema = match Schema::look_up(server).await? {
-            Some(schema) => schema,
-            None => create_table(server).await?,
-        };
-        self.check_workspace(&schema)?;
-        if writability::lacks_columns(&schema) {
-            add_columns(server, &schema).await?;
-            self.check_statements(&schema).await?;
-        }
-        add_indexes(server, &schema).await
+        let preparing = self
+            .source
+            .table()
+            .prepared
+            .get_or_try_init(|| self.prepare_table());
+        self.check_workspace(preparing.await?)
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
@@ -149,7 +135,7 @@ impl Target for PgTarget {
 
     fn warning(&self) -> Option<String> {
         let schema = self.source.known_schema()?;
-        self.guards.get()?.warning(&schema.table)
+        self.source.table().guards.get()?.warning(&schema.table)
     }
 
     /// Every write was answered after its commit, and a commit is answered when it is on the disk.
@@ -209,6 +195,40 @@ impl PgTarget {
         Ok(outcomes.collect())
     }
 
+    /// Checks what is the same for every workspace.
+    async fn check_table(&self) -> Result<Option<Arc<Schema>>> {
+        let server = self.server();
+        writability::check_server(server).await?;
+        // Looked up anew, and not kept: columns may be added to it.
+        let Some(schema) = Schema::look_up(server).await? else {
+            writability::check_creation(server).await?;
+            return Ok(None);
+        };
+        self.check_workspace(&schema)?;
+        writability::check_table(server, &schema).await?;
+        // With columns missing, only preparing shows.
+        if !writability::lacks_columns(&schema) {
+            self.check_statements(&schema).await?;
+        }
+        Ok(Some(Arc::new(schema)))
+    }
+
+    /// Makes what is missing, which is the same for every workspace.
+    async fn prepare_table(&self) -> Result<Arc<Schema>> {
+        let server = self.server();
+        let schema = match self.check_table().await? {
+            Some(schema) => schema,
+            None => Arc::new(create_table(server).await?),
+        };
+        self.check_workspace(&schema)?;
+        if writability::lacks_columns(&schema) {
+            add_columns(server, &schema).await?;
+            self.check_statements(&schema).await?;
+        }
+        add_indexes(server, &schema).await?;
+        Ok(schema)
+    }
+
     async fn check_statements(&self, schema: &Schema) -> Result<()> {
         let guards = self.guards(schema).await?;
         let modes = [WriteMode::Upsert, WriteMode::Create];
@@ -219,7 +239,7 @@ impl PgTarget {
     /// What may keep a record out of the table without a word.
     async fn guards(&self, schema: &Schema) -> Result<&Guards> {
         let finding = || writability::find_guards(self.server(), &schema.table);
-        self.guards.get_or_try_init(finding).await
+        self.source.table().guards.get_or_try_init(finding).await
     }
 
     /// What the table has under the keys of records.

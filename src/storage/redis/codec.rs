@@ -97,6 +97,11 @@ impl Namespace {
         format!("keys {}*", self.prefix)
     }
 
+    /// What every key begins with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The key of a record.
     pub(super) fn key(&self, key: &CacheKey) -> String {
         format!("{}{key}", self.prefix)
@@ -183,6 +188,13 @@ pub(super) fn workspace_of(raw: &[u8]) -> Option<&str> {
         return Some("");
     }
     before.strip_suffix('_').filter(|workspace| !workspace.is_empty())
+}
+
+/// What the keys of a workspace begin with, of a key of any; `None` for a key that is none of LightRAG's cache.
+pub(super) fn prefix_of(raw: &[u8]) -> Option<&[u8]> {
+    let name = [NAMESPACE.as_bytes(), b":"].concat();
+    let at = memchr::memmem::find(raw, &name)?;
+    Some(&raw[..at + name.len()])
 }
 
 /// Takes their meaning from the characters that `MATCH` gives one (Redis's `stringmatchlen`): `*`, `?`, `[` and `\`.

@@ -3,11 +3,13 @@
 //! * `info`: names and settings.
 //! * `config`: the address, read as redis-py reads it.
 //! * `codec`: keys and values ↔ records, today's layout and the old one.
+//! * `gathered`: the keys of many workspaces, found in one look.
 //! * `server`: the connection, and what the server's errors mean.
 //! * `source`, `target`: reading; writing.
 
 mod codec;
 mod config;
+mod gathered;
 mod info;
 mod server;
 mod source;
@@ -23,7 +25,7 @@ use self::{
     config::Config,
     server::Server,
     source::RedisSource,
-    target::{Eviction, RedisTarget},
+    target::{Eviction, RedisTarget, ServerFacts},
 };
 use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
 use crate::model::{Location, PhysicalLocation, Workspace};
@@ -50,15 +52,15 @@ impl Connector for Redis {
             server::check_has_caught_up(&server.config().location(), &info)?;
         }
         let eviction = match values.side() {
-            Side::Source => None,
-            Side::Target => Some(Eviction::of(&server, &info).await?),
+            Side::Source => Eviction::default(),
+            Side::Target => Eviction::of(&server, &info).await?,
         };
         // Who may not ask the server for its name knows it by its address alone.
         let identity = info.run_id().unwrap_or_else(|| server.config().host());
         Ok(Arc::new(RedisStorage {
             server: Arc::new(server),
             identity,
-            eviction,
+            facts: Arc::new(ServerFacts::new(eviction)),
         }))
     }
 }
@@ -67,8 +69,8 @@ struct RedisStorage {
     server: Arc<Server>,
     /// The name that the server gave itself when it started.
     identity: String,
-    /// Whether it throws keys away; of a target.
-    eviction: Option<Eviction>,
+    /// What is the same for every workspace that is written.
+    facts: Arc<ServerFacts>,
 }
 
 #[async_trait]
@@ -96,15 +98,16 @@ impl Connection for RedisStorage {
         })
     }
 
+    async fn gather(&self, workspaces: &[Workspace]) -> Result<usize> {
+        source::gather(&self.server, workspaces).await
+    }
+
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
         Ok(Arc::new(RedisSource::new(Arc::clone(&self.server), workspace)))
     }
 
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
         let source = RedisSource::new(Arc::clone(&self.server), workspace);
-        Ok(Arc::new(RedisTarget::new(
-            source,
-            self.eviction.clone().unwrap_or_default(),
-        )))
+        Ok(Arc::new(RedisTarget::new(source, Arc::clone(&self.facts))))
     }
 }

@@ -13,7 +13,7 @@ use redis::{
     cmd, pipe,
 };
 
-use super::config::Config;
+use super::{config::Config, gathered::Gathered};
 use crate::{
     model::{Error, ErrorKind, Result},
     storage::hosts::{another_service, is_unresolved, service_at, unresolved},
@@ -31,6 +31,8 @@ pub(super) struct Server {
     /// Held while connecting, so that only one does.
     connecting: tokio::sync::Mutex<History>,
     was_connected: AtomicBool,
+    /// The keys of workspaces that are about to be looked at.
+    pub(super) gathered: Gathered,
 }
 
 /// A connection.
@@ -101,6 +103,7 @@ impl Server {
             current: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
             was_connected: AtomicBool::new(false),
+            gathered: Gathered::default(),
         })
     }
 

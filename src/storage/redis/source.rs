@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     codec::{Namespace, StoredKey, old_entries, pattern_of_all, workspace_of},
+    gathered::{Gathering, Keys},
     server::{Server, ServerEpoch, is_not_offered},
 };
 use crate::{
@@ -32,14 +33,22 @@ use crate::{
         Error, Result, Selection, Workspace,
         record::{CacheKey, KeyDigest, KeySet},
     },
-    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source},
+    storage::{
+        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source,
+        window::{Passage, Window, WindowLimit},
+    },
 };
 
 /// Where `SCAN` begins, and what it answers at the end.
 const FIRST_CURSOR: &[u8] = b"0";
 
-/// How many keys the server is asked to look at for one answer of `SCAN`.
+/// How many keys the server is asked to look at for one answer of `SCAN`, and how many at most: it does nothing else
+/// meanwhile, for a few milliseconds.
 const SCAN_COUNT: u32 = 1000;
+const MOST_SCAN_COUNT: u32 = 8000;
+
+/// An answer that takes longer is far away, and so is worth more keys.
+const FAR: Duration = Duration::from_millis(5);
 
 /// How many values are asked for together, at most.
 const GROUP_KEYS: usize = 128;
@@ -50,8 +59,11 @@ const GROUP_BYTES: u64 = 512 << 10;
 /// What a value is taken to have whose size the login may not ask for.
 const UNKNOWN_BYTES: u64 = 32 << 10;
 
-/// How many groups are on their way at the same time.
-const GROUPS_IN_FLIGHT: usize = 2;
+/// How many groups are on their way at the same time, at most.
+const GROUPS_IN_FLIGHT: usize = 64;
+
+/// How many groups wait to be sent, at most: of a server far away, about as many as one answer of `SCAN` makes.
+const GROUPS_WAITING: usize = 32;
 
 /// A page comes at least so often, empty if need be, so that a long search for few keys is not taken for silence.
 const PAGE_EVERY: Duration = Duration::from_secs(1);
@@ -82,6 +94,8 @@ struct Group {
     /// Entries that are known already: keys that hold no string.
     known: Vec<Entry>,
     filtered: u64,
+    /// Bytes of the values, as far as they are known.
+    bytes: u64,
 }
 
 impl Group {
@@ -204,6 +218,8 @@ impl Pages<'_> {
 /// asks to sort out, as with everything that `SCAN` repeats.
 struct Scan {
     pattern: String,
+    /// How many keys to look at for the next answer.
+    count: u32,
     /// Where to go on; `None` at the end.
     cursor: Option<Vec<u8>>,
     /// The life of the server in which the cursor means something; `None` at the beginning.
@@ -215,10 +231,11 @@ struct Found {
     life: ServerEpoch,
     cursor: Vec<u8>,
     keys: Vec<Vec<u8>>,
+    took: Duration,
 }
 
 impl Found {
-    fn read(server: &Server, life: ServerEpoch, answer: Value) -> Result<Self> {
+    fn read(server: &Server, life: ServerEpoch, answer: Value, took: Duration) -> Result<Self> {
         let unexpected = || server.unexpected(READING_KEYS);
         let parts = match answer {
             Value::Array(parts) => parts,
@@ -238,6 +255,7 @@ impl Found {
             life,
             cursor,
             keys: keys.collect::<Result<_>>()?,
+            took,
         })
     }
 }
@@ -246,6 +264,7 @@ impl Scan {
     fn new(pattern: String) -> Self {
         Self {
             pattern,
+            count: SCAN_COUNT,
             cursor: Some(FIRST_CURSOR.to_vec()),
             life: None,
         }
@@ -262,7 +281,7 @@ impl Scan {
             .arg("MATCH")
             .arg(&self.pattern)
             .arg("COUNT")
-            .arg(SCAN_COUNT);
+            .arg(self.count);
         true
     }
 
@@ -272,6 +291,9 @@ impl Scan {
             self.cursor = Some(FIRST_CURSOR.to_vec());
             self.life = None;
             return Vec::new();
+        }
+        if found.took > FAR {
+            self.count = (self.count * 2).min(MOST_SCAN_COUNT);
         }
         self.life = Some(found.life);
         self.cursor = (found.cursor != FIRST_CURSOR).then_some(found.cursor);
@@ -284,6 +306,7 @@ impl Scan {
         if !self.add_to(&mut commands) {
             return Ok(None);
         }
+        let asked = Instant::now();
         let (life, mut answers) = server.many_in_life(READING_KEYS, &commands).await?;
         match answers.pop().unwrap_or_default() {
             Value::ServerError(error) if is_not_offered(&error) && self.life.is_none() => {
@@ -294,9 +317,10 @@ impl Scan {
                     life,
                     cursor: FIRST_CURSOR.to_vec(),
                     keys,
+                    took: asked.elapsed(),
                 }))
             }
-            answer => Found::read(server, life, answer).map(Some),
+            answer => Found::read(server, life, answer, asked.elapsed()).map(Some),
         }
     }
 
@@ -321,6 +345,53 @@ impl Scan {
     async fn next(&mut self, server: &Server) -> Result<Option<Vec<Vec<u8>>>> {
         let found = self.ask(server).await?;
         Ok(found.map(|found| self.take(found)))
+    }
+}
+
+/// Where the keys of a workspace come from.
+enum FoundKeys {
+    Scan(Scan),
+    Gathered(Keys),
+}
+
+impl FoundKeys {
+    /// All keys of a workspace that match the pattern, and perhaps others of the workspace.
+    fn of(source: &RedisSource, pattern: String) -> Self {
+        match source.server.gathered.take(source.namespace.prefix()) {
+            Some(keys) => Self::Gathered(keys),
+            None => Self::Scan(Scan::new(pattern)),
+        }
+    }
+
+    /// Takes the next keys out of an answer, or of those that are known; `None` at the end.
+    fn take(&mut self, namespace: &Namespace, found: Option<Found>) -> Option<Vec<Vec<u8>>> {
+        match self {
+            Self::Scan(scan) => found.map(|found| scan.take(found)),
+            Self::Gathered(keys) => keys.next(namespace.prefix(), SCAN_COUNT as usize),
+        }
+    }
+}
+
+/// Looks once for the keys of many workspaces: see [`crate::storage::Connection::gather`].
+pub(super) async fn gather(server: &Server, workspaces: &[Workspace]) -> Result<usize> {
+    server.gathered.clear();
+    if workspaces.len() < 2 {
+        return Ok(workspaces.len());
+    }
+    let prefix = |workspace| Namespace::new(workspace).prefix().to_owned();
+    let mut gathering = Gathering::of(workspaces.iter().map(prefix).collect());
+    let mut scan = Scan::new(pattern_of_all());
+    loop {
+        match scan.next(server).await {
+            Ok(Some(keys)) => keys.iter().for_each(|key| gathering.add(key)),
+            Ok(None) => return Ok(server.gathered.keep(gathering)),
+            Err(error) if error.is_temporary() => return Err(error),
+            Err(error) => {
+                // What a login may not ask of all keys it may still ask of those of a workspace.
+                tracing::debug!("workspaces are looked for one by one: {error}");
+                return Ok(workspaces.len());
+            }
+        }
     }
 }
 
@@ -466,51 +537,56 @@ impl RedisSource {
             reader,
         };
         // Keys are looked for while the values of those before are on their way.
-        let (groups, found) = mpsc::channel(1);
-        let (mut seen, ()) = future::try_join(
+        let (groups, found) = mpsc::channel(GROUPS_WAITING);
+        let ((mut seen, has_old), ()) = future::try_join(
             self.send_groups(selection, reader, groups),
-            self.send_values(found, &mut pages),
+            self.send_values(found, limit, &mut pages),
         )
         .await?;
-        self.send_old(selection, &mut seen, &mut pages).await?;
+        if has_old {
+            self.send_old(selection, &mut seen, &mut pages).await?;
+        }
         pages.send().await
     }
 
-    /// Looks for keys, and sends them in groups whose values fit in memory. Gives the keys that were seen.
+    /// Looks for keys, and sends them in groups whose values fit in memory. Gives the keys that were seen, and whether
+    /// any may be of the old layout.
     async fn send_groups(
         &self,
         selection: &Selection,
         reader: &Reader,
         groups: mpsc::Sender<Group>,
-    ) -> Result<KeySet, Stop> {
+    ) -> Result<(KeySet, bool), Stop> {
         let mut seen = KeySet::new();
-        let mut scan = Scan::new(self.namespace.pattern(selection));
+        let mut keys = FoundKeys::of(self, self.namespace.pattern(selection));
+        // A pattern may leave them out.
+        let mut has_old = matches!(keys, FoundKeys::Scan(_));
         let mut fresh: Vec<StoredKey> = Vec::new();
         let mut sent = Instant::now();
         loop {
-            let (lengths, found) = reader.insist(|| self.look(&fresh, &scan)).await?;
+            let (lengths, found) = reader.insist(|| self.look(&fresh, &keys)).await?;
+            let found = keys.take(&self.namespace, found);
             let goes_on = found.is_some();
-            let found = found.map(|found| scan.take(found)).unwrap_or_default();
+            let found = found.unwrap_or_default();
             let mut group = Group::default();
-            let mut bytes = 0;
             for (key, length) in std::mem::take(&mut fresh).into_iter().zip(lengths) {
                 let Some(length) = length else {
                     let known = reader.insist(|| self.entry_of_type(key.clone())).await?;
                     group.known.extend(known);
                     continue;
                 };
-                let is_full = group.keys.len() >= GROUP_KEYS || bytes + length > GROUP_BYTES;
+                let is_full = group.keys.len() >= GROUP_KEYS || group.bytes + length > GROUP_BYTES;
                 if is_full && !group.is_empty() {
                     send_group(&groups, std::mem::take(&mut group)).await?;
                     sent = Instant::now();
-                    bytes = 0;
                 }
-                bytes += length;
+                group.bytes += length;
                 group.keys.push(key);
             }
             for key in found.into_iter().filter_map(|key| self.namespace.stored_key(key)) {
                 if Namespace::is_old_key(&key.key) {
                     // What it holds comes later.
+                    has_old = true;
                 } else if !selection.contains(key.key.as_str()) {
                     group.filtered += 1;
                 } else if seen.insert(key.digest()) {
@@ -524,13 +600,17 @@ impl RedisSource {
                 send_group(&groups, group).await?;
             }
             if !goes_on {
-                return Ok(seen);
+                return Ok((seen, has_old));
             }
         }
     }
 
     /// In one request, asks for the sizes of what was found last, and for the next keys.
-    async fn look(&self, fresh: &[StoredKey], scan: &Scan) -> Result<(Vec<Option<u64>>, Option<Found>)> {
+    async fn look(&self, fresh: &[StoredKey], keys: &FoundKeys) -> Result<(Vec<Option<u64>>, Option<Found>)> {
+        let FoundKeys::Scan(scan) = keys else {
+            let lengths = self.lengths(fresh.iter().map(|key| &key.raw[..])).await?;
+            return Ok((lengths, None));
+        };
         // A first answer may be a refusal, which the scan knows how to go around.
         if self.lacks_sizes.load(Ordering::Relaxed) || fresh.is_empty() {
             let lengths = self.lengths(fresh.iter().map(|key| &key.raw[..])).await?;
@@ -544,9 +624,10 @@ impl RedisSource {
         if commands.is_empty() {
             return Ok((Vec::new(), None));
         }
+        let asked = Instant::now();
         let (life, mut answers) = self.server.many_in_life(READING_KEYS, &commands).await?;
         let found = match answers.pop() {
-            Some(answer) if goes_on => Some(Found::read(&self.server, life, answer)?),
+            Some(answer) if goes_on => Some(Found::read(&self.server, life, answer, asked.elapsed())?),
             last => {
                 answers.extend(last);
                 None
@@ -557,15 +638,30 @@ impl RedisSource {
     }
 
     /// Fetches the values of groups, and sends them in pages.
-    async fn send_values(&self, groups: mpsc::Receiver<Group>, pages: &mut Pages<'_>) -> Result<(), Stop> {
+    async fn send_values(
+        &self,
+        groups: mpsc::Receiver<Group>,
+        limit: PageLimit,
+        pages: &mut Pages<'_>,
+    ) -> Result<(), Stop> {
+        let window = Window::new(WindowLimit {
+            requests: GROUPS_IN_FLIGHT,
+            bytes: limit.ahead.get(),
+        });
         let groups = stream::unfold(groups, |mut groups| async {
             groups.recv().await.map(|group| (group, groups))
         });
         let fetched = groups
-            .map(|group| self.fetch(pages.reader, group))
+            .then(|group| {
+                let bytes = usize::try_from(group.bytes).unwrap_or(usize::MAX);
+                let passage = Arc::clone(&window).enter(bytes);
+                async move { (group, passage.await) }
+            })
+            .map(|(group, passage)| self.fetch(pages.reader, group, passage))
             .buffered(GROUPS_IN_FLIGHT);
         let mut fetched = std::pin::pin!(fetched);
-        while let Some((entries, filtered)) = fetched.try_next().await? {
+        // What was fetched counts until it is in a page.
+        while let Some((entries, filtered, _passage)) = fetched.try_next().await? {
             (0..filtered).for_each(|_| pages.page.pass_over());
             for entry in entries {
                 pages.push(entry).await?;
@@ -575,9 +671,16 @@ impl RedisSource {
         Ok(())
     }
 
-    async fn fetch(&self, reader: &Reader, group: Group) -> Result<(Vec<Entry>, u64), Stop> {
+    async fn fetch(
+        &self,
+        reader: &Reader,
+        group: Group,
+        mut passage: Passage,
+    ) -> Result<(Vec<Entry>, u64, Passage), Stop> {
         let keys = || group.keys.iter().map(|key| &key.raw[..]);
+        passage.send();
         let values = reader.insist(|| self.values(keys())).await?;
+        passage.answer();
         let mut found = group.known;
         for (key, held) in group.keys.into_iter().zip(values) {
             match held {
@@ -587,7 +690,7 @@ impl RedisSource {
                 Held::Nothing => {}
             }
         }
-        Ok((found, group.filtered))
+        Ok((found, group.filtered, passage))
     }
 
     /// Sends what stands in keys of the old layout, and not under a key of today's as well.
@@ -665,18 +768,30 @@ impl Source for RedisSource {
         let mut count = Count::none();
         let mut seen = KeySet::new();
         // A server looks at all its keys, whatever the pattern, so what is not selected is counted on the way.
-        let mut scan = Scan::new(self.namespace.pattern_of_workspace());
+        let mut keys = FoundKeys::of(self, self.namespace.pattern_of_workspace());
+        let mut old_keys = BTreeSet::new();
         let mut looked_at = 0;
-        while let Some(keys) = scan.next(&self.server).await? {
+        loop {
+            let found = match &keys {
+                FoundKeys::Scan(scan) => scan.ask(&self.server).await?,
+                FoundKeys::Gathered(_) => None,
+            };
+            let Some(keys) = keys.take(&self.namespace, found) else {
+                break;
+            };
             looked_at += keys.len() as u64;
             for key in keys.into_iter().filter_map(|key| self.namespace.stored_key(key)) {
-                if !Namespace::is_old_key(&key.key) && seen.insert(key.digest()) {
+                if Namespace::is_old_key(&key.key) {
+                    old_keys.insert(key.raw);
+                } else if seen.insert(key.digest()) {
                     count.add(selection, key.key.as_str(), 1);
                 }
             }
             progress(looked_at);
         }
-        for (mode, key) in self.there(self.namespace.all_old_keys()).await? {
+        let mut old = self.namespace.all_old_keys();
+        old.retain(|(_, key)| old_keys.contains(key.as_bytes()));
+        for (mode, key) in self.there(old).await? {
             for entry in self.old_entries(mode, &key).await? {
                 let key = entry.key().as_str();
                 if seen.insert(KeyDigest::of(key)) {

@@ -1,13 +1,14 @@
 //! Writing to Redis.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use redis::{Cmd, Pipeline, ServerError, Value, cmd, pipe};
+use tokio::sync::OnceCell;
 
 use super::{
     codec::{DEFAULT_MAX_BYTES, check_size},
@@ -79,29 +80,47 @@ impl Eviction {
     }
 }
 
+/// What is found out of a server before the first write, once for all workspaces.
+#[derive(Debug, Default)]
+pub(super) struct ServerFacts {
+    eviction: Eviction,
+    asked: OnceCell<Asked>,
+}
+
+/// What a server said of itself.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// How many keys it had thrown away when the run began, where it says so.
+    evicted: Option<u64>,
+    /// The most that it takes for a value.
+    max_bytes: u64,
+    /// Whether it can say when a write is on its disk, and has one.
+    waits_for_disk: bool,
+}
+
+impl ServerFacts {
+    pub(super) fn new(eviction: Eviction) -> Self {
+        Self {
+            eviction,
+            asked: OnceCell::new(),
+        }
+    }
+}
+
 /// The keys of a workspace, to read and write.
 pub(super) struct RedisTarget {
     source: Arc<RedisSource>,
-    eviction: Eviction,
-    /// The most that the server takes for a value.
-    max_bytes: AtomicU64,
-    /// Whether the server can say when a write is on its disk, and has one.
-    waits_for_disk: AtomicBool,
+    facts: Arc<ServerFacts>,
     /// Whether the server has refused to write several records with one command.
     one_by_one: AtomicBool,
-    /// How many keys the server had thrown away when the run began, where it says so.
-    evicted: Mutex<Option<u64>>,
 }
 
 impl RedisTarget {
-    pub(super) fn new(source: RedisSource, eviction: Eviction) -> Self {
+    pub(super) fn new(source: RedisSource, facts: Arc<ServerFacts>) -> Self {
         Self {
             source: Arc::new(source),
-            eviction,
-            max_bytes: AtomicU64::new(DEFAULT_MAX_BYTES),
-            waits_for_disk: AtomicBool::new(false),
+            facts,
             one_by_one: AtomicBool::new(false),
-            evicted: Mutex::default(),
         }
     }
 
@@ -119,11 +138,11 @@ impl RedisTarget {
 
     /// LightRAG refuses a server that throws away keys without a time to live, and so does this.
     fn check_eviction(&self) -> Result<()> {
-        if !self.eviction.throws_away() || self.server().config().allow_eviction_policy {
+        if !self.facts.eviction.throws_away() || self.server().config().allow_eviction_policy {
             return Ok(());
         }
         Err(self.refuse(
-            self.eviction.to_text(&self.parse_uri()),
+            self.facts.eviction.to_text(&self.parse_uri()),
             "set maxmemory-policy to noeviction or volatile-*, or accept the loss with REDIS_ALLOW_EVICTION_POLICY=true",
         ))
     }
@@ -180,18 +199,30 @@ impl RedisTarget {
     }
 
     /// All that can be known before the first write, without one.
-    async fn check(&self) -> Result<Info> {
+    async fn check(&self) -> Result<()> {
+        self.facts.asked.get_or_try_init(|| self.ask_server()).await?;
+        self.check_old_layout().await?;
+        self.check_can_write().await
+    }
+
+    /// Checks what is the same for every workspace. That a server changes its role, the write that is tried shows.
+    async fn ask_server(&self) -> Result<Asked> {
         let info = self.server().info().await?;
         self.check_is_master(&info)?;
         self.check_eviction()?;
-        self.check_old_layout().await?;
-        self.check_can_write().await?;
-        Ok(info)
+        let max_bytes = self.server().setting("proto-max-bulk-len").await?;
+        Ok(Asked {
+            evicted: info.number("evicted_keys"),
+            max_bytes: max_bytes
+                .and_then(|bytes| bytes.parse().ok())
+                .unwrap_or(DEFAULT_MAX_BYTES),
+            waits_for_disk: self.tells_of_disk(&info).await?,
+        })
     }
 
     /// Refuses to go on where the server has thrown away keys since the run began, and may have taken any.
     async fn check_nothing_was_evicted(&self) -> Result<()> {
-        let Some(before) = *self.evicted.lock().unwrap_or_else(PoisonError::into_inner) else {
+        let Some(before) = self.facts.asked.get().and_then(|asked| asked.evicted) else {
             return Ok(());
         };
         let info = self.server().info().await?;
@@ -230,7 +261,8 @@ impl RedisTarget {
         let prefix = self.source.namespace().key(&CacheKey::from("")).len();
         // An `_id` may have to be added, which is the key and a few characters.
         let key = prefix + record.key().as_str().len();
-        let max_bytes = self.max_bytes.load(Ordering::Relaxed);
+        let asked = self.facts.asked.get();
+        let max_bytes = asked.map_or(DEFAULT_MAX_BYTES, |asked| asked.max_bytes);
         check_size(key, record.value().len() + key, max_bytes).err()
     }
 
@@ -323,20 +355,12 @@ impl Target for RedisTarget {
     }
 
     async fn check_writable(&self) -> Result<()> {
-        self.check().await.map(drop)
+        self.check().await
     }
 
     /// Checks only: a key needs nothing made before it.
     async fn prepare(&self) -> Result<()> {
-        let info = self.check().await?;
-        *self.evicted.lock().unwrap_or_else(PoisonError::into_inner) = info.number("evicted_keys");
-        if let Some(bytes) = self.server().setting("proto-max-bulk-len").await? {
-            self.max_bytes
-                .store(bytes.parse().unwrap_or(DEFAULT_MAX_BYTES), Ordering::Relaxed);
-        }
-        self.waits_for_disk
-            .store(self.tells_of_disk(&info).await?, Ordering::Relaxed);
-        Ok(())
+        self.check().await
     }
 
     fn preview(&self, record: &Record) -> WriteOutcome {
@@ -348,15 +372,15 @@ impl Target for RedisTarget {
 
     fn warning(&self) -> Option<String> {
         let place = self.parse_uri();
-        if self.eviction.policy.is_none() {
+        if self.facts.eviction.policy.is_none() {
             return Some(format!(
                 "{place} does not tell its maxmemory-policy: if that is allkeys-*, records may vanish when its memory \
                  is full"
             ));
         }
-        let allowed = self.eviction.throws_away() && self.server().config().allow_eviction_policy;
+        let allowed = self.facts.eviction.throws_away() && self.server().config().allow_eviction_policy;
         allowed.then(|| {
-            let what = self.eviction.to_text(&place);
+            let what = self.facts.eviction.to_text(&place);
             format!("{what}, as REDIS_ALLOW_EVICTION_POLICY allows")
         })
     }
@@ -386,7 +410,7 @@ impl Target for RedisTarget {
     /// asked (`WAITAOF`, since 7.2) is waited for until the writes are on its disk.
     async fn flush(&self) -> Result<()> {
         self.check_nothing_was_evicted().await?;
-        if !self.waits_for_disk.load(Ordering::Relaxed) {
+        if !self.facts.asked.get().is_some_and(|asked| asked.waits_for_disk) {
             return Ok(());
         }
         let doing = "waiting for the server's disk";
@@ -444,7 +468,7 @@ mod tests {
         all.extend(answers);
         let server = Arc::new(server(&[&all]).await);
         let source = RedisSource::new(server, &Workspace::new("w").unwrap());
-        RedisTarget::new(source, Eviction::default())
+        RedisTarget::new(source, Arc::default())
     }
 
     const NO_OLD_KEYS: &str = ":0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n";
@@ -458,7 +482,8 @@ mod tests {
     async fn a_replica_is_refused_also_where_its_role_may_not_be_asked() {
         let forbidden = "-NOPERM no permission\r\n";
         let read_only = "-READONLY You can't write against a read only replica.\r\n";
-        let target = target(&[forbidden, NO_OLD_KEYS, read_only]).await;
+        let missing = "*0\r\n";
+        let target = target(&[forbidden, missing, NO_OLD_KEYS, read_only]).await;
         let error = target.check_writable().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         assert!(error.message().contains("read-only replica"), "{error}");
@@ -473,7 +498,7 @@ mod tests {
         let before = info("role:master\r\nevicted_keys:5\r\nmaxmemory:0");
         let missing = "*0\r\n";
         let (same, more) = (evicting(5), evicting(8));
-        let answers = [&before, NO_OLD_KEYS, "$-1\r\n", missing, &same, &more];
+        let answers = [&before, missing, NO_OLD_KEYS, "$-1\r\n", &same, &more];
         let target = target(&answers).await;
         target.prepare().await.unwrap();
         target.flush().await.unwrap();

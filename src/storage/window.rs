@@ -1,0 +1,455 @@
+//! How much is on its way to or from a server at the same time: as much as its bandwidth and its distance take.
+//!
+//! Beside a server one request and the next keep it busy. Far away, an answer that takes a round trip leaves the server
+//! idle unless more requests follow meanwhile: as many bytes as the bandwidth delivers in one round trip. Both are
+//! measured as BBR does (Cardwell et al., 2016): the bandwidth is the greatest rate of the last rounds, the round trip
+//! the least time in which a request was answered. More in flight than their product only waits in the server's queue.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+/// What a window must never exceed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WindowLimit {
+    /// Requests in flight.
+    pub(crate) requests: usize,
+    /// Bytes in flight and of answers that nobody has taken yet. A single request may be larger.
+    pub(crate) bytes: usize,
+}
+
+/// The requests that are let in before anything is known: the fewest with which a rate of several can be seen.
+const FIRST_REQUESTS: usize = 2;
+
+/// While the rate grows, twice as much in each round.
+const SEARCH_GAIN: f64 = 2.0;
+
+/// Afterwards a little more than bandwidth × round trip, so that the server always has the next request, and a rate that
+/// grows later is found.
+const STEADY_GAIN: f64 = 1.25;
+
+/// A round in which the rate did not grow by so much found nothing.
+const GROWTH: f64 = 1.25;
+
+/// So many rounds without growth end the search.
+const ROUNDS_WITHOUT_GROWTH: u32 = 3;
+
+/// For so many rounds a rate counts.
+const ROUNDS_KEPT: u64 = 10;
+
+/// For so long a round trip counts. A path may get longer.
+const ROUND_TRIP_KEPT: Duration = Duration::from_secs(10);
+
+/// The law, without a clock of its own.
+#[derive(Debug)]
+struct Law {
+    limit: WindowLimit,
+    /// Requests and bytes on their way.
+    requests: usize,
+    bytes: usize,
+    /// Bytes that were answered in all, and when the last of them were.
+    answered: u64,
+    answered_at: Option<Instant>,
+    /// The round under way ends with a request that was sent when so much had been answered.
+    round: u64,
+    round_ends: u64,
+    /// Rates in bytes a second, each with its round; the greatest first.
+    rates: VecDeque<(u64, f64)>,
+    round_trip: Option<(Instant, Duration)>,
+    /// The greatest rate of the last round that found more, and the rounds since.
+    found: f64,
+    rounds_without_growth: u32,
+}
+
+/// What was true when a request was sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: Instant,
+    answered: u64,
+    answered_at: Instant,
+}
+
+impl Law {
+    fn new(limit: WindowLimit) -> Self {
+        Self {
+            limit,
+            requests: 0,
+            bytes: 0,
+            answered: 0,
+            answered_at: None,
+            round: 0,
+            round_ends: 0,
+            rates: VecDeque::new(),
+            round_trip: None,
+            found: 0.0,
+            rounds_without_growth: 0,
+        }
+    }
+
+    /// Whether the window lets in another request. `held` bytes are answered and not taken yet.
+    fn has_room(&self, bytes: usize, held: usize) -> bool {
+        if self.requests >= self.limit.requests.max(1) {
+            return false;
+        }
+        if self.requests == 0 && held == 0 {
+            return true;
+        }
+        self.bytes + held + bytes <= self.limit.bytes
+            && match self.window() {
+                // One request is under way in any case.
+                Some(window) => self.requests == 0 || (self.bytes as f64) < window,
+                None => self.requests < FIRST_REQUESTS,
+            }
+    }
+
+    /// The bytes that are to be in flight, as far as that is known. A request is let in while fewer are.
+    fn window(&self) -> Option<f64> {
+        let (_, rate) = self.rates.front()?;
+        let (_, round_trip) = self.round_trip?;
+        let gain = if self.rounds_without_growth < ROUNDS_WITHOUT_GROWTH {
+            SEARCH_GAIN
+        } else {
+            STEADY_GAIN
+        };
+        Some(gain * rate * round_trip.as_secs_f64())
+    }
+
+    fn enter(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    fn leave(&mut self, bytes: usize) {
+        self.requests -= 1;
+        self.bytes -= bytes;
+    }
+
+    fn send(&mut self, now: Instant) -> Sent {
+        let answered_at = match self.answered_at {
+            // What was sent when nothing else was on its way measures only itself.
+            Some(at) if self.requests > 1 => at,
+            _ => now,
+        };
+        Sent {
+            at: now,
+            answered: self.answered,
+            answered_at,
+        }
+    }
+
+    fn answer(&mut self, now: Instant, sent: Sent, bytes: usize) {
+        self.answered += bytes as u64;
+        self.answered_at = Some(now);
+        if sent.answered >= self.round_ends {
+            self.end_round();
+        }
+        let took = now - sent.at;
+        let is_old = |(since, _): &(Instant, Duration)| now - *since > ROUND_TRIP_KEPT;
+        if self
+            .round_trip
+            .is_none_or(|known| took <= known.1 || is_old(&known))
+        {
+            self.round_trip = Some((now, took));
+        }
+        // Of a rate over no time at all nothing can be said.
+        let during = (now - sent.answered_at).max(Duration::from_micros(1));
+        let rate = (self.answered - sent.answered) as f64 / during.as_secs_f64();
+        while self.rates.back().is_some_and(|(_, lesser)| *lesser <= rate) {
+            self.rates.pop_back();
+        }
+        self.rates.push_back((self.round, rate));
+        while self
+            .rates
+            .front()
+            .is_some_and(|(round, _)| round + ROUNDS_KEPT < self.round)
+        {
+            self.rates.pop_front();
+        }
+    }
+
+    fn end_round(&mut self) {
+        self.round += 1;
+        self.round_ends = self.answered;
+        let rate = self.rates.front().map_or(0.0, |(_, rate)| *rate);
+        if rate >= self.found * GROWTH {
+            self.found = rate;
+            self.rounds_without_growth = 0;
+        } else {
+            self.rounds_without_growth = self.rounds_without_growth.saturating_add(1);
+        }
+    }
+}
+
+/// A window that tasks share.
+#[derive(Debug)]
+pub(crate) struct Window {
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    law: Law,
+    /// Bytes that were answered and not taken yet.
+    held: usize,
+}
+
+impl Window {
+    /// A window that nothing has passed yet.
+    pub(crate) fn new(limit: WindowLimit) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                law: Law::new(limit),
+                held: 0,
+            }),
+            freed: Notify::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a request of so many bytes may be sent. Requests are let in in the order in which they ask.
+    pub(crate) async fn enter(self: Arc<Self>, bytes: usize) -> Passage {
+        loop {
+            if let Some(passage) = self.try_enter(bytes) {
+                // Whoever waits behind this one may fit in as well.
+                self.freed.notify_one();
+                return passage;
+            }
+            self.freed.notified().await;
+        }
+    }
+
+    /// The same without waiting.
+    pub(crate) fn try_enter(self: &Arc<Self>, bytes: usize) -> Option<Passage> {
+        let mut state = self.state();
+        if !state.law.has_room(bytes, state.held) {
+            return None;
+        }
+        state.law.enter(bytes);
+        drop(state);
+        Some(self.passage(bytes))
+    }
+
+    /// Lets a request in whether there is room or not: one for which those that are in flight already have to wait.
+    pub(crate) fn enter_anyway(self: &Arc<Self>, bytes: usize) -> Passage {
+        self.state().law.enter(bytes);
+        self.passage(bytes)
+    }
+
+    fn passage(self: &Arc<Self>, bytes: usize) -> Passage {
+        Passage {
+            window: Arc::clone(self),
+            bytes,
+            sent: None,
+            is_in_flight: true,
+        }
+    }
+}
+
+/// A request that was let in. What it takes up is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    window: Arc<Window>,
+    bytes: usize,
+    sent: Option<Sent>,
+    is_in_flight: bool,
+}
+
+impl Passage {
+    /// The request is sent now.
+    pub(crate) fn send(&mut self) {
+        let sent = self.window.state().law.send(Instant::now());
+        self.sent = Some(sent);
+    }
+
+    /// The request was answered. Its bytes count as held until this is dropped.
+    pub(crate) fn answer(&mut self) {
+        if !std::mem::take(&mut self.is_in_flight) {
+            return;
+        }
+        let mut state = self.window.state();
+        if let Some(sent) = self.sent {
+            state.law.answer(Instant::now(), sent, self.bytes);
+        }
+        state.law.leave(self.bytes);
+        state.held += self.bytes;
+        drop(state);
+        self.window.freed.notify_one();
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let mut state = self.window.state();
+        if self.is_in_flight {
+            state.law.leave(self.bytes);
+        } else {
+            state.held -= self.bytes;
+        }
+        drop(state);
+        self.window.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures::{StreamExt, stream};
+
+    use super::*;
+
+    const REQUEST: usize = 100_000;
+
+    /// A server at a distance that works on so many requests at a time.
+    #[derive(Clone, Copy)]
+    struct Server {
+        round_trip: Duration,
+        work: Duration,
+        workers: usize,
+    }
+
+    /// Sends requests through a window. Gives the most that were in flight at once, from the beginning on and in the
+    /// second half, and the time in all.
+    async fn run(server: Server, limit: WindowLimit, requests: usize) -> ([usize; 2], Duration) {
+        let window = Window::new(limit);
+        let workers = tokio::sync::Semaphore::new(server.workers);
+        let (now, most) = (Cell::new(0), [Cell::new(0), Cell::new(0)]);
+        let started = Instant::now();
+        let answers = stream::iter(0..requests)
+            .then(|at| {
+                let entering = Arc::clone(&window).enter(REQUEST);
+                async move { (at, entering.await) }
+            })
+            .map(|(at, mut passage)| {
+                let (now, most, workers) = (&now, &most[usize::from(at > requests / 2)], &workers);
+                async move {
+                    passage.send();
+                    now.set(now.get() + 1);
+                    most.set(most.get().max(now.get()));
+                    tokio::time::sleep(server.round_trip / 2).await;
+                    let worker = workers.acquire().await.unwrap();
+                    tokio::time::sleep(server.work).await;
+                    drop(worker);
+                    tokio::time::sleep(server.round_trip / 2).await;
+                    passage.answer();
+                    now.set(now.get() - 1);
+                }
+            })
+            .buffered(requests);
+        assert_eq!(answers.count().await, requests);
+        let [first, second] = most.map(|most| most.get());
+        ([first.max(second), second], started.elapsed())
+    }
+
+    const AMPLE: WindowLimit = WindowLimit {
+        requests: 1000,
+        bytes: 1 << 30,
+    };
+
+    fn milliseconds(round_trip: u64, work: u64, workers: usize) -> Server {
+        Server {
+            round_trip: Duration::from_millis(round_trip),
+            work: Duration::from_millis(work),
+            workers,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beside_a_server_one_request_is_under_way_and_the_next_waits() {
+        let ([_, in_flight], took) = run(milliseconds(0, 10, 1), AMPLE, 400).await;
+        assert_eq!(in_flight, 2);
+        assert!(took <= Duration::from_millis(4_100), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_works_on_several_requests_at_once_gets_them() {
+        let ([_, in_flight], took) = run(milliseconds(0, 10, 4), AMPLE, 400).await;
+        assert!((4..=6).contains(&in_flight), "{in_flight}");
+        assert!(took <= Duration::from_millis(1_200), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_distance_is_filled_with_bandwidth_times_round_trip() {
+        // The server answers one request a millisecond, and each takes 51: 51 of them keep it busy.
+        let ([_, in_flight], took) = run(milliseconds(50, 1, 1), AMPLE, 3000).await;
+        assert!((51..=70).contains(&in_flight), "{in_flight}");
+        // As fast as the server, but for the search at the beginning.
+        assert!(took <= Duration::from_millis(3_500), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_bytes_in_flight_never_exceed_the_limit() {
+        let limit = WindowLimit {
+            requests: 1000,
+            bytes: 10 * REQUEST,
+        };
+        let ([most, in_flight], _) = run(milliseconds(50, 1, 1), limit, 500).await;
+        assert_eq!((most * REQUEST, in_flight), (limit.bytes, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_requests_in_flight_never_exceed_the_limit() {
+        let limit = WindowLimit {
+            requests: 3,
+            bytes: 1 << 30,
+        };
+        let ([most, _], _) = run(milliseconds(50, 1, 1), limit, 100).await;
+        assert_eq!(most, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_nobody_has_taken_count_as_bytes_and_not_as_requests() {
+        let limit = WindowLimit {
+            requests: 1,
+            bytes: 2 * REQUEST,
+        };
+        let window = Window::new(limit);
+        let mut first = window.try_enter(REQUEST).unwrap();
+        assert!(window.try_enter(REQUEST).is_none());
+        first.send();
+        first.answer();
+        let mut second = window.try_enter(REQUEST).unwrap();
+        second.send();
+        second.answer();
+        assert!(window.try_enter(REQUEST).is_none());
+        drop(first);
+        assert!(window.try_enter(REQUEST).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_larger_than_the_limit_goes_alone() {
+        let limit = WindowLimit {
+            requests: 10,
+            bytes: REQUEST / 2,
+        };
+        let window = Window::new(limit);
+        let first = window.try_enter(REQUEST).unwrap();
+        assert!(window.try_enter(1).is_none());
+        // Given up, it was not answered and takes up nothing.
+        drop(first);
+        assert!(window.try_enter(1).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_let_in_when_another_leaves() {
+        let limit = WindowLimit {
+            requests: 1,
+            bytes: REQUEST,
+        };
+        let window = Window::new(limit);
+        let first = window.try_enter(REQUEST).unwrap();
+        let waiting = tokio::spawn(Arc::clone(&window).enter(REQUEST));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(first);
+        drop(waiting.await.unwrap());
+    }
+}
