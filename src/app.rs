@@ -272,6 +272,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     keep_freed_memory();
     limits::survive_large_files();
+    limits::raise_open_files();
     let runtime = limits::check_threads().and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         runtime.map_err(limits::runtime_failed)

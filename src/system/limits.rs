@@ -6,6 +6,8 @@ use std::{
     thread,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::model::{Error, ErrorKind, Result};
 
 /// How many threads a run may have beside those of the runtime: for the files of workspaces that are moved at the same
@@ -17,6 +19,18 @@ const MORE_THREADS: usize = 40;
 pub fn survive_large_files() {
     // Where the signal cannot be caught, the process ends as it would have.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+/// Has this process open as many files at once as the system lets it: each workspace of a JSON storage is one, and the
+/// limit that a shell sets by default is reached by a thousand.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Without it, a run of many workspaces says what it lacks.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// Begins and ends as many threads as a run needs. The runtime would panic, or wait for ever, where it lacks one later.
