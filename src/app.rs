@@ -302,6 +302,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     keep_freed_memory();
     os::survive_large_files();
+    os::raise_open_files();
     let runtime = limits::check_threads().and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         runtime.map_err(limits::runtime_failed)

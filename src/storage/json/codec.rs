@@ -153,11 +153,7 @@ impl CacheFile {
 
 /// The error for a path that leads to no regular file.
 pub(super) fn not_a_file(path: &Path, found: FileType) -> Error {
-    let message = format!(
-        "{} is {}, not a regular file",
-        path.display(),
-        kind::of_type(found)
-    );
+    let message = format!("{} is {}, not a regular file", path.display(), os::kind_of(found));
     let remedy = "write its content into a file first, and name that file";
     Error::new(ErrorKind::NotFound, message).with_remedy(remedy)
 }

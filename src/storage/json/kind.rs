@@ -1,26 +1,11 @@
 //! What a file is that is given as a cache file and is none.
 
-use std::{fs::FileType, os::unix::fs::FileTypeExt, path::Path};
+use std::path::Path;
 
 use crate::model::NAMESPACE;
 
 /// How many bytes at the beginning of a file tell what it is.
 pub(super) const HEAD: usize = 512;
-
-/// What a path leads to, where that is not a regular file.
-pub(super) fn of_type(kind: FileType) -> &'static str {
-    if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else if kind.is_char_device() || kind.is_block_device() {
-        "a device"
-    } else {
-        "not a regular file"
-    }
-}
 
 /// What a file is that begins with these bytes, and what to do about it; `None` where that is not known.
 pub(super) fn of_head(head: &[u8]) -> Option<(&'static str, &'static str)> {

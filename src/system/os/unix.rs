@@ -1,9 +1,9 @@
 //! Linux, macOS and other Unix systems.
 
 use std::{
-    fs::{File, Metadata, Permissions},
+    fs::{File, FileType, Metadata, Permissions},
     io,
-    os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown},
+    os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, fchown},
     path::Path,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -11,6 +11,7 @@ use std::{
 use rustix::{
     fs::{Access, AtFlags, CWD, accessat, statvfs},
     io::Errno,
+    process::{Rlimit, getrlimit, setrlimit},
     termios::{OptionalActions, Termios, tcgetattr, tcsetattr},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -62,6 +63,33 @@ pub(crate) fn free_space(folder: &Path) -> io::Result<Option<u64>> {
 pub(crate) fn survive_large_files() {
     // Where the signal cannot be caught, the process ends as it would have.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+/// Lets this process open as many files at once as the system allows: each workspace of a JSON storage is one, and a
+/// shell's default limit is reached by a thousand.
+pub(crate) fn raise_open_files() {
+    let limit = getrlimit(rustix::process::Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // If this fails, a run of many workspaces reports what it lacks.
+    let _ = setrlimit(rustix::process::Resource::Nofile, raised);
+}
+
+/// What a path leads to, where that is not a regular file.
+pub(crate) fn kind_of(file: FileType) -> &'static str {
+    if file.is_dir() {
+        "a directory"
+    } else if file.is_fifo() {
+        "a pipe"
+    } else if file.is_socket() {
+        "a socket"
+    } else if file.is_char_device() || file.is_block_device() {
+        "a device"
+    } else {
+        "not a regular file"
+    }
 }
 
 /// The resource that the system had no more of, where that is what an error says.

@@ -1,7 +1,7 @@
 //! Windows.
 
 use std::{
-    fs::{File, Metadata},
+    fs::{File, FileType, Metadata},
     io,
     os::windows::fs::{FileExt, MetadataExt},
     path::Path,
@@ -57,6 +57,18 @@ pub(crate) fn free_space(_folder: &Path) -> io::Result<Option<u64>> {
 
 /// There is no such limit.
 pub(crate) fn survive_large_files() {}
+
+/// A process may open as many files as there is memory for.
+pub(crate) fn raise_open_files() {}
+
+/// What a path leads to, where that is not a regular file.
+pub(crate) fn kind_of(file: FileType) -> &'static str {
+    if file.is_dir() {
+        "a directory"
+    } else {
+        "not a regular file"
+    }
+}
 
 /// The resource that the system had no more of, where that is what an error says.
 pub(crate) fn exhausted(error: &io::Error) -> Option<Resource> {
