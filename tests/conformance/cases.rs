@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use migrate_llm_cache::{
     model::{
         CacheType, Error, ErrorKind, Selection, Side, Workspace,
@@ -815,6 +816,11 @@ pub async fn a_page_that_nobody_waits_for_is_not_lost(place: Place) {
     let source = source(&place, &workspace).await;
     let mut pages = Arc::clone(&source).scan(&Selection::default(), pages_of(7), None);
     let (mut read, mut given_up) = (Vec::new(), 0_u64);
+    // Nothing has had the time to read a page yet, so that at least this call is given up.
+    match pages.next_page().now_or_never() {
+        Some(page) => read.extend(keys_of([&page.unwrap().unwrap()])),
+        None => given_up += 1,
+    }
     loop {
         // Longer each time, so that a storage which begins anew comes to an end as well.
         let time = Duration::from_micros(50 * (given_up + 1).pow(2));
