@@ -1,4 +1,4 @@
-//! The command line, as it was written.
+//! Parses the command line.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -15,7 +15,7 @@ use crate::{
     report::logging::LogFormat,
 };
 
-pub(super) const EXAMPLES: &str = "  Look first: connect, check and count both sides, write nothing
+pub(super) const EXAMPLES: &str = "  Try it first: connect, check and count both sides without writing
     migrate-llm-cache --source ./rag_storage --target redis://localhost:6379 \\
       --dry-run
 
@@ -23,52 +23,53 @@ pub(super) const EXAMPLES: &str = "  Look first: connect, check and count both s
     migrate-llm-cache --source ./rag_storage --target redis://localhost:6379 \\
       --workspace space1 --yes
 
-  Move between the storages of LightRAG's own environment, .env or config.ini
+  Move between the storages that LightRAG's environment, .env or config.ini name
     migrate-llm-cache --source json --target postgres --all-workspaces --yes
 
-  The same from a job file, for cron and CI
+  Run a job file from cron or CI
     migrate-llm-cache --job nightly.yaml --yes --report run.json
 
-  Be asked for source, target and a yes
+  Guided mode: asks for source, target and confirmation
     migrate-llm-cache --interactive";
 
 pub(super) const STORAGES: &str = "\
-STORAGE is a kind or a place. Kinds: json, redis, postgres, mongo, opensearch,
-or LightRAG's class name; LightRAG's environment then says where it is. Places:
-a working directory or a cache file, redis://, rediss://, postgres://,
-mongodb://, mongodb+srv://, and http:// or https:// for OpenSearch.";
+STORAGE is a kind or an address. Kinds: json, redis, postgres, mongo,
+opensearch, or LightRAG's class name; the address is then read from LightRAG's
+environment, .env or config.ini. Addresses: the path of a working directory or
+a cache file, redis://, rediss://, postgres://, mongodb://, mongodb+srv://, and
+http:// or https:// for OpenSearch.";
 
-pub(super) const EXIT_CODES: &str = "    0  done, or nothing to do
+pub(super) const EXIT_CODES: &str = "    0  success, also if there was nothing to do
     1  internal error: a bug
-    2  usage or configuration, a missing --yes too
-    3  done, but some records were rejected
+    2  usage or configuration error, or --yes is missing
+    3  finished, but some records were rejected
     4  the source failed
     5  the target failed
     6  verification found differences
     7  stopped at --max-errors
-    8  stopped at --max-duration; --resume goes on
-    9  no such workspace in the source, or with --fail-on-empty nothing to migrate
+    8  stopped at --max-duration; can be resumed
+    9  no such workspace in the source, or nothing to migrate (--fail-on-empty)
    10  refused by a check before the first write
-   11  the checkpoint is another job's, or another run holds it
+   11  the checkpoint belongs to another job or is in use by another run
   130  interrupted (SIGINT)
-  141  the reader of standard output went away
+  141  the reader of standard output closed it
   143  terminated (SIGTERM)";
 
-/// When colours are used.
+/// When to use color.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Color {
-    /// At a terminal, unless `NO_COLOR` is set; anywhere with `CLICOLOR_FORCE`.
+    /// At a terminal, unless `NO_COLOR` is set; everywhere if `CLICOLOR_FORCE` is set.
     #[default]
     Auto,
-    /// Anywhere.
+    /// Everywhere.
     Always,
     /// Nowhere.
     Never,
 }
 
 impl Color {
-    /// What is put out to a stream: never [`ColorChoice::Auto`].
+    /// The choice for a stream: never [`ColorChoice::Auto`].
     pub fn choice(self, stream: &impl RawStream) -> ColorChoice {
         match self {
             Self::Auto => AutoStream::choice(stream),
@@ -78,32 +79,32 @@ impl Color {
     }
 }
 
-/// What stands on standard output.
+/// What to print, and where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutputFormat {
-    /// For people at a terminal, JSON lines elsewhere.
+    /// Human-readable at a terminal, JSON lines elsewhere.
     #[default]
     Auto,
-    /// One JSON object a line.
+    /// JSON lines on standard output: one object per line.
     Jsonl,
-    /// Words, on standard error.
+    /// Human-readable text on standard error.
     Human,
 }
 
-/// What came of the command line.
+/// The result of parsing the command line.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Flags to act on.
+    /// The flags of a run.
     Flags(Box<Options>),
-    /// Text that was asked for, with its colours: help, version, completions, the man page.
+    /// Text to print instead of a run, with ANSI colors: help, version, completions, man page.
     Text(String),
 }
 
 /// Reads the command line.
 ///
 /// # Errors
-/// An unknown flag, a wrong value, flags that exclude each other.
+/// An unknown flag, an invalid value, or flags that exclude each other.
 pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed> {
     match Options::try_parse_from(arguments) {
         Ok(Options {
