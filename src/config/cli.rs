@@ -9,9 +9,12 @@ use clap::{
 };
 use serde::Deserialize;
 
-use super::{generate, options::Options};
+use super::{
+    generate,
+    options::{Options, flag_names},
+};
 use crate::{
-    model::{Error, ErrorKind, Result},
+    model::{Error, ErrorKind, Result, nearest},
     report::logging::LogFormat,
 };
 
@@ -106,7 +109,8 @@ pub enum Parsed {
 /// # Errors
 /// An unknown flag, an invalid value, or flags that exclude each other.
 pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed> {
-    match Options::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Options::try_parse_from(&arguments) {
         Ok(Options {
             generate: Some(what), ..
         }) => Ok(Parsed::Text(generate::text(what))),
@@ -119,54 +123,81 @@ pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parse
         {
             Ok(Parsed::Text(error.render().ansi().to_string()))
         }
-        Err(error) => {
-            let text = error.render().to_string();
-            // What follows is said better by the remedy of a usage error.
-            let message = text.split("\n\nUsage:").next().unwrap_or_default();
-            let message = message
-                .split("\n\nFor more information")
-                .next()
-                .unwrap_or_default();
-            let message = message.trim_start_matches("error: ").split_whitespace();
-            let message = message.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
-            let unknown = match error.get(ContextKind::InvalidArg) {
-                Some(ContextValue::String(argument)) if error.kind() == ClapErrorKind::UnknownArgument => {
-                    argument
-                }
-                _ => return Err(Error::new(ErrorKind::Usage, message)),
-            };
-            Err(match meant(unknown) {
-                // Better than what is spelt alike.
-                Some(hint) => Error::new(ErrorKind::Usage, format!("unexpected argument '{unknown}' found"))
-                    .with_remedy(hint),
-                None => Error::new(ErrorKind::Usage, message),
-            })
-        }
+        Err(error) => Err(usage_error(&error, &arguments)),
     }
 }
 
-/// What to say of an argument that is none, but known from other programs.
-fn meant(argument: &str) -> Option<&'static str> {
-    Some(match argument {
-        "--from" | "--src" | "--input" | "-s" => "the side that is read is --source",
-        "--to" | "--dst" | "--dest" | "--destination" | "-t" => "the side that is written is --target",
+/// Clap's error on one line, with a hint where it is clear what was meant.
+fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
+    if error.kind() == ClapErrorKind::UnknownArgument
+        && let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg)
+    {
+        let what = if unknown.starts_with('-') {
+            "unknown flag"
+        } else {
+            "unexpected argument"
+        };
+        let error = Error::new(ErrorKind::Usage, format!("{what} `{unknown}`"));
+        return match suggest(unknown, arguments) {
+            Some(hint) => error.with_remedy(hint),
+            None => error,
+        };
+    }
+    let text = error.render().to_string();
+    // The remedy of a usage error replaces what clap prints after its message.
+    let message = text.split("\n\nUsage:").next().unwrap_or_default();
+    let message = message
+        .split("\n\nFor more information")
+        .next()
+        .unwrap_or_default();
+    let message = message.trim_start_matches("error: ").split_whitespace();
+    let message = message.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+    Error::new(ErrorKind::Usage, message)
+}
+
+/// What to write instead of an unknown argument: known from other programs, a typing error, or a list without commas.
+fn suggest(argument: &str, arguments: &[OsString]) -> Option<String> {
+    let hint = match argument {
+        "--from" | "--src" | "--input" | "-s" => "use --source for the storage to read",
+        "--to" | "--dst" | "--dest" | "--destination" | "-t" => "use --target for the storage to write",
         "--overwrite" | "--replace" | "--force" | "--skip" | "--skip-existing" | "-f" => {
-            "what becomes of records that are there already says --on-conflict overwrite, skip, newer or fail"
+            "use --on-conflict overwrite, skip, newer or fail"
         }
-        "--config" | "-c" => "a file with settings is --job",
-        "-y" => "to write without being asked, write --yes in full",
-        "-n" | "--check" => "to look without writing, use --dry-run",
-        "--verbose" | "-v" | "--debug" => "for more words, use --log-level info or debug",
-        argument if !argument.starts_with('-') => {
-            "name both sides with flags: --source ./rag_storage --target redis://localhost:6379; quote a value that \
-             holds spaces"
+        "--config" | "-c" => "use --job for a job file",
+        "-y" => "write --yes in full",
+        "-n" | "--check" => "use --dry-run to check without writing",
+        "--verbose" | "-v" | "--debug" => "use --log-level info or --log-level debug",
+        _ if argument.starts_with("--") => {
+            return nearest(argument, flag_names()).map(|flag| format!("did you mean `{flag}`?"));
         }
-        _ => return None,
-    })
+        _ if argument.starts_with('-') => return None,
+        _ => {
+            return types_with_commas(argument, arguments).or_else(|| {
+                Some(
+                    "name both sides with flags: --source ./rag_storage --target redis://localhost:6379; quote values \
+                     that contain spaces"
+                        .to_owned(),
+                )
+            });
+        }
+    };
+    Some(hint.to_owned())
+}
+
+/// `--types extract summary`, as it should have been written.
+fn types_with_commas(unknown: &str, arguments: &[OsString]) -> Option<String> {
+    let flag = arguments.iter().rposition(|argument| argument == "--types")?;
+    let names: Vec<_> = arguments[flag + 1..]
+        .iter()
+        .map(|argument| argument.to_string_lossy())
+        .take_while(|argument| !argument.starts_with('-'))
+        .collect();
+    let is_listed = names.iter().skip(1).any(|name| name == unknown);
+    is_listed.then(|| format!("separate cache types by commas: --types {}", names.join(",")))
 }
 
 impl Options {
-    /// The flags that decide how errors of the others are told, read off a command line that is wrong somewhere.
+    /// The flags that decide how errors are reported, from a command line that cannot be parsed.
     pub fn output_only(arguments: &[OsString]) -> Self {
         let mut flags = Self::default();
         let mut rest = arguments.iter().map(|argument| argument.to_string_lossy());
@@ -212,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_output_of_a_wrong_line_is_known() {
+    fn the_output_flags_of_an_invalid_command_line_are_read() {
         let flags = Options::output_only(&arguments("x --sorce y --output=jsonl --report r.json --quiet"));
         assert_eq!(flags.output, Some(OutputFormat::Jsonl));
         assert_eq!(flags.report.as_deref(), Some("r.json".as_ref()));
@@ -220,11 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_flag_is_a_usage_error_of_one_line() {
+    fn an_unknown_flag_is_a_usage_error_on_one_line() {
         let error = parse_args(arguments("migrate-llm-cache --sorce x")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
-        assert!(error.message().contains("'--source'"), "{error}");
-        assert!(!error.message().contains('\n'));
+        assert_eq!(error.message(), "unknown flag `--sorce`");
+        assert_eq!(error.remedy(), Some("did you mean `--source`?"));
         let error = parse_args(arguments("migrate-llm-cache --source")).unwrap_err();
         assert!(error.message().ends_with("but none was supplied"), "{error}");
     }

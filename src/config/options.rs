@@ -244,23 +244,23 @@ options! {
                   need more memory.";
 
         /// Batches written at the same time [default: 2]
-        #[arg(long, value_name = "N", help_heading = HOW)]
+        #[arg(long, value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub concurrency: Option<Text<NonZeroUsize>> = DefaultsTo("2");
 
         /// Limit for connecting and for each request [default: 60s]
-        #[arg(long, value_name = "DUR", help_heading = HOW)]
+        #[arg(long, value_name = "DUR", help_heading = HOW, allow_negative_numbers = true)]
         pub timeout: Option<Text<Duration>> = DefaultsTo("60s");
 
         /// How often to retry a request that failed temporarily [default: 5]
-        #[arg(long, value_name = "N", help_heading = HOW)]
+        #[arg(long, value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub retries: Option<Text<usize>> = DefaultsTo("5");
 
         /// Stop after this time (exit code 8); can be resumed
-        #[arg(long, value_name = "DUR", help_heading = HOW)]
+        #[arg(long, value_name = "DUR", help_heading = HOW, allow_negative_numbers = true)]
         pub max_duration: Option<Text<Duration>> = Sample("2h"), note "No limit by default.";
 
         /// Stop (exit code 7) when more than N records, or N% of them, are rejected
-        #[arg(long, value_name = "N|N%", help_heading = HOW)]
+        #[arg(long, value_name = "N|N%", help_heading = HOW, allow_negative_numbers = true)]
         pub max_errors: Option<Text<MaxErrors>> = Sample("5%"), note "No limit by default.";
 
         /// Compare the target with the source after the move, field by field [default: off]
@@ -339,11 +339,11 @@ options! {
     #[derive(clap::Args)]
     pub struct BatchOptions under "batch." {
         /// Records per batch [default: 1000]
-        #[arg(long = "batch-size", id = "batch.records", value_name = "N", help_heading = HOW)]
+        #[arg(long = "batch-size", id = "batch.records", value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub records: Option<Text<NonZeroUsize>> = DefaultsTo("1000");
 
         /// Bytes per batch, from 1KiB to 1GiB [default: what the target writes fastest, 384KiB to 3MiB]
-        #[arg(long = "batch-bytes", id = "batch.bytes", value_name = "SIZE", help_heading = HOW)]
+        #[arg(long = "batch-bytes", id = "batch.bytes", value_name = "SIZE", help_heading = HOW, allow_negative_numbers = true)]
         pub bytes: Option<Text<BatchBytes>> = Sample("512KiB");
     }
 
@@ -388,6 +388,25 @@ static FLAGS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     });
     flags.collect()
 });
+
+/// Every flag: `--source`, `--target`, …
+pub(super) fn flag_names() -> impl Iterator<Item = &'static str> {
+    FLAGS.values().map(String::as_str)
+}
+
+/// How the job file writes the setting of a flag, by the flag's name with `-` or `_`: `batch: { records: … }` for
+/// `batch_size`. `None` if there is no such flag, or no field for it.
+pub(super) fn field_of_flag(name: &str) -> Option<String> {
+    let flag = format!("--{}", name.replace('_', "-"));
+    let (path, _) = FLAGS.iter().find(|(_, known)| **known == flag)?;
+    let entry = entries().into_iter().find(|entry| entry.path == path)?;
+    Some(match (entry.job, path.split_once('.')) {
+        (FlagOnly, _) => return None,
+        (As(field), _) => field.to_owned(),
+        (_, Some((group, field))) => format!("{group}: {{ {field}: … }}"),
+        (_, None) => format!("{path}: …"),
+    })
+}
 
 /// The whole table, in the order of `--help`.
 pub fn entries() -> Vec<&'static Entry> {
