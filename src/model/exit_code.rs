@@ -1,6 +1,6 @@
-//! The exit codes that scripts rely on.
+//! Exit codes.
 
-/// How a run ended, as a number. Codes are added, never changed.
+/// The exit code of a run. Codes are added, never changed: scripts rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
