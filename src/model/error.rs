@@ -229,7 +229,8 @@ impl Error {
 
     /// A checkpoint that this run cannot resume from.
     pub fn checkpoint(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Checkpoint, message).with_remedy("leave out --resume to start from the beginning")
+        Self::new(ErrorKind::Checkpoint, message)
+            .with_remedy("leave out --resume to start from the beginning")
     }
 
     /// A failed file operation: `action` is an infinitive, as in "cannot read PATH".
@@ -243,10 +244,7 @@ impl Error {
                 (ErrorKind::Permission, Some(remedy))
             }
             Io::StorageFull | Io::QuotaExceeded | Io::ReadOnlyFilesystem => (ErrorKind::Full, None),
-            Io::FileTooLarge => (
-                ErrorKind::Full,
-                Some("raise the limit on file size (ulimit -f)"),
-            ),
+            Io::FileTooLarge => (ErrorKind::Full, Some("raise the limit on file size (ulimit -f)")),
             _ => (ErrorKind::Io, None),
         };
         let failed = Self::new(kind, format!("cannot {action} {}: {error}", path.display()));

@@ -147,7 +147,8 @@ impl Record {
         match serde_json::from_str::<&RawValue>(text) {
             Err(error) => {
                 let reason = if is_json_for_python(&value) {
-                    "the value contains NaN or Infinity, which Python writes but JSON does not allow".to_owned()
+                    "the value contains NaN or Infinity, which Python writes but JSON does not allow"
+                        .to_owned()
                 } else {
                     format!("the value is not valid JSON: {error}")
                 };
