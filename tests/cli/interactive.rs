@@ -111,7 +111,7 @@ fn the_source_is_left_out_of_the_targets_unless_asked_for() {
         .wait_for("(1-5)")
         .enter("1");
     terminal
-        .wait_for("Place of the target")
+        .wait_for("Address or path of the target")
         .enter("./new")
         .wait_for("Workspace of the target")
         .enter("w");
@@ -167,7 +167,7 @@ fn ctrl_c_and_ctrl_d_end_every_question_with_130() {
                     .enter("a")
                     .wait_for("(1-5)")
                     .enter("1")
-                    .wait_for("Place of the target");
+                    .wait_for("Address or path of the target");
             }
             let screen = terminal.keys(key).end().expect(130);
             assert_eq!(report(&scene)["status"], "interrupted", "{}", screen.text());
@@ -195,7 +195,7 @@ fn a_no_writes_nothing_and_is_code_2() {
     let screen = terminal
         .wait_for("Continue?")
         .enter("")
-        .wait_for("y or n is expected")
+        .wait_for("enter y or n")
         .enter("n")
         .end()
         .expect(2);
