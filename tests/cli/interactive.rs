@@ -88,7 +88,7 @@ fn a_wrong_entry_is_asked_again() {
     terminal
         .wait_for(SOURCE)
         .enter("9")
-        .wait_for("there is no [9]: a number from 0 to 5 is expected");
+        .wait_for("[9] is not in the list: enter a number from 0 to 5");
     terminal.enter("\u{7f}jsn").wait_for("did you mean json?");
     terminal
         .enter("\u{7f}\u{7f}\u{7f}1")
@@ -215,7 +215,7 @@ fn copies_are_offered_where_lightrag_asks_for_other_keys() {
         let mut terminal = Terminal::start(tool, "");
         terminal
             .wait_for("0 of 36 records will be hit by LightRAG")
-            .wait_for("Add copies under the keys that LightRAG asks for")
+            .wait_for("Add copies under the keys that LightRAG will look up")
             .enter(answer);
         terminal.wait_for("Continue?").enter("y").end().expect(0);
         let report = report(&scene);
@@ -322,7 +322,7 @@ fn an_empty_source_is_told_before_a_target_is_chosen_and_nothing_is_asked_then()
         .enter("a")
         .wait_for("(1-5)")
         .enter("1")
-        .wait_for("Place")
+        .wait_for("Address or path")
         .enter("")
         .end()
         .expect(9);
