@@ -94,7 +94,7 @@ fn a_wrong_entry_is_asked_again() {
         .enter("\u{7f}\u{7f}\u{7f}1")
         .wait_for(TARGET)
         .enter("5")
-        .wait_for("there is no [5]");
+        .wait_for("[5] is not in the list");
     terminal.enter("\u{7f}0").end().expect(0);
 }
 
