@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 #
-# What the program is built from: no licence, no source and no second version of a crate that ci/deny.toml does not
-# know, no known vulnerability, no dependency that nothing uses, and none that wants a newer Rust than Cargo.toml says.
-# Called by ci/test.sh.
+# Checks the dependencies: licenses, sources and duplicate versions against ci/deny.toml, known vulnerabilities, unused
+# dependencies, and that none needs a newer Rust than Cargo.toml states. Called by ci/test.sh.
 #
 #   ci/dependencies.sh
 
@@ -16,7 +15,7 @@ headline "licences, sources, duplicates"
 linter cargo-deny --locked --config ci/deny.toml check --deny warnings bans licenses sources
 
 headline "vulnerabilities"
-# The list of them is a repository, which not every machine reaches.
+# The list of vulnerabilities is a repository that not every machine can reach.
 if linter cargo-deny --config ci/deny.toml fetch db >/dev/null 2>&1; then
   linter cargo-deny --locked --config ci/deny.toml check advisories
 else
@@ -27,7 +26,7 @@ headline "dependencies that nothing uses"
 linter cargo-shear
 
 headline "minimum Rust version"
-# That our own code is content with it, clippy says (incompatible_msrv).
+# For the project's own code, clippy checks this (incompatible_msrv).
 metadata=$(cargo metadata --format-version 1 --locked)
 too_new=$(jq -r '
   def number: split(".") | map(tonumber) | . + [0, 0] | .[:3];

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
 # Builds the image of scripts/examples/Dockerfile without a registry, and runs the sample job in it: read-only, without
-# capabilities, not as root. The program is the one that ci/packages.sh built; the base is made of Debian's packages
-# under the name that the Dockerfile asks for. Called by ci/test.sh, after ci/packages.sh.
+# capabilities, not as root. It uses the program that ci/packages.sh built, and a base image made from Debian packages
+# with the name in the Dockerfile. Called by ci/test.sh, after ci/packages.sh.
 #
 #   ci/image.sh
 
@@ -16,7 +16,7 @@ need buildah=buildah podman=podman runc=runc mmdebstrap=mmdebstrap
 
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
-# A store of its own, with the driver that needs no kernel support.
+# A separate image store, with the driver that needs no kernel support.
 store=(--root "$WORK/store" --runroot "$WORK/run" --storage-driver vfs)
 
 headline "base image"
@@ -28,7 +28,7 @@ podman "${store[@]}" import --quiet "$WORK/base.tar" "$base" >/dev/null
 headline "image"
 mkdir "$WORK/context"
 cp "$PROGRAM" "$WORK/context/"
-# The first stage compiles; here it has the program already.
+# The first stage would compile; here it gets the built program.
 awk '/^FROM .* AS build$/ { print "FROM scratch AS build\nCOPY migrate-llm-cache /build/target/release/migrate-llm-cache"; skip = 1; next }
      /^(FROM|#)/ { skip = 0 } !skip' scripts/examples/Dockerfile >"$WORK/context/Dockerfile"
 buildah "${store[@]}" bud --quiet --isolation chroot --pull-never -t "$NAME" "$WORK/context" >/dev/null

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
-# Shows what operators use to the tools that it is meant for: metrics and alert rules to Prometheus's promtool, the man
-# page to mandoc and groff, completions to their shells, the files of scripts/examples to systemd, cron's shell,
-# Kubernetes' and GitHub's schemas; and runs the commands of the README that say so. Called by ci/test.sh.
+# Checks what operators use with the tools it is made for: metrics and alert rules with promtool, the man page with mandoc
+# and groff, completions with their shells, scripts/examples with systemd, cron's shell, and the schemas of Kubernetes and
+# GitHub. Also runs the commands that the READMEs mark for it. Called by ci/test.sh.
 #
 #   ci/operation.sh
 
@@ -14,11 +14,11 @@ TOOL=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debug/migrate-llm-cache
 readonly TOOL
 readonly EXAMPLES="$PWD/scripts/examples"
 
-# below_root FOLDER: the text, its paths of a machine replaced by those below root/ in the scene.
+# below_root FOLDER: replaces a machine's paths in the text by paths below root/ in the scene.
 below_root() { sed -E "s#/(etc/migrate-llm-cache|srv|var/lib|usr/local/bin)\b#$1/root/\1#g"; }
 
-# A folder as a user has it: LightRAG's caches, a job, and nothing else of ours. Below root/ what the examples expect of
-# a machine, their job with a target that needs no server.
+# A user's folder: LightRAG's caches and a job, nothing else of this project. Below root/ is what the examples expect on a
+# machine; the target of their job needs no server.
 scene() {
   local folder
   folder=$(mktemp -d)
@@ -34,7 +34,7 @@ scene() {
   echo "$folder"
 }
 
-# The commands of the README, or of that of the examples, under the mark `<!-- run by ci/operation.sh: NAME -->`.
+# The commands in one of the READMEs after the mark `<!-- run by ci/operation.sh: NAME -->`.
 commands_of_readme() {
   awk -v mark="<!-- run by ci/operation.sh: $1 -->" '
     $0 == mark { found = 1; next }
@@ -43,19 +43,19 @@ commands_of_readme() {
   ' README.md scripts/examples/README.md | grep . || die "no document has commands for $1"
 }
 
-# as_user COMMAND…: in the scene, which is the user's home, with the program in the path.
+# as_user COMMAND…: runs in the scene, which is the user's home, with the program on the PATH.
 as_user() {
   (cd "$SCENE" && env -i HOME="$SCENE" PATH="$(dirname "$TOOL"):/usr/local/bin:/usr/bin:/bin" "$@")
 }
 
-# run_readme NAME: as its user types them; prints what they print.
+# run_readme NAME: runs the commands as a user would, and prints their output.
 run_readme() {
   local commands
   commands=$(commands_of_readme "$1")
   as_user bash -euo pipefail -c "$commands"
 }
 
-# forget: as if nothing had been moved yet.
+# forget: deletes everything that was moved.
 forget() {
   rm -rf "$SCENE"/moved_* "$SCENE"/root/var/lib/*/*
   mkdir "$SCENE/root/var/lib/node_exporter/textfile"
@@ -70,13 +70,13 @@ run_example() {
   return "$status"
 }
 
-# expect TEXT WHAT: the text has a line that is just so.
+# expect TEXT LINE: fails unless the text has this line.
 expect() {
   grep -qxF -- "$2" <<<"$1" || die "expected the line \`$2\` in:"$'\n'"$1"
 }
 
 need jq=jq mandoc=mandoc groff=groff zsh=zsh fish=fish systemd-analyze=systemd
-# With the tests, which need the program too: built alone, many crates would be compiled once more with fewer features.
+# Builds the tests too, which need the program: built alone, many crates would be compiled again with fewer features.
 cargo test --quiet --locked --no-run
 SCENE=$(scene)
 trap 'rm -rf "$SCENE"' EXIT
@@ -99,18 +99,18 @@ zsh -n "$SCENE/.zfunc/_migrate-llm-cache"
 fish --no-execute "$SCENE/.config/fish/completions/migrate-llm-cache.fish"
 expect "$(as_user fish -c 'complete -C "migrate-llm-cache --on-conflict n"' | cut -f1)" newer
 page=$SCENE/.local/share/man/man1/migrate-llm-cache.1
-# The date that mandoc misses would differ from build to build; blank lines around lists are clap's.
+# The page has no date, since it would differ between builds; the blank lines around lists are clap's.
 complaints=$(mandoc -T lint -W warning "$page" | grep -v -e 'TH migrate' -e 'TH MIGRATE' -e 'skipping paragraph macro: br' || true)
 [[ -z $complaints ]] || die "mandoc: $complaints"
 complaints=$(groff -man -ww -Tutf8 "$page" 2>&1 >/dev/null)
 [[ -z $complaints ]] || die "groff: $complaints"
 
 headline "recipes for jq"
-told=$(run_readme "recipes for jq")
-expect "$told" "ok: 67 of 67 written"
-expect "$told" $'space1\tspace1\t22\t0'
-expect "$told" "space2 9/9 100%"
-expect "$told" $'space1\t22'
+printed=$(run_readme "recipes for jq")
+expect "$printed" "ok: 67 of 67 written"
+expect "$printed" $'space1\tspace1\t22\t0'
+expect "$printed" "space2 9/9 100%"
+expect "$printed" $'space1\t22'
 expect "$(run_readme logs)" $'INFO\trun ended\t'
 expect "$(run_readme "exit codes")" moved
 
@@ -129,11 +129,11 @@ headline "examples: cron"
 # The sixth field is the user.
 command=$(sed -nE 's/^[0-9]+ [0-9]+ \* \* \* +[a-z]+ +//p' "$EXAMPLES/crontab")
 [[ $command != *%* ]] || die "cron takes % for the end of a line"
-told=$(run_example "$command" 2>&1)
-[[ -z $told ]] || die "a cron job that went well said: $told"
+printed=$(run_example "$command" 2>&1)
+[[ -z $printed ]] || die "a successful cron job printed: $printed"
 rm -rf "$SCENE/root/srv/lightrag/rag_storage"
-told=$(as_user /bin/sh -c "$(below_root "$SCENE" <<<"$command")" 2>&1)
-grep -q '"status": "failed"' <<<"$told" || die "a cron job that failed said: $told"
+printed=$(as_user /bin/sh -c "$(below_root "$SCENE" <<<"$command")" 2>&1)
+grep -q '"status": "failed"' <<<"$printed" || die "a failed cron job printed: $printed"
 cp -r tests/fixtures/sample/rag_storage "$SCENE/root/srv/lightrag/"
 
 headline "examples: GitHub Actions"
@@ -174,8 +174,8 @@ run_example "$command" env "WORKING_DIR=$SCENE/rag_storage" "MIGRATE_TARGET=$SCE
 
 headline "examples: container"
 linter hadolint "$EXAMPLES/Dockerfile"
-# The base image has the C library and the compiler's, and no other.
+# The base image has only the C library and the compiler's.
 libraries=$(ldd "$TOOL" | awk '{ print $1 }' | grep -vxE 'linux-vdso.so.1|lib(c|m|dl|rt|pthread).so.[0-9]+|libgcc_s.so.1|/lib64/ld-linux-x86-64.so.2|/lib/ld-linux-aarch64.so.1' || true)
 [[ -z $libraries ]] || die "the container's base image lacks $libraries"
 
-printf '\nwhat operators use is as it should be\n'
+printf '\nall checks of examples passed\n'

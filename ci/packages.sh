@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Builds the packages as scripts/package/release.sh does (a program that is built quickly), installs each where nothing
-# else of ours is, and runs the sample job from it as a new user would. Called by ci/test.sh.
+# Builds the packages with scripts/package/release.sh (using the quick profile), installs each in an empty place, and runs
+# the sample job from it as a new user would. Called by ci/test.sh.
 #
 #   ci/packages.sh
 
@@ -15,7 +15,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || need python3-venv=python3-ven
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 
-# sample COMMAND…: runs the sample job in a folder that has nothing but what the job names.
+# sample COMMAND…: runs the sample job in a folder with only the files that the job names.
 sample() {
   rm -rf "$WORK/sample"
   mkdir -p "$WORK/sample/tests/fixtures"
@@ -38,8 +38,8 @@ headline "the first command of the README"
 cargo run --quiet --locked --profile quick --no-default-features -- --job migrate.example.yaml --yes --output jsonl |
   jq -e 'select(.event == "report") | .totals.written == 67' >/dev/null || die "the sample job did not move 67 records"
 status=0
-told=$(target/quick/migrate-llm-cache --source ./tests/fixtures/sample/rag_storage --target redis://localhost --dry-run 2>&1 >/dev/null) || status=$?
-[[ $status == 2 && $told == *"does not include Redis"* ]] || die "a build without Redis said ($status): $told"
+printed=$(target/quick/migrate-llm-cache --source ./tests/fixtures/sample/rag_storage --target redis://localhost --dry-run 2>&1 >/dev/null) || status=$?
+[[ $status == 2 && $printed == *"does not include Redis"* ]] || die "a build without Redis printed (exit code $status): $printed"
 
 headline "packages"
 scripts/package/release.sh --profile quick
@@ -63,7 +63,7 @@ newest=$(objdump -T "$WORK"/migrate-llm-cache-*/migrate-llm-cache | grep -o 'GLI
 [[ $(printf '%s\n' "$newest" GLIBC_2.17 | sort -V | tail -1) == GLIBC_2.17 ]] || die "the program needs $newest"
 
 headline ".deb"
-# Unpacked beside the system, since a check leaves the machine as it was.
+# Unpacked to a folder, since a check must not change the machine.
 dpkg-deb -x "$DIST"/*.deb "$WORK/deb"
 sample "$WORK/deb/usr/bin/migrate-llm-cache"
 for path in usr/share/man/man1/migrate-llm-cache.1.gz usr/share/bash-completion/completions/migrate-llm-cache usr/lib/systemd/system/migrate-llm-cache.timer; do

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
-# Everything that checks this project, on a machine that has no more than the toolchain (Rust, Python 3, a JDK): format,
-# lints, scripts, documentation, dependencies, what operators use, then the tests against real servers, which it
-# installs and starts. It ends at the first check that fails, and stops the servers if they were not all up before.
+# Runs all checks of this project on a machine with only the toolchain (Rust, Python 3, a JDK): format, lints, scripts,
+# language, documentation, dependencies, examples, packages, then the tests against real servers, which it installs and
+# starts. It exits at the first failed check, and stops the servers unless all of them were running before.
 #
 #   ci/test.sh
 
@@ -13,7 +13,7 @@ source ci/tools.sh
 
 readonly SCRIPTS=(scripts/*.sh scripts/package/*.sh ci/*.sh .ci/run)
 
-# Servers outlive the script that started them, so every way out leads through here.
+# Servers outlive the script that started them, so this runs on every exit.
 stop_servers=""
 finish() {
   local status=$?
@@ -36,8 +36,10 @@ cargo clippy --all-targets --test config --test hits --test conformance --test m
 
 headline "shell scripts"
 need shellcheck=shellcheck
-# With what each of them sources.
+# Including the files that they source.
 shellcheck -x -a "${SCRIPTS[@]}"
+
+ci/language.sh
 
 headline "Python scripts"
 python3 -c 'import sys; [compile(open(name, "rb").read(), name, "exec") for name in sys.argv[1:]]' scripts/*.py scripts/bench/*.py scripts/package/*.py scripts/package/python/*/*.py

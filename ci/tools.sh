@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
-# The tools that the checks need, installed where they are missing; sourced by the scripts of this folder. Debian's
-# packages by apt; the linters of tools-requirements.txt and promtool under ${XDG_CACHE_HOME:-~/.cache}.
+# Installs the tools that the checks need if they are missing; sourced by the scripts in this folder. Debian packages are
+# installed with apt, the linters of tools-requirements.txt and promtool in ${XDG_CACHE_HOME:-~/.cache}.
 
 readonly TOOLS_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/migrate-llm-cache"
 TOOLS_REQUIREMENTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/tools-requirements.txt"
@@ -13,7 +13,7 @@ die() {
   exit 1
 }
 
-# need COMMAND=PACKAGE…: installs Debian's packages whose commands are missing.
+# need COMMAND=PACKAGE…: installs the Debian packages whose commands are missing.
 need() {
   local pair missing=() sudo=()
   for pair in "$@"; do
@@ -26,7 +26,7 @@ need() {
     </dev/null >/dev/null || die "cannot install ${missing[*]}"
 }
 
-# linter NAME ARGUMENTS…: one of those in tools-requirements.txt.
+# linter NAME ARGUMENTS…: runs a linter of tools-requirements.txt.
 linter() {
   local folder
   folder="$TOOLS_CACHE/tools-$(sha256sum <"$TOOLS_REQUIREMENTS" | cut -c1-12)"
@@ -40,13 +40,13 @@ linter() {
   "$folder/bin/$1" "${@:2}"
 }
 
-# promtool ARGUMENTS…: Prometheus's own tool, alone, since Debian's package would start a server.
+# promtool ARGUMENTS…: runs Prometheus's tool without installing Debian's package, which would start a server.
 promtool() {
   local folder="$TOOLS_CACHE/promtool"
   if [[ ! -x $folder/usr/bin/promtool ]]; then
     rm -rf "$folder"
     mkdir -p "$folder/package"
-    # In a folder of its own: apt names the file as it likes.
+    # In a separate folder, since apt chooses the name of the file.
     (
       cd "$folder/package"
       apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }

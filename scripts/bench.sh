@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 #
-# How fast this project's tool is, beside LightRAG's own migration and beside the servers' own loaders and readers, on
-# this machine, in one run.
+# Compares this tool's speed with LightRAG's own migration and with the servers' own loaders and readers, on this machine,
+# in one run.
 #
-#   scripts/bench.sh --quick       a minute or two, to see that it works
-#   scripts/bench.sh --help        what can be chosen
+#   scripts/bench.sh --quick       a minute or two, to check that it works
+#   scripts/bench.sh --help        list the options
 #   scripts/bench.sh               everything: an hour or two, and 30 GB of disk
 #
-# It starts servers of its own (scripts/services.sh --benchmark) and stops them if it did. The data is made below
-# ${XDG_CACHE_HOME:-~/.cache}/migrate-llm-cache/bench. Nothing else should run on the machine meanwhile.
+# It starts its own servers (scripts/services.sh --benchmark) unless they run, and then stops them. The data is generated in
+# ${XDG_CACHE_HOME:-~/.cache}/migrate-llm-cache/bench. Run nothing else on the machine at the same time.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -47,7 +47,7 @@ if ! scripts/services.sh --benchmark status >/dev/null 2>&1; then stop_servers=1
 scripts/services.sh --benchmark up >&2
 eval "$(scripts/services.sh --benchmark env)"
 
-# In the background, so that a signal to this script is heeded at once.
+# In the background, so that this script handles signals immediately.
 "$BENCH_LIGHTRAG_PYTHON" scripts/bench "$@" &
 bench=$!
 wait "$bench"

@@ -1,31 +1,30 @@
 #!/usr/bin/env bash
 #
-# The real servers that the tests talk to, each of a pinned version, on this machine's loopback alone.
+# The servers that the tests use, each with a pinned version, on the loopback interface only.
 #
-#   scripts/services.sh up       install what is missing, start, wait until each one answers
-#   eval "$(scripts/services.sh env)"   the addresses, as TEST_REDIS_URI, TEST_POSTGRES_URI …
-#   scripts/services.sh status   which run, where
-#   scripts/services.sh down     stop them (`down --wipe` forgets their data too)
+#   scripts/services.sh up       install missing servers, start them, wait until each answers
+#   eval "$(scripts/services.sh env)"   set their addresses: TEST_REDIS_URI, TEST_POSTGRES_URI …
+#   scripts/services.sh status   show which servers run, and where
+#   scripts/services.sh down     stop them (`down --wipe` deletes their data too)
 #
-# `up`, `status` and `down` take names of servers, for those alone; `scripts/services.sh list` tells the names.
-# Further versions, which the tests can do without, start when they are named: `scripts/services.sh up redis62`, or all
-# of them with `scripts/services.sh --extra up`.
+# `up`, `status` and `down` accept names of servers; `scripts/services.sh list` prints the names. Optional further
+# versions start only if named: `scripts/services.sh up redis62`, or all of them with `scripts/services.sh --extra up`.
 #
-# A server of your own wins: with TEST_REDIS_URI (TEST_POSTGRES_URI …; `list` tells the variables) already set, that
-# server is neither installed nor started. TEST_LIGHTRAG_PYTHON likewise.
+# To use your own server, set TEST_REDIS_URI (TEST_POSTGRES_URI …; `list` prints the variables): it is then neither
+# installed nor started. The same applies to TEST_LIGHTRAG_PYTHON.
 #
-# Data, logs, certificates, passwords and pid files: .services/ in the repository, which git ignores. Downloads:
-# ${XDG_CACHE_HOME:-~/.cache}/migrate-llm-cache, shared by all clones. Needs Debian or a relative of it with root or
-# sudo where a package is missing; python3; a JDK of 21 or later for OpenSearch.
+# Data, logs, certificates, passwords and pid files are in .services/ in the repository, which git ignores. Downloads are
+# in ${XDG_CACHE_HOME:-~/.cache}/migrate-llm-cache, shared by all clones. Needs Debian or a derivative, with root or sudo
+# if a package is missing; python3; a JDK (21 or later) for OpenSearch.
 #
-# `scripts/services.sh --benchmark up` (env, status, down …) is about a second set, for scripts/bench.sh: its state is in
-# .services-benchmark/, its addresses are BENCH_REDIS_URI and so on, and a server of your own is EMPTIED by the benchmark.
-# Its stand-in for MongoDB is the native build, which takes Rust, cmake and five minutes to make.
+# `scripts/services.sh --benchmark up` (env, status, down …) manages a second set for scripts/bench.sh: its state is in
+# .services-benchmark/, its addresses are BENCH_REDIS_URI and so on, and the benchmark EMPTIES a server of your own. Its
+# replacement for MongoDB is the native build, which needs Rust, cmake and five minutes.
 #
-# There is no MongoDB server in the package registries; SecantusDB, which speaks MongoDB's protocol, stands in for it.
-# OpenSearch comes without its security plugin, so nginx stands before it for TLS and a login.
+# The package registries have no MongoDB server; SecantusDB, which speaks MongoDB's protocol, replaces it. OpenSearch has
+# no security plugin here, so nginx in front of it provides TLS and a login.
 #
-# A further server is a line in a file of scripts/services/ if its family is known there, else a file of its own.
+# To add a server, add a line to the file of its family in scripts/services/, or a new file for a new family.
 
 set -euo pipefail
 umask 022
@@ -69,7 +68,7 @@ source "$ROOT/scripts/services/lightrag.sh"
 # ---------------------------------------------------------------------------------------------------------------------
 # Commands
 
-# run_all FUNCTION SERVER…: the function with each server, all at once; fails if one does
+# run_all FUNCTION SERVER…: runs the function for all servers in parallel; fails if one fails
 run_all() {
   local action=$1 server pids=() failed=0 pid
   shift
@@ -85,7 +84,7 @@ install() {
   if [[ $1 == lightrag ]]; then install_lightrag; else ask install "$1"; fi
 }
 
-# with_those_behind SERVER…: sets WANTED to them and those that they are nothing without, these first.
+# with_those_behind SERVER…: sets WANTED to these servers and those they depend on, the latter first.
 with_those_behind() {
   local server
   WANTED=()
@@ -100,7 +99,7 @@ up() { # SERVER…
   mkdir -p "$CACHE" "$RUN"
   with_those_behind "$@"
   if ! has openssl || ! has flock; then install_packages; fi
-  # One `up` at a time on this machine: ports are chosen and the cache is filled under the lock.
+  # One `up` at a time: ports are chosen and the cache is filled under the lock.
   exec 9>"$CACHE/lock"
   flock -w 1800 9 || die "another 'up' has held $CACHE/lock for half an hour"
   prepare_state "${WANTED[@]}"
@@ -112,19 +111,19 @@ up() { # SERVER…
     fi
   done
   install_packages "${start[@]}"
-  # The postgres user may exist only now.
+  # The postgres user may not have existed before.
   prepare_state "${start[@]}"
   prepare_certificates
   local installs=("${start[@]}")
   if [[ $(lightrag_python) == "$(lightrag_folder)"/* ]]; then installs+=(lightrag); fi
-  run_all install "${installs[@]}" || die "something could not be installed: see above"
+  run_all install "${installs[@]}" || die "an installation failed: see above"
   if ((${#start[@]})); then
-    run_all bring_up "${start[@]}" || die "a server did not come up: see above"
+    run_all bring_up "${start[@]}" || die "a server did not start: see above"
   fi
   for server in "${WANTED[@]}"; do
     for variable in ${VARIABLES_OF[$server]}; do
       if [[ -z $(address "$server" "$variable") ]]; then
-        say "note: $variable is not set, and its server is not ours to start"
+        say "note: $variable is not set, and its server is not managed here"
       fi
     done
   done
@@ -205,7 +204,7 @@ if [[ $action == down && ${named[*]} == --wipe ]]; then
   named=()
 fi
 for name in "${named[@]}"; do
-  known "$name" || die "there is no server $name: scripts/services.sh list tells their names"
+  known "$name" || die "unknown server $name: scripts/services.sh list prints the names"
 done
 if ((${#named[@]} == 0)); then
   if [[ -n $ONLY_EXTRA ]]; then

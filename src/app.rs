@@ -86,16 +86,16 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     conclude(&output, &stats, &reporter, ending)
 }
 
-/// Prints what was asked for instead of a run.
+/// Prints help, version or generated text.
 fn print(text: &str, color: Color) -> ExitCode {
     let stdout = std::io::stdout();
     let choice = color.choice(&stdout);
-    // Who asked for help and went away does not need it any more.
+    // A closed standard output is not an error here.
     let _ = write!(AutoStream::new(stdout, choice), "{text}");
     ExitCode::Done
 }
 
-/// Writes metrics and the report of a run that ended so, and gives its exit code.
+/// Writes the metrics and the report, and returns the exit code.
 fn conclude(
     output: &OutputSettings,
     stats: &RunStats,
@@ -127,7 +127,7 @@ fn conclude(
     match reporter.finish(Box::new(report)) {
         Ok(()) => code_of(&ending, exit_code),
         Err(error) => {
-            // The work is done and its report is on standard output; only the file is missing.
+            // The run is done and the report is on standard output; only the file is missing.
             reporter.say_error(&error);
             match code_of(&ending, exit_code) {
                 ExitCode::Done => error.exit_code(),
@@ -146,8 +146,8 @@ fn read_configuration(flags: &Options) -> Result<(Environment, JobFile)> {
     Ok((environment, job))
 }
 
-/// Every text that a setting may come from, as it was written: arguments, variables, the lines of the job file and of
-/// LightRAG's files. An address with a password may be mistyped into any of them.
+/// All text that settings may come from: arguments, variables, lines of the job file and of LightRAG's files. Any of it may
+/// contain an address with a password.
 fn settings_in_reach(arguments: &[OsString], flags: &Options) -> Vec<String> {
     let text = |text: &OsString| text.to_string_lossy().into_owned();
     let mut settings: Vec<String> = arguments.iter().map(text).collect();
@@ -168,7 +168,7 @@ fn settings_in_reach(arguments: &[OsString], flags: &Options) -> Vec<String> {
     settings
 }
 
-/// Every text in a job file, names of fields too.
+/// Collects every text in a job file, including names of fields.
 fn collect_texts(value: &serde_yaml::Value, texts: &mut Vec<String>) {
     use serde_yaml::Value;
     match value {
@@ -182,8 +182,7 @@ fn collect_texts(value: &serde_yaml::Value, texts: &mut Vec<String>) {
     }
 }
 
-/// What can be known to fail is reported before the first request, not after the last one: what a run keeps for later ones
-/// cannot be written, a release of LightRAG is not known.
+/// Reports before the first request what would fail at the end: a file that cannot be written, an unknown LightRAG release.
 fn check_files(settings: &Settings) -> Result<()> {
     Examiner::of(settings)?;
     settings.rejects.as_deref().map_or(Ok(()), RejectsFile::check)?;
@@ -194,11 +193,11 @@ fn check_files(settings: &Settings) -> Result<()> {
     settings.checkpoint.as_deref().map_or(Ok(()), Checkpoint::check)
 }
 
-/// How a run learns from where to where it goes.
+/// How source and target of a run are determined.
 enum Task<'a> {
-    /// Flags, job file and environment say it.
-    Told(Route),
-    /// A person is asked for what they leave open.
+    /// From flags, job file and environment.
+    Given(Route),
+    /// By asking for what flags and job file leave open.
     Guided(&'a Options, &'a JobFile),
 }
 
@@ -213,13 +212,13 @@ impl<'a> Task<'a> {
             interactive::require_terminal()?;
             Self::Guided(flags, job)
         } else {
-            Self::Told(Route::resolve(flags, job, environment)?)
+            Self::Given(Route::resolve(flags, job, environment)?)
         };
         Ok((Settings::resolve(flags, job, environment)?, task))
     }
 }
 
-/// What is told where. A person who is asked is also told, whatever stands on standard output.
+/// What to print on which stream. Guided mode prints human-readable text whatever the output format.
 fn output_config(output: &OutputSettings, redactor: Redactor) -> Output {
     let human = match output.format {
         OutputFormat::Human => true,
@@ -249,7 +248,7 @@ fn output_config(output: &OutputSettings, redactor: Redactor) -> Output {
     }
 }
 
-/// The report has decided already; this is its number as a code.
+/// The exit code with the number in the report.
 fn code_of(ending: &RunOutcome, number: u8) -> ExitCode {
     match ending {
         RunOutcome::Done if number == ExitCode::Rejected.code() => ExitCode::Rejected,
@@ -260,13 +259,13 @@ fn code_of(ending: &RunOutcome, number: u8) -> ExitCode {
     }
 }
 
-/// What ends the run is recorded and reported.
+/// Records and reports the error that ends the run.
 fn failed(stats: &RunStats, reporter: &Reporter, error: &Error) -> RunOutcome {
     record_failure(stats, reporter, error);
     RunOutcome::of(error)
 }
 
-/// The one place where an error is recorded and reported.
+/// Records and reports an error. Nothing else does.
 fn record_failure(stats: &RunStats, reporter: &Reporter, error: &Error) {
     stats.record_failure(error);
     reporter.say_error(error);
@@ -277,28 +276,28 @@ fn record_failure(stats: &RunStats, reporter: &Reporter, error: &Error) {
     }
 }
 
-/// Has glibc keep a little more of what is freed.
+/// Makes glibc keep more freed memory.
 ///
-/// It gives memory back to the system as soon as twice the largest block that was ever freed lies together at the end. With
-/// batches of some hundred kilobytes that happens all the time, and the system then clears the same pages again for the
-/// next batch. A larger block, freed once and never touched, is what it learns from (`mallopt(3)`, `M_MMAP_THRESHOLD`).
-/// Other allocators take no notice.
+/// glibc returns memory to the system as soon as the free memory at the end of the heap exceeds twice the largest block
+/// ever freed. With batches of a few hundred kilobytes that happens all the time, and the system zeroes the same pages
+/// again for the next batch. Freeing one larger block, which is never touched, raises the threshold (`mallopt(3)`,
+/// `M_MMAP_THRESHOLD`). Other allocators are not affected.
 fn keep_freed_memory() {
     const LARGER_BLOCK: usize = 1 << 20;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGER_BLOCK)));
 }
 
-/// Runs a task, and turns a panic into an ending.
+/// Runs a task and turns a panic into an error.
 fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     let (reporter, stats, shutdown) = (run.reporter, run.stats, run.shutdown);
-    let teller = Arc::clone(reporter);
+    let panic_reporter = Arc::clone(reporter);
     std::panic::set_hook(Box::new(move |panic| {
-        // The payload may repeat data; the place is enough to find it.
+        // The payload may contain data; the location is enough to find the bug.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        teller.say_panic(&place);
+        panic_reporter.say_panic(&place);
     }));
     #[cfg(feature = "tls")]
-    // One implementation of cryptography for all storages. A second installation is refused, and changes nothing.
+    // One cryptography provider for all storages. A second installation fails without effect.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     keep_freed_memory();
     os::survive_large_files();
@@ -318,7 +317,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
         }
         let executed = async {
             match task {
-                Task::Told(route) => run.execute(&route).await,
+                Task::Given(route) => run.execute(&route).await,
                 Task::Guided(flags, job) => interactive::guide(run, flags, job).await,
             }
         };
@@ -339,7 +338,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     if let RunOutcome::Stopped(reason) = ending {
         reporter.say_stopped(reason);
     }
-    // Requests that nobody waits for any more must not hold the process back.
+    // Abandoned requests must not delay the exit.
     runtime.shutdown_background();
     ending
 }

@@ -1,25 +1,25 @@
 //! Moves LightRAG's LLM response cache between its key-value storages.
 //!
 //! # Overview
-//! * [`app`]: the process: arguments, logging, the report and the exit code, whatever happens.
+//! * [`app`]: the process: arguments, logging, the report and the exit code.
 //! * [`config`]: flags, job file, environment; resolved into settings.
-//! * [`interactive`]: asks for what flags and job file leave open.
+//! * [`interactive`]: guided mode, which asks for settings that are not given.
 //! * [`engine`]: one run: preflight, plan, pipeline, verification, checkpoint, rejects, retries.
-//! * [`storage`]: the contract between engine and storages, and a folder for each kind of storage.
+//! * [`storage`]: the interface between engine and storages, and a module for each kind of storage.
 //! * [`report`]: events, the report, terminal output, metrics, logs.
-//! * [`model`]: records, workspaces, policies, errors, exit codes; pure types.
-//! * [`system`]: what differs by operating system: atomic files, signals.
+//! * [`model`]: records, workspaces, policies, errors, exit codes; types without I/O.
+//! * [`system`]: operating system services: atomic files, limits, signals.
 //!
 //! Imports point one way: app → interactive → engine → storage → model; app, interactive → config → storage;
-//! engine → report → model. `tests/cli/layout.rs` checks that.
+//! engine → report → model. `tests/cli/layout.rs` checks this.
 //!
-//! A record travels source → batch → target → durable → checkpoint → report.
+//! A record passes through source → batch → target → durable → checkpoint → report.
 //!
-//! A new storage is a folder in [`storage`] and a line in its registry. A new flag is an entry in the table of
-//! `config/options.rs`, and the use of its value. A new exit code is a line in [`model::ExitCode`] and, where an error leads
-//! to it, one in [`model::ErrorKind`].
+//! To add a storage, add a module to [`storage`] and a line to its registry. To add a flag, add an entry to the table in
+//! `config/options.rs` and use its value. To add an exit code, add it to [`model::ExitCode`] and, if an error causes it, to
+//! [`model::ErrorKind`].
 
-// What only some storages use is unused in a build without them.
+// Code that only some storages use is unused in a build without them.
 #![cfg_attr(
     not(all(
         feature = "redis",

@@ -1,4 +1,4 @@
-//! Parse, run, exit code: nothing else.
+//! The program. Everything is in the library, so that tests can use it.
 
 use std::process::ExitCode;
 

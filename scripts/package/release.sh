@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 #
-# Builds every package of the commit that is checked out, into target/dist: a wheel and an sdist, a .tar.gz with the
-# program, its man page and completions, a .deb, and SHA256SUMS. All but the sdist hold the same program, linked
-# against glibc 2.17, with every storage, the licence texts of its crates and (the wheel) an SBOM.
+# Builds every package of the checked-out commit in target/dist: a wheel and an sdist, a .tar.gz with the program, its man
+# page and completions, a .deb, and SHA256SUMS. All but the sdist contain the same program, linked against glibc 2.17, with
+# every storage, the license texts of its crates and (in the wheel) an SBOM.
 #
-#   scripts/package/release.sh                     a release: ten minutes of two cores
-#   scripts/package/release.sh --profile quick     the same packages of a program that is built in two, for tests
+#   scripts/package/release.sh                     a release: ten minutes on two cores
+#   scripts/package/release.sh --profile quick     the same packages for tests: two minutes
 #
-# Needs Rust, Python 3 with venv, git. What else it needs it installs under ${XDG_CACHE_HOME:-~/.cache}, pinned in
-# requirements.txt. It packs what is committed: changes that are not are a warning.
+# Needs Rust, Python 3 with venv, and git. Installs everything else in ${XDG_CACHE_HOME:-~/.cache}, pinned in
+# requirements.txt. Packs only committed files, and warns if there are uncommitted changes.
 
 set -euo pipefail
 umask 022
@@ -24,13 +24,13 @@ readonly ROOT HERE=scripts/package
 TARGET=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 readonly TARGET WORK="$TARGET/package" DIST="$TARGET/dist"
 export CARGO_TARGET_DIR=$TARGET
-# Times in archives are those of the commit.
+# Files in archives have the time of the commit.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 
 say() { printf '%s\n' "$*" >&2; }
 
-# tool NAME ARGUMENTS…: one of those in requirements.txt.
+# tool NAME ARGUMENTS…: runs a tool of requirements.txt.
 tool() {
   local folder
   folder="${XDG_CACHE_HOME:-$HOME/.cache}/migrate-llm-cache/package-$(sha256sum <"$ROOT/$HERE/requirements.txt" | cut -c1-12)"
@@ -43,21 +43,21 @@ tool() {
   PATH="$folder/bin:$PATH" "$folder/bin/$1" "${@:2}"
 }
 
-# archive FILE FOLDER: the folder as a .tar.gz that depends on nothing but its files.
+# archive FILE FOLDER: packs the folder as a reproducible .tar.gz.
 archive() {
   tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$(dirname "$2")" -c "$(basename "$2")" |
     gzip -n9 >"$1"
 }
 
-if ! git diff --quiet HEAD; then say "warning: changes that are not committed are not packed"; fi
+if ! git diff --quiet HEAD; then say "warning: uncommitted changes are not packed"; fi
 rm -rf "$WORK" "$DIST"
 mkdir -p "$WORK" "$DIST"
 
-say "licence texts"
+say "license texts"
 python3 "$HERE/third_party_licenses.py" >"$WORK/THIRD_PARTY_LICENSES.txt"
 
 say "sources"
-# Always at the same place, so that nothing but a change has them compiled again.
+# Always in the same place, so that only changes are recompiled.
 mkdir "$WORK/sources"
 git archive HEAD Cargo.toml Cargo.lock LICENSE README.md src | tar -x -C "$WORK/sources"
 cp "$HERE/pyproject.toml" "$WORK/THIRD_PARTY_LICENSES.txt" "$WORK/sources/"

@@ -1,12 +1,11 @@
 # shellcheck shell=bash
 #
-# What every server is made of: its declaration, the ports and passwords it keeps, its process, what is installed for
-# it. Sourced by scripts/services.sh.
+# Shared by all servers: declarations, ports and passwords, processes, installation. Sourced by scripts/services.sh.
 #
-# A server belongs to a family, and the family says how it is run, in functions that take the server's name:
+# A server belongs to a family, which defines these functions of the server's name:
 #
-#   packages_FAMILY   prints Debian's packages that it needs and the machine lacks
-#   install_FAMILY    puts the rest of what it needs into the cache
+#   packages_FAMILY   prints the Debian packages that it needs and the machine lacks
+#   install_FAMILY    installs everything else that it needs into the cache
 #   start_FAMILY      launches it
 #   ready_FAMILY      succeeds once it answers
 #   address_FAMILY    prints the address of our own server: SERVER VARIABLE, the variable without TEST_ or BENCH_
@@ -32,8 +31,8 @@ EXTRA=()   # those that it starts when they are named, or all with --extra
 PASSWORDS=()
 declare -A FAMILY_OF PORTS_OF VARIABLES_OF RANGE_OF BEHIND
 
-# server NAME FAMILY SET "VARIABLE…" PORT=FIRST-LAST…: declares one, for the set of tests, benchmark, both or extra. Its
-# ports are looked for in their ranges. With its first variable in the environment it is somebody else's.
+# server NAME FAMILY SET "VARIABLE…" PORT=FIRST-LAST…: declares a server for the set tests, benchmark, both or extra. Its
+# ports are chosen from their ranges. If its first variable is set in the environment, it is the user's own server.
 server() {
   local name=$1 family=$2 set=$3 variable port
   case $PURPOSE-$set in
@@ -52,13 +51,13 @@ server() {
   done
 }
 
-# in_front_of SERVER NAME…: these servers lead to that one, and are nothing without it.
+# in_front_of SERVER NAME…: these servers are proxies of that one and need it.
 in_front_of() {
   local name
   for name in "${@:2}"; do BEHIND[$name]=$1; done
 }
 
-# ask FUNCTION-PREFIX SERVER ARGUMENT…: the function of the server's family
+# ask FUNCTION-PREFIX SERVER ARGUMENT…: calls the function of the server's family
 ask() { "${1}_${FAMILY_OF[$2]}" "${@:2}"; }
 
 port_of() { # SERVER: its port, the first where it has two
@@ -70,7 +69,7 @@ known() { # SERVER: declared for this purpose
   [[ -n ${FAMILY_OF[$1]:-} ]]
 }
 
-# somebody_elses SERVER: prints the variable that says so; fails for one of ours
+# somebody_elses SERVER: prints the variable of the user's own server; fails for a server of this script
 somebody_elses() {
   local first
   first=${VARIABLES_OF[$1]%% *}
@@ -83,12 +82,12 @@ somebody_elses() {
   fi
 }
 
-# given SERVER VARIABLE: set by the caller, and not merely to what an earlier `env` of ours printed
+# given SERVER VARIABLE: whether the caller set it, other than to the value of an earlier `env`
 given() { [[ -n ${!2:-} && ${!2} != "$(ours "$1" "$2")" ]]; }
 
 ours() { ask address "$1" "${2#"${PREFIX}"_}"; } # SERVER VARIABLE
 
-# address SERVER VARIABLE: what the tests are to use; nothing where the server is somebody else's and this is unsaid
+# address SERVER VARIABLE: prints the address for the tests; nothing if the user's own server has none for this variable
 address() {
   if [[ -n ${!2:-} ]]; then
     echo "${!2}"
@@ -98,10 +97,10 @@ address() {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# State: ports and passwords, made once per data folder and kept in .services/env (mode 600)
+# State: ports and passwords, created once per data folder and stored in .services/env (mode 600)
 
 load_state() {
-  # LightRAG has variables of the same names (POSTGRES_PORT …): what the caller's environment says there is not ours.
+  # LightRAG has variables of the same names (POSTGRES_PORT …), so those of the caller's environment are ignored.
   unset "${!RANGE_OF[@]}" "${PASSWORDS[@]}" POSTGRES_HOME
   # shellcheck source=/dev/null
   if [[ -f $STATE ]]; then source "$STATE"; fi
@@ -147,7 +146,7 @@ prepare_state() { # SERVER…: their ports, and all passwords
   save_state
 }
 
-# A CA of our own, and one certificate for 127.0.0.1 and localhost that it signed.
+# A local CA, and a certificate for 127.0.0.1 and localhost that it signed.
 prepare_certificates() {
   local tls="$RUN/tls"
   if [[ -f $tls/server.pem ]]; then return; fi
@@ -168,18 +167,18 @@ authorityKeyIdentifier = keyid"
     chmod 600 ./*.key
   ) >"$RUN/tls.log" 2>&1 || {
     cat "$RUN/tls.log" >&2
-    die "openssl made no certificates"
+    die "openssl could not create the certificates"
   }
   mv "$tls.new" "$tls"
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Processes: a pid file holds boot, pid and the start time of the process, so that a pid used anew is never mistaken
+# Processes: a pid file contains boot, pid and start time of the process, so that a reused pid is never mistaken
 
 boot_id() { cat /proc/sys/kernel/random/boot_id; }
 
-# start_time PID: in clock ticks since boot, field 22 of stat, counted behind the name in brackets. Fails for a process
-# that has ended, be it that nobody has asked for its exit code yet (Z).
+# start_time PID: in clock ticks since boot, field 22 of stat, counted after the name in brackets. Fails for a process
+# that has ended, also if its exit code has not been read yet (Z).
 start_time() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
@@ -188,8 +187,8 @@ start_time() {
   cut -d' ' -f20 <<<"$stat"
 }
 
-# launch SERVER COMMAND…: in the background, in a session of its own, its output in the log. The lock of `up` (9) is
-# not for it to inherit.
+# launch SERVER COMMAND…: runs in the background, in its own session, with its output in the log. It must not inherit the
+# lock of `up` (9).
 launch() {
   local server=$1
   shift
@@ -216,7 +215,7 @@ stop() {
     rm -f "$RUN/$server/pid"
     return 0
   }
-  # The "fast" shutdown of PostgreSQL; TERM would wait for the clients.
+  # PostgreSQL's "fast" shutdown; TERM would wait for clients.
   if [[ ${FAMILY_OF[$server]} == postgres ]]; then signal=INT; fi
   kill -s "$signal" "$pid"
   for ((tries = 0; tries < WAIT_SECONDS * 5; tries++)); do
@@ -235,7 +234,7 @@ show_log() {
   tail -n 30 "$RUN/$1/log" >&2 || true
 }
 
-# bring_up SERVER: start it where it does not run, and wait until it answers. One line comes out.
+# bring_up SERVER: starts it unless it runs, waits until it answers, and prints one line.
 bring_up() {
   local server=$1 before=$SECONDS verb=started
   if is_running "$server"; then
@@ -250,12 +249,12 @@ bring_up() {
   fi
   until ask ready "$server" >/dev/null 2>&1; do
     if ! is_running "$server"; then
-      say "$server ended while it was starting"
+      say "$server exited while starting"
       show_log "$server"
       return 1
     fi
     if ((SECONDS - before > WAIT_SECONDS)); then
-      say "$server gave no answer in $WAIT_SECONDS s"
+      say "$server did not answer within $WAIT_SECONDS s"
       show_log "$server"
       return 1
     fi
@@ -271,7 +270,7 @@ report_line() { # SERVER REMARK
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is installed: packages for the machine, everything else in the cache
+# Installation: packages on the machine, everything else in the cache
 
 as_root() {
   if ((EUID == 0)); then
@@ -283,11 +282,11 @@ as_root() {
   fi
 }
 
-# apt_install PACKAGE…: Debian starts a server as it installs it, unless policy-rc.d forbids that.
+# apt_install PACKAGE…: Debian starts a server after installing it, unless policy-rc.d forbids that.
 apt_install() {
   local policy=/usr/sbin/policy-rc.d made_policy="" failed=""
   say "installing $*"
-  has apt-get || die "no apt-get here: install these yourself, or set TEST_…_URI to servers of yours: $*"
+  has apt-get || die "apt-get not found: install these packages yourself, or set TEST_…_URI to your own servers: $*"
   if [[ ! -e $policy ]]; then
     printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
     as_root chmod 755 "$policy"
@@ -304,7 +303,7 @@ apt_install() {
   fi
 }
 
-# install_packages SERVER…: what they need and the machine lacks, in one go.
+# install_packages SERVER…: installs all missing packages at once.
 install_packages() {
   local server packages=""
   has openssl || packages+=" openssl"
@@ -316,8 +315,8 @@ install_packages() {
   if [[ -n ${packages//[[:space:]]/} ]]; then apt_install $packages; fi
 }
 
-# cached FOLDER COMMAND…: a folder that the command fills, its last argument: once, whole or not at all. Servers are
-# installed side by side, and some share a folder: the second waits for the first.
+# cached FOLDER COMMAND…: a folder, the last argument of the command, that the command fills once, completely or not at
+# all. Servers are installed in parallel and some share a folder: the second waits for the first.
 cached() {
   local folder=$1 name log
   shift
@@ -338,7 +337,7 @@ cached() {
   ) 8>"$CACHE/$name.lock"
 }
 
-# A name for a virtual environment: another Python or other pins make another one.
+# The name of a virtual environment, which depends on the Python version and the pins.
 venv_folder() { # NAME PINS
   local python
   python=$(python3 -c 'import sys; print("py%d.%d" % sys.version_info[:2])')
@@ -350,7 +349,7 @@ make_venv() { # PIP-ARGUMENT… FOLDER
   python3 -m venv "$folder" && "$folder/bin/python" -m pip install --no-input --quiet "${@:1:$#-1}"
 }
 
-# make_maven_folder GROUP ARTIFACT VERSION FOLDER: an artifact and all that it needs, in FOLDER/lib.
+# make_maven_folder GROUP ARTIFACT VERSION FOLDER: installs an artifact and its dependencies in FOLDER/lib.
 make_maven_folder() {
   cat >"$4/pom.xml" <<-EOF
 	<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -373,8 +372,8 @@ make_maven_folder() {
     -DoutputDirectory="$4/lib"
 }
 
-# A package of Debian 13 with the libraries it needs, beside whatever Debian this is. Its programs run with the C library
-# that comes with them: see debian13_command.
+# A package of Debian 13 with the libraries it needs, on any version of Debian. Its programs run with their own C library:
+# see debian13_command.
 readonly DEBIAN13=trixie
 
 debian13_folder() { printf '%s\n' "$CACHE/$DEBIAN13-$1"; } # PACKAGE
@@ -382,7 +381,7 @@ debian13_folder() { printf '%s\n' "$CACHE/$DEBIAN13-$1"; } # PACKAGE
 install_from_debian13() { cached "$(debian13_folder "$1")" make_debian13_folder "$1"; } # PACKAGE
 
 make_debian13_folder() { # PACKAGE FOLDER
-  # It wants an empty folder to fill.
+  # It needs an empty folder.
   as_root mmdebstrap --mode=root --variant=extract --include="$1,libc6" "$DEBIAN13" "$2/root"
 }
 

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# LightRAG itself, the judge of what was written: a Python with its storage classes.
+# LightRAG, which checks what was written: a Python environment with its storage classes.
 
 readonly LIGHTRAG_REQUIREMENTS="$ROOT/ci/lightrag-requirements.txt"
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
-# MongoDB's stand-in, SecantusDB, twice: it speaks either plainly or TLS. The benchmark's is the native build, which is
-# faster on big data, and what a kill leaves behind can be opened again.
+# SecantusDB in place of MongoDB, twice, since it has either a plain or a TLS port. The benchmark uses the native build,
+# which is faster on large data and whose data can be opened again after a kill.
 
 server mongo mongo tests MONGO_URI MONGO_PORT=26850-26869
 server mongo_tls mongo tests MONGO_TLS_URI MONGO_TLS_PORT=26870-26889
@@ -33,7 +33,7 @@ install_mongo() {
   }
 }
 
-# Users are made while the server asks for no login; so the first start of a data folder is two.
+# Users can only be created while the server needs no login, so a new data folder takes two starts.
 start_mongo() {
   local home="$RUN/$1" port tries program
   port=$(port_of "$1")

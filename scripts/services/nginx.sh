@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# nginx before OpenSearch: TLS and a login on one port; on another no login, and OpenSearch below a path alone.
+# nginx in front of OpenSearch: one port with TLS and a login; another without a login, with OpenSearch only below a path.
 
 server nginx nginx tests "OPENSEARCH_TLS_URI OPENSEARCH_PATH_URI" NGINX_PORT=26890-26909 NGINX_PATH_PORT=26670-26689
 in_front_of opensearch nginx
@@ -54,7 +54,7 @@ start_nginx() {
   launch "$1" "$(command -v nginx)" -e stderr -c "$home/nginx.conf"
 }
 
-# It answers for itself alone: past its login, with 502 while OpenSearch behind it is still starting.
+# Checks only nginx itself: after the login, it answers 502 while OpenSearch is starting.
 ready_nginx() {
   local code
   code=$(curl -sS --max-time 10 -o /dev/null -w '%{http_code}' --cacert "$RUN/tls/ca.pem" \

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
-# OpenSearch, the real one, without its security plugin: run within a program of our own by a library that Maven has for
-# tests in Java. Its ports must lie in 9201–9299: the library counts up from a base.
+# OpenSearch without its security plugin, run inside a small program by a library for Java tests from Maven. Its ports must
+# be in 9201–9299, since the library counts up from a base.
 
 server opensearch opensearch both OPENSEARCH_URI OPENSEARCH_PORT=9231-9255
 server opensearch218 opensearch tests OPENSEARCH218_URI OPENSEARCH218_PORT=9256-9270
@@ -43,8 +43,7 @@ java_major() { # of a java program; 0 where it has none
   if [[ $line =~ \"([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi
 }
 
-# find_java SERVER: sets JAVA to one that suits it and comes with its compiler: JAVA_HOME's, the PATH's, or one of the
-# JVM folder.
+# find_java SERVER: sets JAVA to a suitable one with a compiler: from JAVA_HOME, the PATH, or the JVM folder.
 find_java() {
   local candidate first last major
   read -r first last <<<"${OPENSEARCH_JAVA[$1]}"
@@ -76,7 +75,7 @@ start_opensearch() {
   find_java "$1" || return
   folder=$(opensearch_folder "$1")
   port=$(port_of "$1")
-  # The tests' servers live for minutes: the second compiler would take more time than it saves.
+  # The test servers run for minutes: the second compiler would take more time than it saves.
   if [[ $PURPOSE == test ]]; then options+=(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC); fi
   case $1 in
     opensearch) options+=(--add-modules=jdk.incubator.vector --enable-native-access=ALL-UNNAMED) ;;

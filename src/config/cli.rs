@@ -1,4 +1,4 @@
-//! The command line, as it was written.
+//! Parses the command line.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -9,13 +9,16 @@ use clap::{
 };
 use serde::Deserialize;
 
-use super::{generate, options::Options};
+use super::{
+    generate,
+    options::{Options, flag_names},
+};
 use crate::{
-    model::{Error, ErrorKind, Result},
+    model::{Error, ErrorKind, Result, nearest},
     report::logging::LogFormat,
 };
 
-pub(super) const EXAMPLES: &str = "  Look first: connect, check and count both sides, write nothing
+pub(super) const EXAMPLES: &str = "  Try it first: connect, check and count both sides without writing
     migrate-llm-cache --source ./rag_storage --target redis://localhost:6379 \\
       --dry-run
 
@@ -23,52 +26,53 @@ pub(super) const EXAMPLES: &str = "  Look first: connect, check and count both s
     migrate-llm-cache --source ./rag_storage --target redis://localhost:6379 \\
       --workspace space1 --yes
 
-  Move between the storages of LightRAG's own environment, .env or config.ini
+  Move between the storages that LightRAG's environment, .env or config.ini name
     migrate-llm-cache --source json --target postgres --all-workspaces --yes
 
-  The same from a job file, for cron and CI
+  Run a job file from cron or CI
     migrate-llm-cache --job nightly.yaml --yes --report run.json
 
-  Be asked for source, target and a yes
+  Guided mode: asks for source, target and confirmation
     migrate-llm-cache --interactive";
 
 pub(super) const STORAGES: &str = "\
-STORAGE is a kind or a place. Kinds: json, redis, postgres, mongo, opensearch,
-or LightRAG's class name; LightRAG's environment then says where it is. Places:
-a working directory or a cache file, redis://, rediss://, postgres://,
-mongodb://, mongodb+srv://, and http:// or https:// for OpenSearch.";
+STORAGE is a kind or an address. Kinds: json, redis, postgres, mongo,
+opensearch, or LightRAG's class name; the address is then read from LightRAG's
+environment, .env or config.ini. Addresses: the path of a working directory or
+a cache file, redis://, rediss://, postgres://, mongodb://, mongodb+srv://, and
+http:// or https:// for OpenSearch.";
 
-pub(super) const EXIT_CODES: &str = "    0  done, or nothing to do
+pub(super) const EXIT_CODES: &str = "    0  success, also if there was nothing to do
     1  internal error: a bug
-    2  usage or configuration, a missing --yes too
-    3  done, but some records were rejected
+    2  usage or configuration error, or --yes is missing
+    3  finished, but some records were rejected
     4  the source failed
     5  the target failed
     6  verification found differences
     7  stopped at --max-errors
-    8  stopped at --max-duration; --resume goes on
-    9  no such workspace in the source, or with --fail-on-empty nothing to migrate
+    8  stopped at --max-duration; can be resumed
+    9  no such workspace in the source, or nothing to migrate (--fail-on-empty)
    10  refused by a check before the first write
-   11  the checkpoint is another job's, or another run holds it
+   11  the checkpoint belongs to another job or is in use by another run
   130  interrupted (SIGINT)
-  141  the reader of standard output went away
+  141  the reader of standard output closed it
   143  terminated (SIGTERM)";
 
-/// When colours are used.
+/// When to use color.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Color {
-    /// At a terminal, unless `NO_COLOR` is set; anywhere with `CLICOLOR_FORCE`.
+    /// At a terminal, unless `NO_COLOR` is set; everywhere if `CLICOLOR_FORCE` is set.
     #[default]
     Auto,
-    /// Anywhere.
+    /// Everywhere.
     Always,
     /// Nowhere.
     Never,
 }
 
 impl Color {
-    /// What is put out to a stream: never [`ColorChoice::Auto`].
+    /// The choice for a stream: never [`ColorChoice::Auto`].
     pub fn choice(self, stream: &impl RawStream) -> ColorChoice {
         match self {
             Self::Auto => AutoStream::choice(stream),
@@ -78,34 +82,35 @@ impl Color {
     }
 }
 
-/// What stands on standard output.
+/// What to print, and where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutputFormat {
-    /// For people at a terminal, JSON lines elsewhere.
+    /// Human-readable at a terminal, JSON lines elsewhere.
     #[default]
     Auto,
-    /// One JSON object a line.
+    /// JSON lines on standard output: one object per line.
     Jsonl,
-    /// Words, on standard error.
+    /// Human-readable text on standard error.
     Human,
 }
 
-/// What came of the command line.
+/// The result of parsing the command line.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Flags to act on.
+    /// The flags of a run.
     Flags(Box<Options>),
-    /// Text that was asked for, with its colours: help, version, completions, the man page.
+    /// Text to print instead of a run, with ANSI colors: help, version, completions, man page.
     Text(String),
 }
 
 /// Reads the command line.
 ///
 /// # Errors
-/// An unknown flag, a wrong value, flags that exclude each other.
+/// An unknown flag, an invalid value, or flags that exclude each other.
 pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed> {
-    match Options::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Options::try_parse_from(&arguments) {
         Ok(Options {
             generate: Some(what), ..
         }) => Ok(Parsed::Text(generate::text(what))),
@@ -118,54 +123,81 @@ pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parse
         {
             Ok(Parsed::Text(error.render().ansi().to_string()))
         }
-        Err(error) => {
-            let text = error.render().to_string();
-            // What follows is said better by the remedy of a usage error.
-            let message = text.split("\n\nUsage:").next().unwrap_or_default();
-            let message = message
-                .split("\n\nFor more information")
-                .next()
-                .unwrap_or_default();
-            let message = message.trim_start_matches("error: ").split_whitespace();
-            let message = message.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
-            let unknown = match error.get(ContextKind::InvalidArg) {
-                Some(ContextValue::String(argument)) if error.kind() == ClapErrorKind::UnknownArgument => {
-                    argument
-                }
-                _ => return Err(Error::new(ErrorKind::Usage, message)),
-            };
-            Err(match meant(unknown) {
-                // Better than what is spelt alike.
-                Some(hint) => Error::new(ErrorKind::Usage, format!("unexpected argument '{unknown}' found"))
-                    .with_remedy(hint),
-                None => Error::new(ErrorKind::Usage, message),
-            })
-        }
+        Err(error) => Err(usage_error(&error, &arguments)),
     }
 }
 
-/// What to say of an argument that is none, but known from other programs.
-fn meant(argument: &str) -> Option<&'static str> {
-    Some(match argument {
-        "--from" | "--src" | "--input" | "-s" => "the side that is read is --source",
-        "--to" | "--dst" | "--dest" | "--destination" | "-t" => "the side that is written is --target",
+/// Clap's error on one line, with a hint where it is clear what was meant.
+fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
+    if error.kind() == ClapErrorKind::UnknownArgument
+        && let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg)
+    {
+        let what = if unknown.starts_with('-') {
+            "unknown flag"
+        } else {
+            "unexpected argument"
+        };
+        let error = Error::new(ErrorKind::Usage, format!("{what} `{unknown}`"));
+        return match suggest(unknown, arguments) {
+            Some(hint) => error.with_remedy(hint),
+            None => error,
+        };
+    }
+    let text = error.render().to_string();
+    // The remedy of a usage error replaces what clap prints after its message.
+    let message = text.split("\n\nUsage:").next().unwrap_or_default();
+    let message = message
+        .split("\n\nFor more information")
+        .next()
+        .unwrap_or_default();
+    let message = message.trim_start_matches("error: ").split_whitespace();
+    let message = message.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+    Error::new(ErrorKind::Usage, message)
+}
+
+/// What to write instead of an unknown argument: known from other programs, a typing error, or a list without commas.
+fn suggest(argument: &str, arguments: &[OsString]) -> Option<String> {
+    let hint = match argument {
+        "--from" | "--src" | "--input" | "-s" => "use --source for the storage to read",
+        "--to" | "--dst" | "--dest" | "--destination" | "-t" => "use --target for the storage to write",
         "--overwrite" | "--replace" | "--force" | "--skip" | "--skip-existing" | "-f" => {
-            "what becomes of records that are there already says --on-conflict overwrite, skip, newer or fail"
+            "use --on-conflict overwrite, skip, newer or fail"
         }
-        "--config" | "-c" => "a file with settings is --job",
-        "-y" => "to write without being asked, write --yes in full",
-        "-n" | "--check" => "to look without writing, use --dry-run",
-        "--verbose" | "-v" | "--debug" => "for more words, use --log-level info or debug",
-        argument if !argument.starts_with('-') => {
-            "name both sides with flags: --source ./rag_storage --target redis://localhost:6379; quote a value that \
-             holds spaces"
+        "--config" | "-c" => "use --job for a job file",
+        "-y" => "write --yes in full",
+        "-n" | "--check" => "use --dry-run to check without writing",
+        "--verbose" | "-v" | "--debug" => "use --log-level info or --log-level debug",
+        _ if argument.starts_with("--") => {
+            return nearest(argument, flag_names()).map(|flag| format!("did you mean `{flag}`?"));
         }
-        _ => return None,
-    })
+        _ if argument.starts_with('-') => return None,
+        _ => {
+            return types_with_commas(argument, arguments).or_else(|| {
+                Some(
+                    "name both sides with flags: --source ./rag_storage --target redis://localhost:6379; quote values \
+                     that contain spaces"
+                        .to_owned(),
+                )
+            });
+        }
+    };
+    Some(hint.to_owned())
+}
+
+/// `--types extract summary`, as it should have been written.
+fn types_with_commas(unknown: &str, arguments: &[OsString]) -> Option<String> {
+    let flag = arguments.iter().rposition(|argument| argument == "--types")?;
+    let names: Vec<_> = arguments[flag + 1..]
+        .iter()
+        .map(|argument| argument.to_string_lossy())
+        .take_while(|argument| !argument.starts_with('-'))
+        .collect();
+    let is_listed = names.iter().skip(1).any(|name| name == unknown);
+    is_listed.then(|| format!("separate cache types by commas: --types {}", names.join(",")))
 }
 
 impl Options {
-    /// The flags that decide how errors of the others are told, read off a command line that is wrong somewhere.
+    /// The flags that decide how errors are reported, from a command line that cannot be parsed.
     pub fn output_only(arguments: &[OsString]) -> Self {
         let mut flags = Self::default();
         let mut rest = arguments.iter().map(|argument| argument.to_string_lossy());
@@ -211,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_output_of_a_wrong_line_is_known() {
+    fn the_output_flags_of_an_invalid_command_line_are_read() {
         let flags = Options::output_only(&arguments("x --sorce y --output=jsonl --report r.json --quiet"));
         assert_eq!(flags.output, Some(OutputFormat::Jsonl));
         assert_eq!(flags.report.as_deref(), Some("r.json".as_ref()));
@@ -219,11 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_flag_is_a_usage_error_of_one_line() {
+    fn an_unknown_flag_is_a_usage_error_on_one_line() {
         let error = parse_args(arguments("migrate-llm-cache --sorce x")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
-        assert!(error.message().contains("'--source'"), "{error}");
-        assert!(!error.message().contains('\n'));
+        assert_eq!(error.message(), "unknown flag `--sorce`");
+        assert_eq!(error.remedy(), Some("did you mean `--source`?"));
         let error = parse_args(arguments("migrate-llm-cache --source")).unwrap_err();
         assert!(error.message().ends_with("but none was supplied"), "{error}");
     }

@@ -1,20 +1,20 @@
 //! `config.ini`, read as Python's `configparser.ConfigParser()` reads it for LightRAG.
 //!
-//! Where Python's reader gives up, this one notes why and reads on, so that it can be said whether a setting that is needed
-//! is in the file at all: only then is the file's fault an error.
+//! If Python's parser fails, this one records why and continues, to find out whether a needed setting is in the file at all:
+//! only then is the fault an error.
 
 use std::{collections::BTreeMap, fmt};
 
 use super::dotenv::is_space;
 use crate::model::Secret;
 
-/// The section whose values every other section has too.
+/// The section whose values all other sections inherit.
 const DEFAULT_SECTION: &str = "DEFAULT";
 
-/// How deep values may refer to others before Python takes it for a circle.
+/// How deep values may refer to others before Python reports a cycle.
 const MAX_DEPTH: usize = 10;
 
-/// What a `config.ini` says.
+/// A parsed `config.ini`.
 #[derive(Debug, Default)]
 pub struct ConfigIni {
     sections: BTreeMap<String, Section>,
@@ -22,7 +22,7 @@ pub struct ConfigIni {
     problems: Vec<Problem>,
 }
 
-/// Values by key, as they are written.
+/// Unparsed values by key.
 type Section = BTreeMap<String, RawValue>;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct RawValue {
     line: usize,
 }
 
-/// A value and the line that its key is on, from 1.
+/// A value and the line of its key, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IniValue {
     /// The value, `%%` and `%(key)s` replaced.
@@ -40,12 +40,12 @@ pub struct IniValue {
     pub line: usize,
 }
 
-/// What Python's reader refuses.
+/// An error of Python's parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong with it. No value is repeated.
+    /// What is wrong with it, without values.
     pub what: String,
 }
 
@@ -56,9 +56,9 @@ impl fmt::Display for Problem {
 }
 
 impl ConfigIni {
-    /// Reads a file's text.
+    /// Parses the text of a file.
     pub fn parse(text: &str) -> Self {
-        // Python's text mode does the same to newlines before the parser sees them.
+        // Python's text mode converts newlines like this before parsing.
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         let mut parser = Parser::default();
         for (number, line) in text.split_inclusive('\n').enumerate() {
@@ -67,7 +67,7 @@ impl ConfigIni {
         parser.finish()
     }
 
-    /// Why Python's reader refuses the file as a whole, in the order of lines. Empty for a file that it reads.
+    /// Why Python's parser refuses the whole file, in the order of lines. Empty for a valid file.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -75,7 +75,7 @@ impl ConfigIni {
     /// A value, `%%` and `%(key)s` replaced. `[DEFAULT]` counts for every section that is in the file.
     ///
     /// # Errors
-    /// The value is there and Python's reader refuses it, or the whole file.
+    /// The value exists, and Python's parser refuses it or the whole file.
     pub fn get(&self, section: &str, key: &str) -> Result<Option<IniValue>, Problem> {
         let Some(section) = self.section(section) else {
             return Ok(None);
@@ -127,7 +127,7 @@ impl ConfigIni {
         replaced: &mut String,
     ) -> Result<(), String> {
         if depth > MAX_DEPTH {
-            return Err("the values that it refers to with %(…)s refer to each other".to_owned());
+            return Err("its references with %(…)s form a cycle".to_owned());
         }
         let mut rest = value;
         while let Some((before, after)) = rest.split_once('%') {
@@ -138,11 +138,11 @@ impl ConfigIni {
                 continue;
             }
             let Some((key, after)) = after.strip_prefix('(').and_then(reference) else {
-                return Err("a `%` in a value is written `%%`".to_owned());
+                return Err("write `%%` for a `%` in a value".to_owned());
             };
             let Some(value) = self.raw(section, &key.to_lowercase()) else {
                 return Err(
-                    "it refers with %(…)s to a key that is not there; a `%` is written `%%`".to_owned(),
+                    "it refers with %(…)s to a key that does not exist; write `%%` for a `%`".to_owned(),
                 );
             };
             match value.text.expose() {
@@ -163,7 +163,7 @@ fn reference(text: &str) -> Option<(&str, &str)> {
     (!key.is_empty()).then_some((key, after))
 }
 
-/// A value whose lines are still being collected.
+/// A value that further lines may continue.
 struct Collected {
     line: usize,
     lines: Vec<String>,
@@ -174,7 +174,7 @@ struct Parser {
     sections: BTreeMap<String, BTreeMap<String, Collected>>,
     defaults: BTreeMap<String, Collected>,
     problems: Vec<Problem>,
-    /// The section that lines belong to, once there is one.
+    /// The current section, if any.
     section: Option<String>,
     /// The key that an indented line continues.
     key: Option<String>,
@@ -188,7 +188,7 @@ impl Parser {
             return;
         }
         if text.is_empty() {
-            // Part of a value, should another line of it follow.
+            // Part of the value if another line of it follows.
             self.continue_value("");
             return;
         }
@@ -200,15 +200,15 @@ impl Parser {
         if let Some(name) = section_header(text) {
             self.open_section(number, name);
         } else if self.section.is_none() {
-            self.refuse(number, "there is no [section] above this line");
+            self.refuse(number, "no [section] above this line");
         } else {
             self.open_value(number, text);
         }
     }
 
-    /// Adds a line to the value before it; `false` where there is none.
+    /// Adds a line to the previous value; `false` if there is none.
     fn continue_value(&mut self, text: &str) -> bool {
-        // A key without a name is refused and takes no further lines.
+        // A key without a name is refused and has no further lines.
         let Some(key) = self.key.clone().filter(|key| !key.is_empty()) else {
             return false;
         };
@@ -219,7 +219,7 @@ impl Parser {
         true
     }
 
-    /// The values of the section that lines belong to.
+    /// The values of the current section.
     fn values(&mut self) -> Option<&mut BTreeMap<String, Collected>> {
         match self.section.as_deref()? {
             DEFAULT_SECTION => Some(&mut self.defaults),
@@ -242,13 +242,13 @@ impl Parser {
 
     fn open_value(&mut self, number: usize, text: &str) {
         let Some((key, value)) = text.split_once(['=', ':']) else {
-            // The line may be anything, a password among it.
+            // The line may contain a password, so it is not printed.
             self.refuse(number, "expected `key = value`");
             return;
         };
         let key = key.trim_end_matches(is_space).to_lowercase();
         if key.is_empty() {
-            self.refuse(number, "there is no key before the `=` or `:`");
+            self.refuse(number, "no key before the `=` or `:`");
         }
         let collected = Collected {
             line: number,
@@ -293,7 +293,7 @@ fn joined(section: BTreeMap<String, Collected>) -> Section {
         .collect()
 }
 
-/// The name between the first `[`, which begins the line, and the last `]`; what follows does not count.
+/// The name between the `[` at the start of the line and the last `]`; the rest is ignored.
 fn section_header(text: &str) -> Option<&str> {
     let (name, _) = text.strip_prefix('[')?.rsplit_once(']')?;
     (!name.is_empty()).then_some(name)

@@ -1,14 +1,14 @@
 //! `.env` files, read as python-dotenv reads them for LightRAG: `load_dotenv(".env", override=False)`.
 //!
-//! The grammar is python-dotenv's own and follows no shell: an unquoted value ends at a comment or the end of the line, a
-//! quoted one may span lines, `${NAME}` and `${NAME:-default}` are replaced in all of them, and a statement that fits
-//! nothing is skipped to the end of its line.
+//! The grammar is python-dotenv's, not a shell's: an unquoted value ends at a comment or the end of the line, a quoted one may
+//! span lines, `${NAME}` and `${NAME:-default}` are replaced in both, and an invalid statement is skipped to the end of its
+//! line.
 
 use std::collections::BTreeMap;
 
 use crate::model::Secret;
 
-/// What a `.env` file says.
+/// A parsed `.env` file.
 #[derive(Debug, Default)]
 pub struct DotEnv {
     variables: BTreeMap<String, Variable>,
@@ -20,15 +20,15 @@ pub struct DotEnv {
 pub struct Variable {
     /// The value, `${…}` replaced; `None` for a name without `=`, which sets nothing.
     pub value: Option<Secret>,
-    /// The line that it starts on, from 1.
+    /// Its first line, from 1.
     pub line: usize,
 }
 
 impl DotEnv {
-    /// Reads a file's text. `process` looks up the variables of the process, which win over those of the file wherever one
-    /// is referred to.
+    /// Parses the text of a file. `process` looks up variables of the process, which override those of the file in
+    /// references.
     pub fn parse<'p>(text: &str, process: impl Fn(&str) -> Option<&'p str>) -> Self {
-        // Python's text mode does the same to newlines before the parser sees them.
+        // Python's text mode converts newlines like this before parsing.
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         let mut reader = Reader {
             rest: text.strip_prefix('\u{feff}').unwrap_or(&text),
@@ -48,12 +48,12 @@ impl DotEnv {
         read
     }
 
-    /// A variable. Of several statements for one name the last one counts.
+    /// A variable. If a name is set several times, the last one counts.
     pub fn get(&self, name: &str) -> Option<&Variable> {
         self.variables.get(name)
     }
 
-    /// Every variable with its name, in the order of names.
+    /// Every variable, in the order of names.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &Variable)> {
         self.variables
             .iter()
@@ -95,7 +95,7 @@ impl DotEnv {
             return text;
         }
         match self.variables.get(reference.name) {
-            // A name without `=` is known and empty: the default does not apply.
+            // A name without `=` is set and empty: the default does not apply.
             Some(variable) => variable.value.as_ref().map_or("", Secret::expose),
             None => reference.default,
         }
@@ -111,7 +111,7 @@ struct Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    /// Reads what begins with `${`; `None` where that is plain text.
+    /// Parses text that begins with `${`; `None` if it is plain text.
     fn read(text: &'a str) -> Option<Self> {
         let body = &text[2..];
         let (name, rest) = body.split_at(body.find(['}', ':'])?);
@@ -147,8 +147,8 @@ enum Statement {
     },
 }
 
-/// Reads statements off a text. A method that answers `None` has consumed nothing: where the next statement begins after one
-/// that does not parse depends on how far that one came.
+/// Parses statements. A method that returns `None` has consumed nothing, since the start of the statement after an invalid
+/// one depends on how far that one was parsed.
 struct Reader<'a> {
     rest: &'a str,
     line: usize,
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A name with its value, or a line without either; `None` where it does not parse.
+    /// A name with its value, or an empty line; `None` if it is invalid.
     fn binding(&mut self) -> Option<Option<(String, Option<String>)>> {
         if self.rest.is_empty() {
             return Some(None);
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         (!name.is_empty()).then_some(name)
     }
 
-    /// What follows a `=`.
+    /// The value after a `=`.
     fn value(&mut self) -> Option<String> {
         let is_apart = !self.take_while(is_blank).is_empty();
         match self.peek() {
@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A value between quotes. `decode` says what a character after a backslash stands for, where the two are an escape.
+    /// A quoted value. `decode` returns the character of an escape, given the one after the backslash.
     fn quoted_value(&mut self, quote: char, decode: impl Fn(char) -> Option<char>) -> Option<String> {
         let mut value = String::new();
         let mut characters = self.rest.char_indices().skip(1);
@@ -309,7 +309,7 @@ fn escaped_in_double_quotes(character: char) -> Option<char> {
     })
 }
 
-/// White space as Python has it, which takes four separators more than Unicode's property.
+/// White space by Python's definition, which has four separators more than Unicode's.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }

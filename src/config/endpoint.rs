@@ -1,4 +1,4 @@
-//! Which storage each side is, and its settings.
+//! Resolves the storage of each side and its settings.
 
 use std::path::Path;
 
@@ -14,17 +14,17 @@ use crate::{
     storage::{self, Connector, Endpoint},
 };
 
-/// Which storage a text names, and the settings that its place tells.
+/// The storage that a text names, and the settings in its address.
 struct Place {
     connector: &'static dyn Connector,
     settings: Vec<(&'static str, Secret)>,
 }
 
 impl Endpoint {
-    /// The storage that a text names, as `--source` and `--target` take it, and nothing else but defaults.
+    /// The storage that a text names, as for `--source` and `--target`. All other settings have their defaults.
     ///
     /// # Errors
-    /// The text names no storage, or not enough of it.
+    /// The text does not name a storage.
     pub fn named(side: Side, text: &str) -> Result<Self> {
         Self::resolve(
             side,
@@ -39,10 +39,10 @@ impl Endpoint {
         flags.storage(side).is_some() || job.options.storage(side).is_some()
     }
 
-    /// Decides which storage a side is, and its settings.
+    /// Resolves the storage of a side and its settings.
     ///
     /// # Errors
-    /// A side that nobody names, or a place or a setting that cannot be read.
+    /// The side is not given, or an address or a setting is invalid.
     pub fn resolve(side: Side, flags: &Options, job: &JobFile, environment: &Environment) -> Result<Self> {
         let flag_name = match side {
             Side::Source => "--source",
@@ -61,8 +61,8 @@ impl Endpoint {
             (Some(place), _) => place.connector,
             (None, Some((connector, _))) => *connector,
             (None, None) => {
-                return Err(Error::config(format!("no {side} is named")).with_remedy(format!(
-                    "give {flag_name} or `{side}:` in a job file: a kind ({}) or a place",
+                return Err(Error::config(format!("no {side} given")).with_remedy(format!(
+                    "use {flag_name}, or `{side}:` in a job file: a kind ({}) or an address",
                     storage::names()
                 )));
             }
@@ -77,13 +77,13 @@ impl Endpoint {
         if let Some(place) = flag {
             given.extend(at_origin(place.settings, &Origin::Flag(flag_name)));
         }
-        // A side that is named by its kind alone is where LightRAG's configuration says, which must then be readable.
+        // The address of a side given by its kind comes from LightRAG's configuration, which must then be readable.
         let environment = Lookup {
             environment,
             must_be_readable: given.is_empty(),
         };
         let mut values = Values::of(side, connector.fields());
-        // From the job file's to the flag's: each replaces what the one before said.
+        // The flag's settings follow those of the job file and override them.
         for (name, value) in given {
             values.set(name, value);
         }
@@ -98,12 +98,12 @@ impl Endpoint {
     }
 }
 
-/// Reads what the job file says of a side.
+/// Reads the storage of a side from the job file.
 fn read_spec(side: Side, spec: &StorageSpec, job: &JobFile) -> Result<JobEndpoint> {
     match spec {
         StorageSpec::Text(text) => {
             let path = side.to_string();
-            let place = read_place(text.expose()).map_err(|error| job.error(&path, error.message()))?;
+            let place = read_place(text.expose()).map_err(|error| in_job(job, &path, &error))?;
             Ok((place.connector, at_origin(place.settings, &job.origin(&path))))
         }
         StorageSpec::Settings(settings) => read_settings(side, settings, job),
@@ -120,24 +120,33 @@ fn at_origin(settings: Vec<(&'static str, Secret)>, origin: &Origin) -> Vec<(&'s
 
 pub(super) fn prefixed(place: &str, error: Error) -> Error {
     let prefixed = Error::new(error.kind(), format!("{place}: {}", error.message()));
+    with_remedy_of(&error, prefixed)
+}
+
+/// An error in the value of a field of the job file.
+fn in_job(job: &JobFile, path: &str, error: &Error) -> Error {
+    with_remedy_of(error, job.error(path, error.message()))
+}
+
+fn with_remedy_of(error: &Error, other: Error) -> Error {
     match error.remedy() {
-        Some(remedy) => prefixed.with_remedy(remedy),
-        None => prefixed,
+        Some(remedy) => other.with_remedy(remedy),
+        None => other,
     }
 }
 
 /// LightRAG's configuration, as one side needs it.
 struct Lookup<'a> {
     environment: &'a Environment,
-    /// Whether a file that cannot be read is an error. Otherwise the warning about it is enough.
+    /// Whether an unreadable file is an error. Otherwise the warning about it is enough.
     must_be_readable: bool,
 }
 
 impl Lookup<'_> {
-    /// What LightRAG's configuration or the table says of a setting.
+    /// The value of a setting in LightRAG's configuration, or its default.
     ///
     /// # Errors
-    /// It cannot be known.
+    /// A file that may set it cannot be read.
     fn configured(&self, field: &Field, connector: &dyn Connector) -> Result<Option<Value>> {
         let configured = match self.variable(field.variable)? {
             Some(value) => Some(value),
@@ -177,7 +186,7 @@ impl Lookup<'_> {
     }
 }
 
-/// Reads what a flag or a plain text in the job file names.
+/// Reads a kind or an address.
 fn read_place(text: &str) -> Result<Place> {
     if let Some(connector) = storage::find(text) {
         let settings = Vec::new();
@@ -189,7 +198,11 @@ fn read_place(text: &str) -> Result<Place> {
         return Ok(Place { connector, settings });
     }
     check_no_address(text)?;
-    // What is neither a name nor an address is a path, if it looks like one.
+    if let Some(rest) = text.strip_prefix("~/").filter(|_| !Path::new(text).exists()) {
+        return Err(Error::config(format!("`{text}`: `~` is not expanded"))
+            .with_remedy(format!("write $HOME/{rest}, or ${{HOME}}/{rest} in a job file")));
+    }
+    // Everything else is a path, if it looks like one.
     let looks_like_path = text.contains(['/', '\\', '.', '~']) || Path::new(text).exists();
     let files = storage::connectors()
         .iter()
@@ -203,7 +216,7 @@ fn read_place(text: &str) -> Result<Place> {
     }
 }
 
-/// The storage that has addresses with a scheme.
+/// The storage whose addresses have this scheme.
 fn with_scheme(scheme: &str) -> Option<&'static dyn Connector> {
     let has_scheme = |connector: &&'static dyn Connector| {
         let mut schemes = connector.schemes().iter();
@@ -212,18 +225,18 @@ fn with_scheme(scheme: &str) -> Option<&'static dyn Connector> {
     storage::connectors().iter().copied().find(has_scheme)
 }
 
-/// A mistyped address is no path: it may hold a password, and paths are printed.
+/// Refuses mistyped addresses, which would be read as paths: they may contain a password, and paths are printed.
 fn check_no_address(text: &str) -> Result<()> {
     let (scheme, _) = text.split_once(':').unwrap_or_default();
     if let Some(connector) = with_scheme(scheme) {
-        let message = format!("an address of {} begins with {scheme}://", connector.title());
+        let message = format!("addresses of {} start with {scheme}://", connector.title());
         return Err(Error::config(message).with_remedy(format!("write {scheme}://user:password@host")));
     }
     let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
     let looks_like_address = text.contains('@') || port.is_some_and(|port| port.is_ok());
     if looks_like_address && !Path::new(text).exists() {
         return Err(Error::config("this looks like an address without a scheme")
-            .with_remedy("write scheme://user:password@host, or the name of a file that is there"));
+            .with_remedy("write scheme://user:password@host, or the path of an existing file"));
     }
     Ok(())
 }
@@ -237,7 +250,7 @@ fn unknown_scheme(scheme: &str) -> Error {
     let hint = nearest(scheme, schemes.iter().copied())
         .map(|near| format!("; did you mean {near}://?"))
         .unwrap_or_default();
-    Error::config(format!("no storage has addresses with {scheme}://{hint}"))
+    Error::config(format!("unknown scheme {scheme}://{hint}"))
         .with_remedy(format!("known: {}", schemes.join(", ")))
 }
 
@@ -248,21 +261,21 @@ fn no_storage(text: &str) -> Error {
     let hint = nearest(&text.to_ascii_lowercase(), names)
         .map(|near| format!("; did you mean {near}?"))
         .unwrap_or_default();
-    Error::config(format!("`{text}` is no kind of storage{hint}")).with_remedy(format!(
-        "known: {}; LIGHTRAG_KV_STORAGE says which one LightRAG uses; a path is written with a slash: ./{text}",
+    Error::config(format!("`{text}` is not a kind of storage{hint}")).with_remedy(format!(
+        "use one of {} (LIGHTRAG_KV_STORAGE names the one that LightRAG uses), or write a path with a slash: ./{text}",
         storage::names()
     ))
 }
 
 type JobEndpoint = (&'static dyn Connector, Vec<(&'static str, Value)>);
 
-/// Reads the mapping of a storage in the job file, and checks every name in it.
+/// Reads the mapping of a storage in the job file and checks its names.
 fn read_settings(side: Side, settings: &Mapping, job: &JobFile) -> Result<JobEndpoint> {
     let path = |name: &str| format!("{side}.{name}");
     let uri = settings
         .get("uri")
         .and_then(Yaml::as_str)
-        .map(|uri| read_place(uri).map_err(|error| job.error(&path("uri"), error.message())))
+        .map(|uri| read_place(uri).map_err(|error| in_job(job, &path("uri"), &error)))
         .transpose()?;
     let connector =
         named_connector(settings, uri.as_ref()).map_err(|what| job.error(&path("kind"), &what))?;
@@ -270,7 +283,7 @@ fn read_settings(side: Side, settings: &Mapping, job: &JobFile) -> Result<JobEnd
     if let Some(place) = uri {
         if place.connector.kind() != connector.kind() {
             let what = format!(
-                "this is an address of {}, and kind is {}",
+                "this is an address of {}, but `kind` is {}",
                 place.connector.kind(),
                 connector.kind()
             );
@@ -285,8 +298,7 @@ fn read_settings(side: Side, settings: &Mapping, job: &JobFile) -> Result<JobEnd
         }
         let field = connector.fields().iter().find(|field| field.name == name);
         let field = field.ok_or_else(|| job.error(&path(name), &unknown_field(connector, name)))?;
-        let text =
-            setting_text(value).ok_or_else(|| job.error(&path(name), "expected a text or a number"))?;
+        let text = setting_text(value).ok_or_else(|| job.error(&path(name), "expected text or a number"))?;
         let (text, origin) = (Secret::new(text), job.origin(&path(name)));
         found.push((field.name, Value { text, origin }));
     }
@@ -299,13 +311,13 @@ fn read_settings(side: Side, settings: &Mapping, job: &JobFile) -> Result<JobEnd
 /// What is wrong with `kind`.
 fn named_connector(settings: &Mapping, uri: Option<&Place>) -> Result<&'static dyn Connector, String> {
     let Some(kind) = settings.get("kind").and_then(Yaml::as_str) else {
-        // One who thinks of `postgres:` with its fields below it.
+        // `postgres:` with its fields below it.
         let nested = settings
             .keys()
             .filter_map(Yaml::as_str)
             .find(|name| storage::find(name).is_some());
         let hint = nested
-            .map(|name| format!("; write `kind: {name}` beside its fields"))
+            .map(|name| format!("; write `kind: {name}` next to its fields"))
             .unwrap_or_default();
         let missing = || format!("missing; expected one of {}{hint}", storage::names());
         return uri.map(|place| place.connector).ok_or_else(missing);
@@ -349,9 +361,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistyped_address_is_no_path_that_would_be_printed() {
+    fn a_mistyped_address_is_not_printed_as_a_path() {
         let error = Endpoint::named(Side::Target, "mongodb:/me:hunter2@host").unwrap_err();
-        assert!(error.message().contains("begins with mongodb://"), "{error}");
+        assert!(error.message().contains("start with mongodb://"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
         let error = Endpoint::named(Side::Target, "me:hunter2@host/rag").unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"));

@@ -1,4 +1,4 @@
-//! LightRAG's own configuration: the process environment, `.env` and `config.ini`.
+//! Reads LightRAG's configuration: the process environment, `.env` and `config.ini`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,22 +13,22 @@ use super::{
 };
 use crate::model::{Error, Origin, Result, Secret, Value};
 
-/// The file with variables that LightRAG reads from the directory it is started in.
+/// The file with variables that LightRAG reads from its current directory.
 pub(crate) const DOT_ENV: &str = ".env";
 
-/// The file with settings that LightRAG reads from the directory it is started in.
+/// The file with settings that LightRAG reads from its current directory.
 pub(crate) const CONFIG_INI: &str = "config.ini";
 
-/// The variable that keeps python-dotenv from reading `.env`, and what it must be.
+/// The variable that keeps python-dotenv from reading `.env`, and the values that do so.
 const DOT_ENV_DISABLED: &str = "PYTHON_DOTENV_DISABLED";
 const DISABLING: [&str; 5] = ["1", "true", "t", "yes", "y"];
 
 /// How many line numbers a warning lists.
 const MOST_LINES: usize = 10;
 
-/// What LightRAG would find if it were started here.
+/// The configuration that LightRAG would read if it were started here.
 ///
-/// A variable that is set and empty is set: it hides what `.env` and `config.ini` say of it, as it does for LightRAG.
+/// An empty variable counts as set: it overrides `.env` and `config.ini`, as it does for LightRAG.
 #[derive(Debug, Default)]
 pub struct Environment {
     process: BTreeMap<String, Secret>,
@@ -42,7 +42,7 @@ pub struct Environment {
 /// A file of LightRAG's configuration.
 #[derive(Debug, Default)]
 enum File<T> {
-    /// There is none, or none that LightRAG would read.
+    /// The file does not exist, or LightRAG would not read it.
     #[default]
     Absent,
     Read(PathBuf, T),
@@ -51,13 +51,13 @@ enum File<T> {
 }
 
 impl Environment {
-    /// The environment of this process and the files in a directory. A fault in a file is a warning here, and an error
-    /// once something is needed from the file.
+    /// Reads the environment of this process and the files in a directory. A broken file causes a warning here, and an
+    /// error only when a setting is looked up in it.
     pub fn read(directory: &Path) -> Self {
         Self::with(std::env::vars_os(), directory)
     }
 
-    /// These variables as the environment of the process, and the files in a directory.
+    /// As [`Environment::read`], with these variables as the environment of the process.
     pub fn with(process: impl IntoIterator<Item = (OsString, OsString)>, directory: &Path) -> Self {
         let mut environment = Self::default();
         for (name, value) in process {
@@ -87,7 +87,7 @@ impl Environment {
         }
     }
 
-    /// What is wrong with the files, in sentences that name them and repeat no value.
+    /// Warnings about the files. They contain no values.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -95,7 +95,7 @@ impl Environment {
     /// A variable, from the process or from `.env`.
     ///
     /// # Errors
-    /// Whether it is set, or to what, cannot be known.
+    /// Its value cannot be determined: it is not valid UTF-8, or `.env` cannot be read.
     pub fn variable(&self, name: &str) -> Result<Option<Value>> {
         let found = self.readable_variable(name)?;
         match (&found, &self.dot_env) {
@@ -106,10 +106,10 @@ impl Environment {
         }
     }
 
-    /// A variable, from the process or from a `.env` that can be read.
+    /// A variable, from the process or from a readable `.env`.
     ///
     /// # Errors
-    /// It is set, and to what cannot be known.
+    /// Its value is not valid UTF-8.
     pub fn readable_variable(&self, name: &str) -> Result<Option<Value>> {
         if let Some(text) = self.process.get(name) {
             let (text, origin) = (text.clone(), Origin::Variable(name.to_owned()));
@@ -132,7 +132,7 @@ impl Environment {
         }
     }
 
-    /// A variable of the process alone: what `${NAME}` in a job file stands for.
+    /// A variable of the process, as `${NAME}` in a job file uses it.
     pub fn process_variable(&self, name: &str) -> Option<&Secret> {
         self.process.get(name)
     }
@@ -140,7 +140,7 @@ impl Environment {
     /// A key in a section of `config.ini`.
     ///
     /// # Errors
-    /// Whether it is set cannot be known, or it is set and LightRAG's reader refuses it.
+    /// The file cannot be read, or LightRAG's parser refuses the value.
     pub fn ini(&self, section: &str, key: &str) -> Result<Option<Value>> {
         match &self.ini {
             File::Unreadable(reason) => Err(unreadable(
@@ -151,10 +151,10 @@ impl Environment {
         }
     }
 
-    /// A key in a section of a `config.ini` that can be read.
+    /// A key in a section of a readable `config.ini`.
     ///
     /// # Errors
-    /// It is set, and LightRAG's reader refuses it.
+    /// LightRAG's parser refuses the value.
     pub fn readable_ini(&self, section: &str, key: &str) -> Result<Option<Value>> {
         let named = format!("[{section}] {key}");
         match &self.ini {
@@ -183,7 +183,7 @@ impl Environment {
         if is_disabled {
             return;
         }
-        // Where python-dotenv finds neither a file nor a FIFO it does as if there were nothing.
+        // python-dotenv ignores everything that is neither a file nor a FIFO.
         match std::fs::metadata(path) {
             Ok(found) if found.is_dir() => {
                 self.warnings.push(format!(
@@ -243,17 +243,19 @@ impl Environment {
         }
     }
 
-    /// Continues without a file that keeps LightRAG from starting.
+    /// Continues without a file that LightRAG would not start with.
     fn give_up<T>(&mut self, reason: String) -> File<T> {
         self.warnings
-            .push(format!("{reason}; LightRAG does not start with it"));
+            .push(format!("{reason}; LightRAG does not start with such a file"));
         File::Unreadable(reason)
     }
 }
 
+/// The text of a file.
+///
 /// # Errors
-/// Why the file cannot be read, and which file.
-fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, String> {
+/// Why it is not UTF-8, with the file's name.
+pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes();
@@ -266,19 +268,17 @@ fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, String> {
 }
 
 fn unreadable(reason: &str, needed: &str) -> Error {
-    Error::config(format!("{reason}; {needed}")).with_remedy(
-        "make it a readable UTF-8 file, or name both sides and --workspace with flags or a job file",
-    )
+    Error::config(format!("{reason}; {needed}"))
+        .with_remedy("save it as UTF-8, or give both storages and --workspace with flags or in a job file")
 }
 
 fn refused(file: &Path, problem: &Problem, needed: &str) -> Error {
     Error::config(format!("{} {problem}; {needed} is read from it", file.display())).with_remedy(
-        "correct the line, as LightRAG does not start with it either, or set the value elsewhere: a flag, the job file \
-         or a variable",
+        "fix the line (LightRAG does not start with it either), or set the value with a flag, the job file or a variable",
     )
 }
 
-/// A warning of the lines that were skipped, where there are any.
+/// A warning about skipped lines; `None` if there are none.
 fn skipped_lines(path: &Path, lines: &[usize]) -> Option<String> {
     let path = path.display();
     let listed: Vec<String> = lines.iter().take(MOST_LINES).map(usize::to_string).collect();

@@ -1,4 +1,4 @@
-//! What the program writes about itself: completions for shells, and its man page.
+//! Shell completions and the man page.
 
 use clap::{CommandFactory, ValueEnum};
 use clap_complete::{Shell, aot};
@@ -17,7 +17,7 @@ use crate::{
     storage::connectors,
 };
 
-/// What `--generate` writes on standard output.
+/// What `--generate` prints to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Generate {
     /// Completions for bash.
@@ -30,7 +30,7 @@ pub enum Generate {
     Man,
 }
 
-/// The text.
+/// The generated text.
 pub(super) fn text(what: Generate) -> String {
     let shell = match what {
         Generate::CompletionsBash => Shell::Bash,
@@ -45,14 +45,14 @@ pub(super) fn text(what: Generate) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The page, with what `--help` says behind the flags in the sections where readers of man pages look for it.
+/// The man page. What `--help` lists after the flags has its own sections: EXAMPLES, ENVIRONMENT, EXIT STATUS.
 fn man_page() -> String {
     let mut page = Roff::new();
     let man = Man::new(Options::command())
         .title(TOOL.to_uppercase())
         .manual("User Commands");
     let mut text = Vec::new();
-    // Writing into memory does not fail.
+    // Writing to memory does not fail.
     let _ = man
         .render_title(&mut text)
         .and_then(|()| man.render_name_section(&mut text))
@@ -67,7 +67,7 @@ fn man_page() -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Text whose lines stay as they are.
+/// Text whose line breaks are preserved.
 fn preformatted(page: &mut Roff, text: &str) {
     page.control("nf", []);
     for line in text.lines() {
@@ -76,12 +76,11 @@ fn preformatted(page: &mut Roff, text: &str) {
     page.control("fi", []);
 }
 
-/// LightRAG's variables, from the storages' own tables, and ours.
+/// LightRAG's variables, from the tables of the storages, and those of this program.
 fn environment(page: &mut Roff) {
     page.text([roman(
-        "LightRAG's variables say where a storage is that --source or --target names by its kind alone. Where the \
-         process has none of the name, the files .env and config.ini in the current directory are asked, as LightRAG \
-         does.",
+        "If --source or --target is a kind without an address, the address is read from LightRAG's variables. A variable \
+         that the process does not have is looked up in .env and config.ini in the current directory, as LightRAG does.",
     )]);
     let variables = connectors().iter().flat_map(|connector| {
         let fields = connector.fields().iter();
@@ -95,9 +94,9 @@ fn environment(page: &mut Roff) {
     let own = [
         (
             WORKSPACE_VARIABLE,
-            "the workspace of every storage that has no variable of its own for it",
+            "the workspace of every storage that has no workspace variable of its own",
         ),
-        (RUST_LOG, "filters the log where --log-level does not"),
+        (RUST_LOG, "filters the log if --log-level is not given"),
     ];
     for (name, help) in variables.chain(own) {
         page.control("TP", []).text([bold(name)]).text([roman(help)]);

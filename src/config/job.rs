@@ -1,18 +1,25 @@
-//! The job file: YAML, strict.
+//! The job file: YAML, parsed strictly.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde_yaml::{Mapping, Value as Yaml};
 
-use super::{env::Environment, options::Options, value::scalar_text};
+use super::{
+    env::{Environment, decode},
+    options::{Options, field_of_flag},
+    value::scalar_text,
+};
 use crate::model::{Error, Origin, Result, Secret, nearest};
 
-/// A job file, as it was written.
+/// A parsed job file.
 #[derive(Debug, Default)]
 pub struct JobFile {
-    /// What it says.
+    /// The options that it sets.
     pub options: Options,
-    /// Where the file is, and its text, for errors.
+    /// Path and text of the file, for errors.
     source: JobText,
 }
 
@@ -24,19 +31,23 @@ struct JobText {
 }
 
 impl JobFile {
-    /// Reads a job file. `${NAME}` and `${NAME:-default}` take their values from the process environment.
+    /// Reads a job file. `${NAME}` and `${NAME:-default}` are replaced by variables of the process.
     ///
     /// # Errors
-    /// The file is missing, is no YAML, has an unknown or a wrong field, or names an unset variable. The message
+    /// The file is missing, is not valid YAML, has an unknown or invalid field, or names an unset variable. The message
     /// names file, path and line.
     pub fn read(file: &Path, environment: &Environment) -> Result<Self> {
-        let text = std::fs::read_to_string(file).map_err(|error| {
+        let bytes = std::fs::read(file).map_err(|error| {
             Error::config(format!("cannot read the job file {}: {error}", file.display()))
         })?;
-        Self::parse(file, text, environment)
+        let text =
+            decode(file, bytes).map_err(|reason| Error::config(reason).with_remedy("save it as UTF-8"))?;
+        Self::parse(file, &text, environment)
     }
 
-    fn parse(file: &Path, text: String, environment: &Environment) -> Result<Self> {
+    fn parse(file: &Path, text: &str, environment: &Environment) -> Result<Self> {
+        // Editors on Windows write a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let source = JobText {
             file: file.to_owned(),
             text: Secret::new(text),
@@ -46,14 +57,22 @@ impl JobFile {
                 .location()
                 .map(|at| format!(" line {}", at.line()))
                 .unwrap_or_default();
-            // What the parser says may repeat a secret, but for the name of a field that stands there twice.
-            let text = error.to_string();
-            if let Some((_, name)) = text.split_once("duplicate entry with key ") {
-                let name = name.trim_matches('"');
-                return Error::config(format!("{}{line}: `{name}` stands there twice", file.display()));
+            // The parser's message may repeat a secret, except for the name of a duplicate field.
+            let message = error.to_string();
+            if let Some((_, name)) = message.split_once("duplicate entry with key ") {
+                let name = name.split('"').nth(1).unwrap_or(name);
+                return Error::config(match duplicate_lines(text, name) {
+                    Some((first, second)) => format!(
+                        "{} line {second}: `{name}` is already defined on line {first}",
+                        file.display()
+                    ),
+                    None => format!("{}{line}: `{name}` is defined twice", file.display()),
+                });
             }
-            Error::config(format!("{}{line}: this is no YAML", file.display()))
-                .with_remedy("check indentation (by spaces, not tabs), and quote values that hold `:`, `#`, `{` or `$`")
+            Error::config(format!("{}{line}: not valid YAML", file.display()))
+                .with_remedy(
+                    "check the indentation (spaces, no tabs), and quote values that contain `:`, `#` or `{`",
+                )
                 .caused_by(error)
         })?;
         if tree.is_null() {
@@ -68,33 +87,40 @@ impl JobFile {
         Ok(Self { options, source })
     }
 
-    /// Where the value of a path such as `target.host` is.
+    /// The position of a value, by a path such as `target.host`.
     pub fn origin(&self, path: &str) -> Origin {
         self.source.origin(path)
     }
 
-    /// A complaint about a field.
+    /// An error in the field at a path.
     pub fn error(&self, path: &str, what: &str) -> Error {
         self.source.error(path, what)
     }
 }
 
-/// An unknown field's message, with the nearest known one.
+/// Serde's message, with the nearest known name, or the field to use instead.
 fn expectation(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
-    if message.starts_with("unknown field") || message.starts_with("unknown variant") {
+    let mut names = || {
         let unknown = quoted.next().unwrap_or_default();
-        let known: Vec<&str> = quoted.collect();
+        (unknown, quoted.by_ref().collect::<Vec<&str>>())
+    };
+    if message.starts_with("unknown field") {
+        let (unknown, known) = names();
+        if let Some(field) = field_of_flag(unknown) {
+            format!("unknown field; write `{field}`")
+        } else if let Some(name) = nearest(unknown, known.iter().copied()) {
+            format!("unknown field; did you mean `{name}`?")
+        } else {
+            format!("unknown field. Known: {}", known.join(", "))
+        }
+    } else if message.starts_with("unknown variant") {
+        let (unknown, known) = names();
         let hint = nearest(unknown, known.iter().copied())
             .map_or_else(|| ".".to_owned(), |name| format!("; did you mean `{name}`?"));
-        let what = if message.starts_with("unknown field") {
-            "field"
-        } else {
-            "value"
-        };
-        format!("unknown {what} `{unknown}`{hint} Known: {}", known.join(", "))
+        format!("unknown value `{unknown}`{hint} Known: {}", known.join(", "))
     } else if let Some((_, expected)) = message.rsplit_once(", expected ") {
-        // What was found may be a secret at the wrong place.
+        // The value itself may be a misplaced secret.
         format!("expected {expected}")
     } else {
         message.to_owned()
@@ -114,9 +140,9 @@ impl JobText {
         self.origin(path).error(what)
     }
 
-    /// The line, from 1, on which a path such as `target.host` is, as far as it can be said.
+    /// The line, from 1, of a path such as `target.host`, if it can be found.
     ///
-    /// Looks for the path's names one after the other, each as a key behind the one before.
+    /// Searches for the names of the path in order, each as a key after the previous one.
     fn line(&self, path: &str) -> Option<usize> {
         let text = self.text.expose();
         let mut at = 0;
@@ -138,7 +164,30 @@ impl JobText {
     }
 }
 
-/// Replaces `${NAME}` in every text of the tree. Keys stay as they are.
+/// The lines, from 1, of the first two entries of this name in one mapping. `None` if the mapping is not in block style.
+fn duplicate_lines(text: &str, name: &str) -> Option<(usize, usize)> {
+    const QUOTES: [char; 2] = ['"', '\''];
+    // The entry of this name in each open mapping, by indentation.
+    let mut open = BTreeMap::new();
+    for (at, line) in text.lines().enumerate() {
+        let content = line.trim_start();
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        let indentation = line.len() - content.len();
+        open.retain(|known, _| *known <= indentation);
+        let after_name = content.trim_start_matches(QUOTES).strip_prefix(name);
+        let after_name = after_name.map(|rest| rest.trim_start_matches(QUOTES).trim_start());
+        if after_name.is_some_and(|rest| rest.starts_with(':'))
+            && let Some(first) = open.insert(indentation, at + 1)
+        {
+            return Some((first, at + 1));
+        }
+    }
+    None
+}
+
+/// Replaces `${NAME}` in every text of the tree, but not in keys.
 fn interpolate(
     tree: &mut Yaml,
     environment: &Environment,
@@ -172,6 +221,7 @@ fn replace(text: &str, environment: &Environment) -> Result<String, String> {
     let mut replaced = String::new();
     let mut rest = text;
     while let Some(start) = rest.find("${") {
+        check_plain(&rest[..start], environment)?;
         replaced.push_str(&rest[..start]);
         let end = rest[start..].find('}').ok_or("`${` without `}`")? + start;
         let inner = &rest[start + 2..end];
@@ -180,20 +230,33 @@ fn replace(text: &str, environment: &Environment) -> Result<String, String> {
             None => (inner, None),
         };
         let value = environment.process_variable(name).map(Secret::expose);
-        // As in a shell, `:-` also replaces an empty value.
+        // As in a shell, `:-` replaces an empty value too.
         match (value, default) {
             (Some(""), Some(default)) | (None, Some(default)) => replaced.push_str(default),
             (Some(value), _) => replaced.push_str(value),
             (None, None) => {
                 return Err(format!(
-                    "the variable {name} is not set; set it, or give a default with ${{{name}:-…}}"
+                    "the variable {name} is not set; set it, or add a default: ${{{name}:-…}}"
                 ));
             }
         }
         rest = &rest[end + 1..];
     }
+    check_plain(rest, environment)?;
     replaced.push_str(rest);
     Ok(replaced)
+}
+
+/// Refuses `$NAME` for a variable that is set: it is not replaced, and as a password it would fail at the server.
+fn check_plain(text: &str, environment: &Environment) -> Result<(), String> {
+    for after in text.split('$').skip(1) {
+        let end = after.find(|c: char| c != '_' && !c.is_ascii_alphanumeric());
+        let name = &after[..end.unwrap_or(after.len())];
+        if !name.is_empty() && environment.process_variable(name).is_some() {
+            return Err(format!("`${name}` is not expanded; write `${{{name}}}`"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -205,7 +268,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<JobFile> {
         let environment = Environment::with_process([("PORT", "5433"), ("EMPTY", ""), ("PW", "a: #b")]);
-        JobFile::parse(Path::new("job.yaml"), text.to_owned(), &environment)
+        JobFile::parse(Path::new("job.yaml"), text, &environment)
     }
 
     #[test]
@@ -223,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unset_variable_is_named_with_its_place() {
+    fn an_unset_variable_is_reported_with_path_and_line() {
         let error = parse("source: json\ntarget:\n  kind: postgres\n  password: ${NOT_SET}\n").unwrap_err();
         assert!(
             error
@@ -234,14 +297,42 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_named_with_line_and_the_nearest_known_one() {
+    fn an_unknown_field_is_reported_with_its_line_and_the_nearest_known_one() {
         let error = parse("source: json\nbatch:\n  recods: 5\n").unwrap_err();
         assert!(
-            error.message().starts_with(
-                "job.yaml line 3: batch.recods: unknown field `recods`; did you mean `records`?"
-            ),
+            error
+                .message()
+                .starts_with("job.yaml line 3: batch.recods: unknown field; did you mean `records`?"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_duplicate_field_is_reported_with_both_lines() {
+        let message = |text: &str| parse(text).unwrap_err().message().to_owned();
+        assert_eq!(
+            message("source: json\ntarget:\n  host: a\n  # host: x\n  user: b\n  'host': c\n"),
+            "job.yaml line 6: `host` is already defined on line 3"
+        );
+        // The same name in two mappings is no duplicate.
+        assert_eq!(
+            message("source: { kind: json }\nbatch:\n  yes: 1\nyes: true\nbatch: 3\n"),
+            "job.yaml line 5: `batch` is already defined on line 2"
+        );
+        assert_eq!(
+            message("source: json\nbatch: { records: 1, records: 2 }\n"),
+            "job.yaml line 2: `records` is defined twice"
+        );
+    }
+
+    #[test]
+    fn a_variable_without_braces_is_refused_if_it_is_set() {
+        let error = parse("target:\n  kind: postgres\n  password: $PW\n").unwrap_err();
+        assert!(
+            error.message().ends_with("`$PW` is not expanded; write `${PW}`"),
+            "{error}"
+        );
+        assert!(parse("target: { kind: postgres, password: \"$x$NOT_SET${PW}\" }").is_ok());
     }
 
     #[test]
@@ -280,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_is_told_by_line_and_not_repeated() {
+    fn invalid_yaml_is_reported_with_its_line_and_not_repeated() {
         let error = parse("target:\n  password: hunter2\n bad: [\n").unwrap_err();
         assert!(error.message().starts_with("job.yaml line "), "{error}");
         assert!(!error.to_string().contains("hunter2"));

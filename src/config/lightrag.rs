@@ -1,8 +1,8 @@
-//! The LightRAG that will read the cache, as its server resolves its own configuration.
+//! Resolves the configuration of the LightRAG that will read the cache as LightRAG's server does.
 //!
-//! A flag wins over the job file, that over LightRAG's variables. The server's rules (`api/config.py` and
-//! `resolve_role_llm_settings`): a role's own variables (`EXTRACT_LLM_BINDING`) win over those of all roles
-//! (`LLM_BINDING`); a role with another binding and no host of its own takes the default host of its binding.
+//! Flags override the job file, which overrides LightRAG's variables. The server's rules (`api/config.py` and
+//! `resolve_role_llm_settings`): a role's own variables (`EXTRACT_LLM_BINDING`) override those of all roles
+//! (`LLM_BINDING`); a role with another binding and no host of its own uses the default host of its binding.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::model::{
 /// The binding of a program that uses LightRAG without its server.
 const LIBRARY: &str = "library";
 
-/// What LightRAG reads that keys depend on.
+/// LightRAG's variables that keys depend on.
 const VARIABLES: [&str; 11] = [
     "EXTRACT_LLM_BINDING",
     "EXTRACT_LLM_MODEL",
@@ -34,7 +34,7 @@ const VARIABLES: [&str; 11] = [
     "ENTITY_EXTRACTION_USE_JSON",
 ];
 
-/// A text and where it came from.
+/// A text and its origin.
 #[derive(Clone, Debug)]
 struct Given {
     text: String,
@@ -50,10 +50,10 @@ impl From<&Text<String>> for Given {
     }
 }
 
-/// The LightRAG of a run that looks at hits; `None` where neither flag nor job file asks for them.
+/// The LightRAG whose hits a run counts; `None` if neither flags nor job file ask for it.
 ///
 /// # Errors
-/// What it is configured for cannot be read.
+/// LightRAG's configuration cannot be read.
 pub fn resolve(flags: &Options, job: &JobFile, environment: &Environment) -> Result<Option<LightRag>> {
     let options = given(flags, job);
     let named = &flags.lightrag;
@@ -81,9 +81,9 @@ pub fn resolve(flags: &Options, job: &JobFile, environment: &Environment) -> Res
     Ok(Some(layers.lightrag()))
 }
 
-/// Where LightRAG's configuration is looked for.
+/// The layers of LightRAG's configuration.
 struct Layers<'a> {
-    /// What counts of flags and job file.
+    /// Flags and job file, merged.
     given: &'a LightRagOptions,
     flags: &'a LightRagOptions,
     job: &'a JobFile,
@@ -116,18 +116,18 @@ impl Layers<'_> {
         }
     }
 
-    /// A variable. An empty one is an empty text to LightRAG, not nothing.
+    /// A variable. LightRAG does not treat an empty one as unset.
     fn variable(&self, name: &str) -> Option<Given> {
         self.variables.get(name).cloned()
     }
 
-    /// A role's variable, in which LightRAG takes an empty text and `None` for nothing.
+    /// A role's variable. LightRAG treats an empty text and `None` as unset.
     fn role_variable(&self, role: &str, name: &str) -> Option<Given> {
         let given = self.variable(&format!("{role}_{name}"));
         given.filter(|given| !matches!(given.text.as_str(), "" | "None"))
     }
 
-    /// The binding of all roles that have none of their own.
+    /// The binding of all roles without one of their own.
     fn base_binding(&self) -> Given {
         let binding = self.variable("LLM_BINDING");
         let binding = binding.filter(|binding| !binding.text.is_empty());
@@ -149,8 +149,8 @@ impl Layers<'_> {
             .unwrap_or_else(|| default(default_host(binding)))
     }
 
-    /// The model of a role. What flags and job file give is given for extraction, and for a role that has nothing of its
-    /// own.
+    /// The model of a role. Flags and job file override the variables of extraction; for other roles they apply only if the
+    /// role has no variables of its own.
     fn role(&self, role: &str, is_given: bool) -> Parts {
         let given = |text: &Option<Text<String>>| text.as_ref().map(Given::from);
         let first = |given: Option<Given>, own: Option<Given>| {
@@ -181,7 +181,7 @@ impl Layers<'_> {
         Parts { binding, model, host }
     }
 
-    /// `ENTITY_EXTRACTION_USE_JSON`, of which LightRAG understands `true` alone.
+    /// `ENTITY_EXTRACTION_USE_JSON`. LightRAG treats everything but `true` as false.
     fn json_extraction(&self) -> (bool, Origin) {
         if let Some(json) = self.given.json_extraction {
             return (json.0, self.job.origin("lightrag.json_extraction"));
@@ -192,7 +192,7 @@ impl Layers<'_> {
         })
     }
 
-    /// Everything that is named anywhere: where a host was changed, one layer mostly still has the old one.
+    /// The names in all layers: after a change of the host, one layer usually still has the old one.
     fn named(&self) -> Named {
         let layers = [self.flags, &self.job.options.lightrag];
         let names = |of_layer: fn(&LightRagOptions) -> &Option<Text<String>>,
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_identity_is_what_lightrags_server_makes_of_its_variables() {
+    fn the_identity_is_resolved_as_lightrags_server_does() {
         let azure = [
             ("LLM_BINDING", "azure_openai"),
             ("AZURE_OPENAI_ENDPOINT", "https://a"),
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_and_what_it_replaced_is_still_a_candidate() {
+    fn a_flag_overrides_a_variable_whose_value_remains_a_candidate() {
         let flags = flags(LightRagOptions {
             host: Some("http://new".to_owned().into()),
             ..LightRagOptions::default()
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_resolved_for_a_run_that_does_not_look_at_hits() {
+    fn nothing_is_resolved_for_a_run_that_does_not_count_hits() {
         let resolved = resolve(&Options::default(), &JobFile::default(), &Environment::default());
         assert!(resolved.unwrap().is_none());
     }

@@ -1,9 +1,8 @@
-//! From flags, job file and environment to settings.
+//! Resolves flags, job file and environment into settings.
 //!
-//! `options` is the one table of what a run can be told, by flags and by the job file. `cli` and `job` read them, `env` what
-//! LightRAG's configuration says; `resolve`, `endpoint` and `workspaces` decide which of them counts. Storages name their
-//! settings in tables of [`Field`](crate::model::Field)s and receive [`Values`](crate::model::Values), each of which knows
-//! where it came from, so that every complaint can say so.
+//! `options` is the table of all options. `cli` and `job` read them, `env` reads LightRAG's configuration; `resolve`,
+//! `endpoint` and `workspaces` apply the precedence. Storages list their settings in tables of
+//! [`Field`](crate::model::Field)s and receive [`Values`](crate::model::Values), each with its origin for error messages.
 
 mod cli;
 pub mod configparser;

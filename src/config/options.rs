@@ -1,20 +1,20 @@
-//! The one table of everything that a run can be told: as a flag, as a field of the job file, or both.
+//! The table of all options: each a flag, a field of the job file, or both.
 //!
 //! # Adding a flag
 //! 1. Add an entry to the table below, where `--help` should list it. Its doc comment is the help text, also in the
-//!    README and in migrate.example.yaml; end it with `[default: …]` where there is one to state. `#[arg]` is clap's, and the
-//!    rest serde's, as on any struct. The part after `=` says what stands in migrate.example.yaml ([`JobField`]).
+//!    README and in migrate.example.yaml; end it with `[default: …]` if there is a default. `#[arg]` is clap's, the other
+//!    attributes are serde's, as on any struct. The part after `=` says what migrate.example.yaml shows ([`JobField`]).
 //!
 //!    ```text
-//!    /// How long connecting, and each request, may take [default: 60s]
+//!    /// Limit for connecting and for each request [default: 60s]
 //!    #[arg(long, value_name = "DUR", help_heading = HOW)]
 //!    pub timeout: Option<Text<Duration>> = DefaultsTo("60s");
 //!    ```
 //!
-//!    The type says how the value is read ([`Text`] where the text matters for the error, an enum with `ValueEnum` and
+//!    The type says how the value is read ([`Text`] if the error message quotes the text, an enum with `ValueEnum` and
 //!    `Deserialize`, a path). A flag without a value is a `bool` with `#[serde(deserialize_with = "switch")]`.
 //!    An entry of a group (`batch.records`) names its flag and its path: `#[arg(long = "batch-size", id = "batch.records")]`.
-//! 2. Use the value: mostly one line in `Settings::resolve`.
+//! 2. Use the value: usually one line in `Settings::resolve`.
 //! 3. Run `UPDATE_DOCS=1 cargo test --test cli -- documents` and `INSTA_UPDATE=always cargo test --test cli`, and read the
 //!    diff of README, example, help and man page.
 //!
@@ -47,14 +47,14 @@ use crate::{
 const WHAT: &str = "What";
 const HITS: &str = "Hits";
 const HOW: &str = "How";
-const OUTPUT: &str = "What comes out";
+const OUTPUT: &str = "Output";
 
-/// What the job file has for an entry of the table, and how migrate.example.yaml shows it. Texts are YAML.
+/// The job file's field for an entry of the table, and how migrate.example.yaml shows it. Texts are YAML.
 #[derive(Clone, Copy, Debug)]
 pub enum JobField {
     /// A field with this default; shown as a comment.
     DefaultsTo(&'static str),
-    /// A field without a default, or with one that has no text; this value is shown as a comment.
+    /// A field without a fixed default; this value is shown as a comment.
     Sample(&'static str),
     /// A field that the example sets, and more lines after it.
     Shown {
@@ -65,9 +65,9 @@ pub enum JobField {
     },
     /// A field with fields of its own.
     Group,
-    /// None of this name: a flag whose effect another field has, written like this.
+    /// No field of this name: another field, written like this, has the same effect.
     As(&'static str),
-    /// None: a flag that no job file can replace.
+    /// No field: only the command line has it.
     FlagOnly,
 }
 
@@ -76,9 +76,9 @@ pub enum JobField {
 pub struct Entry {
     /// The path in the job file, also the identifier of clap's argument: `batch.records`.
     pub path: &'static str,
-    /// What the job file has for it.
+    /// Its field in the job file.
     pub job: JobField,
-    /// Sentences for the example, beside the help text; all there is where there is no flag.
+    /// Sentences that the example adds to the help text; the only text of an entry without a flag.
     pub note: &'static str,
 }
 
@@ -120,7 +120,7 @@ macro_rules! options {
 }
 
 options! {
-    /// What flags or the job file say. What is not given is `None` or `false`.
+    /// The options given by flags or by the job file. An option that was not given is `None` or `false`.
     #[derive(Parser)]
     #[serde(expecting = "fields such as `source:` and `target:`")]
     #[command(
@@ -128,27 +128,27 @@ options! {
         version,
         about = "Moves LightRAG's LLM response cache between JSON, Redis, PostgreSQL, MongoDB and OpenSearch",
         long_about = "Moves LightRAG's LLM response cache between any two of JSON, Redis, PostgreSQL, MongoDB and \
-                      OpenSearch. Never changes the source, asks nothing without --interactive, and writes to the target \
-                      only with --yes.",
+                      OpenSearch. Never changes the source, never prompts unless --interactive is given, and writes to \
+                      the target only with --yes.",
         after_help = "Add --help for examples and exit codes.",
         after_long_help = format!("Examples:\n{EXAMPLES}\n\n{STORAGES}\n\nExit codes:\n{EXIT_CODES}"),
         max_term_width = 110
     )]
     pub struct Options under "" {
-        /// Job file (YAML) with any of these settings; flags win over it
+        /// Job file (YAML) with any of these settings; flags override it
         #[serde(skip)]
         #[arg(long, value_name = "FILE", help_heading = WHAT, value_hint = ValueHint::FilePath)]
         pub job: Option<PathBuf> = FlagOnly;
 
-        /// Where to read: a kind of storage or a place
+        /// Storage to read: a kind or an address
         #[arg(long, value_name = "STORAGE", help_heading = WHAT, value_hint = ValueHint::AnyPath)]
         pub source: Option<StorageSpec> = Shown {
             value: "\n  kind: json\n  working_dir: ./tests/fixtures/sample/rag_storage",
             more: "",
-        }, note "As text, or as a mapping with `kind` or `uri` and the storage's own fields, all of which are listed at \
-                 the end of this file. What a field does not say comes from LightRAG's environment, .env or config.ini.";
+        }, note "As text, or as a mapping with `kind` or `uri` and the storage's own fields, which are listed at the end \
+                 of this file. Fields that are left out are read from LightRAG's environment, .env or config.ini.";
 
-        /// Where to write: a kind of storage or a place
+        /// Storage to write: a kind or an address
         #[arg(long, value_name = "STORAGE", help_heading = WHAT, value_hint = ValueHint::AnyPath)]
         pub target: Option<StorageSpec> = Shown {
             value: "\n  kind: json\n  working_dir: ./target/example/rag_storage",
@@ -160,22 +160,22 @@ options! {
         #[arg(long, value_name = "NAME", help_heading = WHAT, conflicts_with_all = ["workspace_map", "all_workspaces"])]
         pub workspace: Option<String> = As("workspaces: NAME");
 
-        /// Workspace to read; wins over --workspace
+        /// Workspace to read; overrides --workspace
         #[serde(skip)]
         #[arg(long, value_name = "NAME", help_heading = WHAT, conflicts_with_all = ["workspace_map", "all_workspaces"])]
         pub source_workspace: Option<String> = As("workspaces: [{ from: A, to: B }]");
 
-        /// Workspace to write; wins over --workspace
+        /// Workspace to write; overrides --workspace
         #[serde(skip)]
         #[arg(long, value_name = "NAME", help_heading = WHAT, conflicts_with_all = ["workspace_map", "all_workspaces"])]
         pub target_workspace: Option<String> = As("workspaces: [{ from: A, to: B }]");
 
-        /// Workspace to read and workspace to write; may be repeated
+        /// Move workspace FROM to workspace TO; can be repeated
         #[serde(skip)]
         #[arg(long, value_name = "FROM=TO", help_heading = WHAT, conflicts_with = "all_workspaces")]
         pub workspace_map: Vec<String> = As("workspaces: [{ from: A, to: B }]");
 
-        /// Every workspace that the source has, under the same name
+        /// Move every workspace of the source, under the same name
         #[serde(skip)]
         #[arg(long, help_heading = WHAT)]
         pub all_workspaces: bool = As("workspaces: all");
@@ -185,54 +185,53 @@ options! {
         pub workspaces: Option<WorkspacesSpec> = Shown {
             value: "all",
             more: "#workspaces: [space1, { from: staging, to: production }]\n",
-        }, note "Which workspaces: a name, a list of names and of { from: …, to: … }, or all that the source has. Without \
-                 this field it is the one of LightRAG's environment, and the empty one without that.";
+        }, note "Workspaces to move: a name, a list of names and of { from: …, to: … }, or `all`. By default the one that \
+                 LightRAG's environment names, or else the empty workspace.";
 
-        /// Cache types to move: `default` is everything made from files; any type by name, such as extract, summary, query;
-        /// `all` is every entry [default: default]
+        /// Cache types to move, separated by commas: `default` (everything made from documents), `all` (every entry), or
+        /// names such as extract, summary, query [default: default]
         #[arg(long, value_name = "LIST", help_heading = WHAT)]
         pub types: Option<ListSpec> = DefaultsTo("[default]"),
-            note "Types that later versions of LightRAG add belong to `default`; answers to questions (query, keywords) do not.";
+            note "`default` includes types that later versions of LightRAG add, but not answers to queries (query, keywords).";
 
-        /// Report which records LightRAG will find under their keys, and for which models the others were made
+        /// Count the records that LightRAG will use, and show which models the others were made for
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HITS)]
         pub hits: bool = DefaultsTo("false");
 
-        /// Add copies of records under the keys that LightRAG asks for: of those made at another host or by an older
-        /// LightRAG, or for another model too [default: off]
+        /// Add copies of records under the keys that LightRAG will look up [default: off]
         #[arg(long, value_name = "WHAT", help_heading = HITS)]
         pub rekey: Option<Rekey> = DefaultsTo("off"),
-            note "Nothing is renamed, removed or written over.";
+            note "Existing records are never renamed, removed or overwritten.";
 
         /// The LightRAG that will read the cache.
         #[serde(deserialize_with = "or_default")]
         #[command(flatten)]
         pub lightrag: LightRagOptions = Group,
-            note "The LightRAG that will read the cache, for `hits` and `rekey`. What is not given is taken from \
-                  LightRAG's environment or .env. `binding: library` stands for a program that uses LightRAG without its \
-                  server. Keys are also tried with the names in `made_for`.";
+            note "The LightRAG that will read the cache, for `hits` and `rekey`. Fields that are left out are read from \
+                  LightRAG's environment or .env. Use `binding: library` for a program that uses LightRAG without its \
+                  server. `made_for` lists further models that the cache may have been made for.";
 
-        /// Connect, check and count both sides, and write nothing anywhere
+        /// Connect, check and count both sides without writing anything
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW)]
         pub dry_run: bool = DefaultsTo("false");
 
-        /// Write to the target without being asked
+        /// Write to the target without asking for confirmation
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW)]
         pub yes: bool = DefaultsTo("false");
 
-        /// Ask at the terminal for source, target and a yes, where flags and job file leave them open
+        /// Guided mode: ask for the source, the target and a confirmation unless they are given
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW)]
-        pub interactive: bool = DefaultsTo("false"), note "Not for cron: without a terminal it fails.";
+        pub interactive: bool = DefaultsTo("false"), note "Needs a terminal, so it is not for cron.";
 
-        /// What to do where the target has a record of the same key [default: overwrite]
+        /// What to do with a record whose key already exists on the target [default: overwrite]
         #[arg(long, value_name = "POLICY", help_heading = HOW)]
         pub on_conflict: Option<OnConflict> = DefaultsTo("overwrite");
 
-        /// What to do with a record that the target could hold if a character went [default: reject]
+        /// What to do with a record the target could store if one invalid character were removed [default: reject]
         #[arg(long, value_name = "POLICY", help_heading = HOW)]
         pub on_invalid: Option<OnInvalid> = DefaultsTo("reject");
 
@@ -240,72 +239,72 @@ options! {
         #[serde(deserialize_with = "or_default")]
         #[command(flatten)]
         pub batch: BatchOptions = Group,
-            note "A batch is full when it reaches either limit. Left out, its bytes are what the target takes fastest: \
-                  384KiB for Redis, 512KiB for JSON, 2MiB for PostgreSQL and MongoDB, 3MiB for OpenSearch. More costs \
-                  memory.";
+            note "A batch is full when it reaches either limit. The default for `bytes` is what the target writes fastest: \
+                  384KiB for Redis, 512KiB for JSON, 2MiB for PostgreSQL, MongoDB and OpenSearch. Larger batches \
+                  need more memory.";
 
-        /// Batches written at the same time, at most: how many depends on bandwidth and distance [default: 16]
-        #[arg(long, value_name = "N", help_heading = HOW)]
+        /// Most batches written at the same time; fewer where the target is near [default: 16]
+        #[arg(long, value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub concurrency: Option<Text<NonZeroUsize>> = DefaultsTo("16");
 
-        /// How long connecting, and each request, may take [default: 60s]
-        #[arg(long, value_name = "DUR", help_heading = HOW)]
+        /// Limit for connecting and for each request [default: 60s]
+        #[arg(long, value_name = "DUR", help_heading = HOW, allow_negative_numbers = true)]
         pub timeout: Option<Text<Duration>> = DefaultsTo("60s");
 
-        /// How often a request that failed for a passing reason is tried again [default: 5]
-        #[arg(long, value_name = "N", help_heading = HOW)]
+        /// How often to retry a request that failed temporarily [default: 5]
+        #[arg(long, value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub retries: Option<Text<usize>> = DefaultsTo("5");
 
-        /// End the run after this time with 8; it can be resumed
-        #[arg(long, value_name = "DUR", help_heading = HOW)]
-        pub max_duration: Option<Text<Duration>> = Sample("2h"), note "Without a limit by default.";
+        /// Stop after this time (exit code 8); can be resumed
+        #[arg(long, value_name = "DUR", help_heading = HOW, allow_negative_numbers = true)]
+        pub max_duration: Option<Text<Duration>> = Sample("2h"), note "No limit by default.";
 
-        /// End the run with 7 when more records, or more percent of them, are rejected
-        #[arg(long, value_name = "N|N%", help_heading = HOW)]
-        pub max_errors: Option<Text<MaxErrors>> = Sample("5%"), note "Without a limit by default.";
+        /// Stop (exit code 7) when more than N records, or N% of them, are rejected
+        #[arg(long, value_name = "N|N%", help_heading = HOW, allow_negative_numbers = true)]
+        pub max_errors: Option<Text<MaxErrors>> = Sample("5%"), note "No limit by default.";
 
-        /// Compare the target with the source afterwards, field by field [default: read-back]
+        /// Compare the target with the source after the move, field by field [default: read-back]
         #[arg(long, value_name = "LEVEL", help_heading = HOW)]
         pub verify: Option<VerifyLevel> = DefaultsTo("read-back");
 
-        /// Compare the target with the source and write nothing
+        /// Compare the target with the source without writing anything
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW, conflicts_with = "dry_run")]
         pub verify_only: bool = DefaultsTo("false");
 
-        /// File that keeps how far the run came
+        /// File that records progress
         #[arg(long, value_name = "FILE", help_heading = HOW, value_hint = ValueHint::FilePath)]
         pub checkpoint: Option<PathBuf> = Sample("./migrate.checkpoint"), note "None by default.";
 
-        /// Go on where the run that wrote the checkpoint stopped
+        /// Resume from the checkpoint
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW)]
         pub resume: bool = DefaultsTo("false");
 
-        /// File for rejected records (JSON lines), which a later run can take as its --source
+        /// File for rejected records (JSON lines); a later run can read it as --source
         #[arg(long, value_name = "FILE", help_heading = HOW, value_hint = ValueHint::FilePath)]
         pub rejects: Option<PathBuf> = Sample("./migrate.rejects.jsonl"), note "None by default.";
 
-        /// File for what differs between source and target (JSON lines): each key, and the fields that differ
+        /// File for the differences between source and target (JSON lines): each key with the fields that differ
         #[arg(long, value_name = "FILE", help_heading = HOW, value_hint = ValueHint::FilePath)]
         pub differences: Option<PathBuf> = Sample("./migrate.differences.jsonl"), note "None by default.";
 
-        /// Move the intact records of a damaged JSON file
+        /// Move the intact records before the damage in a damaged JSON file
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW)]
         pub salvage: bool = DefaultsTo("false");
 
-        /// End with 9 where there is nothing to migrate
+        /// Exit with code 9 if there is nothing to migrate
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW)]
         pub fail_on_empty: bool = DefaultsTo("false");
 
-        /// Accept a workspace that the source does not have, instead of exit code 9
+        /// Accept a workspace that does not exist in the source instead of exiting with code 9
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW)]
         pub allow_missing: bool = DefaultsTo("false");
 
-        /// What to print on standard output; auto is human at a terminal, else jsonl
+        /// What to print: `human` at a terminal and `jsonl` elsewhere by default
         #[arg(long, value_name = "FORMAT", help_heading = OUTPUT)]
         pub output: Option<OutputFormat> = DefaultsTo("auto");
 
@@ -313,28 +312,28 @@ options! {
         #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
         pub report: Option<PathBuf> = Sample("./migrate.report.json"), note "None by default.";
 
-        /// File for metrics of the run (Prometheus's text format), replaced atomically
+        /// File for metrics of the run (Prometheus text format), replaced atomically
         #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
         pub metrics: Option<PathBuf> = Sample("./migrate.prom"), note "None by default.";
 
-        /// Log to standard error: off, error, warn, info, debug, trace, or a filter as in RUST_LOG [default: warn]
+        /// What to log to standard error: off, error, warn, info, debug, trace, or a filter as in RUST_LOG [default: warn]
         #[arg(long, value_name = "LEVEL", help_heading = OUTPUT)]
         pub log_level: Option<String> = Sample("warn");
 
-        /// How to write the log; json puts errors into it too [default: text]
+        /// Format of the log; `json` logs errors too [default: text]
         #[arg(long, value_name = "FORMAT", help_heading = OUTPUT)]
         pub log_format: Option<LogFormat> = DefaultsTo("text");
 
-        /// Print nothing on standard error but errors
+        /// Print only errors to standard error
         #[serde(deserialize_with = "switch")]
         #[arg(long, short, help_heading = OUTPUT)]
         pub quiet: bool = DefaultsTo("false");
 
-        /// When to use colours [default: auto]
+        /// When to use color [default: auto]
         #[arg(long, value_name = "WHEN", help_heading = OUTPUT)]
         pub color: Option<Color> = DefaultsTo("auto");
 
-        /// Print completions for a shell, or the man page, and do nothing else
+        /// Print shell completions or the man page and exit
         #[serde(skip)]
         #[arg(long, value_name = "WHAT", help_heading = OUTPUT, exclusive = true)]
         pub generate: Option<Generate> = FlagOnly;
@@ -343,20 +342,20 @@ options! {
     /// The limits of a batch.
     #[derive(clap::Args)]
     pub struct BatchOptions under "batch." {
-        /// Records in a batch [default: 1000]
-        #[arg(long = "batch-size", id = "batch.records", value_name = "N", help_heading = HOW)]
+        /// Records per batch [default: 1000]
+        #[arg(long = "batch-size", id = "batch.records", value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub records: Option<Text<NonZeroUsize>> = DefaultsTo("1000");
 
-        /// Bytes in a batch [default: what the target takes fastest, 384KiB to 2MiB]
-        #[arg(long = "batch-bytes", id = "batch.bytes", value_name = "SIZE", help_heading = HOW)]
+        /// Bytes per batch, from 1KiB to 1GiB [default: what the target writes fastest, 384KiB to 2MiB]
+        #[arg(long = "batch-bytes", id = "batch.bytes", value_name = "SIZE", help_heading = HOW, allow_negative_numbers = true)]
         pub bytes: Option<Text<BatchBytes>> = Sample("512KiB");
     }
 
     /// The LightRAG that will read the cache.
     #[derive(clap::Args)]
     pub struct LightRagOptions under "lightrag." {
-        /// Binding that LightRAG extracts with: such as openai or ollama; `library` for a program that uses LightRAG without its
-        /// server [default: LightRAG's own configuration]
+        /// Binding that LightRAG extracts with, such as openai or ollama; `library` for a program that uses LightRAG without
+        /// its server [default: LightRAG's own configuration]
         #[arg(long = "llm-binding", id = "lightrag.binding", value_name = "NAME", help_heading = HITS)]
         pub binding: Option<Text<String>> = Sample("ollama");
 
@@ -364,7 +363,7 @@ options! {
         #[arg(long = "llm-model", id = "lightrag.model", value_name = "NAME", help_heading = HITS)]
         pub model: Option<Text<String>> = Sample("\"mistral-nemo:latest\"");
 
-        /// Address of that model, as LightRAG is given it [default: LightRAG's own configuration]
+        /// Address of that model, as in LightRAG's configuration [default: LightRAG's own configuration]
         #[arg(long = "llm-host", id = "lightrag.host", value_name = "URL", help_heading = HITS)]
         pub host: Option<Text<String>> = Sample("\"http://localhost:11434\"");
 
@@ -372,17 +371,17 @@ options! {
         #[arg(long = "lightrag-version", id = "lightrag.version", value_name = "RELEASE", help_heading = HITS)]
         pub version: Option<Text<String>> = Sample("1.5.7");
 
-        /// Whether it asks for entities in JSON.
+        /// Whether this LightRAG extracts entities as JSON.
         #[arg(skip)]
         pub json_extraction: Option<Scalar<bool>> = Sample("false");
 
-        /// Models that the keys of the cache may have been made for, beside what is configured.
+        /// Models that the keys of the cache may have been made for, in addition to the configured one.
         #[arg(skip)]
         pub made_for: Vec<IdentitySpec> = Sample("[{ host: \"http://ollama:11434\" }]");
     }
 }
 
-/// The flag of every entry that has one, by its path: `--batch-size` of `batch.records`.
+/// The flag of each entry that has one, by the entry's path: `--batch-size` for `batch.records`.
 static FLAGS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let command = Options::command();
     let flags = command.get_arguments().filter_map(|argument| {
@@ -394,6 +393,25 @@ static FLAGS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     flags.collect()
 });
 
+/// Every flag: `--source`, `--target`, …
+pub(super) fn flag_names() -> impl Iterator<Item = &'static str> {
+    FLAGS.values().map(String::as_str)
+}
+
+/// How the job file writes the setting of a flag, by the flag's name with `-` or `_`: `batch: { records: … }` for
+/// `batch_size`. `None` if there is no such flag, or no field for it.
+pub(super) fn field_of_flag(name: &str) -> Option<String> {
+    let flag = format!("--{}", name.replace('_', "-"));
+    let (path, _) = FLAGS.iter().find(|(_, known)| **known == flag)?;
+    let entry = entries().into_iter().find(|entry| entry.path == path)?;
+    Some(match (entry.job, path.split_once('.')) {
+        (FlagOnly, _) => return None,
+        (As(field), _) => field.to_owned(),
+        (_, Some((group, field))) => format!("{group}: {{ {field}: … }}"),
+        (_, None) => format!("{path}: …"),
+    })
+}
+
 /// The whole table, in the order of `--help`.
 pub fn entries() -> Vec<&'static Entry> {
     let mut entries = Vec::new();
@@ -402,7 +420,7 @@ pub fn entries() -> Vec<&'static Entry> {
 }
 
 impl Options {
-    /// As if `--source` or `--target` alone were given.
+    /// The options of a command line with nothing but `--source` or `--target`.
     pub fn naming(side: Side, text: &str) -> Self {
         let spec = Some(StorageSpec::from(text.to_owned()));
         match side {
@@ -417,7 +435,7 @@ impl Options {
         }
     }
 
-    /// What flags or the job file say of a side.
+    /// The storage given for a side, if any.
     pub fn storage(&self, side: Side) -> Option<&StorageSpec> {
         match side {
             Side::Source => self.source.as_ref(),
@@ -425,13 +443,13 @@ impl Options {
         }
     }
 
-    /// Notes that everything in here came from flags.
+    /// Records that all values came from flags.
     pub(super) fn given_by_flags(mut self) -> Self {
         self.set_origins(&|path| Origin::Flag(FLAGS.get(path).map_or("", String::as_str)));
         self
     }
 
-    /// Notes where each value came from, by its path.
+    /// Records where each value came from, by its path.
     pub(super) fn set_origins(&mut self, of: &dyn Fn(&'static str) -> Origin) {
         self.each(&mut |entry, origin| {
             if let Some(origin) = origin {
@@ -443,7 +461,7 @@ impl Options {
     /// The defaults of the table.
     ///
     /// # Errors
-    /// One of them is no value of its field: a bug, which a test finds.
+    /// A default is not valid for its field: a bug, which a test finds.
     pub(super) fn defaults() -> Result<Self> {
         let wrong =
             |error| Error::new(ErrorKind::Internal, "a default in the table of options").caused_by(error);
@@ -483,16 +501,15 @@ mod tests {
     use crate::config::value::parsed;
 
     #[test]
-    fn every_flag_of_clap_is_an_entry_of_the_table() {
+    fn every_flag_is_in_the_table() {
         let paths: BTreeSet<&str> = entries().iter().map(|entry| entry.path).collect();
         for path in FLAGS.keys() {
             assert!(paths.contains(path.as_str()), "{path}");
         }
     }
 
-    /// What `--help` states is what holds.
     #[test]
-    fn every_default_is_a_value_of_its_field_and_the_one_that_the_help_states() {
+    fn every_default_is_valid_and_matches_the_help() {
         Options::defaults().unwrap();
         let command = Options::command();
         for entry in entries() {
@@ -515,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_over_the_job_file_and_that_over_the_default() {
+    fn a_flag_overrides_the_job_file_and_the_job_file_the_default() {
         fn text<T>(text: &str) -> Option<Text<T>> {
             Some(Text::from(text.to_owned()))
         }

@@ -1,4 +1,4 @@
-//! What counts in the end: flag > job file > process environment > `.env` > `config.ini` > default.
+//! Resolves the settings of a run: flag > job file > process environment > `.env` > `config.ini` > default.
 
 use std::path::PathBuf;
 
@@ -14,32 +14,32 @@ use crate::{
     system::atomic_file,
 };
 
-/// How a run tells what it does.
+/// How a run reports what it does.
 #[derive(Clone, Debug, Default)]
 pub struct OutputSettings {
-    /// What stands on standard output.
+    /// What to print, and where.
     pub format: OutputFormat,
     /// File for the final report.
     pub report: Option<PathBuf>,
     /// File for the metrics.
     pub metrics: Option<PathBuf>,
-    /// Log filter, in `RUST_LOG`'s words.
+    /// Log filter, in the syntax of `RUST_LOG`.
     pub log_level: Option<String>,
-    /// How logs are written.
+    /// Format of the log.
     pub log_format: LogFormat,
-    /// Whether standard error holds errors alone.
+    /// Whether to print only errors to standard error.
     pub quiet: bool,
-    /// Whether colours are used.
+    /// When to use color.
     pub color: Color,
-    /// Whether a person is asked for what flags and job file leave open.
+    /// Whether to ask for settings that flags and job file leave open.
     pub interactive: bool,
 }
 
 impl OutputSettings {
-    /// Forgets a file that cannot be written, so that it is told now, and not once more at the end of the run.
+    /// Checks that report and metrics can be written. A file that cannot is dropped, so that it is reported only once.
     ///
     /// # Errors
-    /// Such a file.
+    /// A file cannot be written.
     pub fn check_files(&mut self) -> Result<()> {
         let checked =
             [("--report", &mut self.report), ("--metrics", &mut self.metrics)].map(|(flag, file)| {
@@ -47,13 +47,13 @@ impl OutputSettings {
                 checked.map_err(|error| {
                     let path = file.take().unwrap_or_default();
                     Error::config(format!("{flag}: cannot write {}: {error}", path.display()))
-                        .with_remedy("name a file in a folder that is there and can be written")
+                        .with_remedy("choose a file in an existing, writable folder")
                 })
             });
         checked.into_iter().collect()
     }
 
-    /// From flags and job file.
+    /// Resolves them from flags and job file.
     pub fn resolve(flags: &Options, job: &JobFile) -> Self {
         let options = given(flags, job);
         Self {
@@ -69,13 +69,13 @@ impl OutputSettings {
     }
 }
 
-/// What flags say, and the job file where they say nothing.
+/// The options given by flags, or else by the job file.
 pub(super) fn given(flags: &Options, job: &JobFile) -> Options {
     flags.clone().over(job.options.clone())
 }
 
 impl Mode {
-    /// From flags and job file.
+    /// Resolves the mode from flags and job file.
     pub fn resolve(flags: &Options, job: &JobFile) -> Self {
         let options = given(flags, job);
         if options.dry_run {
@@ -89,10 +89,10 @@ impl Mode {
 }
 
 impl Settings {
-    /// Decides what counts.
+    /// Resolves all settings.
     ///
     /// # Errors
-    /// A setting that is missing or wrong. The message says which, where it came from and what was expected.
+    /// A setting is missing or invalid. The message names it, its origin and what was expected.
     pub fn resolve(flags: &Options, job: &JobFile, environment: &Environment) -> Result<Self> {
         let mode = Mode::resolve(flags, job);
         let given = given(flags, job);
@@ -100,7 +100,7 @@ impl Settings {
         let options = given.over(Options::defaults()?);
         if options.resume && options.checkpoint.is_none() {
             return Err(Error::config(
-                "--resume needs --checkpoint, the file that says where to go on",
+                "--resume needs --checkpoint FILE, the file to resume from",
             ));
         }
         Ok(Self {
@@ -130,7 +130,7 @@ impl Settings {
     }
 }
 
-/// The value of an option that the table has a default for.
+/// The value of an option with a default in the table.
 fn required<T>(value: Option<T>) -> Result<T> {
     value.ok_or_else(|| Error::new(ErrorKind::Internal, "an option has no default in the table"))
 }
@@ -142,14 +142,14 @@ fn selection(options: &Options) -> Result<Selection> {
     Selection::parse(types.words.iter().map(String::as_str)).map_err(|what| types.origin.error(&what))
 }
 
-/// Who asks for nothing but a verification wants all of it, unless something else is said.
+/// `--verify-only` compares everything by default.
 fn verify_level(given: Option<VerifyLevel>, mode: Mode) -> Result<VerifyLevel> {
     match (given, mode) {
         (None, Mode::Verify) => Ok(VerifyLevel::Full),
         (Some(level @ (VerifyLevel::Off | VerifyLevel::ReadBack)), Mode::Verify) => {
             let level = word(&level);
             Err(Error::config(format!(
-                "--verify-only and --verify {level} exclude each other"
+                "--verify-only cannot be used with --verify {level}"
             )))
         }
         (level, _) => Ok(level.unwrap_or(VerifyLevel::ReadBack)),
@@ -157,10 +157,10 @@ fn verify_level(given: Option<VerifyLevel>, mode: Mode) -> Result<VerifyLevel> {
 }
 
 impl Route {
-    /// Decides from where to where.
+    /// Resolves source, target and workspaces.
     ///
     /// # Errors
-    /// A side or a setting that is missing or wrong. The message says which, where it came from and what was expected.
+    /// A side or a setting is missing or invalid. The message names it, its origin and what was expected.
     pub fn resolve(flags: &Options, job: &JobFile, environment: &Environment) -> Result<Self> {
         let source = Endpoint::resolve(Side::Source, flags, job, environment)?;
         let target = Endpoint::resolve(Side::Target, flags, job, environment)?;

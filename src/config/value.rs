@@ -1,4 +1,4 @@
-//! The types of the options: how each is read from a flag or a field of the job file, and how layers are merged.
+//! The types of the options: how each is parsed from a flag or a field of the job file, and how layers are merged.
 
 use std::{marker::PhantomData, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
@@ -12,15 +12,15 @@ use crate::{
     report::logging::LogFormat,
 };
 
-/// Called for every entry of the table, with the origin of its value where the value knows one.
+/// Called for every entry of the table, with the origin of its value if the type stores one.
 pub(super) type Visitor<'a> = dyn FnMut(&'static Entry, Option<&mut Origin>) + 'a;
 
 /// The value of an entry, or a group of entries.
 pub(super) trait Setting {
-    /// What counts of two layers: this one where it says something, else the lower one.
+    /// Merges two layers: this value if it is set, else the lower one.
     fn over(self, lower: Self) -> Self;
 
-    /// Shows the entry, and those of a group, to a visitor.
+    /// Passes the entry, and those of a group, to a visitor.
     fn visit(&mut self, entry: &'static Entry, visitor: &mut Visitor<'_>);
 }
 
@@ -54,9 +54,9 @@ impl<T> Setting for Vec<T> {
     }
 }
 
-/// A value that may be given or not.
+/// A value that is optional in each layer.
 pub(super) trait OptionValue {
-    /// Where it came from, for a value that is checked only when it is used.
+    /// Where it came from, for a value that is parsed only when it is used.
     fn origin(&mut self) -> Option<&mut Origin> {
         None
     }
@@ -88,20 +88,20 @@ impl<T> OptionValue for Text<T> {
     }
 }
 
-/// A group that may be there without a value.
+/// A group whose value may be null.
 pub(super) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// What a flag without a value is in the job file: true or false, which may come out of `${NAME}` as text.
+/// A flag without a value, in the job file: true or false, which `${NAME}` may give as text.
 pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     let scalar = Option::<Scalar<bool>>::deserialize(deserializer)?;
     Ok(scalar.is_some_and(|scalar| scalar.0))
 }
 
-/// A model that keys were made for.
+/// A model that keys may have been made for.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentitySpec {
@@ -113,12 +113,12 @@ pub struct IdentitySpec {
     pub host: Option<Text<String>>,
 }
 
-/// A storage: a kind or place as text, or a mapping of settings.
+/// A storage: a kind or an address as text, or a mapping of settings.
 #[derive(Clone, Debug)]
 pub enum StorageSpec {
-    /// As the flag takes it.
+    /// A kind or an address, as for the flag.
     Text(Secret),
-    /// `kind` or `uri`, and settings. The storage checks their names.
+    /// `kind` or `uri`, and settings whose names the storage checks.
     Settings(Mapping),
 }
 
@@ -134,7 +134,7 @@ impl<'de> Deserialize<'de> for StorageSpec {
             Yaml::String(text) => Ok(Self::Text(Secret::new(text))),
             Yaml::Mapping(settings) => Ok(Self::Settings(settings)),
             _ => Err(D::Error::custom(
-                "expected a kind, a place, or a mapping with `kind`",
+                "expected a kind, an address, or a mapping with `kind`",
             )),
         }
     }
@@ -143,9 +143,9 @@ impl<'de> Deserialize<'de> for StorageSpec {
 /// One workspace, a list of them, or all.
 #[derive(Clone, Debug)]
 pub enum WorkspacesSpec {
-    /// Whatever the source has.
+    /// All workspaces of the source.
     All,
-    /// These, `(from, to)`.
+    /// Pairs of names, `(from, to)`.
     Pairs(Vec<(String, String)>),
 }
 
@@ -182,7 +182,7 @@ impl<'de> Deserialize<'de> for WorkspacesSpec {
 /// A list of words, or one text with commas.
 #[derive(Clone, Debug)]
 pub struct ListSpec {
-    /// The words, as they are written.
+    /// The words, unparsed.
     pub words: Vec<String>,
     /// Where they came from.
     pub origin: Origin,
@@ -214,11 +214,11 @@ impl<'de> Deserialize<'de> for ListSpec {
     }
 }
 
-/// The text of a value, `1000` or `8MiB` or `30s`: a text or a number of the job file. It is parsed when it is used, so
-/// that one which a flag replaces need not be right.
+/// The text of a value such as `1000`, `8MiB` or `30s`: a flag's, or text or a number in the job file. It is parsed when it
+/// is used, so a value that a flag overrides need not be valid.
 #[derive(Clone, Debug)]
 pub struct Text<T> {
-    /// As it is written.
+    /// The text, unparsed.
     pub text: String,
     /// Where it came from.
     pub origin: Origin,
@@ -239,14 +239,14 @@ impl<'de, T> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         scalar_text(&Yaml::deserialize(deserializer)?)
             .map(Self::from)
-            .ok_or_else(|| D::Error::custom("expected a number or a text"))
+            .ok_or_else(|| D::Error::custom("expected a number or text"))
     }
 }
 
-/// The value of an option that is given as text.
+/// Parses the value of an option.
 ///
 /// # Errors
-/// The text is none of its type's. The message says where it came from and what was expected.
+/// The text is not valid for the type. The message names its origin and what was expected.
 pub(super) fn parsed<T: Parse>(text: Option<Text<T>>) -> Result<Option<T>> {
     let parse = |text: Text<T>| {
         let value = T::parse(text.text.trim());
@@ -258,12 +258,12 @@ pub(super) fn parsed<T: Parse>(text: Option<Text<T>>) -> Result<Option<T>> {
     text.map(parse).transpose()
 }
 
-/// A type whose values are written as text.
+/// A type that is parsed from text.
 pub(super) trait Parse: Sized {
     /// What is expected, for the error.
     const EXPECTED: &'static str;
 
-    /// The value of a text without white space around it; `None` where it has none.
+    /// Parses text without surrounding white space; `None` if it is not valid.
     fn parse(text: &str) -> Option<Self>;
 }
 
@@ -293,27 +293,30 @@ impl Parse for Duration {
 }
 
 impl Parse for MaxErrors {
-    const EXPECTED: &'static str = "a number of records, or a share such as 1%";
+    const EXPECTED: &'static str = "a number of records or a percentage such as 1%";
 
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text)
     }
 }
 
-/// How many bytes a batch may have.
+/// The limit of a batch in bytes, from 1 KiB to 1 GiB.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchBytes(pub NonZeroUsize);
 
 impl Parse for BatchBytes {
-    const EXPECTED: &'static str = "a size above 0 such as 8MiB";
+    const EXPECTED: &'static str = "a size from 1KiB to 1GiB such as 8MiB";
 
     fn parse(text: &str) -> Option<Self> {
         let bytes = ByteSize::from_str(text).ok()?.as_u64();
+        if !(bytesize::KIB..=bytesize::GIB).contains(&bytes) {
+            return None;
+        }
         NonZeroUsize::new(usize::try_from(bytes).ok()?).map(Self)
     }
 }
 
-/// A value that may come out of `${NAME}` as text.
+/// A value that `${NAME}` may give as text.
 #[derive(Debug, Clone, Copy)]
 pub struct Scalar<T>(pub T);
 
@@ -327,7 +330,7 @@ impl<'de> Deserialize<'de> for Scalar<bool> {
     }
 }
 
-/// A scalar as text; `None` for lists, mappings and nothing.
+/// A scalar as text; `None` for lists, mappings and null.
 pub(super) fn scalar_text(value: &Yaml) -> Option<String> {
     match value {
         Yaml::String(text) => Some(text.clone()),

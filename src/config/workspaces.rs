@@ -1,4 +1,4 @@
-//! Which workspaces a run moves.
+//! Resolves the workspaces of a run.
 
 use super::{Environment, JobFile, endpoint::prefixed, options::Options, value::WorkspacesSpec};
 use crate::{
@@ -10,10 +10,10 @@ use crate::{
 };
 
 impl WorkspaceChoice {
-    /// Decides which workspaces. What is read does not depend on the target, nor what is written on the source.
+    /// Resolves the workspaces. Those of the source do not depend on the kind of the target, or the other way round.
     ///
     /// # Errors
-    /// A name that no workspace can have, or a pair that is none.
+    /// An invalid name, or an invalid pair.
     pub fn resolve(
         flags: &Options,
         job: &JobFile,
@@ -33,7 +33,7 @@ impl WorkspaceChoice {
         match job_workspaces(job)? {
             Some(choice) if from.is_none() && to.is_none() => return Ok(choice),
             Some(Self::Pairs(pairs)) if pairs.len() == 1 => {
-                // A flag wins on its side alone.
+                // A flag overrides the workspace of its own side only.
                 for pair in pairs {
                     from = from.or(Some(pair.from));
                     to = to.or(Some(pair.to));
@@ -41,7 +41,7 @@ impl WorkspaceChoice {
             }
             Some(_) if from.is_none() || to.is_none() => {
                 return Err(Error::config(
-                    "a flag names the workspace of one side, and the job file several workspaces",
+                    "a flag names the workspace of one side, but the job file names several workspaces",
                 )
                 .with_remedy(
                     "name the workspace of the other side with a flag too, or use --workspace-map",
@@ -49,7 +49,7 @@ impl WorkspaceChoice {
             }
             _ => {}
         }
-        // Where nothing names one side, it takes the name that a flag or the job file gives the other.
+        // A side without a workspace takes the name that a flag or the job file gives the other side.
         let source = match &from {
             Some(_) => None,
             None => configured_workspace(source, environment)?,
@@ -81,7 +81,7 @@ impl WorkspaceChoice {
     }
 }
 
-/// The workspace that a flag names for a side.
+/// The workspace of a side, if a flag names it.
 fn flag_workspace(side: Side, flags: &Options) -> Result<Option<NamedWorkspace>> {
     let own = match side {
         Side::Source => ("--source-workspace", &flags.source_workspace),
@@ -137,11 +137,11 @@ fn named_workspace(name: &str, origin: Origin) -> Result<NamedWorkspace> {
     }
 }
 
-/// The workspace that LightRAG's configuration names for this storage: its own variable, its key in `config.ini`, or
-/// `WORKSPACE`. `None` where none of them does; LightRAG then uses the empty one.
+/// The workspace in LightRAG's configuration for this storage: from its own variable, its key in `config.ini`, or
+/// `WORKSPACE`. `None` if all are unset; LightRAG then uses the empty workspace.
 ///
 /// # Errors
-/// A name that no workspace can have, or a file that cannot be read.
+/// An invalid name, or a file that cannot be read.
 pub fn configured_workspace(
     connector: &dyn Connector,
     environment: &Environment,
@@ -151,7 +151,7 @@ pub fn configured_workspace(
         None => None,
     };
     let own = match (own, connector.ini_section(), connector.workspace_ini_key()) {
-        // An empty variable hides the key, and is then no name.
+        // An empty variable overrides the key, and then counts as unset.
         (None, Some(section), Some(key)) => environment.ini(section, key)?,
         (own, ..) => own,
     };

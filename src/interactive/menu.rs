@@ -1,4 +1,4 @@
-//! The numbered storages that a person chooses from.
+//! The numbered menu of storages.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::{
     storage::{self, Connector},
 };
 
-/// The answer that shows the storages that were left out.
+/// The answer that also lists the excluded storage.
 const SHOW_ALL: &str = "a";
 
 /// The storages of a side, numbered from 1.
@@ -18,13 +18,13 @@ pub(super) struct Menu {
     left_out: Option<&'static dyn Connector>,
 }
 
-/// What an answer chooses.
+/// The meaning of an answer.
 pub(super) enum Choice {
-    /// Nothing: the person leaves.
+    /// Exit.
     Leave,
-    /// The storages that were left out, too.
+    /// List the excluded storage too.
     ShowAll,
-    /// This one.
+    /// Use this storage.
     Storage(&'static dyn Connector),
 }
 
@@ -38,7 +38,7 @@ impl Menu {
         }
     }
 
-    /// The storages for a target, without the one that is the source.
+    /// The storages for the target, without the source's.
     pub(super) fn without(source: &'static dyn Connector) -> Self {
         let mut menu = Self::all(Side::Target);
         menu.entries.retain(|connector| connector.kind() != source.kind());
@@ -46,7 +46,7 @@ impl Menu {
         menu
     }
 
-    /// The list.
+    /// The menu's text.
     pub(super) fn list(&self) -> String {
         let mut text = match (self.side, self.left_out) {
             (Side::Source, _) => "Supported KV storage types:".to_owned(),
@@ -88,10 +88,10 @@ impl Menu {
     /// Reads an answer: a number, or a storage's name.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The message for an invalid answer.
     pub(super) fn read(&self, answer: &str) -> Result<Choice, String> {
         let answer = answer.trim();
-        let range = || format!("a number from 0 to {} is expected", self.entries.len());
+        let range = || format!("enter a number from 0 to {}", self.entries.len());
         if answer.is_empty() {
             return Ok(Choice::Leave);
         }
@@ -105,14 +105,14 @@ impl Menu {
             let found = self.entries.get(at).copied();
             return found
                 .map(Choice::Storage)
-                .ok_or_else(|| format!("there is no [{number}]: {}", range()));
+                .ok_or_else(|| format!("[{number}] is not in the list: {}", range()));
         }
         match storage::find(answer) {
             Some(connector) if self.entries.iter().any(|entry| entry.kind() == connector.kind()) => {
                 Ok(Choice::Storage(connector))
             }
             Some(connector) => Err(format!(
-                "{} is the source's type; {SHOW_ALL} shows it",
+                "{} is the storage type of the source; enter {SHOW_ALL} to list it",
                 connector.class_name()
             )),
             None => {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_storages_of_the_source_are_numbered_in_the_guides_order() {
+    fn source_storages_are_numbered_in_the_order_of_lightrags_guide() {
         let menu = Menu::all(Side::Source);
         let kinds: Vec<String> = (1..=5).map(|n| chosen(&menu, &n.to_string())).collect();
         assert_eq!(kinds, ["json", "redis", "postgres", "mongo", "opensearch"]);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_is_left_out_of_the_targets_and_the_rest_is_numbered_anew() {
+    fn target_storages_are_numbered_without_the_source() {
         let menu = Menu::without(storage::find("redis").unwrap());
         let kinds: Vec<String> = (1..=4).map(|n| chosen(&menu, &n.to_string())).collect();
         assert_eq!(kinds, ["json", "postgres", "mongo", "opensearch"]);
@@ -162,20 +162,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_told_with_what_was_expected() {
+    fn an_invalid_answer_is_reported_with_what_was_expected() {
         let menu = Menu::without(storage::find("json").unwrap());
         assert_eq!(
             chosen(&menu, "5"),
-            "error: there is no [5]: a number from 0 to 4 is expected"
+            "error: [5] is not in the list: enter a number from 0 to 4"
         );
         assert_eq!(
             chosen(&menu, "rediss"),
-            "error: a number from 0 to 4 is expected; did you mean redis?"
+            "error: enter a number from 0 to 4; did you mean redis?"
         );
         assert_eq!(
             chosen(&menu, "json"),
-            "error: JsonKVStorage is the source's type; a shows it"
+            "error: JsonKVStorage is the storage type of the source; enter a to list it"
         );
-        assert!(chosen(&menu, "-1").starts_with("error: a number"));
+        assert!(chosen(&menu, "-1").starts_with("error: enter a number"));
     }
 }

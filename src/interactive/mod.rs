@@ -1,12 +1,12 @@
-//! The guided way to a run: asks a person at the terminal for what flags and job file leave open.
+//! Guided mode: asks at the terminal for the settings that flags and job file leave open.
 //!
-//! It answers what flags would say (`flags`), lets the settings decide as for any other run, and hands over to the same
-//! [`Run`]; it decides and counts nothing of its own. Its order is that of the guide to LightRAG's tool: the source with
-//! its settings, connection and records, the target likewise, then a yes.
+//! Answers are stored as if they were flags and are resolved as for any other run, which is then carried out by the same
+//! [`Run`]. The order is that of the guide to LightRAG's tool: settings, connection and records of the source, the same for
+//! the target, then the confirmation.
 //!
 //! * `menu`: the numbered storages.
 //! * `prompt`: questions at the terminal.
-//! * `words`: what is told between them.
+//! * `words`: text between the questions.
 
 mod menu;
 mod prompt;
@@ -32,10 +32,10 @@ use crate::{
     storage::{Connector, Endpoint, Source, Target},
 };
 
-/// Asks, and runs what was answered.
+/// Asks the questions and carries out the run.
 ///
 /// # Errors
-/// What ended it.
+/// An error that another answer cannot fix, or the error of the run.
 pub async fn guide(run: &Run<'_>, flags: &Options, job: &JobFile) -> Result<RunOutcome> {
     let guide = Guide {
         run,
@@ -55,19 +55,19 @@ pub async fn guide(run: &Run<'_>, flags: &Options, job: &JobFile) -> Result<RunO
 struct Guide<'a> {
     run: &'a Run<'a>,
     job: &'a JobFile,
-    /// The flags, with what was answered.
+    /// The flags, with the answers.
     flags: Options,
     prompt: Prompt<'a>,
     words: Words,
 }
 
-/// The ways that end the questions early.
+/// Why the questions ended early.
 enum Abort {
-    /// The person leaves.
+    /// The user chose to exit.
     Out,
-    /// The run is to stop.
+    /// A signal or a limit stopped the run.
     Stopped,
-    /// Something cannot be put right by another answer.
+    /// An error that another answer cannot fix.
     Failed(Error),
 }
 
@@ -85,7 +85,7 @@ impl From<Error> for Abort {
 
 type Step<T> = std::result::Result<T, Abort>;
 
-/// A side that was chosen, and what is known of it.
+/// A chosen side and its open connection.
 struct Chosen<T: ?Sized> {
     endpoint: Endpoint,
     connected: Connected<T>,
@@ -107,7 +107,7 @@ impl Guide<'_> {
         Ok(run.carry_out(&prepared, confirmed).await?)
     }
 
-    /// Lets a source be chosen until one can be read.
+    /// Asks for a source until one can be read.
     async fn source(&mut self) -> Step<Chosen<dyn Source>> {
         let is_given = Endpoint::is_named(Side::Source, &self.flags, self.job);
         loop {
@@ -127,7 +127,7 @@ impl Guide<'_> {
         }
     }
 
-    /// Lets a target be chosen until one can be connected to.
+    /// Asks for a target until one can be connected to.
     async fn target(&mut self, source: &Chosen<dyn Source>) -> Step<Chosen<dyn Target>> {
         let is_given = Endpoint::is_named(Side::Target, &self.flags, self.job);
         let source = source.endpoint.connector;
@@ -148,7 +148,7 @@ impl Guide<'_> {
         }
     }
 
-    /// A storage out of a menu; one that leaves some out shows them when asked to.
+    /// Asks for a storage of a menu.
     async fn choose(&self, mut menu: Menu) -> Step<&'static dyn Connector> {
         loop {
             self.run.reporter.say(&format!("\n{}", menu.list()));
@@ -163,7 +163,7 @@ impl Guide<'_> {
         }
     }
 
-    /// Where the target is of the source's type, asks what makes it another place.
+    /// Asks for address and workspace of a target of the source's kind.
     async fn tell_apart(&mut self, source: &'static dyn Connector) -> Step<()> {
         let check = |answer: &str| match answer.trim() {
             "" => Ok(()),
@@ -171,7 +171,7 @@ impl Guide<'_> {
                 .map(drop)
                 .map_err(|error| error.message().to_owned()),
         };
-        let question = "Place of the target, an address or a path (Enter for the same):";
+        let question = "Address or path of the target (Enter for the same as the source):";
         let place = self.prompt.text(question.to_owned(), check).await?;
         if !place.trim().is_empty() {
             self.flags.target = Some(place.trim().to_owned().into());
@@ -189,7 +189,7 @@ impl Guide<'_> {
         let answer = self.prompt.text(question, check).await?;
         if !answer.trim().is_empty() {
             self.flags.target_workspace = Some(answer.trim().to_owned());
-            // The source keeps the workspace that was shown; a name for one side alone would be taken for both.
+            // A name for one side only would count for both, so the source's is set to the one that was shown.
             self.flags.source_workspace = Some(workspace.name().to_owned());
         }
         Ok(())
@@ -200,7 +200,7 @@ impl Guide<'_> {
             Ok(endpoint) => endpoint,
             Err(error) => return Ok(Err(error)),
         };
-        // What is read does not depend on the target.
+        // The workspaces of the source do not depend on the target.
         let workspaces = self.workspaces(endpoint.connector, endpoint.connector)?;
         let looked = async {
             let mut connected = self.run.connect_source(&endpoint).await?;
@@ -226,7 +226,7 @@ impl Guide<'_> {
         let looked = async {
             let mut connected = self.run.connect_target(&endpoint).await?;
             self.say(&self.words.connected(&connected.storage.location()));
-            // Which workspaces `all` are is known to the source alone, and told before the confirmation.
+            // Only the source knows what `all` includes; these workspaces are listed before the confirmation.
             if let WorkspaceChoice::Pairs(pairs) = &workspaces {
                 for NamedPair { to, .. } in pairs {
                     let to = self
@@ -243,7 +243,7 @@ impl Guide<'_> {
         Ok(looked.map(|connected| Chosen { endpoint, connected }))
     }
 
-    /// The settings of a side, told with where each comes from.
+    /// Resolves the settings of a side and prints them with their origins.
     fn endpoint(&self, side: Side) -> Step<Result<Endpoint>> {
         let environment = self.environment();
         let resolved = Endpoint::resolve(side, &self.flags, self.job, &environment).and_then(|endpoint| {
@@ -259,8 +259,7 @@ impl Guide<'_> {
         Ok(resolved)
     }
 
-    /// LightRAG's configuration, read anew for each answer: who was told that something is missing puts it there and
-    /// chooses again.
+    /// LightRAG's configuration, read again for each answer: the user may have added a missing setting.
     fn environment(&self) -> Environment {
         Environment::read(Path::new("."))
     }
@@ -280,8 +279,8 @@ impl Guide<'_> {
         ))
     }
 
-    /// Looks at the first records, and offers to add copies where LightRAG would ask for other keys than these have. The
-    /// settings with the copies, where they are wanted.
+    /// Examines the first records and offers to add copies if LightRAG would look up other keys. Returns the settings with
+    /// `--rekey host` if the user accepts.
     async fn offer_copies(&mut self, prepared: &[Prepared]) -> Step<Option<Settings>> {
         let given = self.run.settings;
         let has_records = prepared.iter().any(Prepared::has_records);
@@ -292,7 +291,7 @@ impl Guide<'_> {
         flags.hits = true;
         let mut settings = given.clone();
         settings.lightrag = self.settled(resolve_lightrag(&flags, self.job, &self.environment()))?;
-        // Copies for a model that nobody configured would be of no use.
+        // Copies for a model that is not configured would be useless.
         let is_configured =
             |lightrag: &LightRag| !lightrag.named.models.is_empty() || !lightrag.named.hosts.is_empty();
         if !settings.lightrag.as_ref().is_some_and(is_configured) {
@@ -309,12 +308,12 @@ impl Guide<'_> {
             return Ok(None);
         }
         self.say(&self.words.hits_of_sample(&sample));
-        let question = "Add copies under the keys that LightRAG asks for, as --rekey host does? (y/n)";
+        let question = "Add copies under the keys that LightRAG will look up (--rekey host)? (y/n)";
         settings.rekey = Rekey::Host;
         Ok(self.prompt.yes(question).await?.then_some(settings))
     }
 
-    /// Whether to write: asked where nobody said so, and where there is something to write.
+    /// Asks whether to write, unless `--yes` is given or there is nothing to write.
     async fn confirm(&self, prepared: &[Prepared]) -> Step<bool> {
         let settings = self.run.settings;
         let has_records = prepared.iter().any(Prepared::has_records);
@@ -333,12 +332,13 @@ impl Guide<'_> {
         if self.prompt.yes("Continue? (y/n)").await? {
             return Ok(true);
         }
-        let error = Error::new(ErrorKind::NotConfirmed, "nothing was written: the answer was no")
-            .with_remedy("run it again and answer y, or choose another --on-conflict");
+        let error = Error::new(ErrorKind::NotConfirmed, "cancelled; nothing was written")
+            .with_remedy("run it again and answer y to migrate");
         Err(Abort::Failed(error))
     }
 
-    /// Tells what is wrong with an answer; with what was not asked for, no other answer can help.
+    /// Prints the error of an answer, so that the question is asked again. If the value was not asked for, the error ends
+    /// the run.
     fn again_unless(&self, is_given: bool, error: Error) -> Step<()> {
         if is_given {
             return Err(Abort::Failed(error));
@@ -354,7 +354,7 @@ impl Guide<'_> {
         }
     }
 
-    /// A result of something that no answer can put right.
+    /// The result of something that another answer cannot fix.
     fn settled<T>(&self, result: Result<T>) -> Step<T> {
         result.map_err(Abort::Failed)
     }

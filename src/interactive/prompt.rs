@@ -16,28 +16,28 @@ use crate::{
     },
 };
 
-/// Makes sure that somebody can be asked.
+/// Checks that questions can be asked.
 ///
 /// # Errors
-/// Standard input or standard error is no terminal.
+/// Standard input or standard error is not a terminal.
 pub fn require_terminal() -> Result<()> {
     let is_terminal = |name: &'static str, is: bool| (!is).then_some(name);
     let missing = is_terminal("standard input", std::io::stdin().is_terminal())
         .or_else(|| is_terminal("standard error", std::io::stderr().is_terminal()));
     missing.map_or(Ok(()), |stream| {
-        let message = format!("--interactive needs a terminal, and {stream} is none");
+        let message = format!("--interactive needs a terminal, but {stream} is not one");
         Err(Error::new(ErrorKind::Usage, message)
-            .with_remedy("run it at a terminal, or name --source and --target and add --yes"))
+            .with_remedy("run it at a terminal, or give --source, --target and --yes"))
     })
 }
 
-/// Asks a person, until the run is to stop.
+/// Asks questions until the run is stopped.
 pub(super) struct Prompt<'a> {
     shutdown: &'a Shutdown,
     colored: bool,
 }
 
-/// The person pressed Ctrl-C or Ctrl-D, or a signal came: the run is to stop.
+/// The user pressed Ctrl-C or Ctrl-D, or a signal arrived: the run stops.
 pub(super) struct Stopped;
 
 impl<'a> Prompt<'a> {
@@ -45,7 +45,7 @@ impl<'a> Prompt<'a> {
         Self { shutdown, colored }
     }
 
-    /// A line of text. `check` says what is wrong with an answer, which is then asked for again.
+    /// Asks for a line of text, until `check` returns no message.
     pub(super) async fn text(
         &self,
         question: String,
@@ -61,12 +61,12 @@ impl<'a> Prompt<'a> {
         .await
     }
 
-    /// A yes or no. There is no default: what writes to a target is said in so many letters.
+    /// Asks for yes or no. There is no default, since yes may write to the target.
     pub(super) async fn yes(&self, question: &'static str) -> Result<bool, Stopped> {
         let look = self.look();
         self.ask(move || {
             Confirm::new(question)
-                .with_error_message("y or n is expected")
+                .with_error_message("enter y or n")
                 .with_render_config(look)
                 .prompt()
         })
@@ -81,12 +81,12 @@ impl<'a> Prompt<'a> {
         }
     }
 
-    /// Asks on a thread of its own, since the answer is waited for without an end.
+    /// Asks on a separate thread, since waiting for the answer blocks.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce() -> Result<T, InquireError> + Send + 'static,
     ) -> Result<T, Stopped> {
-        // A signal leaves the question where it is, and with it the mode in which it reads single keys.
+        // A signal leaves the question open, and with it the terminal in the mode that reads single keys.
         let _mode = TerminalMode::keep();
         let answer = tokio::task::spawn_blocking(question);
         let answer = tokio::select! {
@@ -95,7 +95,7 @@ impl<'a> Prompt<'a> {
         };
         match answer {
             Ok(Ok(answer)) => Ok(answer),
-            // Ctrl-C, Ctrl-D, Escape, or a terminal that is gone: there is nobody to ask any more.
+            // Ctrl-C, Ctrl-D, Escape, or the terminal was closed.
             Ok(Err(_)) | Err(_) => {
                 self.shutdown.stop(StopReason::Interrupted);
                 Err(Stopped)

@@ -1,4 +1,4 @@
-//! What the guide tells between its questions.
+//! The text between the questions.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use crate::{
     storage::{self, Count, Endpoint},
 };
 
-/// How many workspaces a confirmation names.
+/// How many workspaces a confirmation lists.
 const MOST_NAMED: usize = 6;
 
 pub(super) struct Words {
@@ -30,7 +30,7 @@ impl Words {
         }
     }
 
-    /// The settings of a side: what is set and where, and what holds by default.
+    /// The settings of a side: those that are set with their origins, then the defaults.
     pub(super) fn settings(&self, endpoint: &Endpoint) -> String {
         let Endpoint { connector, values } = endpoint;
         let mut text = format!("\nChecking the settings of {}...", connector.class_name());
@@ -58,7 +58,7 @@ impl Words {
         text
     }
 
-    /// That a side is being connected to.
+    /// The text before connecting to a side.
     pub(super) fn opening(&self, endpoint: &Endpoint, workspace: Option<&NamedWorkspace>) -> String {
         let side = endpoint.values.side();
         let mut text = format!(
@@ -72,19 +72,19 @@ impl Words {
         text
     }
 
-    /// That a side was connected to.
+    /// The text after connecting to a side.
     pub(super) fn connected(&self, location: &Location) -> String {
-        let place = cut(&format!("- Place: {}", location.location), self.width);
+        let place = cut(&format!("- Address: {}", location.location), self.width);
         format!("{place}\n- Connection: {}", self.palette.good("✓ success"))
     }
 
-    /// What a workspace holds.
+    /// The number of records in a workspace.
     pub(super) fn counted(&self, workspace: &Workspace, count: &Count) -> String {
         let line = format!("- Records in workspace {workspace}: {}", in_words(count));
         cut(&line, self.width)
     }
 
-    /// What is going to be done, for a last look.
+    /// The summary before the confirmation.
     pub(super) fn confirmation(
         &self,
         source: Option<Location>,
@@ -119,7 +119,7 @@ impl Words {
         if prepared.len() > 1 {
             let _ = write!(
                 text,
-                "\nIn all: {} records to move, {} at the target",
+                "\nTotal: {} records to move, {} already on the target",
                 grouped(moving),
                 grouped(there)
             );
@@ -127,15 +127,16 @@ impl Words {
         if let Some(batch) = prepared.first().map(|pair| pair.batch) {
             let _ = write!(
                 text,
-                "\nBatch size: {} records, at most {}",
+                "\nBatch size: at most {} records and {}",
                 grouped(batch.records.get() as u64),
                 ByteSize(batch.bytes.get() as u64).display().iec()
             );
         }
         if there > 0 {
             let warning = format!(
-                "Warning: the target has {} records already. {}",
+                "Warning: the target already has {} record{}. {}",
                 grouped(there),
+                if there == 1 { "" } else { "s" },
                 what_becomes_of_them(on_conflict)
             );
             let _ = write!(
@@ -147,7 +148,7 @@ impl Words {
         text
     }
 
-    /// What LightRAG will use of the first records.
+    /// How many of the first records LightRAG will use.
     pub(super) fn hits_of_sample(&self, sample: &ForetoldHits) -> String {
         let text = format!("In the first records of the source: {}", hits_sentence(sample));
         format!("\n{}", wrap(&text, self.width, ""))
@@ -157,13 +158,13 @@ impl Words {
 fn what_becomes_of_them(policy: OnConflict) -> &'static str {
     match policy {
         OnConflict::Overwrite => "Those with the same keys will be overwritten.",
-        OnConflict::Skip => "Those with the same keys will be left as they are.",
-        OnConflict::Newer => "Those with the same keys will be overwritten where they are older.",
-        OnConflict::Fail => "The run stops at the first one with the same key.",
+        OnConflict::Skip => "Those with the same keys will be kept.",
+        OnConflict::Newer => "Those with the same keys will be overwritten if they are older.",
+        OnConflict::Fail => "The run will stop at the first one with the same key.",
     }
 }
 
-/// A count with its types.
+/// A count and its types.
 fn in_words(count: &Count) -> String {
     let about = if count.exact { "" } else { "about " };
     let types: Vec<String> = count
@@ -180,7 +181,7 @@ fn in_words(count: &Count) -> String {
     format!("{about}{}{types}", grouped(count.total()))
 }
 
-/// Where a setting came from whose name is told beside it.
+/// The origin of a setting whose name is printed before it.
 fn whence(origin: &Origin) -> String {
     match origin {
         Origin::Variable(_) => "environment".to_owned(),
@@ -189,7 +190,7 @@ fn whence(origin: &Origin) -> String {
     }
 }
 
-/// A setting that nobody gave. Defaults are in the manual, but a password is not shown all the same.
+/// A setting with its default. Default passwords are documented, but masked all the same.
 fn default_of(name: &str, value: &str) -> String {
     if name.to_ascii_lowercase().contains("password") {
         format!("{name} ***")

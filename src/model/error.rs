@@ -1,7 +1,6 @@
-//! What can go wrong: a kind, what happened, where, and what to do about it.
+//! Errors: a kind, a message, the context, and a remedy.
 //!
-//! One table ([`ErrorKind`]) gives each kind its name in reports, whether another try is worth it, the exit code
-//! and a remedy for where the place that failed had no better one.
+//! [`ErrorKind`] defines for each kind its name in reports, whether to retry, the exit code and the default remedy.
 
 use std::{error::Error as StdError, fmt};
 
@@ -18,9 +17,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
-    /// What is read.
+    /// The storage that is read.
     Source,
-    /// What is written.
+    /// The storage that is written.
     Target,
 }
 
@@ -36,44 +35,44 @@ impl fmt::Display for Side {
 /// Whether the same call may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// It fails again until somebody changes something.
+    /// It fails again until something is changed.
     Permanent,
-    /// It may succeed when tried again.
+    /// It may succeed when retried.
     Temporary,
 }
 
-/// What kind of thing went wrong.
+/// The kind of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
-    /// The command line is wrong.
+    /// The command line is invalid.
     Usage,
-    /// A setting is wrong or missing.
+    /// A setting is invalid or missing.
     Config,
     /// The plan was not confirmed.
     NotConfirmed,
     /// No connection to the server.
     Unreachable,
-    /// A connection that was there is gone.
+    /// An established connection was lost.
     ConnectionLost,
-    /// The two ends could not agree on TLS, or the certificate is not trusted.
+    /// The TLS handshake failed, or the certificate is not trusted.
     Tls,
     /// The server refused user or password.
     Login,
-    /// The login may not do what is needed.
+    /// The login lacks a permission.
     Permission,
-    /// A database, a table, an index or a file that must be there is not.
+    /// A database, table, index or file does not exist.
     NotFound,
-    /// No answer in time.
+    /// No answer within the time limit.
     Timeout,
     /// The server asks to come back later: overloaded, starting, failing over.
     Busy,
-    /// What the storage holds cannot be read as a cache.
+    /// The content of the storage cannot be read as a cache.
     Damaged,
-    /// The source gave fewer records than it had when they were counted.
+    /// The source returned fewer records than were counted.
     Incomplete,
-    /// The target refused the content of a batch; fewer records at a time may show which.
+    /// The target refused the content of a batch; splitting it isolates the offending records.
     BatchRefused,
-    /// A request is larger than the server takes; fewer records at a time may pass.
+    /// A request is larger than the server accepts; a smaller batch may pass.
     RequestTooLarge,
     /// The disk or the memory of the target is full, or it is read-only.
     Full,
@@ -81,15 +80,15 @@ pub enum ErrorKind {
     Io,
     /// The server answered with an error of another kind.
     Server,
-    /// The target holds a record already, and the policy is `fail`.
+    /// A record already exists on the target, and the policy is `fail`.
     Conflict,
-    /// A check before the first write said no.
+    /// A check before the first write failed.
     Refused,
-    /// There is nothing to migrate, and that was to be an error.
+    /// There is nothing to migrate, and `--fail-on-empty` makes that an error.
     Empty,
     /// More records were rejected than `--max-errors` allows.
     TooManyErrors,
-    /// The checkpoint is another job's, cannot be read, or is held by another run.
+    /// The checkpoint belongs to another job, cannot be read, or is locked by another run.
     Checkpoint,
     /// The rejects file cannot be written.
     Rejects,
@@ -140,27 +139,27 @@ impl ErrorKind {
         }
     }
 
-    /// Whether fewer records at a time may succeed.
+    /// Whether a smaller batch may succeed.
     pub const fn is_splittable(self) -> bool {
         matches!(self, Self::BatchRefused | Self::RequestTooLarge)
     }
 
-    /// What to do, where the place that failed said nothing better.
+    /// The default remedy.
     pub const fn remedy(self) -> Option<&'static str> {
         match self {
             Self::Usage => Some("see `migrate-llm-cache --help`"),
-            Self::NotConfirmed => Some("add --yes to run it, or --dry-run to count without writing"),
-            Self::Unreachable => Some("check that the server runs, and its host and port"),
+            Self::NotConfirmed => Some("add --yes to write, or --dry-run to count without writing"),
+            Self::Unreachable => Some("check that the server is running, and check host and port"),
             Self::ConnectionLost => Some("check the server's log, then run the same command again"),
             Self::Tls => Some("check the scheme, the port and the certificate authority"),
             Self::Login => Some("check user and password"),
-            Self::Permission => Some("give the login the permission, or use another login"),
-            Self::Timeout => Some("raise --timeout, or look why the server is slow"),
+            Self::Permission => Some("grant the login the permission, or use another login"),
+            Self::Timeout => Some("raise --timeout, or find out why the server is slow"),
             Self::Busy => Some("run the same command again when the server has recovered"),
-            Self::Full => Some("free space or lift the read-only setting, then run the same command again"),
-            Self::TooManyErrors => Some("look at the rejected records, then raise --max-errors or mend them"),
+            Self::Full => Some("free space or remove the read-only setting, then run the same command again"),
+            Self::TooManyErrors => Some("check the rejected records, then fix them or raise --max-errors"),
             Self::Incomplete => {
-                Some("see that nobody deletes records meanwhile, then run the same command again")
+                Some("make sure that nothing deletes records during the run, then run the same command again")
             }
             Self::Conflict => Some("choose --on-conflict overwrite, skip or newer"),
             Self::Internal => Some("this is a bug; please report it with the output of --log-level debug"),
@@ -168,7 +167,7 @@ impl ErrorKind {
         }
     }
 
-    /// The exit code; for what a storage says, the side decides.
+    /// The exit code. Errors of a storage have the code of its side.
     const fn exit_code(self, side: Option<Side>) -> ExitCode {
         match self {
             Self::Usage | Self::Config | Self::NotConfirmed | Self::Rejects => ExitCode::Usage,
@@ -187,9 +186,9 @@ impl ErrorKind {
     }
 }
 
-/// An error: its kind, what happened in a sentence that names the place, and what to do.
+/// An error: its kind, a message that says what failed and where, and a remedy.
 ///
-/// The text never holds a secret: whoever makes one takes places from redacted locations alone.
+/// The message must not contain a secret: take locations only in redacted form.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -211,7 +210,7 @@ struct Context {
 }
 
 impl Error {
-    /// An error of this kind. The message is a clause without a full stop that names the place.
+    /// An error of this kind. The message is a clause without a full stop that says what failed and where.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -228,26 +227,24 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// A checkpoint that this run cannot go on from.
+    /// A checkpoint that this run cannot resume from.
     pub fn checkpoint(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Checkpoint, message).with_remedy("leave out --resume to begin anew")
+        Self::new(ErrorKind::Checkpoint, message)
+            .with_remedy("leave out --resume to start from the beginning")
     }
 
-    /// A failed file operation: what was tried, on which path.
+    /// A failed file operation: `action` is an infinitive, as in "cannot read PATH".
     pub fn io(action: &str, path: &std::path::Path, error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
         let (kind, remedy) = match error.kind() {
             Io::NotFound => (ErrorKind::NotFound, None),
             Io::PermissionDenied => {
                 let remedy =
-                    "run it as a user who may do that, or change the permissions of the file and its folders";
+                    "run as a user with access to it, or change the permissions of the file and its folders";
                 (ErrorKind::Permission, Some(remedy))
             }
             Io::StorageFull | Io::QuotaExceeded | Io::ReadOnlyFilesystem => (ErrorKind::Full, None),
-            Io::FileTooLarge => (
-                ErrorKind::Full,
-                Some("raise the limit on the size of files (ulimit -f)"),
-            ),
+            Io::FileTooLarge => (ErrorKind::Full, Some("raise the limit on file size (ulimit -f)")),
             _ => (ErrorKind::Io, None),
         };
         let failed = Self::new(kind, format!("cannot {action} {}: {error}", path.display()));
@@ -258,42 +255,42 @@ impl Error {
         failed.caused_by(error)
     }
 
-    /// Adds what to do.
+    /// Sets the remedy.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// Adds where the settings came from.
+    /// Appends the origins of the settings to the message.
     #[must_use]
     pub fn with_settings(mut self, origins: &str) -> Self {
         self.message = format!("{}; settings: {origins}", self.message);
         self
     }
 
-    /// Adds the cause, for logs at the debug level.
+    /// Sets the cause, which is logged at the debug level.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Says that it was tried several times in vain. What was temporary is so no longer for this run.
+    /// Appends the number of failed attempts to the message.
     #[must_use]
     pub fn after_tries(mut self, tries: usize) -> Self {
         self.message = format!("{} (tried {tries} times)", self.message);
         self
     }
 
-    /// Says on which side it happened, unless it says so already.
+    /// Sets the side, unless it is set.
     #[must_use]
     pub fn on(mut self, side: Side) -> Self {
         self.side.get_or_insert(side);
         self
     }
 
-    /// Says in which workspace it happened, unless it says so already.
+    /// Sets the workspace, unless it is set.
     #[must_use]
     pub fn in_workspace(mut self, workspace: &Workspace) -> Self {
         let context = self.context.get_or_insert_default();
@@ -301,28 +298,28 @@ impl Error {
         self
     }
 
-    /// Says in which batch it happened, unless it says so already.
+    /// Sets the batch, unless it is set.
     #[must_use]
     pub fn in_batch(mut self, batch: u64) -> Self {
         self.context.get_or_insert_default().batch.get_or_insert(batch);
         self
     }
 
-    /// Says how many records it concerns.
+    /// Sets the number of affected records.
     #[must_use]
     pub fn of_records(mut self, records: u64) -> Self {
         self.context.get_or_insert_default().records = records;
         self
     }
 
-    /// Says that another try might have passed, and was not made because the run is to stop.
+    /// Marks an error that was not retried because the run is stopping.
     #[must_use]
     pub fn abandoned(mut self) -> Self {
         self.context.get_or_insert_default().is_abandoned = true;
         self
     }
 
-    /// Adds another error that happened while the run came to its end because of this one.
+    /// Adds another error that occurred while the run was ending because of this one.
     #[must_use]
     pub fn and(mut self, mut other: Self) -> Self {
         let others = other
@@ -340,49 +337,49 @@ impl Error {
         self.kind
     }
 
-    /// The side on which it happened, where that is known.
+    /// The side, if known.
     pub fn side(&self) -> Option<Side> {
         self.side
     }
 
-    /// The workspace in which it happened, where it was in one.
+    /// The workspace, if the error concerns one.
     pub fn workspace(&self) -> Option<&Workspace> {
         self.context.as_ref()?.workspace.as_ref()
     }
 
-    /// The batch in which it happened, from 1, where it was in one.
+    /// The batch, from 1, if the error concerns one.
     pub fn batch(&self) -> Option<u64> {
         self.context.as_ref()?.batch
     }
 
-    /// How many records it concerns.
+    /// The number of affected records.
     pub fn records(&self) -> u64 {
         self.context.as_ref().map_or(0, |context| context.records)
     }
 
-    /// This error, and those that were added to it.
+    /// This error, then those added by [`Error::and`].
     pub fn with_others(&self) -> impl Iterator<Item = &Self> {
         let others = self.context.iter().flat_map(|context| &context.others);
         std::iter::once(self).chain(others)
     }
 
-    /// Whether all there is to it is that the run was to stop: no try was the last one for another reason.
+    /// Whether this error and the added ones were only not retried because the run is stopping.
     pub fn is_abandoned(&self) -> bool {
         let is_abandoned = |error: &Self| error.context.as_ref().is_some_and(|context| context.is_abandoned);
         self.with_others().all(is_abandoned)
     }
 
-    /// What happened.
+    /// The message, without side and remedy.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What to do about it.
+    /// What to do: the own remedy, or else that of the kind.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref().or(self.kind.remedy())
     }
 
-    /// Whether the same run may succeed later with nothing changed.
+    /// Whether the same command may succeed later.
     pub fn is_temporary(&self) -> bool {
         self.kind.retry() == Retry::Temporary
     }
@@ -410,9 +407,9 @@ impl StdError for Error {
     }
 }
 
-/// Says on which side a result of a storage failed.
+/// Adds the side to the error of a result.
 pub trait OnSide<T> {
-    /// The same result, its error marked with the side.
+    /// The same result, its error marked with the side unless it has one.
     fn on(self, side: Side) -> Result<T>;
 }
 

@@ -1,16 +1,16 @@
-//! The exit codes that scripts rely on.
+//! Exit codes.
 
-/// How a run ended, as a number. Codes are added, never changed.
+/// The exit code of a run. Codes are added, never changed: scripts rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Done; nothing to do is done too.
+    /// Success, also if there was nothing to do.
     Done = 0,
     /// An internal error: a bug.
     Internal = 1,
-    /// Usage or configuration, a missing `--yes` among them.
+    /// Usage or configuration error, or `--yes` is missing.
     Usage = 2,
-    /// Done, but some records were rejected.
+    /// Finished, but some records were rejected.
     Rejected = 3,
     /// The source failed: unreachable, refused the login, unreadable.
     Source = 4,
@@ -22,17 +22,17 @@ pub enum ExitCode {
     MaxErrors = 7,
     /// Stopped at `--max-duration`; can be resumed.
     MaxDuration = 8,
-    /// A workspace that the source does not have; or nothing to migrate, with `--fail-on-empty`.
+    /// The workspace does not exist in the source, or there is nothing to migrate (`--fail-on-empty`).
     Empty = 9,
     /// Refused by a check before the first write.
     Refused = 10,
-    /// The checkpoint belongs to another job, or another run holds the lock.
+    /// The checkpoint belongs to another job or is in use by another run.
     Checkpoint = 11,
     /// Interrupted by SIGINT.
     Interrupted = 130,
-    /// Whoever read standard output went away, as the shell numbers SIGPIPE.
+    /// The reader of standard output closed it (SIGPIPE).
     OutputClosed = 141,
-    /// Interrupted by SIGTERM.
+    /// Terminated by SIGTERM.
     Terminated = 143,
 }
 

@@ -1,4 +1,4 @@
-//! What is known of whether LightRAG will find records.
+//! Hits: which records LightRAG will find.
 
 use std::collections::BTreeMap;
 
@@ -7,30 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{Identity, Rekey};
 
-/// Records by what LightRAG will do with them. Each counts once, copies apart.
+/// Records by whether LightRAG will find them. Each counts once; copies are separate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HitCounts {
-    /// All that were examined.
+    /// All examined records.
     pub records: u64,
-    /// Found by LightRAG as it is configured.
+    /// Found by LightRAG as configured.
     pub will_hit: u64,
     /// Made for the same model at another host.
     pub other_host: u64,
     /// Made for another binding or model.
     pub other_model: u64,
-    /// Made under the scheme of another LightRAG.
+    /// Made with the key scheme of another LightRAG release.
     pub older_scheme: u64,
-    /// Answers to a prompt that this LightRAG no longer asks.
+    /// Answers to a prompt that this LightRAG no longer uses.
     pub older_prompt: u64,
     /// Answers to a prompt of no release: found if the user's template is unchanged.
     pub unknown_prompt: u64,
-    /// Keys that nothing explains.
+    /// Keys that could not be recomputed.
     pub unexplained: u64,
-    /// Records of which `--rekey`, as it was given, makes a copy.
+    /// Records that `--rekey` copies.
     pub to_rekey: u64,
-    /// Copies that were added under the key that LightRAG asks for.
+    /// Copies that were added under the key that LightRAG will look up.
     pub rekeyed: u64,
-    /// Copies that were not added, as source or target have a record under that key.
+    /// Copies that were not added because source or target have a record with that key.
     pub rekey_existing: u64,
     /// Copies that the target cannot store.
     pub rekey_rejected: u64,
@@ -57,11 +57,11 @@ impl HitCounts {
 /// How some keys were made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeyOrigin {
-    /// The LightRAG releases that make keys this way: `1.5.0-1.5.4`.
+    /// The LightRAG releases with this key scheme: `1.5.0-1.5.4`.
     pub releases: String,
-    /// The model that the keys were made for; null where it is no part of them.
+    /// The model that the keys were made for; null if it is not part of them.
     pub identity: Option<Identity>,
-    /// How many records have such keys.
+    /// The number of records with such keys.
     pub records: u64,
 }
 
@@ -70,9 +70,9 @@ pub struct KeyOrigin {
 pub struct Hits {
     /// All types together.
     pub total: HitCounts,
-    /// By the type in their keys.
+    /// By type.
     pub by_cache_type: BTreeMap<String, HitCounts>,
-    /// How their keys were made, where that was found.
+    /// How their keys were made, as far as known.
     pub identities: Vec<KeyOrigin>,
 }
 
@@ -101,28 +101,28 @@ impl Hits {
     }
 }
 
-/// The LightRAG whose hits are foretold.
+/// The LightRAG whose hits are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct AskingLightRag {
-    /// Its release.
+    /// The release.
     pub version: String,
-    /// The model that it extracts with.
+    /// The model for extraction.
     #[serde(flatten)]
     pub identity: Identity,
-    /// Whether it asks for entities in JSON.
+    /// Whether it extracts entities as JSON.
     pub json_extraction: bool,
-    /// Where each of these came from.
+    /// The origin of each setting.
     pub origins: Vec<String>,
-    /// Which records get a copy.
+    /// Which records are copied.
     pub rekey: Rekey,
 }
 
-/// What a LightRAG will find.
+/// The hits of a LightRAG.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ForetoldHits {
     /// The LightRAG.
     pub lightrag: AskingLightRag,
-    /// What it will find.
+    /// The records that it will find.
     #[serde(flatten)]
     pub hits: Hits,
 }

@@ -1,4 +1,4 @@
-//! The LightRAG that will read a cache, as far as its keys depend on it.
+//! The configuration of the LightRAG that will read a cache, as far as keys depend on it.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which model answers, and where. A program that uses LightRAG as a library has neither binding nor host.
+/// A model: binding, name and host. Programs that use LightRAG as a library have neither binding nor host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 pub struct Identity {
     /// `openai`, `ollama`, …
@@ -18,7 +18,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// An identity of these three.
+    /// The identity of a model on LightRAG's server.
     pub(crate) fn new(binding: &str, model: &str, host: &str) -> Self {
         Self {
             binding: Some(binding.to_owned()),
@@ -27,7 +27,7 @@ impl Identity {
         }
     }
 
-    /// That of a program that uses LightRAG as a library.
+    /// The identity of a model in a program that uses LightRAG as a library.
     pub(crate) fn of_library(model: &str) -> Self {
         Self {
             model: Some(model.to_owned()),
@@ -35,7 +35,7 @@ impl Identity {
         }
     }
 
-    /// Whether only the host may differ.
+    /// Whether binding and model are equal.
     pub(crate) fn has_same_model(&self, other: &Self) -> bool {
         self.binding == other.binding && self.model == other.model
     }
@@ -58,33 +58,33 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Which records get a copy under the key that LightRAG will ask for.
+/// Which records to copy to the key that LightRAG will look up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Rekey {
-    /// None.
+    /// Copy no records.
     #[default]
     Off,
-    /// Those made for the same model at another host, or by an older LightRAG.
+    /// Copy records made for the same model at another host, or by an older LightRAG.
     Host,
-    /// Those, and those made for another model.
+    /// Copy these and records made for another model.
     Model,
 }
 
-/// A LightRAG, as far as its keys depend on it.
+/// The configuration of a LightRAG, as far as keys depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LightRag {
-    /// Its release: `1.5.7`; `None` for the newest that is known.
+    /// The release: `1.5.7`; `None` for the newest known.
     pub version: Option<String>,
     /// The model for extraction, summaries, tables and equations.
     pub extract: Identity,
     /// The model for images.
     pub vlm: Identity,
-    /// Whether it asks for entities in JSON.
+    /// Whether it extracts entities as JSON.
     pub json_extraction: bool,
-    /// What configurations name: keys may have been made for any combination of it.
+    /// The names in all layers of the configuration: keys may have been made for any combination of them.
     pub named: Named,
-    /// What decided all this, for people: `model m (LLM_MODEL in ./.env)`.
+    /// The origin of each setting: `model m (LLM_MODEL in ./.env)`.
     pub origins: Vec<String>,
 }
 
@@ -102,16 +102,16 @@ pub struct Named {
 /// The bindings that LightRAG's server knows.
 pub(crate) const BINDINGS: [&str; 6] = ["ollama", "openai", "azure_openai", "lollms", "gemini", "bedrock"];
 
-/// The model that LightRAG's server takes where nothing names one.
+/// The default model of LightRAG's server.
 pub(crate) const DEFAULT_MODEL: &str = "mistral-nemo:latest";
 
-/// The model that the library takes where nothing names one.
+/// The default model of the library.
 pub(crate) const LIBRARY_MODEL: &str = "gpt-4o-mini";
 
-/// Other names of the host that LightRAG's server takes for Ollama where nothing names one.
+/// Other addresses of LightRAG's default host for Ollama.
 const OTHER_LOCAL_HOSTS: [&str; 2] = ["http://127.0.0.1:11434", "http://host.docker.internal:11434"];
 
-/// The host that LightRAG's server takes where nothing names one.
+/// The default host of LightRAG's server for a binding.
 pub(crate) fn default_host(binding: &str) -> &'static str {
     match binding {
         "lollms" => "http://localhost:9600",
@@ -123,7 +123,7 @@ pub(crate) fn default_host(binding: &str) -> &'static str {
 }
 
 impl LightRag {
-    /// The identities that keys may have been made for, the likeliest first, each once.
+    /// The identities that keys may have been made for, without duplicates, the most likely first.
     pub(crate) fn identities(&self) -> Vec<Identity> {
         let mut identities = vec![self.extract.clone()];
         let mut add = |identity: Identity| {

@@ -1,16 +1,16 @@
-//! Where a storage is.
+//! Locations of storages.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// Kind and place of a storage, with no secret in it.
+/// Kind and address of a storage, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Location {
     /// The kind: `json`, `redis`, …
     pub kind: String,
-    /// The place, passwords replaced by `***`.
+    /// The address, with passwords replaced by `***`.
     pub location: String,
 }
 
@@ -20,11 +20,11 @@ impl fmt::Display for Location {
     }
 }
 
-/// Where the records of one workspace live: equal containers are the same place.
+/// The place where the records of a workspace are stored. Equal locations are the same place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PhysicalLocation {
-    /// The server or file system: an identity that it gives of itself where it has one.
+    /// The server or file system, by its own identity if it has one.
     pub server: String,
-    /// The place in it: `index space1_llm_response_cache`.
+    /// The place within it: `index space1_llm_response_cache`.
     pub place: String,
 }

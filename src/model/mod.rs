@@ -1,5 +1,4 @@
-//! What a run is about: records, workspaces, policies, errors. Pure types without I/O, which import nothing else of this
-//! crate.
+//! Types without I/O: records, workspaces, policies, errors. They import nothing else from this crate.
 
 mod error;
 mod exit_code;

@@ -1,4 +1,4 @@
-//! What a run is asked to do, and the policies it follows.
+//! The mode of a run, and its policies.
 
 use std::num::NonZeroUsize;
 
@@ -18,15 +18,15 @@ pub enum Mode {
     Verify,
 }
 
-/// What to do with a record whose key the target has already.
+/// What to do with a record whose key already exists on the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OnConflict {
-    /// Replace it.
+    /// Replace the existing record.
     Overwrite,
-    /// Leave it.
+    /// Keep the existing record.
     Skip,
-    /// Replace it if its `update_time` is older than that of the record that comes.
+    /// Replace the existing record if its `update_time` is older.
     Newer,
     /// Stop the run.
     Fail,
@@ -36,22 +36,22 @@ pub enum OnConflict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum VerifyLevel {
-    /// Not at all.
+    /// Compare nothing.
     Off,
-    /// Only a few hundred of the records that were written, and the number of records.
+    /// Compare the number of records and a few hundred of the records that were written.
     ReadBack,
-    /// About a thousand records of each workspace, chosen by their keys.
+    /// Compare about a thousand records of each workspace, chosen by their keys.
     Sample,
-    /// Every record, and what the target has beyond.
+    /// Compare every record, and count records that only the target has.
     Full,
 }
 
-/// How many rejected records end a run.
+/// How many rejected records stop a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MaxErrors {
-    /// More than so many.
+    /// More than this number.
     Records(u64),
-    /// More than so many percent of what there is to move.
+    /// More than this percentage of the records to move.
     Percent(f64),
 }
 
@@ -65,7 +65,7 @@ impl std::fmt::Display for MaxErrors {
 }
 
 impl MaxErrors {
-    /// Whether so many rejected records of so many are too many.
+    /// Whether `rejected` records of `total` exceed the limit.
     pub fn is_exceeded(self, rejected: u64, total: u64) -> bool {
         match self {
             Self::Records(most) => rejected > most,
@@ -84,7 +84,7 @@ impl MaxErrors {
     }
 }
 
-/// A batch is full when it reaches either limit. It may go beyond the bytes by one record.
+/// The limits of a batch: it is full when it reaches either. It may exceed the bytes by one record.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimit {
     /// Records.

@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::record::RejectKind;
 
-/// The ending of rejects files, by which a run that reads one back knows it.
+/// The extension by which a source is recognized as a rejects file.
 pub const EXTENSION: &str = "jsonl";
 
-/// One line: a record with the reason why it was not moved.
+/// A line of a rejects file: a record, and why it was not moved.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RejectLine<'a> {
     /// The key.
@@ -19,14 +19,14 @@ pub struct RejectLine<'a> {
     /// The workspace of the source.
     #[serde(borrow)]
     pub workspace: Cow<'a, str>,
-    /// Why, in one word.
+    /// The kind of reason.
     pub kind: RejectKind,
-    /// Why, for a person.
+    /// The reason as text.
     #[serde(borrow)]
     pub reason: Cow<'a, str>,
-    /// The value as it was read, where that is JSON.
+    /// The value as it was read, if it is JSON.
     #[serde(borrow)]
     pub record: Option<&'a RawValue>,
-    /// The value as it was read, where it is no JSON: text, bytes that are no UTF-8 replaced by `\u{fffd}`.
+    /// The value as it was read, if it is not JSON: text, with bytes that are not UTF-8 replaced by `\u{fffd}`.
     pub text: Option<String>,
 }

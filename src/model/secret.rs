@@ -2,8 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-/// A password, or text that may hold one. It has no form that prints it: neither `Debug` nor serialization show
-/// more than `***`, and there is no `Display`.
+/// A password, or text that may contain one. `Debug` and serialization show `***`; there is no `Display`.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 
@@ -13,7 +12,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for whoever sends it to a server.
+    /// The text itself, to parse it or to send it to a server.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -25,19 +24,19 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Removes secrets from whatever is printed, whichever setting they were mistyped into.
+/// Removes secrets from printed text, even if they were mistyped into the wrong setting.
 ///
-/// Two rules. In any text, a word that looks like an address (`user:password@host`, with or without a scheme) loses its
-/// password, and so does the value of a parameter such as `password=`. And a setting that holds such an address is known
-/// as a whole: where its password has white space or quotes in it, at which a word ends, it is found all the same.
+/// In any text, the password is masked in words that look like an address (`user:password@host`, with or without a
+/// scheme), and so is the value of parameters such as `password=`. Settings that contain such an address are also searched
+/// for as a whole, since white space or quotes in a password would end the word.
 #[derive(Debug, Default)]
 pub struct Redactor {
-    /// Texts that must not be printed, with what is printed instead; the longest first.
+    /// Texts that must not be printed and their replacements; the longest first.
     replacements: Vec<(String, String)>,
 }
 
 impl Redactor {
-    /// A redactor that knows these settings: arguments, variables, lines of a job file.
+    /// A redactor for these settings: arguments, variables, lines of a job file.
     pub fn new(settings: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let mut replacements: Vec<(String, String)> = Vec::new();
         for setting in settings {
@@ -58,12 +57,12 @@ impl Redactor {
         Self { replacements }
     }
 
-    /// Whether there could be anything to redact: cheap, for the many texts in which there is not.
+    /// Whether the text may contain a secret. A cheap check, since most texts do not.
     pub fn may_redact(&self, text: &str) -> bool {
         !self.replacements.is_empty() || text.contains(['@', '='])
     }
 
-    /// The text without the secrets in it. Redacting twice changes nothing more.
+    /// The text with secrets masked. Idempotent.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if !self.may_redact(text) {
             return Cow::Borrowed(text);
@@ -80,7 +79,7 @@ impl Redactor {
         }
     }
 
-    /// [`Redactor::redact`] for every text in a JSON value, names of fields excepted.
+    /// Applies [`Redactor::redact`] to every text in a JSON value, except field names.
     pub fn redact_json(&self, value: &mut serde_json::Value) {
         match value {
             serde_json::Value::String(text) => {
@@ -99,14 +98,14 @@ impl Redactor {
 
 const MASK: &str = "***";
 const QUOTES: [char; 3] = ['"', '\'', '`'];
-/// Parameters whose values are secrets, as they end: `sslpassword`, `access_token`.
+/// Suffixes of parameters whose values are secrets: `sslpassword`, `access_token`.
 const SECRET_PARAMETERS: [&str; 6] = ["password", "passwd", "pwd", "secret", "token", "apikey"];
 
 fn ends_word(character: char) -> bool {
     character.is_whitespace() || QUOTES.contains(&character) || matches!(character, '<' | '>' | '|')
 }
 
-/// The replacements for a setting that is an address as a whole.
+/// The replacements for a setting that is an address.
 fn known_address(address: &str) -> Vec<(String, String)> {
     let Some(secret) = password_in(address) else {
         return Vec::new();
@@ -115,7 +114,7 @@ fn known_address(address: &str) -> Vec<(String, String)> {
     let shown = format!("{}{MASK}{}", &address[..secret.start], &address[secret.end..]);
     let mut found = vec![(address.to_owned(), shown.clone()), (escaped(address), shown)];
     if password.contains(ends_word) {
-        // Only such a password can be told from other text without its address.
+        // Only such a password can be recognized without its address.
         found.push((escaped(&password), MASK.to_owned()));
         found.push((password, MASK.to_owned()));
     }
@@ -128,7 +127,7 @@ fn escaped(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// Where the password of an address is: behind the colon that follows the user, up to the last `@`.
+/// The range of the password in an address: from the colon after the user to the last `@`.
 fn password_in(address: &str) -> Option<std::ops::Range<usize>> {
     let user = address.find("://").map_or(0, |at| at + 3);
     let end = address.rfind('@').filter(|end| *end > user)?;
@@ -136,17 +135,17 @@ fn password_in(address: &str) -> Option<std::ops::Range<usize>> {
     Some(user + colon + 1..end)
 }
 
-/// The text with every word redacted; `None` where nothing is to be changed.
+/// The text with every word redacted; `None` if nothing changes.
 fn redact_words(text: &str) -> Option<String> {
     let mut redacted = String::with_capacity(text.len());
     let mut rest = text;
     while !rest.is_empty() {
         let end = rest.find(ends_word).unwrap_or(rest.len());
-        let (word, behind) = rest.split_at(end);
+        let (word, after) = rest.split_at(end);
         redact_word(word, &mut redacted);
-        let separator = behind.chars().next();
+        let separator = after.chars().next();
         redacted.extend(separator);
-        rest = &behind[separator.map_or(0, char::len_utf8)..];
+        rest = &after[separator.map_or(0, char::len_utf8)..];
     }
     (redacted != text).then_some(redacted)
 }
@@ -177,8 +176,7 @@ fn names_a_secret(name: &str) -> bool {
     SECRET_PARAMETERS.iter().any(|secret| name.ends_with(secret))
 }
 
-/// An address without its secrets: the password becomes `***`, and so does the value of every parameter that is
-/// not known to be harmless.
+/// An address with its secrets masked: the password, and the values of all parameters but the harmless ones.
 pub fn redact_url(address: &str, harmless_parameters: &[&str]) -> String {
     let Ok(mut url) = url::Url::parse(address) else {
         return "(unreadable address)".to_owned();

@@ -1,4 +1,4 @@
-//! Which records a run moves, and what it leaves out.
+//! The selection of records, and counts by type.
 
 use std::{
     borrow::Cow,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::record::KeyForm;
 
-/// The mode of everything that LightRAG caches while it reads files.
+/// The mode of everything that LightRAG caches while it processes documents.
 pub const FILE_MODE: &str = "default";
 
 /// The prefix of every key of that mode.
@@ -21,37 +21,37 @@ pub(crate) const FILE_PREFIX: &str = "default:";
 
 /// A kind of answer that LightRAG caches: the middle part of a key.
 ///
-/// LightRAG adds types from version to version, so a type that is not known here is one like the others.
+/// LightRAG adds types from version to version, so unknown types are treated like the known ones.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CacheType {
-    /// Entities and relations extracted from a chunk of a file.
+    /// Entities and relations extracted from a chunk of a document.
     Extract,
     /// Summaries of entity and relation descriptions.
     Summary,
-    /// Analyses made while files are read (since LightRAG 1.5).
+    /// Analyses made while documents are processed (since LightRAG 1.5).
     Analysis,
     /// Headings of docx files (since LightRAG 1.5.5).
     SmartHeading,
-    /// Answers to users' questions, in any mode.
+    /// Answers to queries, in any mode.
     Query,
-    /// Keywords of users' questions, in any mode.
+    /// Keywords of queries, in any mode.
     Keywords,
     /// Any other type, by its name.
     Named(Arc<str>),
     /// The key does not have the form `{mode}:{cache_type}:{hash}`.
     Unrecognized,
-    /// Types that are not counted one by one: their names are too long, or there are too many of them.
+    /// Types that are not counted individually, because their names are too long or there are too many.
     Other,
 }
 
 impl CacheType {
-    /// The types that LightRAG 1.5.7 writes while it reads files.
+    /// The types that LightRAG 1.5.7 writes while it processes documents.
     pub const FROM_FILES: [Self; 4] = [Self::Extract, Self::Summary, Self::Analysis, Self::SmartHeading];
 
-    /// The types that come from questions and have the mode of the question.
+    /// The types of queries, which have the mode of the query.
     pub const OF_QUESTIONS: [Self; 2] = [Self::Query, Self::Keywords];
 
-    /// A longer name is not counted by itself. LightRAG's own column for it takes 32 characters.
+    /// Longer names are not counted individually. LightRAG's column allows 32 characters.
     const LONGEST_NAME: usize = 64;
 
     /// The text in keys and in reports.
@@ -64,7 +64,7 @@ impl CacheType {
             Self::Query => "query",
             Self::Keywords => "keywords",
             Self::Named(name) => name,
-            // No type that can be selected by name is called so.
+            // Not a valid name of a type, so it cannot be selected.
             Self::Unrecognized => "(unrecognized)",
             Self::Other => "(other)",
         }
@@ -81,7 +81,7 @@ impl CacheType {
         }
     }
 
-    /// The type of the record behind a key.
+    /// The type of a key.
     pub fn of_key(key: &str) -> Self {
         match KeyForm::of(key) {
             KeyForm::Cache { cache_type, .. } => Self::of_name(cache_type),
@@ -89,7 +89,7 @@ impl CacheType {
         }
     }
 
-    /// Whether records of this type are selected in every mode, and not in that of files alone.
+    /// Whether this type is selected in every mode, not only in [`FILE_MODE`].
     pub const fn is_of_questions(&self) -> bool {
         matches!(self, Self::Query | Self::Keywords)
     }
@@ -116,7 +116,7 @@ impl FromStr for CacheType {
         if name.is_empty() || name.len() > Self::LONGEST_NAME || !name.chars().all(is_name) {
             return Err(format!(
                 "`{name}` is not a cache type: expected names of up to {} letters, digits, `_`, `-` and `.` with \
-                 commas between them, as in `extract,summary`; or `default` (everything from files) or `all`",
+                 commas between them, as in `extract,summary`; or `default` (everything from documents) or `all`",
                 Self::LONGEST_NAME
             ));
         }
@@ -146,13 +146,13 @@ impl JsonSchema for CacheType {
             "type": "string",
             "description": "The middle part of a key: `extract`, `summary`, `analysis`, `smartheading`, `query`, \
                 `keywords`, or what other versions of LightRAG write. `(unrecognized)` is a key without such a part; \
-                `(other)` stands for the types beyond the first hundred.",
+                `(other)` groups the types after the first hundred.",
             "examples": ["extract"],
         })
     }
 }
 
-/// What the selected keys have in common.
+/// A rule that selects keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyRule {
     /// The key begins so.
@@ -164,11 +164,11 @@ pub(crate) enum KeyRule {
 /// The records that a run moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
-    /// Every entry, whatever its key.
+    /// Whether every entry is selected.
     everything: bool,
-    /// Everything of the mode of files.
+    /// Whether every key of [`FILE_MODE`] is selected.
     from_files: bool,
-    /// These types: those of questions in every mode, others in the mode of files.
+    /// Further types: those of queries in every mode, others in [`FILE_MODE`].
     types: BTreeSet<CacheType>,
 }
 
@@ -176,7 +176,7 @@ impl Selection {
     const DEFAULT: &str = FILE_MODE;
     const ALL: &str = "all";
 
-    /// A selection of these types; `None` where there are none.
+    /// A selection of these types; `None` if there are none.
     pub fn new(types: impl IntoIterator<Item = CacheType>) -> Option<Self> {
         let types: BTreeSet<_> = types.into_iter().collect();
         (!types.is_empty()).then_some(Self {
@@ -194,10 +194,10 @@ impl Selection {
         }
     }
 
-    /// The selection that a list of names stands for: types, `default` and `all`.
+    /// Parses a list of names: types, `default` and `all`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A name is invalid, or there are none.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut selection = Self {
             everything: false,
@@ -225,7 +225,7 @@ impl Selection {
         self.types.iter().map(CacheType::as_str)
     }
 
-    /// The names that stand for this selection.
+    /// The names that [`Selection::parse`] reads as this selection.
     pub fn names(&self) -> Vec<&str> {
         if self.everything {
             return vec![Self::ALL];
@@ -237,7 +237,7 @@ impl Selection {
             .collect()
     }
 
-    /// Whether the record behind a key is selected.
+    /// Whether a key is selected.
     pub fn contains(&self, key: &str) -> bool {
         if self.everything || (self.from_files && key.starts_with(FILE_PREFIX)) {
             return true;
@@ -251,14 +251,14 @@ impl Selection {
         }
     }
 
-    /// The type of the record behind a key, where the key is selected.
+    /// The type of a key, if the key is selected.
     pub fn of_key(&self, key: &str) -> Option<CacheType> {
         self.contains(key).then(|| CacheType::of_key(key))
     }
 
-    /// What makes a key a selected one: any of these; `None` where every key is.
+    /// The rules of which a selected key matches at least one; `None` if every key is selected.
     ///
-    /// The texts hold no character but letters, digits, `:`, `_`, `-` and `.`.
+    /// Their texts consist of letters, digits, `:`, `_`, `-` and `.`.
     pub(crate) fn rules(&self) -> Option<Vec<KeyRule>> {
         if self.everything {
             return None;
@@ -277,9 +277,8 @@ impl Selection {
         Some(rules)
     }
 
-    /// What a selected key begins with, for servers that can filter by it; `None` where some selected key may
-    /// have any beginning (queries have the mode of the question), so that the reader filters by
-    /// [`Selection::contains`] alone.
+    /// The prefixes of all selected keys, for servers that can filter by them. `None` if a selected key may begin with
+    /// anything, as those of queries do; the reader then filters by [`Selection::contains`].
     pub fn prefixes(&self) -> Option<Vec<String>> {
         let rules = self.rules()?.into_iter();
         rules
@@ -292,7 +291,7 @@ impl Selection {
 }
 
 impl Default for Selection {
-    /// Everything that comes from files.
+    /// Everything made from documents.
     fn default() -> Self {
         Self {
             everything: false,
@@ -317,7 +316,7 @@ impl JsonSchema for Selection {
         json_schema!({
             "type": "array",
             "items": {"type": "string"},
-            "description": "What is moved: `default` (everything from files), `all` (every entry), or cache types.",
+            "description": "What is moved: `default` (everything from documents), `all` (every entry), or cache types.",
         })
     }
 }
@@ -328,7 +327,7 @@ pub struct LeftOutKind {
     /// The mode, the first part of the key; null for a key without one.
     pub mode: Option<String>,
     /// The type, the second part of the key; `(unrecognized)` for a key of another form, `(other)` for kinds that are not
-    /// counted one by one.
+    /// counted individually.
     #[serde(rename = "type")]
     pub cache_type: CacheType,
     /// The form of an unrecognized key: `md5`, a prefix such as `multimodal_query:`, or `other`; null for a recognized one.
@@ -336,17 +335,17 @@ pub struct LeftOutKind {
 }
 
 impl LeftOutKind {
-    /// Longer modes and prefixes are not counted by themselves.
+    /// Longer modes and prefixes are not counted individually.
     const LONGEST_TEXT: usize = 64;
 
-    /// What is not counted by itself.
+    /// All kinds that are not counted individually.
     pub const OTHER: Self = Self {
         mode: None,
         cache_type: CacheType::Other,
         form: None,
     };
 
-    /// The kind of the entry behind a key.
+    /// The kind of a key.
     pub fn of_key(key: &str) -> Self {
         let unrecognized = |form: &str| Self {
             mode: None,
@@ -377,10 +376,10 @@ impl fmt::Display for LeftOutKind {
     }
 }
 
-/// How many kinds or types are counted one by one. A file can hold a million of them; real ones hold a dozen.
+/// How many kinds or types are counted individually. A file may contain a million; real ones contain a dozen.
 const MOST_COUNTED: usize = 100;
 
-/// Numbers by kind, of which the first hundred are told apart.
+/// Numbers by kind, for the first hundred kinds; further kinds are counted together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts<K>(BTreeMap<K, u64>);
 
@@ -391,13 +390,13 @@ impl<K> Default for Counts<K> {
 }
 
 impl<K: Ord + Clone> Counts<K> {
-    /// Adds records of a kind, or of `other` where that one is not told apart.
+    /// Adds records of a kind, or of `other` if the kind is not counted individually.
     pub fn add(&mut self, kind: K, other: K, records: u64) {
         let label = self.label(kind, other);
         *self.0.entry(label).or_default() += records;
     }
 
-    /// Takes one record away.
+    /// Subtracts one record.
     pub fn remove(&mut self, kind: &K, other: &K) {
         for kind in [kind, other] {
             if let Some(number) = self.0.get_mut(kind).filter(|number| **number > 0) {
@@ -414,7 +413,7 @@ impl<K: Ord + Clone> Counts<K> {
         }
     }
 
-    /// The kind under which records of this kind are counted: itself, or `other` where it is not told apart.
+    /// The kind under which records of this kind are counted: itself, or `other`.
     pub fn label(&self, kind: K, other: K) -> K {
         if self.0.len() < MOST_COUNTED || self.0.contains_key(&kind) {
             kind
@@ -438,13 +437,13 @@ impl<K: Ord + Clone> Counts<K> {
         &self.0
     }
 
-    /// All of them together.
+    /// The sum of all numbers.
     pub fn total(&self) -> u64 {
         self.0.values().sum()
     }
 }
 
-/// How many entries a selection leaves out, by kind.
+/// The number of entries that a selection leaves out, by kind.
 pub type LeftOut = Counts<LeftOutKind>;
 
 impl LeftOut {
@@ -460,7 +459,7 @@ impl LeftOut {
     }
 }
 
-/// How many entries of a kind a selection leaves out.
+/// The number of entries of a kind that a selection leaves out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LeftOutRecords {
     /// The kind.

@@ -1,35 +1,35 @@
-//! The settings of a storage: a table of what there is, and the values that were found.
+//! The settings of a storage: their definitions, and the values that were found.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{Error, Result, Secret, Side};
 
-/// One setting of a storage. The tables of these are the one description of a storage's settings: the job file is
-/// checked against them, the environment is read by them, and the documentation is made from them.
+/// A setting of a storage. The job file, the environment and the documentation of a storage all derive from its table of
+/// these.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     /// The name in the job file: `host`.
     pub name: &'static str,
     /// LightRAG's variable: `POSTGRES_HOST`.
     pub variable: Option<&'static str>,
-    /// The variable that LightRAG's client reads by itself where LightRAG has no value for it: `PGPASSWORD`.
+    /// The variable that LightRAG's client library reads if LightRAG has no value: `PGPASSWORD`.
     pub client_variable: Option<&'static str>,
     /// The key in the storage's section of `config.ini`: `host`.
     pub ini: Option<&'static str>,
-    /// What holds where nobody says anything, as it would stand in the job file.
+    /// The default, as the job file would write it.
     pub default: Option<&'static str>,
-    /// Whether a value may be printed: it holds no secret, whatever it is.
+    /// Whether values may be printed, since they are never secret.
     pub is_plain: bool,
-    /// Whether it says which storage it is, or as whom to log in: what to look at where connecting fails.
+    /// Whether it is part of the address or the login, which connection errors mention.
     pub is_address: bool,
-    /// What LightRAG makes of the text of its variable or key, as it would stand in the job file; `None` where it takes
-    /// the setting for unset.
+    /// How LightRAG reads the text of its variable or key, as the job file would write it; `None` if LightRAG treats the
+    /// setting as unset.
     pub as_lightrag: fn(&str) -> Option<Cow<'_, str>>,
-    /// What it means, in a clause.
+    /// The help text, a clause.
     pub help: &'static str,
 }
 
-/// What most settings do: the text is the value, also where there is none in it.
+/// The text is the value, even if it is empty.
 fn as_it_is(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(text))
 }
@@ -40,7 +40,7 @@ fn unless_empty(text: &str) -> Option<Cow<'_, str>> {
 }
 
 impl Field {
-    /// A setting of this name, known to the job file alone.
+    /// A setting of this name that only the job file has.
     pub const fn new(name: &'static str, help: &'static str) -> Self {
         Self {
             name,
@@ -55,55 +55,55 @@ impl Field {
         }
     }
 
-    /// With LightRAG's variable.
+    /// Sets LightRAG's variable.
     #[must_use]
     pub const fn variable(mut self, name: &'static str) -> Self {
         self.variable = Some(name);
         self
     }
 
-    /// With a variable that LightRAG's client reads by itself.
+    /// Sets the variable of LightRAG's client library.
     #[must_use]
     pub const fn client_variable(mut self, name: &'static str) -> Self {
         self.client_variable = Some(name);
         self
     }
 
-    /// With a key in `config.ini`.
+    /// Sets the key in `config.ini`.
     #[must_use]
     pub const fn ini(mut self, key: &'static str) -> Self {
         self.ini = Some(key);
         self
     }
 
-    /// With a default.
+    /// Sets the default.
     #[must_use]
     pub const fn default(mut self, value: &'static str) -> Self {
         self.default = Some(value);
         self
     }
 
-    /// Printed in messages, as it holds no secret.
+    /// Allows messages to print values.
     #[must_use]
     pub const fn plain(mut self) -> Self {
         self.is_plain = true;
         self
     }
 
-    /// Part of what says where the storage is and who logs in.
+    /// Marks a part of the address or the login.
     #[must_use]
     pub const fn address(mut self) -> Self {
         self.is_address = true;
         self
     }
 
-    /// Unset for LightRAG where its variable or key is empty.
+    /// Treats an empty variable or key as unset, as LightRAG does.
     #[must_use]
     pub const fn unset_by_empty(self) -> Self {
         self.read_as(unless_empty)
     }
 
-    /// Read by LightRAG in a way of its own.
+    /// Sets how LightRAG reads the text of its variable or key.
     #[must_use]
     pub const fn read_as(mut self, as_lightrag: fn(&str) -> Option<Cow<'_, str>>) -> Self {
         self.as_lightrag = as_lightrag;
@@ -145,22 +145,22 @@ pub enum Origin {
         /// The line, from 1.
         line: usize,
     },
-    /// Nobody said anything.
+    /// The default.
     Default,
 }
 
 impl Origin {
-    /// Whether it is this variable, of the process or in `.env`.
+    /// Whether it is this variable, in the process or in `.env`.
     pub fn is_variable(&self, wanted: &str) -> bool {
         matches!(self, Self::Variable(name) | Self::DotEnv { name, .. } if name == wanted)
     }
 
-    /// Whether LightRAG's configuration says it: what LightRAG does with a wrong value is then right.
+    /// Whether it is LightRAG's configuration, whose invalid values are treated as LightRAG treats them.
     pub fn is_lightrags(&self) -> bool {
         matches!(self, Self::Variable(_) | Self::DotEnv { .. } | Self::Ini { .. })
     }
 
-    /// The complaint about what is there: `--timeout: expected …`, `job.yaml line 3: timeout: expected …`.
+    /// An error in the value: `--timeout: expected …`, `job.yaml line 3: timeout: expected …`.
     pub fn error(&self, what: &str) -> Error {
         let Self::Job { file, path, line } = self else {
             return Error::config(format!("{self}: {what}"));
@@ -193,7 +193,7 @@ impl fmt::Display for Origin {
 /// A value and where it came from.
 #[derive(Clone, Debug)]
 pub struct Value {
-    /// The text. Any value may hold a secret, so none can be printed by accident.
+    /// The text. It may be a secret, so its type cannot be printed by accident.
     pub text: Secret,
     /// Where it came from.
     pub origin: Origin,
@@ -208,12 +208,12 @@ pub struct Values {
 }
 
 impl Values {
-    /// No values yet, for settings of which nothing is known.
+    /// No values, for a side without known settings.
     pub fn new(side: Side) -> Self {
         Self::of(side, &[])
     }
 
-    /// No values yet, for these settings.
+    /// No values, for these settings.
     pub fn of(side: Side, fields: &'static [Field]) -> Self {
         Self {
             side,
@@ -222,7 +222,7 @@ impl Values {
         }
     }
 
-    /// Sets a value; what was set before is replaced.
+    /// Sets or replaces a value.
     pub fn set(&mut self, name: &'static str, value: Value) {
         self.values.insert(name, value);
     }
@@ -249,27 +249,27 @@ impl Values {
         self.get(name).map(|value| value.text.expose())
     }
 
-    /// The value of a setting with a default; empty for one without.
+    /// The value of a setting with a default; empty if it has none.
     pub fn required_text(&self, name: &str) -> &str {
         self.text(name).unwrap_or_default()
     }
 
-    /// A value that must be kept from print.
+    /// A value that must not be printed.
     pub fn secret(&self, name: &str) -> Option<Secret> {
         self.get(name).map(|value| value.text.clone())
     }
 
-    /// A value of any type that can be read from text; `expected` says what it should be, for the error.
+    /// Parses a value; `expected` describes valid ones in the error.
     ///
     /// # Errors
-    /// A configuration error that names the setting, where it came from and what was expected, not the value.
+    /// As [`Values::invalid`].
     pub fn parse<T: FromStr>(&self, name: &str, expected: &str) -> Result<Option<T>> {
         self.text(name)
             .map(|text| text.trim().parse().map_err(|_| self.invalid(name, expected)))
             .transpose()
     }
 
-    /// A yes or no, in the words that Python programs take.
+    /// Parses true or false, in the forms that Python programs accept.
     ///
     /// # Errors
     /// As [`Values::parse`].
@@ -283,7 +283,7 @@ impl Values {
             .transpose()
     }
 
-    /// A duration: `30s`, or a number of seconds as LightRAG writes it.
+    /// Parses a duration: `30s`, or a number of seconds as in LightRAG's variables.
     ///
     /// # Errors
     /// As [`Values::parse`].
@@ -300,7 +300,7 @@ impl Values {
             .transpose()
     }
 
-    /// The complaint about a value: names the setting, where it came from and, where it is no secret, the value.
+    /// A configuration error that names the setting, its origin, what was expected and, unless it may be secret, the value.
     pub fn invalid(&self, name: &str, expected: &str) -> Error {
         let place = format!("{}.{name}", self.side);
         let value = self.get(name);
@@ -331,14 +331,13 @@ impl Values {
         Error::config(message)
     }
 
-    /// A value as it may be printed; `None` where it may hold a secret.
+    /// The text of a value for messages; `None` if it may be secret.
     pub fn printable<'a>(&self, name: &str, value: &'a Value) -> Option<&'a str> {
         let field = self.fields.iter().find(|field| field.name == name)?;
         field.is_plain.then(|| value.text.expose())
     }
 
-    /// Where the settings came from that say which storage it is and who logs in: `host, port from --target; password
-    /// from the variable POSTGRES_PASSWORD`.
+    /// The origins of address and login: `host, port from --target; password from the variable POSTGRES_PASSWORD`.
     pub fn address_origins(&self) -> String {
         let mut by_origin: Vec<(&Origin, Vec<&str>)> = Vec::new();
         for (field, value) in self.iter().filter(|(field, _)| field.is_address) {

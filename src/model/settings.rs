@@ -1,4 +1,4 @@
-//! The settings of a run, whatever named them.
+//! The settings of a run.
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -6,52 +6,52 @@ use super::{
     BatchLimit, LightRag, MaxErrors, Mode, OnConflict, Rekey, Selection, VerifyLevel, record::OnInvalid,
 };
 
-/// What a run does on its way, whichever it is.
+/// The settings of a run, except source, target and workspaces.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What it does.
+    /// Migrate, dry run or verification.
     pub mode: Mode,
-    /// Which cache types.
+    /// The records to move.
     pub selection: Selection,
-    /// What to do with keys that are there.
+    /// What to do with keys that already exist on the target.
     pub on_conflict: OnConflict,
-    /// What to do with records that the target could hold if a character went.
+    /// What to do with records that the target could store if invalid characters were removed.
     pub on_invalid: OnInvalid,
-    /// Records in a batch.
+    /// Records per batch.
     pub batch_records: NonZeroUsize,
-    /// Bytes in a batch; `None` for what the target takes fastest.
+    /// Bytes per batch; `None` for what the target writes fastest.
     pub batch_bytes: Option<NonZeroUsize>,
-    /// How many batches are written at the same time, at most.
+    /// Most batches written at the same time.
     pub concurrency: NonZeroUsize,
-    /// How long each request may take.
+    /// Limit for each request.
     pub timeout: Duration,
-    /// How often a request is tried again.
+    /// How often to retry a request.
     pub retries: usize,
-    /// How long the whole run may take.
+    /// Limit for the whole run.
     pub max_duration: Option<Duration>,
-    /// How many rejected records end it.
+    /// Rejected records at which the run stops.
     pub max_errors: Option<MaxErrors>,
-    /// How thoroughly the target is compared with the source.
+    /// How thoroughly to compare the target with the source.
     pub verify: VerifyLevel,
-    /// Where to keep how far it came.
+    /// File that records progress.
     pub checkpoint: Option<PathBuf>,
-    /// Whether to go on where an earlier run stopped.
+    /// Whether to resume from the checkpoint.
     pub resume: bool,
-    /// Where to keep rejected records.
+    /// File for rejected records.
     pub rejects: Option<PathBuf>,
-    /// Where to list what differs between source and target.
+    /// File for the differences between source and target.
     pub differences: Option<PathBuf>,
-    /// The LightRAG whose hits to foretell; `None` for a run that does not look at them.
+    /// The LightRAG whose hits to count; `None` if hits are not counted.
     pub lightrag: Option<LightRag>,
-    /// Which records get a copy under the key that LightRAG asks for.
+    /// Which records to copy to the key that LightRAG will look up.
     pub rekey: Rekey,
-    /// Whether to take what stands before the damage of a damaged file.
+    /// Whether to read the records before the damage in a damaged file.
     pub salvage: bool,
-    /// Whether it may write without being asked.
+    /// Whether to write without a confirmation.
     pub yes: bool,
-    /// Whether nothing to migrate is an error.
+    /// Whether it is an error if there is nothing to migrate.
     pub fail_on_empty: bool,
-    /// Whether a workspace that the source does not have is accepted.
+    /// Whether to accept a workspace that does not exist in the source.
     pub allow_missing: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Near names, for "did you mean".
 
-/// The known name that is nearest to an unknown one, for "did you mean"; `None` where nothing is near.
+/// The known name that is most similar to an unknown one; `None` if none is similar.
 pub(crate) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()

@@ -1,4 +1,4 @@
-//! Workspaces, and which of them a run moves.
+//! Workspaces, and the choice of those that a run moves.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use super::{Error, Origin, Result};
 /// The name of LightRAG's cache among its key-value storages.
 pub const NAMESPACE: &str = "llm_response_cache";
 
-/// The variable that names the workspace for every storage that has no variable of its own.
+/// The variable for the workspace of every storage without a workspace variable of its own.
 pub const WORKSPACE_VARIABLE: &str = "WORKSPACE";
 
-/// The name under which LightRAG keeps one of several data sets apart. May be empty.
+/// The name of a data set in LightRAG. May be empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Workspace(String);
@@ -22,13 +22,13 @@ impl Workspace {
     /// A workspace of this name.
     ///
     /// # Errors
-    /// What LightRAG refuses: `/` or `\` in it, `.` and `..`.
+    /// The name is invalid for LightRAG: it contains `/`, `\` or NUL, or is `.` or `..`.
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         if name.contains(['/', '\\']) || name == "." || name == ".." || name.contains('\0') {
             return Err(
-                Error::config(format!("the workspace {name:?} cannot be a folder's name"))
-                    .with_remedy("a workspace holds no `/` and no `\\`, and is not `.` or `..`"),
+                Error::config(format!("the workspace {name:?} is not a valid folder name"))
+                    .with_remedy("use a name without `/` and `\\` that is not `.` or `..`"),
             );
         }
         Ok(Self(name))
@@ -39,13 +39,13 @@ impl Workspace {
         &self.0
     }
 
-    /// What LightRAG's server makes of the name where it takes it from `WORKSPACE`. The same for most names.
+    /// The name that LightRAG's server uses for a `WORKSPACE` of this name. The same for most names.
     pub fn as_server_names_it(&self) -> Self {
         let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         Self(self.0.chars().map(safe).collect())
     }
 
-    /// LightRAG's name for this workspace's cache where storages separate workspaces by prefix:
+    /// LightRAG's name for this workspace's cache in storages that separate workspaces by prefix:
     /// `[workspace_]llm_response_cache`.
     pub fn prefixed_namespace(&self) -> String {
         if self.0.is_empty() {
@@ -72,7 +72,7 @@ impl fmt::Debug for Workspace {
     }
 }
 
-/// A workspace of the source and where its records go.
+/// A workspace of the source and the workspace of the target that receives its records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct WorkspacePair {
     /// The workspace that is read.
@@ -81,17 +81,17 @@ pub struct WorkspacePair {
     pub to: Workspace,
 }
 
-/// A workspace, and what names it.
+/// A workspace, and the setting that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedWorkspace {
     /// The workspace.
     pub workspace: Workspace,
-    /// What names it.
+    /// The setting that names it.
     pub origin: Origin,
 }
 
 impl Default for NamedWorkspace {
-    /// The empty workspace, which LightRAG uses where nothing names one.
+    /// The empty workspace, LightRAG's default.
     fn default() -> Self {
         Self {
             workspace: Workspace::default(),
@@ -100,7 +100,7 @@ impl Default for NamedWorkspace {
     }
 }
 
-/// A workspace of the source and where its records go, and what names each.
+/// A pair of workspaces, and the settings that name them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPair {
     /// The workspace that is read.
@@ -109,11 +109,11 @@ pub struct NamedPair {
     pub to: NamedWorkspace,
 }
 
-/// Which workspaces a run moves.
+/// The workspaces that a run moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WorkspaceChoice {
-    /// Whatever the source has, under the same names.
+    /// All workspaces of the source, under the same names.
     All,
-    /// These. Never empty.
+    /// These pairs. Never empty.
     Pairs(Vec<NamedPair>),
 }

@@ -1,4 +1,4 @@
-//! Replacing a small file in one step, so that nobody ever reads half of it.
+//! Atomic replacement of small files.
 
 use std::{
     io::{self, Write},
@@ -7,10 +7,10 @@ use std::{
 
 use super::os;
 
-/// Writes a sibling, and renames it over the file when it is on the disk.
+/// Writes a temporary file in the same folder, syncs it, and renames it over the file.
 ///
 /// # Errors
-/// The folder or the disk does not allow it; the file is then as it was.
+/// The folder or the disk does not allow it; the file is then unchanged.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut sibling = sibling(path)?;
     sibling.write_all(content)?;
@@ -19,15 +19,15 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     os::sync_folder(folder(path))
 }
 
-/// Whether [`replace`] could do so now: found out in time, before the work whose result the file is to hold.
+/// Checks whether [`replace`] is possible, before the work whose result the file will contain.
 ///
 /// # Errors
-/// The folder is missing or cannot be written, or there is something under this name that is no file: a folder, or a
-/// device, which the new file would take the place of.
+/// The folder is missing or not writable, or the path is not a regular file: a folder, or a device that the new file would
+/// replace.
 pub fn check(path: &Path) -> io::Result<()> {
     match path.metadata() {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        Ok(found) if !found.is_file() => Err(io::Error::other("this is no file")),
+        Ok(found) if !found.is_file() => Err(io::Error::other("not a regular file")),
         _ => sibling(path).map(drop),
     }
 }
@@ -45,7 +45,7 @@ fn sibling(path: &Path) -> io::Result<tempfile::NamedTempFile> {
         .map_err(without_path)
 }
 
-/// The name of the sibling, which the error repeats, means nothing to anybody.
+/// Removes the name of the temporary file from the error, since it means nothing to users.
 fn without_path(error: io::Error) -> io::Error {
     let text = error.to_string();
     io::Error::new(

@@ -1,4 +1,4 @@
-//! Limits that the system sets to a process: found out before the work, and errors instead of its end.
+//! System limits of the process, checked before a run so that they cause errors instead of aborts.
 
 use std::{
     io,
@@ -9,14 +9,14 @@ use std::{
 use super::os::{self, Resource};
 use crate::model::{Error, ErrorKind, Result};
 
-/// How many threads a run may have beside those of the runtime: for the files of workspaces that are moved at the same
-/// time, one to read and one to write, for looking over one in parts, for names of hosts.
+/// How many threads a run may need in addition to the runtime's: to read and write the files of workspaces that are moved
+/// at the same time, to scan a file in parts, to resolve host names.
 const MORE_THREADS: usize = 40;
 
-/// Begins and ends as many threads as a run needs. The runtime would panic, or wait for ever, where it lacks one later.
+/// Starts and ends as many threads as a run needs. Without one of them the runtime would later panic or hang.
 ///
 /// # Errors
-/// The system refuses one.
+/// The system refuses a thread.
 pub fn check_threads() -> Result<()> {
     let runtime = thread::available_parallelism().map_or(1, usize::from);
     let needed = runtime + MORE_THREADS;
@@ -37,9 +37,9 @@ pub fn check_threads() -> Result<()> {
     }
 }
 
-/// What the runtime could not have.
+/// The error of a runtime that could not be started.
 pub fn runtime_failed(error: io::Error) -> Error {
-    refused_by_system("the run cannot begin", error)
+    refused_by_system("the run cannot start", error)
 }
 
 fn refused_by_system(what: &str, error: io::Error) -> Error {
@@ -54,7 +54,7 @@ fn refused_by_system(what: &str, error: io::Error) -> Error {
         ),
         None => (
             "the system refuses",
-            "look into the limits of this user and this service",
+            "check the limits of this user and this service",
         ),
     };
     let message = format!("{what}, and {why}: {error}");

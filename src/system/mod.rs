@@ -1,4 +1,4 @@
-//! What the operating system does for a run: replacing files in one step, limits, signals.
+//! Operating system services: atomic files, limits, signals.
 
 pub mod atomic_file;
 pub mod limits;

@@ -1,4 +1,4 @@
-//! Stopping a run from outside: a signal, or a reader of the output that went away.
+//! Stopping a run: by a signal, by a time limit, or because standard output was closed.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,21 +7,21 @@ use tokio_util::sync::CancellationToken;
 use super::os::StopSignals;
 use crate::model::ExitCode;
 
-/// Why a run is to stop.
+/// Why a run stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// SIGINT: somebody pressed Ctrl-C.
+    /// SIGINT, as from Ctrl-C.
     Interrupted,
-    /// SIGTERM: a service manager wants the process gone.
+    /// SIGTERM, as from a service manager.
     Terminated,
-    /// Standard output is closed.
+    /// The reader of standard output closed it.
     OutputClosed,
-    /// The time that the run may take is over.
+    /// `--max-duration` has passed.
     MaxDuration,
 }
 
 impl StopReason {
-    /// The exit code of a run that was stopped so.
+    /// The exit code of a run stopped for this reason.
     pub const fn exit_code(self) -> ExitCode {
         match self {
             Self::Interrupted => ExitCode::Interrupted,
@@ -31,18 +31,18 @@ impl StopReason {
         }
     }
 
-    /// The same in words.
+    /// The reason as text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Interrupted => "interrupted (SIGINT)",
             Self::Terminated => "terminated (SIGTERM)",
-            Self::OutputClosed => "the reader of standard output went away",
-            Self::MaxDuration => "--max-duration is over",
+            Self::OutputClosed => "standard output was closed",
+            Self::MaxDuration => "--max-duration has passed",
         }
     }
 }
 
-/// A wish to stop that every task can see. The first reason stays.
+/// A request to stop that all tasks share. The first reason is kept.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     token: CancellationToken,
@@ -50,23 +50,23 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Asks the run to stop.
+    /// Requests the stop.
     pub fn stop(&self, reason: StopReason) {
         let _ = self.reason.set(reason);
         self.token.cancel();
     }
 
-    /// Why the run is to stop; `None` while it may go on.
+    /// Why the run stops; `None` if no stop was requested.
     pub fn reason(&self) -> Option<StopReason> {
         self.reason.get().copied()
     }
 
-    /// Waits until the run is to stop.
+    /// Waits for a request to stop.
     pub async fn stopped(&self) {
         self.token.cancelled().await;
     }
 
-    /// Stops when a time is over.
+    /// Stops after a time limit.
     pub fn stop_after(&self, limit: std::time::Duration) {
         let shutdown = self.clone();
         tokio::spawn(async move {
@@ -88,7 +88,7 @@ impl Shutdown {
                     shutdown.reason(),
                     Some(StopReason::Interrupted | StopReason::Terminated)
                 ) {
-                    // Whoever asks twice does not want to wait for a batch.
+                    // A second signal does not wait for the batches in progress.
                     std::process::exit(reason.exit_code().code().into());
                 }
                 shutdown.stop(reason);

@@ -1,4 +1,5 @@
-//! README and example are held to the code: their tables are made from it, by `UPDATE_DOCS=1 cargo test --test cli documents`.
+//! Checks README and example against the code, which their tables are generated from: `UPDATE_DOCS=1 cargo test --test cli
+//! documents`.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -24,10 +25,10 @@ const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrate.example.yaml
 /// The line after which the example is made from the code.
 const MADE: &str = "# (from here on made from the code: UPDATE_DOCS=1 cargo test --test cli documents)\n";
 
-/// What stands above the storages of the example.
+/// The introduction to the storages in the example.
 const STORAGES: &str = "\
-# The storages, each with every field it has; one of them stands under `source:` and one under `target:`. What LightRAG
-# knows a variable for comes from there if the field is left out. Fields with two `#` have no default.";
+# All storages with all their fields, for use under `source:` and `target:`. A field that is left out is read from
+# LightRAG's variable, if it has one. Fields with two `#` have no default.";
 
 #[test]
 fn the_tables_of_the_documents_are_those_of_the_code() {

@@ -88,13 +88,13 @@ fn a_wrong_entry_is_asked_again() {
     terminal
         .wait_for(SOURCE)
         .enter("9")
-        .wait_for("there is no [9]: a number from 0 to 5 is expected");
+        .wait_for("[9] is not in the list: enter a number from 0 to 5");
     terminal.enter("\u{7f}jsn").wait_for("did you mean json?");
     terminal
         .enter("\u{7f}\u{7f}\u{7f}1")
         .wait_for(TARGET)
         .enter("5")
-        .wait_for("there is no [5]");
+        .wait_for("[5] is not in the list");
     terminal.enter("\u{7f}0").end().expect(0);
 }
 
@@ -111,7 +111,7 @@ fn the_source_is_left_out_of_the_targets_unless_asked_for() {
         .wait_for("(1-5)")
         .enter("1");
     terminal
-        .wait_for("Place of the target")
+        .wait_for("Address or path of the target")
         .enter("./new")
         .wait_for("Workspace of the target")
         .enter("w");
@@ -167,7 +167,7 @@ fn ctrl_c_and_ctrl_d_end_every_question_with_130() {
                     .enter("a")
                     .wait_for("(1-5)")
                     .enter("1")
-                    .wait_for("Place of the target");
+                    .wait_for("Address or path of the target");
             }
             let screen = terminal.keys(key).end().expect(130);
             assert_eq!(report(&scene)["status"], "interrupted", "{}", screen.text());
@@ -195,7 +195,7 @@ fn a_no_writes_nothing_and_is_code_2() {
     let screen = terminal
         .wait_for("Continue?")
         .enter("")
-        .wait_for("y or n is expected")
+        .wait_for("enter y or n")
         .enter("n")
         .end()
         .expect(2);
@@ -215,7 +215,7 @@ fn copies_are_offered_where_lightrag_asks_for_other_keys() {
         let mut terminal = Terminal::start(tool, "");
         terminal
             .wait_for("0 of 36 records will be hit by LightRAG")
-            .wait_for("Add copies under the keys that LightRAG asks for")
+            .wait_for("Add copies under the keys that LightRAG will look up")
             .enter(answer);
         terminal.wait_for("Continue?").enter("y").end().expect(0);
         let report = report(&scene);
@@ -322,7 +322,7 @@ fn an_empty_source_is_told_before_a_target_is_chosen_and_nothing_is_asked_then()
         .enter("a")
         .wait_for("(1-5)")
         .enter("1")
-        .wait_for("Place")
+        .wait_for("Address or path")
         .enter("")
         .end()
         .expect(9);

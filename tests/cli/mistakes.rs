@@ -1,8 +1,8 @@
-//! The likeliest mistakes of a newcomer, and what each is told.
+//! The most likely mistakes of a new user, and the message for each.
 
 use crate::scene::{CACHE, Scene};
 
-/// What a mistake at a terminal is told.
+/// Snapshots of the message for a mistake on the command line.
 macro_rules! mistakes {
     ($($(#[$attribute:meta])* $name:ident: $line:expr;)*) => {
         $(
@@ -36,6 +36,18 @@ mistakes! {
     a_workspace_that_leaves_the_folder: "--source ./rag_storage --target ./new --workspace ..";
     a_forgotten_yes: "--source ./rag_storage --target ./new";
     a_misspelt_flag: "--source ./rag_storage --taget ./new";
+    a_misspelt_flag_without_a_value: "--source ./rag_storage --target ./new --ys";
+    a_flag_that_resembles_no_other: "--source ./rag_storage --target ./new --frobnicate";
+    a_home_directory_that_the_shell_did_not_expand: "--source ~/rag_storage --target ./new --yes";
+    types_separated_by_spaces: "--source ./rag_storage --target ./new --types extract summary --yes";
+    a_negative_batch_size: "--source ./rag_storage --target ./new --batch-size -5";
+    a_negative_number_of_retries: "--source ./rag_storage --target ./new --retries -1";
+    a_batch_of_a_few_bytes: "--source ./rag_storage --target ./new --batch-bytes 10";
+    a_batch_of_many_gigabytes: "--source ./rag_storage --target ./new --batch-bytes 10GB";
+    types_that_the_workspace_does_not_have:
+        "--source ./rag_storage --target ./new --workspace space2 --types smartheading --fail-on-empty --yes";
+    a_redis_database_with_a_name: "--source ./rag_storage --target redis://127.0.0.1:1/cache --retries 0";
+    a_checkpoint_to_resume_from_that_is_not_named: "--source ./rag_storage --target ./new --resume --yes";
     a_flag_without_its_value: "--source ./rag_storage --target";
     an_unknown_policy: "--source ./rag_storage --target ./new --on-conflict replace";
     an_unknown_type: "--source ./rag_storage --target ./new --types extrct";
@@ -59,7 +71,7 @@ mistakes! {
     a_job_file_that_is_not_there: "--job nightly.yaml";
 }
 
-/// What a mistake in a job file is told.
+/// Snapshots of the message for a mistake in a job file.
 macro_rules! job_mistakes {
     ($($name:ident: $text:expr;)*) => {
         $(
@@ -75,7 +87,14 @@ macro_rules! job_mistakes {
 }
 
 job_mistakes! {
-    a_job_field_that_stands_there_twice: "source: ./rag_storage\nsource: json\ntarget: ./new\n";
+    a_job_field_that_is_defined_twice: "source: ./rag_storage\ntarget: ./new\ntarget: json\n";
+    a_job_file_that_is_a_list: "- source: ./rag_storage\n- target: ./new\n";
+    a_job_file_with_a_byte_order_mark: "\u{feff}source: ./rag_storage\ntarget: ./new\n";
+    a_flag_as_a_job_field: "source: ./rag_storage\ntarget: ./new\nbatch_size: 500\n";
+    a_flag_with_a_hyphen_as_a_job_field: "source: ./rag_storage\ntarget: ./new\non-conflict: skip\n";
+    a_flag_without_a_value_as_a_job_field: "source: ./rag_storage\ntarget: ./new\nall_workspaces: true\n";
+    a_job_field_that_resembles_no_other: "source: ./rag_storage\ntarget: ./new\nfrobnicate: true\n";
+    a_home_directory_in_the_job_file: "source: ~/rag_storage\ntarget: ./new\n";
     a_tab_in_the_job_file: "source: ./rag_storage\n\ttarget: ./new\n";
     a_storage_as_a_name_in_the_job_file: "source: ./rag_storage\ntarget:\n  postgres:\n    host: db\n";
     a_field_of_another_storage_in_the_job_file: "source: ./rag_storage\ntarget: { kind: redis, host: db }\n";
@@ -90,7 +109,7 @@ job_mistakes! {
     a_wrong_workspace_in_the_job_file: "source: ./rag_storage\ntarget: ./new\nworkspaces:\n  - space1\n  - a/b\n";
     a_storage_without_a_kind_in_the_job_file: "source: ./rag_storage\ntarget:\n  working_dir: ./new\n";
     an_unknown_kind_in_the_job_file: "source: ./rag_storage\ntarget: { kind: jason }\n";
-    a_job_file_that_is_no_yaml: "source: ./rag_storage\ntarget: [\n";
+    a_job_file_that_is_not_yaml: "source: ./rag_storage\ntarget: [\n";
 }
 
 #[test]
@@ -136,6 +155,67 @@ fn a_config_ini_that_lightrag_refuses() {
         .secret("hunter2")
         .run();
     snapshot!(scene, run.expect(2));
+}
+
+#[test]
+fn a_variable_without_braces_in_the_job_file() {
+    let scene = Scene::new();
+    scene.file(
+        "job.yaml",
+        "source: ./rag_storage\ntarget:\n  kind: postgres\n  password: $PGPW\n",
+    );
+    let run = scene
+        .tool("--job job.yaml --output human")
+        .env("PGPW", "hunter2")
+        .secret("hunter2")
+        .run();
+    snapshot!(scene, run.expect(2));
+}
+
+#[test]
+fn a_job_file_in_utf_16() {
+    let scene = Scene::new();
+    let text: Vec<u8> = "\u{feff}source: ./rag_storage\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    std::fs::write(scene.path("job.yaml"), text).unwrap();
+    snapshot!(scene, scene.run("--job job.yaml --output human").expect(2));
+}
+
+#[test]
+fn a_working_dir_of_a_container_in_dot_env() {
+    let scene = Scene::new();
+    scene.file(".env", "WORKING_DIR=/app/data/rag_storage\n");
+    snapshot!(
+        scene,
+        scene
+            .run("--source json --target ./new --yes --output human")
+            .expect(4)
+    );
+}
+
+#[test]
+fn a_port_in_the_host_of_dot_env() {
+    let scene = Scene::new();
+    scene.file(".env", "POSTGRES_HOST=127.0.0.1:5432\n");
+    let run = scene.run("--source ./rag_storage --target postgres --retries 0 --output human");
+    snapshot!(scene, run);
+}
+
+#[test]
+fn a_cache_without_records() {
+    let scene = Scene::new();
+    scene.cache("empty", &serde_json::json!({}));
+    let run = scene.run("--source ./empty --target ./new --fail-on-empty --yes --output human");
+    snapshot!(scene, run.expect(9));
+}
+
+#[test]
+fn a_checkpoint_to_resume_from_that_does_not_exist_yet() {
+    let scene = Scene::new();
+    let line = "--source ./rag_storage --target ./new --workspace space2 --checkpoint ./ckpt --resume --yes";
+    snapshot!(scene, scene.run(&format!("{line} --output human")).expect(0));
 }
 
 #[test]

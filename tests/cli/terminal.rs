@@ -155,7 +155,7 @@ fn help_and_errors_follow_the_flag_too() {
     assert!(!has_escapes(&scene.run("--sorce x").stderr));
     let wrong = scene.run("--sorce x --color=always --output human").expect(2);
     assert!(
-        has_escapes(&wrong.stderr) && wrong.stderr.contains("'--source'"),
+        has_escapes(&wrong.stderr) && wrong.stderr.contains("`--source`"),
         "{}",
         wrong.stderr
     );

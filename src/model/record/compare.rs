@@ -1,4 +1,4 @@
-//! Whether two records mean the same to LightRAG.
+//! Compares records by what they mean to LightRAG.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,13 @@ use serde_json::{Value, value::RawValue};
 
 use super::{Fields, OnInvalid, Record, TextRules, sanitize, unescape};
 
-/// The fields in which what a target keeps differs from what it was given.
+/// The fields in which the stored record differs from the given one.
 ///
-/// Storages differ in what they write for nothing, so these are no differences: `_id`, which repeats the key; a field
+/// Storages represent missing values differently, so these are not differences: `_id`, which repeats the key; a field
 /// that is null on one side and missing on the other; a time that is missing on one side and 0 on the other, since
-/// LightRAG reads it as 0; times written as floats or texts of the same second; a `cache_type` that was missing and is now the
-/// one in the key; the order of fields and the way in which characters are escaped. Fields that the target said it would
-/// sanitize are compared without what had to go; fields that it said it would leave behind are not compared.
+/// LightRAG reads it as 0; times written as floats or text of the same second; a `cache_type` that was missing and is now the
+/// one in the key; the order of fields and the escaping of characters. Fields that the target sanitizes are compared
+/// without the removed characters; fields that it drops are not compared.
 pub fn differing_fields(
     given: &Record,
     kept: &Record,
@@ -49,7 +49,7 @@ pub fn differing_fields(
     names.into_iter().filter(differs).map(str::to_owned).collect()
 }
 
-/// A time as LightRAG reads it; a value that is none differs from every time, and equals itself.
+/// A time as LightRAG reads it. An invalid value differs from every time and equals only itself.
 fn seconds<'a>(fields: &Fields<'a>, name: &str) -> Result<i64, &'a str> {
     match (fields.seconds(name), fields.get(name)) {
         (Some(seconds), _) => Ok(seconds),
@@ -58,8 +58,8 @@ fn seconds<'a>(fields: &Fields<'a>, name: &str) -> Result<i64, &'a str> {
     }
 }
 
-/// A target that sanitizes takes out NUL and half pairs, writes as text what is none, or as an object the text that holds
-/// one.
+/// What a target may do to sanitize a value: remove NUL and lone surrogates, write another type as text, or write text
+/// that contains an object as that object.
 fn same_but_for_what_went(given: &str, kept: &str) -> bool {
     const NEITHER: TextRules = TextRules {
         nul: false,
@@ -72,8 +72,8 @@ fn same_but_for_what_went(given: &str, kept: &str) -> bool {
         || unescape(clean).is_some_and(|text| same_json(&text, kept))
 }
 
-/// Whether two JSON texts stand for the same value. Numbers are the same if their texts are, or if both are exact in a
-/// 64-bit integer or both are written as fractions and equal as such.
+/// Whether two JSON texts have the same value. Numbers are equal if their texts are, if both fit a 64-bit integer and are
+/// equal, or if both are written as fractions and are equal as floats.
 fn same_json(a: &str, b: &str) -> bool {
     let (a, b) = (a.trim(), b.trim());
     if a == b {
@@ -82,7 +82,7 @@ fn same_json(a: &str, b: &str) -> bool {
     match (a.as_bytes().first(), b.as_bytes().first()) {
         (Some(b'"'), Some(b'"')) => match (unescape(a), unescape(b)) {
             (Some(a), Some(b)) => a == b,
-            // Half pairs have no text; with one way of writing everything else they can be compared.
+            // Lone surrogates cannot be decoded; they are compared with everything else escaped in one way.
             (None, None) => canonical(a) == canonical(b),
             _ => false,
         },
@@ -117,7 +117,7 @@ fn same_number(a: &str, b: &str) -> bool {
     let exact = |number: &serde_json::Number| number.is_i64() || number.is_u64();
     match (exact(&a_number), exact(&b_number)) {
         (true, true) => a_number == b_number,
-        // 17 and 17.0 are the same; an integer that no float holds equals none.
+        // 17 equals 17.0; an integer that no float can represent equals no float.
         (true, false) | (false, true) => {
             let (integer, other) = if exact(&a_number) {
                 (&a_number, &b_number)
@@ -133,7 +133,7 @@ fn same_number(a: &str, b: &str) -> bool {
     }
 }
 
-/// JSON string text with every escape written in one way, which also those of half pairs have.
+/// JSON string text with every escape written in one way, including lone surrogates.
 fn canonical(text: &str) -> String {
     let mut canonical = String::with_capacity(text.len());
     let mut rest = text;
@@ -146,7 +146,7 @@ fn canonical(text: &str) -> String {
             2
         };
         let (escape, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
-        // A pair is two escapes that only make a character together.
+        // A surrogate pair is two escapes for one character.
         let pair = after.get(..6).map(|second| format!("\"{escape}{second}\""));
         if let Some(character) = unescape(&format!("\"{escape}\"")) {
             canonical.push_str(&character);

@@ -1,4 +1,4 @@
-//! Remembering which keys were seen, in little memory.
+//! A compact set of the keys that were seen.
 
 use std::alloc::{Layout, handle_alloc_error};
 
@@ -16,7 +16,7 @@ impl KeyDigest {
         Self::of_bytes(key.as_bytes())
     }
 
-    /// The digest of a key that may be no text.
+    /// The digest of a key that may not be text.
     pub fn of_bytes(key: &[u8]) -> Self {
         Self(xxh3_128(key))
     }
@@ -29,25 +29,25 @@ impl KeyDigest {
 
 /// A set of keys in at most 20 bytes a key, and a megabyte.
 ///
-/// A hash table in the order of digests: each stands at the place that its bits name, or behind it where others came first.
-/// So the table can grow by an eighth in its own memory, where another would double, and a moment after doubling hold two
-/// empty places for every key. It lies in memory of its own, of which the system has all again when the set is dropped: an
-/// allocator would keep it for the thread that asked for it, and the next set is another thread's.
+/// A hash table in the order of digests: each is in the slot that its bits select, or in a later one if that is taken. So
+/// the table can grow by an eighth in place, while others double and then have two empty slots for every key. It uses its
+/// own memory mapping, which is returned to the system when the set is dropped: an allocator would keep it for the thread
+/// that allocated it, and the next set belongs to another thread.
 #[derive(Debug)]
 pub struct KeySet {
     segments: Vec<MmapMut>,
-    /// Places that bits name. There are more behind them, for what moved on.
+    /// Slots that bits can select. More follow them, for displaced digests.
     homes: usize,
     len: usize,
 }
 
-/// Bytes of a place.
+/// Bytes of a slot.
 const PLACE: usize = size_of::<u128>();
 
-/// Places of a segment: those of a megabyte, and fewer in tests, where sets are to grow early.
+/// Slots of a segment: a megabyte, and fewer in tests, so that sets grow early.
 const SEGMENT: usize = if cfg!(test) { 1 << 12 } else { 1 << 16 };
 
-/// No key. A digest of this value counts as its neighbour.
+/// An empty slot. A digest of this value is stored as the next one.
 const EMPTY: u128 = 0;
 
 impl KeySet {
@@ -62,14 +62,14 @@ impl KeySet {
         set
     }
 
-    /// Adds a key; `false` where it was there already.
+    /// Adds a key; `false` if the set contained it.
     pub fn insert(&mut self, key: KeyDigest) -> bool {
         let mut place = match self.find(key) {
             Ok(_) => return false,
             Err(place) => place,
         };
         self.len += 1;
-        // What stands there moves on, up to the next empty place.
+        // Existing digests move on, up to the next empty slot.
         let mut moving = stored(key);
         loop {
             if place == self.places() {
@@ -87,22 +87,22 @@ impl KeySet {
         true
     }
 
-    /// Whether a key is there.
+    /// Whether the set contains a key.
     pub fn contains(&self, key: KeyDigest) -> bool {
         self.find(key).is_ok()
     }
 
-    /// How many keys are there.
+    /// The number of keys.
     pub fn len(&self) -> u64 {
         self.len as u64
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The place of a key, or the one that it would take.
+    /// The slot of a key, or the one that it would take.
     fn find(&self, key: KeyDigest) -> Result<usize, usize> {
         let key = stored(key);
         let mut place = self.home(key);
@@ -117,9 +117,9 @@ impl KeySet {
         Err(place)
     }
 
-    /// Where a key stands if no other came first: higher bits, higher places.
+    /// The preferred slot of a key: higher bits, higher slots.
     fn home(&self, key: u128) -> usize {
-        // A fraction of the number of places, which is far below 2⁶⁴.
+        // A fraction of the number of slots, which is far below 2⁶⁴.
         (((key >> 64) * self.homes as u128) >> 64) as usize
     }
 
@@ -132,17 +132,17 @@ impl KeySet {
         u128::from_ne_bytes(places[place % SEGMENT])
     }
 
-    /// Puts a key at a place, and takes the one that was there.
+    /// Puts a key into a slot and returns the previous one.
     fn replace(&mut self, place: usize, key: u128) -> u128 {
         let (places, _) = self.segments[place / SEGMENT].as_chunks_mut::<PLACE>();
         let before = std::mem::replace(&mut places[place % SEGMENT], key.to_ne_bytes());
         u128::from_ne_bytes(before)
     }
 
-    /// Adds places at the end. The last sixteenth of a segment is for what moves on behind the last home.
+    /// Adds slots at the end. The last sixteenth of a segment is for digests displaced beyond the last preferred slot.
     fn add_segments(&mut self, more: usize) {
         for _ in 0..more {
-            // New memory is all zeros, and so empty. Where there is none, this ends as any allocation does.
+            // New memory is zeroed, and so empty. If there is none, this aborts as any allocation does.
             let segment = MmapMut::map_anon(SEGMENT * PLACE);
             let segment = segment.unwrap_or_else(|_| handle_alloc_error(Layout::new::<[u128; SEGMENT]>()));
             self.segments.push(segment);
@@ -152,7 +152,7 @@ impl KeySet {
         }
     }
 
-    /// Adds an eighth, and spreads the keys over all of it.
+    /// Grows by an eighth and redistributes the keys.
     fn grow(&mut self) {
         self.add_segments((self.segments.len() / 8).max(1));
         self.homes = self.places() - SEGMENT / 16;
@@ -161,7 +161,7 @@ impl KeySet {
             self.add_segments(1);
             begin = self.gather();
         }
-        // None of them comes to stand behind where it is now: those that follow have room, too.
+        // No key moves to a later slot than its current one, so the following keys are not overwritten.
         let mut next = 0;
         for place in begin..self.places() {
             let key = self.replace(place, EMPTY);
@@ -171,7 +171,7 @@ impl KeySet {
         }
     }
 
-    /// Moves all keys to the end, without gaps between them, and tells where they begin.
+    /// Moves all keys to the end, without gaps, and returns the first one's slot.
     fn gather(&mut self) -> usize {
         let mut begin = self.places();
         for place in (0..self.places()).rev() {
@@ -184,8 +184,7 @@ impl KeySet {
         begin
     }
 
-    /// Whether there are places enough for the keys that were gathered, from their homes on. (There are, unless digests
-    /// crowd at the end.)
+    /// Whether the gathered keys fit from their preferred slots on. (They do, unless digests cluster at the end.)
     fn has_room_from(&self, begin: usize) -> bool {
         let mut next = 0;
         for place in begin..self.places() {
@@ -195,7 +194,7 @@ impl KeySet {
     }
 }
 
-/// A key as it stands in a set.
+/// A key as a set stores it.
 fn stored(key: KeyDigest) -> u128 {
     key.0.max(EMPTY + 1)
 }
@@ -239,7 +238,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Digests that crowd at both ends and in one place, so that many move on.
+        /// Digests that cluster at both ends and in one slot, so that many are displaced.
         #[test]
         fn it_is_a_set(crowd in prop::collection::vec((0..5_u128, 0..2000_u128), 1..6000)) {
             let mut set = KeySet::new();

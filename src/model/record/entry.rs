@@ -1,4 +1,4 @@
-//! One record, in the one form in which it travels.
+//! A record, in the form in which all storages exchange it.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,36 +15,36 @@ use super::{
     json_text::{ObjectWriter, is_json_for_python, unescape},
 };
 
-/// Why a record cannot be moved, or not to this target.
+/// Why a record cannot be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectKind {
-    /// The text behind the key is no JSON.
+    /// The value is not valid JSON.
     InvalidJson,
-    /// The text behind the key is no UTF-8.
+    /// The value is not valid UTF-8.
     InvalidUtf8,
-    /// The value is JSON, but no object: a string, a number, `null`, a list.
+    /// The value is JSON, but not an object: a string, a number, `null`, a list.
     NotAnObject,
-    /// The key cannot stand in the target.
+    /// The target cannot store the key.
     InvalidKey,
-    /// A NUL character, which the target's text cannot hold.
+    /// The target cannot store NUL characters in text.
     NulCharacter,
-    /// Half of a surrogate pair, which no UTF-8 text can hold.
+    /// The target cannot store a lone surrogate, which is not valid UTF-8.
     LoneSurrogate,
-    /// A value, a document or a request larger than the target takes.
+    /// A value, a document or a request is larger than the target accepts.
     ValueTooLarge,
-    /// A time outside what the target can hold.
+    /// The target cannot store a time: out of range or invalid.
     InvalidTime,
-    /// A field whose value the target cannot hold.
+    /// The target cannot store the value of a field.
     InvalidField,
-    /// The target has a record under this key, and the policy is `fail`.
+    /// The key already exists on the target, and the policy is `fail`.
     Conflict,
-    /// The target refused the record for a reason of its own.
+    /// The target refused the record for another reason.
     RefusedByTarget,
 }
 
 impl RejectKind {
-    /// The name that reports and rejects files carry.
+    /// The name in reports and rejects files.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
@@ -68,27 +68,27 @@ impl fmt::Display for RejectKind {
     }
 }
 
-/// The type that LightRAG gives to an old entry that names none.
+/// The type that LightRAG assigns to an old entry without one.
 pub const DEFAULT_TYPE: &str = "extract";
 
-/// An entry of the source that is no record.
+/// An entry of the source that is not a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// Its key, as far as it can be read.
+    /// Its key, as far as it is readable.
     pub key: CacheKey,
-    /// What is wrong with it.
+    /// Why it is not a record.
     pub kind: RejectKind,
-    /// The same for a person, with the place where it is known.
+    /// The reason as text, with the position if known.
     pub reason: String,
     /// Its value as it was read.
     pub raw: Bytes,
 }
 
-/// A record: a key, and a JSON object as text, exactly as the source keeps it.
+/// A record: a key, and a JSON object as text, exactly as the source stores it.
 ///
-/// The text is a slice of the page it was read with, so records are cheap to pass on and a page lives as long as
-/// its last record. Numbers of any size, escapes, the order of fields and fields that LightRAG does not know pass
-/// through unharmed, because nobody decodes them on the way.
+/// The text is a slice of the page that it was read with: records are cheap to pass on, and a page lives as long as its
+/// last record. Numbers of any size, escapes, the order of fields and fields unknown to LightRAG are preserved, since the
+/// text is not decoded.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     key: CacheKey,
@@ -96,14 +96,14 @@ pub struct Record {
     own_id: OwnId,
 }
 
-/// What the value says in `_id`. Learned while it is parsed for the first time, so that nobody has to parse it again.
+/// The field `_id` of the value, found when the value is first parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnId {
-    /// The key.
+    /// It is the key.
     Key,
-    /// Something else.
+    /// It has another value.
     Other,
-    /// Nothing: there is no such field.
+    /// There is no such field.
     Missing,
 }
 
@@ -118,10 +118,10 @@ impl OwnId {
 }
 
 impl Record {
-    /// A record of this value.
+    /// Parses a record.
     ///
     /// # Errors
-    /// [`Invalid`] where the value is no UTF-8, no JSON or no object.
+    /// [`Invalid`] if the value is not UTF-8, not JSON or not an object.
     pub fn new(key: CacheKey, value: Bytes) -> Result<Self, Invalid> {
         let invalid = |key, kind, reason| {
             Err(Invalid {
@@ -134,7 +134,7 @@ impl Record {
         let text = match simdutf8::compat::from_utf8(&value) {
             Ok(text) => text,
             Err(error) => {
-                let reason = format!("the value is no UTF-8: {error}");
+                let reason = format!("the value is not valid UTF-8: {error}");
                 return invalid(key, RejectKind::InvalidUtf8, reason);
             }
         };
@@ -143,13 +143,14 @@ impl Record {
             let value = value.slice_ref(value.trim_ascii());
             return Ok(Self { key, value, own_id });
         }
-        // Only what is wrong pays for a second look.
+        // Only invalid values are parsed a second time.
         match serde_json::from_str::<&RawValue>(text) {
             Err(error) => {
                 let reason = if is_json_for_python(&value) {
-                    "the value holds NaN or Infinity, which Python writes and JSON does not have".to_owned()
+                    "the value contains NaN or Infinity, which Python writes but JSON does not allow"
+                        .to_owned()
                 } else {
-                    format!("the value is no JSON: {error}")
+                    format!("the value is not valid JSON: {error}")
                 };
                 invalid(key, RejectKind::InvalidJson, reason)
             }
@@ -157,7 +158,7 @@ impl Record {
                 let (kind, reason) = match text.get().as_bytes().first() {
                     Some(b'{') => (
                         RejectKind::LoneSurrogate,
-                        "the name of a field holds half of a surrogate pair".to_owned(),
+                        "the name of a field contains a lone surrogate".to_owned(),
                     ),
                     first => {
                         let shape = match first {
@@ -167,7 +168,7 @@ impl Record {
                             Some(b't' | b'f') => "a boolean",
                             _ => "a number",
                         };
-                        let reason = format!("the value is {shape}; a cache record is an object");
+                        let reason = format!("the value is {shape}, not an object");
                         (RejectKind::NotAnObject, reason)
                     }
                 };
@@ -176,8 +177,8 @@ impl Record {
         }
     }
 
-    /// A record whose value was just written by an [`ObjectWriter`], the key as its `_id`: JSON by the way it was made, so
-    /// that nobody has to parse it again.
+    /// A record whose value was written by an [`ObjectWriter`], with the key as its `_id`. It is valid JSON by
+    /// construction and is not parsed.
     pub fn written(key: CacheKey, value: impl Into<Bytes>) -> Self {
         let value = value.into();
         debug_assert_eq!(
@@ -196,17 +197,17 @@ impl Record {
         &self.key
     }
 
-    /// The JSON object, as the source keeps it: valid JSON in UTF-8.
+    /// The JSON object as the source stores it: valid JSON in UTF-8.
     pub fn value(&self) -> &Bytes {
         &self.value
     }
 
-    /// The time by which records are compared: Unix seconds, 0 where there is none, as LightRAG reads it.
+    /// `update_time` in Unix seconds; 0 if there is none, as LightRAG reads it.
     pub fn update_time(&self) -> i64 {
         self.fields().seconds("update_time").unwrap_or(0)
     }
 
-    /// Bytes of key and value: what batches are measured by.
+    /// Bytes of key and value, which count towards the size of a batch.
     pub fn size(&self) -> usize {
         self.key.as_str().len() + self.value.len()
     }
@@ -219,9 +220,9 @@ impl Record {
         }
     }
 
-    /// The value with an `_id` that is the key, as storages that keep records as text have it.
+    /// The value with the key as its `_id`, as storages that store records as text need it.
     ///
-    /// Nearly every record of such a storage has it already, and is given as it is.
+    /// Most records of such storages have it already and are returned unchanged.
     pub fn with_own_id(&self) -> Cow<'_, [u8]> {
         if self.own_id == OwnId::Key {
             return Cow::Borrowed(&self.value);
@@ -241,10 +242,10 @@ impl Record {
         Cow::Owned(text)
     }
 
-    /// The fields of the object, their values still text.
+    /// The fields of the object, with values as JSON text.
     pub fn fields(&self) -> Fields<'_> {
-        // The value was read as text and parsed as fields when the record was made, so neither can fail. Given bytes, the
-        // parser would look for bad UTF-8 field by field, which takes longer than to parse them.
+        // The value was checked as UTF-8 and parsed when the record was created, so neither can fail. Given bytes, the
+        // parser would check UTF-8 field by field, which takes longer than parsing them.
         let text = simdutf8::basic::from_utf8(&self.value).unwrap_or_default();
         serde_json::from_str(text).unwrap_or_default()
     }
@@ -259,16 +260,16 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The fields of a record, in the order in which they stand, values still JSON text.
+/// The fields of a record in their original order, with values as JSON text.
 ///
-/// A name that stands twice counts as it does for Python, and so for LightRAG: its last value holds.
+/// If a name occurs twice, its last value counts, as for Python and so for LightRAG.
 #[derive(Debug, Default)]
 pub struct Fields<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
 impl<'a> Fields<'a> {
-    /// The text of a field.
+    /// The JSON text of a field.
     pub fn get(&self, name: &str) -> Option<&'a str> {
         self.fields
             .iter()
@@ -277,13 +278,13 @@ impl<'a> Fields<'a> {
             .map(|(_, value)| value.get())
     }
 
-    /// A field that holds a string, decoded; `None` where it is missing, no string, or holds a lone surrogate.
+    /// A string field, decoded; `None` if it is missing, not a string, or contains a lone surrogate.
     pub fn string(&self, name: &str) -> Option<Cow<'a, str>> {
         unescape(self.get(name)?)
     }
 
-    /// The type of an entry of the old nested layout, as LightRAG names it when it moves the entry to a key of its own
-    /// (`_migrate_legacy_cache_structure`): Python's text for what stands there, and `extract` where nothing does.
+    /// The type of an entry in the old nested layout, as LightRAG names it when it moves the entry to a key of its own
+    /// (`_migrate_legacy_cache_structure`): Python's text for the value, or `extract` without one.
     pub fn old_cache_type(&self) -> Cow<'a, str> {
         let Some(text) = self.get("cache_type") else {
             return Cow::Borrowed(DEFAULT_TYPE);
@@ -297,9 +298,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A time: whole Unix seconds. Integers, floats (cut) and strings with either are read.
+    /// A time in whole Unix seconds, from an integer, a float (truncated) or a string of either.
     ///
-    /// `None` where it is missing, `null`, or none of these.
+    /// `None` if it is missing, `null` or anything else.
     pub fn seconds(&self, name: &str) -> Option<i64> {
         let text = self.get(name)?;
         let text = unescape(text).unwrap_or(Cow::Borrowed(text));
@@ -311,7 +312,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Every field that counts: names with their text.
+    /// Every field that counts: its name and its JSON text.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> + '_ {
         self.fields.iter().enumerate().filter_map(|(at, (name, value))| {
             let replaced = self.fields[at + 1..].iter().any(|(later, _)| later == name);
@@ -344,7 +345,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// A field's name, borrowed where it has no escapes.
+/// A field's name, borrowed if it has no escapes.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {

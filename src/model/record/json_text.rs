@@ -1,13 +1,13 @@
-//! JSON text, read and written without going through a tree.
+//! Reads and writes JSON text without building a tree.
 
 use std::borrow::Cow;
 
 use serde::Serialize;
 
-/// Decodes JSON string text, quotes included, into the string it stands for.
+/// Decodes JSON string text, including its quotes.
 ///
-/// `None` where the text is no JSON string or holds a lone surrogate (`\ud83d` with no second half), which no
-/// UTF-8 string can hold.
+/// `None` if the text is not a JSON string or contains a lone surrogate (`\ud83d` without a second half), which is not
+/// valid UTF-8.
 pub fn unescape(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr2(b'\\', b'"', inner.as_bytes()).is_none() && !inner.bytes().any(|byte| byte < 0x20) {
@@ -16,8 +16,8 @@ pub fn unescape(text: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<String>(text).ok().map(Cow::Owned)
 }
 
-/// The same text with 0 in the place of every number that Python writes and JSON does not have: `NaN`, `Infinity`,
-/// `-Infinity`. `None` where there is none of them outside of strings.
+/// The text with 0 in place of the numbers that Python writes but JSON does not allow: `NaN`, `Infinity`, `-Infinity`.
+/// `None` if there are none outside of strings.
 pub(crate) fn without_python_numbers(text: &[u8]) -> Option<Vec<u8>> {
     let mut out: Option<Vec<u8>> = None;
     let mut at = 0;
@@ -46,13 +46,13 @@ pub(crate) fn without_python_numbers(text: &[u8]) -> Option<Vec<u8>> {
     out
 }
 
-/// Whether the text is JSON as Python reads it: with `NaN` and `Infinity` for numbers.
+/// Whether the text is JSON as Python reads it, with `NaN` and `Infinity` as numbers.
 pub(crate) fn is_json_for_python(text: &[u8]) -> bool {
     without_python_numbers(text)
         .is_some_and(|text| serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_ok())
 }
 
-/// Behind the string that begins at `start`; the end of the text where it is not closed.
+/// The position after the string that begins at `start`, or the end of the text if the string is not closed.
 fn string_end(text: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', &text[at.min(text.len())..]) {
@@ -69,7 +69,7 @@ fn string_end(text: &[u8], start: usize) -> usize {
 pub struct ObjectWriter<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
-    /// Room for a string while it is being escaped.
+    /// Buffer for escaping a string.
     escaped: Vec<u8>,
 }
 
@@ -84,7 +84,7 @@ impl<'a> ObjectWriter<'a> {
         }
     }
 
-    /// Begins with the fields of an object that is there as text, which must be a whole one.
+    /// Begins with the fields of an object given as text, which must be complete.
     pub fn resume(out: &'a mut Vec<u8>, object: &[u8]) -> Self {
         let open = object.strip_suffix(b"}").unwrap_or(object).trim_ascii_end();
         out.extend_from_slice(open);
@@ -95,7 +95,7 @@ impl<'a> ObjectWriter<'a> {
         }
     }
 
-    /// Adds a field whose value is JSON text already.
+    /// Adds a field whose value is JSON text.
     pub fn raw(&mut self, name: &str, json: &[u8]) {
         self.name(name);
         self.out.extend_from_slice(json);
@@ -115,7 +115,7 @@ impl<'a> ObjectWriter<'a> {
         }
     }
 
-    /// Adds a field with any value that has a JSON form.
+    /// Adds a field with any serializable value.
     pub fn value(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
         self.name(name);
         write_value(self.out, value);
@@ -135,8 +135,8 @@ impl<'a> ObjectWriter<'a> {
         self.out.extend_from_slice(b": ");
     }
 
-    /// The library escapes into room for the longest text that could come out of it. Nearly every text needs little more
-    /// than its own length, and a record is not to hold the rest in memory.
+    /// The library escapes into a buffer that is large enough for the worst case. Most text needs little more than its own
+    /// length, and a record should not keep the rest allocated.
     fn push_string(&mut self, text: &str) {
         if text.len() > LONGEST_AT_ONCE {
             write_value(self.out, text);
@@ -148,11 +148,11 @@ impl<'a> ObjectWriter<'a> {
     }
 }
 
-/// The longest string for which room is made to escape it at once, in bytes.
+/// The longest string that is escaped at once, in bytes.
 const LONGEST_AT_ONCE: usize = 1 << 20;
 
-/// Writing into memory fails only for a value with no JSON form (a map with keys that are no strings), which no
-/// caller here has; `null` then stands in its place.
+/// Writing to memory fails only for values that JSON cannot represent (a map whose keys are not strings), which no caller
+/// has; `null` is written for them.
 fn write_value(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, value).is_err() {

@@ -7,19 +7,18 @@ use serde::{Deserialize, Serialize};
 /// The name under which LightRAG finds a record: `{mode}:{cache_type}:{hash}`, the hash an MD5 in 32
 /// hexadecimal digits (LightRAG's `generate_cache_key`).
 ///
-/// Any text is accepted, so that odd keys of old data are carried instead of lost; [`CacheKey::parts`] tells
-/// whether it has today's form.
+/// Any text is accepted, so that unusual keys of old data are moved too; [`CacheKey::parts`] returns `None` for them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CacheKey(Box<str>);
 
 impl CacheKey {
-    /// A key of this text, taken as it is.
+    /// A key with this text.
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The key that today's layout gives to an entry of the old nested one, where a mode held hashes.
+    /// The key in the current layout of an entry in the old nested layout (modes that contain hashes).
     pub fn flattened(mode: &str, cache_type: &str, hash: &str) -> Self {
         Self(format!("{mode}:{cache_type}:{hash}").into())
     }
@@ -29,7 +28,7 @@ impl CacheKey {
         &self.0
     }
 
-    /// Mode, cache type and hash; `None` where the key does not have exactly two colons.
+    /// Mode, cache type and hash; `None` unless the key has exactly two colons.
     pub fn parts(&self) -> Option<(&str, &str, &str)> {
         let mut parts = self.0.split(':');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -39,21 +38,21 @@ impl CacheKey {
     }
 }
 
-/// The form that the text of a key has.
+/// The form of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyForm<'a> {
-    /// Today's: `{mode}:{cache_type}:{hash}`, where the hash may hold further colons.
+    /// The current form: `{mode}:{cache_type}:{hash}`, where the hash may contain colons.
     Cache {
         /// The text before the first colon.
         mode: &'a str,
         /// The text between the first two.
         cache_type: &'a str,
     },
-    /// An MD5 alone, as LightRAG wrote it up to 1.0.1.
+    /// Only an MD5, as LightRAG wrote it up to 1.0.1.
     Md5,
-    /// One colon, as RAG-Anything's `multimodal_query:<md5>`: the text up to it and with it.
+    /// One colon, as in RAG-Anything's `multimodal_query:<md5>`: the text up to and including the colon.
     Prefixed(&'a str),
-    /// None of these.
+    /// Any other form.
     Other,
 }
 
@@ -73,7 +72,7 @@ impl<'a> KeyForm<'a> {
     }
 }
 
-/// Whether this is an MD5 in hexadecimal digits, as LightRAG writes it.
+/// Whether this is an MD5 in hexadecimal digits as LightRAG writes it.
 fn is_md5(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

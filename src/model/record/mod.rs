@@ -1,4 +1,4 @@
-//! What travels: a cache key, the JSON text behind it, and which records a run selects.
+//! Cache records: keys, and values as JSON text.
 
 pub mod compare;
 mod digest;

@@ -1,6 +1,6 @@
-//! Characters that JSON can write and a target may not be able to hold: NUL, and halves of surrogate pairs.
+//! Characters that JSON can contain and a target may be unable to store: NUL and lone surrogates.
 //!
-//! Both can stand in JSON text as escapes alone (`\u0000`, `\ud83d`), so looking behind every backslash finds them.
+//! JSON text can contain them only as escapes (`\u0000`, `\ud83d`), so it is enough to check every backslash.
 
 use std::borrow::Cow;
 
@@ -10,30 +10,33 @@ use serde::{Deserialize, Serialize};
 
 use super::RejectKind;
 
-/// What to do with a record that a target could hold if a character went.
+/// What to do with a record that the target could store if one invalid character were removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OnInvalid {
-    /// Leave the record where it is, and say so.
+    /// Reject the record and report it.
     #[default]
     Reject,
-    /// Write it without the character, and say so.
+    /// Write the record without the character and report it.
     Sanitize,
 }
 
-/// What the text of a target can hold.
+/// The invalid characters that a target can store.
 #[derive(Clone, Copy, Debug)]
 pub struct TextRules {
     /// NUL characters.
     pub nul: bool,
-    /// Halves of surrogate pairs.
+    /// Lone surrogates.
     pub lone_surrogates: bool,
 }
 
 /// Checks JSON text, of a string or of anything else, against the rules of a target.
 ///
-/// The text comes back as it is where it keeps them, without the characters that break them under
-/// [`OnInvalid::Sanitize`] (as [`Cow::Owned`], which tells the two apart), and otherwise as the kind of what breaks them.
+/// Valid text is returned unchanged ([`Cow::Borrowed`]). From invalid text, [`OnInvalid::Sanitize`] removes the offending
+/// characters ([`Cow::Owned`]).
+///
+/// # Errors
+/// The kind of the first invalid character, with [`OnInvalid::Reject`].
 pub fn sanitize(json: &str, rules: TextRules, on_invalid: OnInvalid) -> Result<Cow<'_, str>, RejectKind> {
     let bytes = json.as_bytes();
     let mut kept: Option<String> = None;

@@ -1,11 +1,10 @@
-//! What `MongoKVStorage` is called, and its settings. Also compiled into a build without this
-//! storage, which can then say so.
+//! Names and settings of `MongoKVStorage`. Also part of a build without this storage, for its error message.
 
 use std::num::NonZeroUsize;
 
 use crate::{model::Field, storage::ConnectorInfo};
 
-/// What this storage is called, and where its settings come from.
+/// Names and settings of this storage.
 pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
     kind: "mongo",
     title: "MongoDB",
@@ -25,29 +24,29 @@ pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
 pub(super) const FIELDS: &[Field] = &[
     Field::new(
         "uri",
-        "the server's address, as MongoDB's drivers take it: mongodb://user:password@host:27017/?authSource=admin",
+        "address in the format of MongoDB's drivers: mongodb://user:password@host:27017/?authSource=admin",
     )
     .variable("MONGO_URI")
     .ini("uri")
     .default("mongodb://root:root@localhost:27017/")
     .address(),
-    Field::new("database", "the database that holds LightRAG's collections")
+    Field::new("database", "database with LightRAG's collections")
         .variable("MONGO_DATABASE")
         .ini("database")
         .default("LightRAG")
         .plain()
         .address(),
-    Field::new("tls", "whether to use TLS; otherwise as the address says"),
+    Field::new("tls", "whether to use TLS [default: as in the address]"),
     Field::new(
         "tls_ca_file",
-        "a file with the certificate authorities to trust, instead of the system's; turns TLS on",
+        "PEM file with the certificate authorities to trust instead of the system's; implies TLS",
     ),
     Field::new(
         "tls_certificate_key_file",
-        "a file with a client's certificate and key; turns TLS on",
+        "PEM file with the client certificate and key; implies TLS",
     ),
     Field::new(
         "tls_allow_invalid_certificates",
-        "true to trust any certificate; turns TLS on",
+        "whether to accept any certificate; implies TLS",
     ),
 ];

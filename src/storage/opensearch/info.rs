@@ -1,11 +1,10 @@
-//! What `OpenSearchKVStorage` is called, and its settings. Also compiled into a build without this
-//! storage, which can then say so.
+//! Names and settings of `OpenSearchKVStorage`. Also part of a build without this storage, for its error message.
 
 use std::{borrow::Cow, num::NonZeroUsize};
 
 use crate::{model::Field, storage::ConnectorInfo};
 
-/// What this storage is called, and where its settings come from.
+/// Names and settings of this storage.
 pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
     kind: "opensearch",
     title: "OpenSearch",
@@ -25,32 +24,32 @@ pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
 pub(super) const FIELDS: &[Field] = &[
     Field::new(
         "hosts",
-        "host[:port] or an address, with a path where a proxy has one, or several between commas, of which the first \
-         that answers is used; without a port 9200, or 443 after https://",
+        "host[:port] or an address, with a path if a proxy needs one; or several separated by commas, of which the first \
+         that answers is used; the default port is 9200, or 443 for https://",
     )
     .variable("OPENSEARCH_HOSTS")
     .ini("hosts")
     .default("localhost:9200")
     .address(),
-    Field::new("user", "the user; the default one is not sent to an http:// address")
+    Field::new("user", "user; the default is not sent to an http:// address")
         .variable("OPENSEARCH_USER")
         .ini("user")
         .default("admin")
         .plain()
         .address(),
-    Field::new("password", "the password")
+    Field::new("password", "password")
         .variable("OPENSEARCH_PASSWORD")
         .ini("password")
         .default("admin")
         .address(),
-    Field::new("use_ssl", "whether to use TLS; the scheme of an address that a flag or the job file names wins")
+    Field::new("use_ssl", "whether to use TLS; overridden by the scheme of an address in a flag or the job file")
         .variable("OPENSEARCH_USE_SSL")
         .ini("use_ssl")
         .read_as(is_true)
         .default("true")
         .plain()
         .address(),
-    Field::new("verify_certs", "whether the server must prove who it is")
+    Field::new("verify_certs", "whether to verify the server's certificate")
         .variable("OPENSEARCH_VERIFY_CERTS")
         .ini("verify_certs")
         .read_as(is_true)
@@ -58,36 +57,36 @@ pub(super) const FIELDS: &[Field] = &[
         .plain(),
     Field::new(
         "ca_cert",
-        "a PEM file with the certificate authority of the server; implies verify_certs",
+        "PEM file with the certificate authority of the server; implies verify_certs",
     ),
     Field::new(
         "timeout",
-        "how long a request may take, where that is shorter than --timeout",
+        "limit for a request, if shorter than --timeout",
     )
     .variable("OPENSEARCH_TIMEOUT")
     .ini("timeout")
     .plain(),
     Field::new(
         "max_retries",
-        "how often a document is sent again that the server has no room for just now",
+        "how often to resend a document that the server rejects because it is overloaded",
     )
     .variable("OPENSEARCH_MAX_RETRIES")
     .ini("max_retries")
     .default("3")
     .plain(),
-    Field::new("number_of_shards", "shards of an index that is made")
+    Field::new("number_of_shards", "shards of a new index")
         .variable("OPENSEARCH_NUMBER_OF_SHARDS")
         .ini("number_of_shards")
         .default("1")
         .plain(),
-    Field::new("number_of_replicas", "replicas of an index that is made")
+    Field::new("number_of_replicas", "replicas of a new index")
         .variable("OPENSEARCH_NUMBER_OF_REPLICAS")
         .ini("number_of_replicas")
         .default("0")
         .plain(),
 ];
 
-/// What LightRAG takes for a yes; everything else is a no.
+/// LightRAG treats these words as true and everything else as false.
 fn is_true(text: &str) -> Option<Cow<'_, str>> {
     let is_true = ["true", "1", "yes"].contains(&text.to_lowercase().as_str());
     Some(Cow::Borrowed(if is_true { "true" } else { "false" }))

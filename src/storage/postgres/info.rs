@@ -1,11 +1,10 @@
-//! What `PGKVStorage` is called, and its settings. Also compiled into a build without this
-//! storage, which can then say so.
+//! Names and settings of `PGKVStorage`. Also part of a build without this storage, for its error message.
 
 use std::{borrow::Cow, num::NonZeroUsize};
 
 use crate::{model::Field, storage::ConnectorInfo};
 
-/// What this storage is called, and where its settings come from.
+/// Names and settings of this storage.
 pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
     kind: "postgres",
     title: "PostgreSQL",
@@ -25,7 +24,7 @@ pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
 pub(super) const FIELDS: &[Field] = &[
     Field::new(
         "host",
-        "host, or the directory of a Unix socket; several, separated by commas",
+        "host, or the directory of a Unix socket; or several, separated by commas",
     )
     .variable("POSTGRES_HOST")
     .ini("host")
@@ -33,20 +32,23 @@ pub(super) const FIELDS: &[Field] = &[
     .default("localhost")
     .plain()
     .address(),
-    Field::new("port", "port; one for all hosts, or as many as hosts")
-        .variable("POSTGRES_PORT")
-        .ini("port")
-        .unset_by_empty()
-        .default("5432")
-        .plain()
-        .address(),
+    Field::new(
+        "port",
+        "port; one for all hosts, or one for each, separated by commas",
+    )
+    .variable("POSTGRES_PORT")
+    .ini("port")
+    .unset_by_empty()
+    .default("5432")
+    .plain()
+    .address(),
     Field::new("user", "role to log in as")
         .variable("POSTGRES_USER")
         .ini("user")
         .default("postgres")
         .plain()
         .address(),
-    Field::new("password", "its password, where the server asks for one")
+    Field::new("password", "password of the role, if the server asks for one")
         .variable("POSTGRES_PASSWORD")
         .client_variable("PGPASSWORD")
         .ini("password")
@@ -59,7 +61,7 @@ pub(super) const FIELDS: &[Field] = &[
         .address(),
     Field::new(
         "ssl_mode",
-        "disable, allow, prefer, require (encrypted, whoever answers), verify-ca, verify-full",
+        "disable, allow, prefer, require (encrypted, server not verified), verify-ca, verify-full",
     )
     .variable("POSTGRES_SSL_MODE")
     .client_variable(CLIENT_SSL_MODE)
@@ -68,19 +70,22 @@ pub(super) const FIELDS: &[Field] = &[
     .default("prefer")
     .plain()
     .address(),
-    Field::new("ssl_cert", "PEM file with our certificate")
+    Field::new("ssl_cert", "PEM file with the client certificate")
         .variable("POSTGRES_SSL_CERT")
         .ini("ssl_cert")
         .unset_by_empty()
         .plain(),
-    Field::new("ssl_key", "PEM file with its private key")
-        .variable("POSTGRES_SSL_KEY")
-        .ini("ssl_key")
-        .unset_by_empty()
-        .plain(),
+    Field::new(
+        "ssl_key",
+        "PEM file with the private key of the client certificate",
+    )
+    .variable("POSTGRES_SSL_KEY")
+    .ini("ssl_key")
+    .unset_by_empty()
+    .plain(),
     Field::new(
         "ssl_root_cert",
-        "PEM file with the authorities to trust, instead of the system's",
+        "PEM file with the certificate authorities to trust instead of the system's",
     )
     .variable("POSTGRES_SSL_ROOT_CERT")
     .ini("ssl_root_cert")
@@ -100,54 +105,50 @@ pub(super) const FIELDS: &[Field] = &[
     .unset_by_empty(),
     Field::new(
         "statement_cache_size",
-        "accepted because LightRAG knows it; no prepared statement is kept, whatever it says",
+        "accepted for compatibility with LightRAG and ignored; prepared statements are not cached",
     )
     .variable("POSTGRES_STATEMENT_CACHE_SIZE")
     .ini("statement_cache_size")
     .plain(),
-    Field::new("max_connections", "the most connections to open at once")
+    Field::new("max_connections", "maximum number of open connections")
         .variable("POSTGRES_MAX_CONNECTIONS")
         .ini("max_connections")
         .plain(),
-    Field::new(
-        "connect_timeout",
-        "how long making a connection may take, 20s if not said",
-    )
-    .plain(),
+    Field::new("connect_timeout", "limit for connecting, 20s by default").plain(),
     Field::new(
         "options",
-        "command-line options for the session: `-c search_path=rag`",
+        "command-line options of the session: `-c search_path=rag`",
     ),
     Field::new(
         "application_name",
-        "the name that the server's administrator sees",
+        "name shown in the server's logs and statistics",
     )
     .default("migrate-llm-cache")
     .plain(),
     Field::new(
         "target_session_attrs",
-        "which of several hosts will do: any, read-write, read-only",
+        "which of several hosts to use: any, read-write, read-only",
     )
     .default("any")
     .plain(),
     Field::new(
         "channel_binding",
-        "whether the login is bound to the TLS connection: disable, prefer, require",
+        "whether to bind the login to the TLS connection: disable, prefer, require",
     )
     .default("prefer")
     .plain(),
 ];
 
-/// Read by asyncpg, where LightRAG names no mode.
+/// The variable that asyncpg reads if LightRAG sets no mode.
 pub(super) const CLIENT_SSL_MODE: &str = "PGSSLMODE";
 
-/// What asyncpg makes of an empty host: the usual folders of Unix sockets, then this machine.
+/// For an empty host, asyncpg tries the usual directories of Unix sockets, then localhost.
 fn host(text: &str) -> Option<Cow<'_, str>> {
     const NOWHERE: &str = "/run/postgresql,/var/run/postgresql,/tmp,/private/tmp,localhost";
     Some(Cow::Borrowed(if text.is_empty() { NOWHERE } else { text }))
 }
 
-/// LightRAG takes the mode in any case, and an empty one for none.
+/// LightRAG accepts the mode in upper or lower case, and treats an empty one as unset.
 fn ssl_mode(text: &str) -> Option<Cow<'_, str>> {
     (!text.is_empty()).then(|| Cow::Owned(text.to_lowercase()))
 }

@@ -1,11 +1,10 @@
-//! What `RedisKVStorage` is called, and its settings. Also compiled into a build without this
-//! storage, which can then say so.
+//! Names and settings of `RedisKVStorage`. Also part of a build without this storage, for its error message.
 
 use std::{borrow::Cow, num::NonZeroUsize};
 
 use crate::{model::Field, storage::ConnectorInfo};
 
-/// What this storage is called, and where its settings come from.
+/// Names and settings of this storage.
 pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
     kind: "redis",
     title: "Redis",
@@ -21,48 +20,48 @@ pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
     fields: FIELDS,
 };
 
-/// The bytes of keys and values that are sent at once. More is no faster and uses memory.
+/// The bytes of keys and values per batch. More is not faster and uses more memory.
 pub(super) const BATCH_BYTES: NonZeroUsize = NonZeroUsize::new(384 << 10).unwrap();
 
 /// The settings in the job file, the environment and `config.ini`.
 pub(super) const FIELDS: &[Field] = &[
     Field::new(
         "uri",
-        "redis://[user:password@]host[:port][/database], with rediss:// for TLS, or unix:///path/to/socket[?db=number]",
+        "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path/to/socket[?db=number]",
     )
     .variable("REDIS_URI")
     .ini("uri")
     .default("redis://localhost:6379")
     .address(),
-    Field::new("username", "the user, instead of the one in the address").plain().address(),
-    Field::new("password", "the password, instead of the one in the address; taken as it is, not percent-decoded")
+    Field::new("username", "user, instead of the one in the address").plain().address(),
+    Field::new("password", "password, instead of the one in the address; not percent-decoded")
         .address(),
     Field::new(
         "ca_cert",
-        "a file with the certificates of the authorities to trust (PEM), instead of the system's",
+        "PEM file with the certificate authorities to trust instead of the system's",
     ),
-    Field::new("client_cert", "a file with the certificate to show to the server (PEM)"),
-    Field::new("client_key", "a file with the key of that certificate (PEM, not encrypted)"),
+    Field::new("client_cert", "PEM file with the client certificate"),
+    Field::new("client_key", "PEM file with the private key of the client certificate, not encrypted"),
     Field::new(
         "verify_certs",
-        "false takes any certificate of the server; the default is what the address says, else true",
+        "false to accept any certificate [default: as in the address, else true]",
     ),
     Field::new(
         "socket_timeout",
-        "how long an answer may take, where that is less than --timeout; seconds, or a duration such as 30s",
+        "limit for a response, if shorter than --timeout; seconds, or a duration such as 30s",
     )
     .variable("REDIS_SOCKET_TIMEOUT")
     .plain(),
     Field::new(
         "connect_timeout",
-        "how long connecting may take, where that is less than --timeout; seconds, or a duration such as 10s",
+        "limit for connecting, if shorter than --timeout; seconds, or a duration such as 10s",
     )
     .variable("REDIS_CONNECT_TIMEOUT")
     .default("10")
     .plain(),
     Field::new(
         "allow_eviction_policy",
-        "true writes to a server that throws away keys when its memory is full, as LightRAG then does",
+        "true to write to a server that evicts keys when its memory is full, as LightRAG does with this setting",
     )
     .variable("REDIS_ALLOW_EVICTION_POLICY")
     .read_as(is_true)
@@ -70,7 +69,7 @@ pub(super) const FIELDS: &[Field] = &[
     .plain(),
 ];
 
-/// LightRAG takes nothing but this word for a yes.
+/// LightRAG treats everything but `true` as false.
 fn is_true(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(if text.trim().eq_ignore_ascii_case("true") {
         "true"

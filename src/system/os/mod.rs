@@ -1,5 +1,4 @@
-//! What differs by operating system. Everything outside of this folder is portable; `unix` and `windows` have the same
-//! items.
+//! Code that depends on the operating system. All other code is portable; `unix` and `windows` have the same items.
 
 #[cfg(unix)]
 mod unix;
@@ -11,7 +10,7 @@ pub(crate) use unix::*;
 #[cfg(windows)]
 pub(crate) use windows::*;
 
-/// A resource of the system that a process can run out of.
+/// A limited resource of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
     OpenFiles,

@@ -19,14 +19,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Resource;
 use crate::system::shutdown::StopReason;
 
-/// Gives a new file the mode that the process's umask allows, instead of that of a secret temporary file.
+/// Gives a new file the mode that the umask allows, instead of a temporary file's private mode.
 pub(crate) fn with_usual_mode<'a, 'b>(
     builder: &'a mut tempfile::Builder<'b, 'b>,
 ) -> &'a mut tempfile::Builder<'b, 'b> {
     builder.permissions(Permissions::from_mode(0o666))
 }
 
-/// Gives a new file the owner of the one that it replaces, where this user may: in general only root.
+/// Gives a new file the owner of the file that it replaces, if this user may do so (usually only root).
 pub(crate) fn copy_owner(file: &File, replaced: &Metadata) {
     let _ = fchown(file, Some(replaced.uid()), Some(replaced.gid()));
 }
@@ -41,7 +41,7 @@ pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
     file.read_at(buffer, offset)
 }
 
-/// What tells a file from another, and from itself after a change: time of the last change, and inode.
+/// Identifies a version of a file: time of the last modification, and inode.
 pub(crate) fn file_version(metadata: &Metadata) -> String {
     let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
     format!("{seconds}.{nanoseconds:09}-{}", metadata.ino())
@@ -52,16 +52,15 @@ pub(crate) fn check_folder_writable(folder: &Path) -> io::Result<()> {
     accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(io::Error::from)
 }
 
-/// Bytes that this user can still write to the disk of a folder; `None` where the system does not say.
+/// Bytes available to this user on the disk of a folder; `None` if unknown.
 pub(crate) fn free_space(folder: &Path) -> io::Result<Option<u64>> {
     let disk = statvfs(folder)?;
     Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
 }
 
-/// Has a write beyond the largest file that the system allows (`ulimit -f`) fail, where the signal for it would end the
-/// process without a report.
+/// Lets a write beyond the limit on file size (`ulimit -f`) fail, instead of a signal ending the process without a report.
 pub(crate) fn survive_large_files() {
-    // Where the signal cannot be caught, the process ends as it would have.
+    // If the signal cannot be caught, it ends the process as before.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
 }
 
@@ -92,7 +91,7 @@ pub(crate) fn kind_of(file: FileType) -> &'static str {
     }
 }
 
-/// The resource that the system had no more of, where that is what an error says.
+/// The resource that ran out, if that caused the error.
 pub(crate) fn exhausted(error: &io::Error) -> Option<Resource> {
     let is = |number: Errno| error.raw_os_error() == Some(number.raw_os_error());
     if is(Errno::MFILE) || is(Errno::NFILE) {
@@ -104,14 +103,14 @@ pub(crate) fn exhausted(error: &io::Error) -> Option<Resource> {
     }
 }
 
-/// The signals that ask a process to stop.
+/// The signals that stop a run.
 pub(crate) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl StopSignals {
-    /// Begins to catch them.
+    /// Installs the handlers.
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -128,7 +127,7 @@ impl StopSignals {
     }
 }
 
-/// The mode of the terminal at standard input, restored when this is dropped.
+/// The mode of the terminal on standard input, restored on drop.
 pub(crate) struct TerminalMode(Option<Termios>);
 
 impl TerminalMode {
@@ -150,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_the_resource() {
+    fn an_exhausted_resource_is_identified() {
         let exhausted = |number: Errno| exhausted(&io::Error::from_raw_os_error(number.raw_os_error()));
         assert_eq!(exhausted(Errno::MFILE), Some(Resource::OpenFiles));
         assert_eq!(exhausted(Errno::AGAIN), Some(Resource::Threads));
