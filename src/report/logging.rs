@@ -22,7 +22,7 @@ pub enum LogFormat {
     /// Time, level and words.
     #[default]
     Text,
-    /// One JSON object a line, the errors that are told to people among them.
+    /// One JSON object per line, including errors.
     Json,
 }
 

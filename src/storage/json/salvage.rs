@@ -61,6 +61,11 @@ impl WholeEntries {
         while !self.is_at_end {
             match self.try_next() {
                 Err(error) => self.skip_damage(error)?,
+                Ok(Some((entry, position))) if self.salvage && contains_others(&entry) => {
+                    self.reader.let_go(&entry);
+                    let message = format!("byte {}: an entry is not closed", position.offset);
+                    self.resume_after(position.offset, &message)?;
+                }
                 next => return next,
             }
         }
@@ -106,16 +111,19 @@ impl WholeEntries {
         if !self.salvage || error.kind() != ErrorKind::Damaged {
             return Err(error);
         }
-        let size = self.file.metadata()?.len();
         let begin = self.reader.damage_begins();
+        self.resume_after(begin, error.message())
+    }
+
+    /// Continues at the first entry that visibly begins after the damage that begins at this byte.
+    fn resume_after(&mut self, begin: u64, message: &str) -> Result<()> {
+        let size = self.file.metadata()?.len();
         self.damage.places += 1;
-        self.damage
-            .first
-            .get_or_insert_with(|| error.message().to_owned());
+        self.damage.first.get_or_insert_with(|| message.to_owned());
         self.damage.read_again += self.reader.read_to().saturating_sub(begin);
         // Each quote that is never closed has the rest of the file read once more.
         let is_hopeless = self.damage.read_again > 4 * size + (1 << 30);
-        let from = self.search_from.max(begin);
+        let from = self.search_from.max(begin + 1);
         let mode = self.reader.mode();
         let next = if is_hopeless {
             None
@@ -171,6 +179,21 @@ fn next_entry(file: &CacheFile, from: u64, mode: Option<&str>) -> Result<Option<
         // The byte before the first quote of the next piece is in it.
         at += end as u64 - 1;
     }
+}
+
+/// Whether the value of an entry has entries as its fields: where the brace that closes an entry is missing, its value is
+/// whole JSON all the same, up to the end of the file.
+fn contains_others(entry: &Entry) -> bool {
+    let Entry::Record(record) = entry else {
+        return false;
+    };
+    let value = record.value();
+    memchr::memchr_iter(b'"', value).any(|quote| {
+        let is_escaped = quote.checked_sub(1).is_some_and(|before| value[before] == b'\\');
+        !is_escaped
+            && object_begins(&value[quote..])
+                .is_some_and(|(key, _)| matches!(KeyForm::of(key), KeyForm::Cache { .. }))
+    })
 }
 
 /// Whether an entry begins with this text, and then the mode that the reader must be in to read it.
@@ -299,6 +322,14 @@ mod tests {
         assert!(error.message().contains("it is gzip"), "{error}");
     }
 
+    #[test]
+    fn an_entry_that_is_not_closed_costs_itself_alone() {
+        let text = format!("{{{A},\n  \"default:extract:d\": {{\"return\": \"x\" ,\n  {B}\n}}");
+        let (keys, damage) = salvaged(text.as_bytes());
+        assert_eq!(keys, ["default:extract:a", "default:extract:b"]);
+        assert!(damage.unwrap().contains("an entry is not closed"));
+    }
+
     proptest! {
         /// One byte of a file is another: every entry that does not hold it is read.
         #[test]
@@ -307,7 +338,8 @@ mod tests {
                 .map(|n| format!("\"default:extract:{n:032}\": {{\"return\": \"answer {n}\"}}"))
                 .collect();
             let mut text = format!("{{\n  {}\n}}", entries.join(",\n  ")).into_bytes();
-            let at = at % (text.len() - 1);
+            // The brace at the beginning tells a cache from other files.
+            let at = 1 + at % (text.len() - 2);
             text[at] = byte;
             let (keys, _) = salvaged(&text);
             prop_assert!(keys.len() >= 28, "{} entries", keys.len());
