@@ -263,9 +263,10 @@ async fn a_table_that_cannot_be_written_to_is_refused_without_a_write() {
             "cannot write",
         ),
         (
-            "DROP TABLE lightrag_llm_cache; REVOKE CREATE ON SCHEMA public FROM pg_database_owner, PUBLIC",
+            "DROP TABLE lightrag_llm_cache; CREATE SCHEMA closed; REVOKE CREATE ON SCHEMA closed FROM current_user;
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = closed', current_database()); END $$",
             ErrorKind::Permission,
-            "may not create it in the schema public",
+            "may not create it in the schema closed",
         ),
     ] {
         let (place, _) = with_table().await;
