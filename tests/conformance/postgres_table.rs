@@ -9,13 +9,15 @@ use migrate_llm_cache::{
     },
     storage::{Entry, WriteMode, WriteOutcome},
 };
+use serde_json::json;
 
 use crate::{
     cases::{fill, keys, keys_of, pages_of, scan, source, target, write},
     support::{
         place::{Place, service},
-        records::{plain, record},
+        records::{key, plain, record},
         state::postgres_connection,
+        tool::Tool,
     },
 };
 
@@ -467,6 +469,70 @@ async fn a_view_is_a_source_and_a_target() {
             .collect::<std::collections::BTreeSet<_>>(),
         keys(&records)
     );
+}
+
+/// A null says nothing, so that nothing is lost with it; a type that comes from the key alone is told, and only that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_null_without_a_column_is_no_loss_and_a_type_from_the_key_is_counted() {
+    let place = Place::alone("postgres");
+    let file = Place::new("json");
+    let fields = [
+        // As LightRAG 1.1 wrote them.
+        json!({"return": "a", "cache_type": "extract", "embedding": null, "embedding_shape": null, "embedding_min": null}),
+        json!({"return": "b", "embedding": null}),
+        json!({"return": "c", "embedding": "00ff"}),
+        // It has a type, of which it says that there is none.
+        json!({"return": "d", "cache_type": null}),
+    ];
+    let records = (0..)
+        .zip(&fields)
+        .map(|(n, value)| record(&key("summary", n), value));
+    let records: Vec<Record> = records.collect();
+    fill(&file, "", &records).await;
+
+    let target = target(&place, "outcomes").await;
+    target.prepare().await.unwrap();
+    let outcomes = target.write(&records, WriteMode::Upsert).await.unwrap();
+    for (outcome, (dropped, filled)) in outcomes.iter().zip([
+        (&[][..], &[][..]),
+        (&[], &["cache_type"]),
+        (&["embedding"], &["cache_type"]),
+        (&[], &[]),
+    ]) {
+        let WriteOutcome::Written(changes) = outcome else {
+            panic!("not written: {outcome:?}");
+        };
+        assert_eq!(changes.dropped_fields, dropped, "{outcome:?}");
+        assert_eq!(changes.filled_fields, filled, "{outcome:?}");
+    }
+
+    let arguments = [
+        "--source",
+        &file.address,
+        "--target",
+        &place.address,
+        "--target-workspace",
+        "w",
+    ];
+    let line = [&arguments[..], &["--source-workspace", "", "--yes"]].concat();
+    let run = Tool::new(&line).run().expect(0);
+    let warned: Vec<_> = run
+        .events_of("warning")
+        .map(|warning| json!([warning["kind"], warning["field"], warning["count"]]))
+        .collect();
+    assert_eq!(
+        warned,
+        [
+            json!(["dropped_field", "embedding", 1]),
+            json!(["filled_field", "cache_type", 2]),
+        ]
+    );
+    let client = postgres_connection(&place.address).await;
+    let sql = "SELECT cache_type FROM lightrag_llm_cache WHERE workspace = 'w' ORDER BY id";
+    let rows = client.query(sql, &[]).await.unwrap();
+    let types: Vec<Option<String>> = rows.iter().map(|row| row.get(0)).collect();
+    let types: Vec<Option<&str>> = types.iter().map(Option::as_deref).collect();
+    assert_eq!(types, [Some("extract"), Some("summary"), Some("summary"), None]);
 }
 
 async fn md5(place: &Place, text: &str) -> String {
