@@ -41,8 +41,13 @@ impl Workspace {
 
     /// What LightRAG's server makes of the name where it takes it from `WORKSPACE`. The same for most names.
     pub fn as_server_names_it(&self) -> Self {
+        Self::named_by_server(&self.0)
+    }
+
+    /// What LightRAG's server makes of any text in `WORKSPACE`, also of one that [`Workspace::new`] refuses.
+    pub fn named_by_server(text: &str) -> Self {
         let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        Self(self.0.chars().map(safe).collect())
+        Self(text.chars().map(safe).collect())
     }
 
     /// LightRAG's name for this workspace's cache where storages separate workspaces by prefix:
@@ -88,15 +93,25 @@ pub struct NamedWorkspace {
     pub workspace: Workspace,
     /// What names it.
     pub origin: Origin,
+    /// What stands there, where that can be no workspace's name and LightRAG's server makes this one of it.
+    pub renamed_from: Option<String>,
+}
+
+impl NamedWorkspace {
+    /// A workspace that is named as it is.
+    pub fn new(workspace: Workspace, origin: Origin) -> Self {
+        Self {
+            workspace,
+            origin,
+            renamed_from: None,
+        }
+    }
 }
 
 impl Default for NamedWorkspace {
     /// The empty workspace, which LightRAG uses where nothing names one.
     fn default() -> Self {
-        Self {
-            workspace: Workspace::default(),
-            origin: Origin::Default,
-        }
+        Self::new(Workspace::default(), Origin::Default)
     }
 }
 
