@@ -12,10 +12,10 @@ use migrate_llm_cache::{
 use serde_json::json;
 
 use crate::{
-    cases::{fill, keys, keys_of, pages_of, scan, source, target, write},
+    cases::{fill, keys, keys_of, pages_of, record_of, scan, source, target, write},
     support::{
         place::{Place, service},
-        records::{key, plain, record},
+        records::{key, meaning, plain, record},
         state::postgres_connection,
         tool::Tool,
     },
@@ -446,6 +446,35 @@ async fn a_text_that_is_not_utf8_costs_one_record() {
         for page in &pages {
             scan(&source, &Selection::default(), pages_of(5), page.cursor.clone()).await;
         }
+    }
+}
+
+/// Somebody made the table with json, which has no operator `=`, and with text; LightRAG writes to both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn query_parameters_may_be_json_or_text_where_lightrag_makes_jsonb() {
+    for column in ["json", "text"] {
+        let (place, _) = with_table().await;
+        let change = format!("ALTER TABLE lightrag_llm_cache ALTER queryparam TYPE {column}");
+        execute(&place, &change).await;
+        let of = |mode: &str| {
+            let value =
+                json!({"return": "a", "cache_type": "query", "queryparam": {"mode": mode, "k": [1, null]}});
+            [record("default:query:1", &value)]
+        };
+        target(&place, "w").await.check_writable().await.unwrap();
+        for mode in ["mix", "mix", "local"] {
+            fill(&place, "w", &of(mode)).await;
+            let asked = ["default:query:1".into()];
+            let found = source(&place, "w").await.get_many(&asked).await.unwrap();
+            let read = meaning(record_of(found[0].as_ref().unwrap()));
+            assert_eq!(
+                read["queryparam"],
+                json!({"mode": mode, "k": [1, null]}),
+                "{column}"
+            );
+        }
+        let outcomes = write(&place, "w", &of("naive"), WriteMode::Create).await;
+        assert_eq!(outcomes, [WriteOutcome::Exists], "{column}");
     }
 }
 
