@@ -120,7 +120,7 @@ fn job_workspaces(job: &JobFile) -> Result<Option<WorkspaceChoice>> {
         let named = |name: &str| {
             let workspace = Workspace::new(name).map_err(|error| job.error(&path, error.message()))?;
             let origin = job.origin("workspaces");
-            Ok(NamedWorkspace { workspace, origin })
+            Ok(NamedWorkspace::new(workspace, origin))
         };
         Ok(NamedPair {
             from: named(from)?,
@@ -132,13 +132,15 @@ fn job_workspaces(job: &JobFile) -> Result<Option<WorkspaceChoice>> {
 
 fn named_workspace(name: &str, origin: Origin) -> Result<NamedWorkspace> {
     match Workspace::new(name) {
-        Ok(workspace) => Ok(NamedWorkspace { workspace, origin }),
+        Ok(workspace) => Ok(NamedWorkspace::new(workspace, origin)),
         Err(error) => Err(prefixed(&origin.to_string(), error)),
     }
 }
 
 /// The workspace in LightRAG's configuration for this storage: from its own variable, its key in `config.ini`, or
 /// `WORKSPACE`. `None` if all are unset; LightRAG then uses the empty workspace.
+///
+/// LightRAG's server replaces what no workspace can have in its name, but only in `WORKSPACE`.
 ///
 /// # Errors
 /// An invalid name, or a file that cannot be read.
@@ -161,7 +163,16 @@ pub fn configured_workspace(
     }
     match environment.variable(WORKSPACE_VARIABLE)? {
         Some(Value { text, origin }) if !text.expose().is_empty() => {
-            named_workspace(text.expose(), origin).map(Some)
+            let text = text.expose();
+            // The password of an address, or of a parameter, would not be recognized in the name that is made of it.
+            if Workspace::new(text).is_ok() || text.contains(['@', ':', '=']) {
+                return named_workspace(text, origin).map(Some);
+            }
+            Ok(Some(NamedWorkspace {
+                workspace: Workspace::named_by_server(text),
+                origin,
+                renamed_from: Some(text.to_owned()),
+            }))
         }
         _ => Ok(None),
     }

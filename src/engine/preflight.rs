@@ -123,6 +123,15 @@ impl Run<'_> {
         otherwise: Option<&Workspace>,
     ) -> Result<Workspace> {
         let as_it_is = &named.workspace;
+        if let Some(text) = &named.renamed_from {
+            let message = format!(
+                "{side}: {} is {text:?}, which cannot be a workspace's name; LightRAG's server makes {as_it_is} of it, and \
+                 that is used",
+                named.origin
+            );
+            self.warn(WarningEvent::new(WarningKind::Workspace, message).in_workspace(as_it_is));
+            return Ok(as_it_is.clone());
+        }
         let of_server = as_it_is.as_server_names_it();
         if !named.origin.is_variable(WORKSPACE_VARIABLE) || of_server == *as_it_is {
             return Ok(as_it_is.clone());

@@ -65,7 +65,10 @@ impl Words {
             "\nInitializing the {side} storage...\n- Storage type: {}",
             endpoint.connector.class_name()
         );
-        if let Some(NamedWorkspace { workspace, origin }) = workspace {
+        if let Some(NamedWorkspace {
+            workspace, origin, ..
+        }) = workspace
+        {
             let line = format!("- Workspace: {workspace} ({origin})");
             let _ = write!(text, "\n{}", cut(&line, self.width));
         }

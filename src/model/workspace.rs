@@ -41,8 +41,13 @@ impl Workspace {
 
     /// The name that LightRAG's server uses for a `WORKSPACE` of this name. The same for most names.
     pub fn as_server_names_it(&self) -> Self {
+        Self::named_by_server(&self.0)
+    }
+
+    /// What LightRAG's server makes of any text in `WORKSPACE`, also of one that [`Workspace::new`] refuses.
+    pub fn named_by_server(text: &str) -> Self {
         let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        Self(self.0.chars().map(safe).collect())
+        Self(text.chars().map(safe).collect())
     }
 
     /// LightRAG's name for this workspace's cache in storages that separate workspaces by prefix:
@@ -88,15 +93,25 @@ pub struct NamedWorkspace {
     pub workspace: Workspace,
     /// The setting that names it.
     pub origin: Origin,
+    /// What stands there, where that can be no workspace's name and LightRAG's server makes this one of it.
+    pub renamed_from: Option<String>,
+}
+
+impl NamedWorkspace {
+    /// A workspace that is named as it is.
+    pub fn new(workspace: Workspace, origin: Origin) -> Self {
+        Self {
+            workspace,
+            origin,
+            renamed_from: None,
+        }
+    }
 }
 
 impl Default for NamedWorkspace {
     /// The empty workspace, LightRAG's default.
     fn default() -> Self {
-        Self {
-            workspace: Workspace::default(),
-            origin: Origin::Default,
-        }
+        Self::new(Workspace::default(), Origin::Default)
     }
 }
 

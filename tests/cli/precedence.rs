@@ -280,6 +280,44 @@ fn of_the_names_in_workspace_and_of_lightrags_server_the_one_with_a_cache_counts
     run(&["new/my-app", "new/my_app"], 10);
 }
 
+/// LightRAG's server replaces what no folder can be called, and its library refuses such a name: so only one can be meant.
+#[test]
+fn a_name_in_workspace_that_no_workspace_can_have_is_the_one_that_lightrags_server_makes_of_it() {
+    let entries =
+        serde_json::json!({"default:extract:0123456789abcdef0123456789abcdef": crate::scene::value("x")});
+    for (line, workspace) in [
+        ("WORKSPACE=a\\$b", "a__b"),
+        ("WORKSPACE=team/docs", "team_docs"),
+        ("WORKSPACE=..", "__"),
+    ] {
+        let scene = Scene::new();
+        scene.cache(&format!("rag_storage/{workspace}"), &entries);
+        scene.file(".env", line);
+        let run = scene.run("--source ./rag_storage --target ./new --yes").expect(0);
+        assert_eq!(pair(&run), (workspace.to_owned(), workspace.to_owned()), "{line}");
+        assert_eq!(run.total("written"), 1, "{line}");
+        let warnings = run.report()["warnings"].to_string();
+        let told = format!("LightRAG's server makes {workspace} of it");
+        assert!(warnings.contains(&told), "{line}: {warnings}");
+        assert!(warnings.contains("./.env line 1"), "{line}: {warnings}");
+        // Where somebody names it for a storage or to us, it is taken as it is, and refused.
+        let name = line.split_once('=').unwrap().1;
+        scene
+            .tool("--source ./rag_storage --target redis://127.0.0.1:1/0 --dry-run")
+            .env("REDIS_WORKSPACE", name)
+            .run()
+            .expect(2);
+    }
+    // A password that was put there would be taken apart, and not recognized any more.
+    let scene = Scene::new();
+    scene.file(".env", "WORKSPACE=redis://u:hidden@h/0\n");
+    let run = scene
+        .tool("--source ./rag_storage --target ./new --dry-run")
+        .secret("hidden")
+        .run();
+    run.expect(2);
+}
+
 /// Lines that python-dotenv reads, or only warns of, and that have nothing to do with the run.
 #[test]
 fn what_else_is_in_dot_env_concerns_nobody() {

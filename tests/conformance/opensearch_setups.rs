@@ -47,27 +47,59 @@ on_every_opensearch! {
     a_check_of_a_fit_index_leaves_no_trace
     an_answer_may_hold_as_little_as_the_index_allows
     keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused
-    a_workspace_whose_index_is_closed_is_listed_as_one_that_cannot_be_read
+    workspaces_whose_index_cannot_be_read_are_listed_beside_the_others
 }
 
 fn index(workspace: &str) -> String {
     format!("{workspace}_llm_response_cache")
 }
 
-async fn a_workspace_whose_index_is_closed_is_listed_as_one_that_cannot_be_read(place: Place) {
-    let (open, closed) = (place.workspace("open"), place.workspace("closed"));
-    for workspace in [&open, &closed] {
+async fn workspaces_whose_index_cannot_be_read_are_listed_beside_the_others(place: Place) {
+    let (open, closed, hidden, stream) = (
+        place.workspace("open"),
+        place.workspace("closed"),
+        place.workspace("hidden"),
+        place.workspace("stream"),
+    );
+    for workspace in [&open, &closed, &hidden] {
         fill(&place, workspace, &plain(3)).await;
     }
-    let path = format!("/{}/_close", index(&closed));
-    ask_opensearch(&place, Method::Post, &path, None).await;
+    let close = format!("/{}/_close", index(&closed));
+    ask_opensearch(&place, Method::Post, &close, None).await;
+    let settings = format!("/{}/_settings", index(&hidden));
+    put(&place, &settings, json!({"index.hidden": true})).await;
+    let template = format!("/_index_template/{}", index(&stream));
+    let body = json!({"index_patterns": [index(&stream)], "data_stream": {}, "priority": 500});
+    put(&place, &template, body).await;
+    let data_stream = format!("/_data_stream/{}", index(&stream));
+    ask_opensearch(&place, Method::Put, &data_stream, None).await;
+
     let storage = connect(&place, Side::Source, Default::default()).await;
-    let listing = storage.workspaces().await.unwrap();
+    let listing = storage.workspaces().await;
+    // One named alone is neither read nor written.
+    let read = source(&place, &closed)
+        .await
+        .count(&Selection::default(), &|_| ())
+        .await;
+    let write = target(&place, &stream).await.check_writable().await;
+    for path in [&data_stream, &template] {
+        ask_opensearch(&place, Method::Delete, path, None).await;
+    }
+
+    let listing = listing.unwrap();
     let is_found = |name: &str| listing.found.iter().any(|found| found.name() == name);
-    assert!(is_found(&open) && !is_found(&closed), "{:?}", listing.found);
-    let unreadable = listing.unreadable.iter().find(|other| other.name == closed);
-    let reason = &unreadable.expect("it is listed").reason;
-    assert!(reason.contains("is closed"), "{reason}");
+    assert!(is_found(&open) && is_found(&hidden), "{:?}", listing.found);
+    for (workspace, why) in [(&closed, "is closed"), (&stream, "is a data stream")] {
+        assert!(!is_found(workspace), "{:?}", listing.found);
+        let unreadable = listing.unreadable.iter().find(|other| other.name == **workspace);
+        let reason = &unreadable
+            .unwrap_or_else(|| panic!("{workspace} is not listed"))
+            .reason;
+        assert!(reason.contains(why), "{reason}");
+    }
+    let error = read.unwrap_err();
+    assert!(error.message().contains("closed"), "{error}");
+    assert_eq!(write.unwrap_err().kind(), ErrorKind::Refused);
 }
 
 async fn put(place: &Place, path: &str, body: Value) {

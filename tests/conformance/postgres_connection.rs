@@ -80,19 +80,16 @@ async fn a_refused_password_is_said_to_be_that_of_its_origin() {
 /// A pooler refuses options at the login; what is in them is set in each transaction then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_of_the_user_hold_behind_a_pooler_that_refuses_options() {
-    let place = Place::alone("postgres");
-    let statements = "CREATE SCHEMA rag";
-    let client = postgres_connection(&place.address).await;
-    client.batch_execute(statements).await.unwrap();
     for pooler in ["pgbouncer_session", "pgbouncer_transaction"] {
-        let mut address = url(&service(pooler));
-        address.set_path(url(&place.address).path());
+        let mut place = Place::alone(pooler);
+        let client = postgres_connection(&place.data_address).await;
+        client.batch_execute("CREATE SCHEMA rag").await.unwrap();
+        let mut address = url(&place.address);
         address.set_query(Some("options=-c%20search_path%3Drag"));
-        let mut pooled = Place::new("postgres");
-        pooled.address = address.into();
+        place.address = address.into();
         let records = plain(40);
-        fill(&pooled, pooler, &records).await;
-        let source = source(&pooled, pooler).await;
+        fill(&place, pooler, &records).await;
+        let source = source(&place, pooler).await;
         let read = keys_of(&scan(&source, &Default::default(), pages_of(7), None).await);
         assert_eq!(
             read.into_iter().collect::<std::collections::BTreeSet<_>>(),

@@ -9,13 +9,15 @@ use migrate_llm_cache::{
     },
     storage::{Entry, WriteMode, WriteOutcome},
 };
+use serde_json::json;
 
 use crate::{
-    cases::{fill, keys, keys_of, pages_of, scan, source, target, write},
+    cases::{fill, keys, keys_of, pages_of, record_of, scan, source, target, write},
     support::{
         place::{Place, service},
-        records::{plain, record},
+        records::{key, meaning, plain, record},
         state::postgres_connection,
+        tool::Tool,
     },
 };
 
@@ -263,9 +265,10 @@ async fn a_table_that_cannot_be_written_to_is_refused_without_a_write() {
             "cannot write",
         ),
         (
-            "DROP TABLE lightrag_llm_cache; REVOKE CREATE ON SCHEMA public FROM pg_database_owner, PUBLIC",
+            "DROP TABLE lightrag_llm_cache; CREATE SCHEMA closed; REVOKE CREATE ON SCHEMA closed FROM current_user;
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = closed', current_database()); END $$",
             ErrorKind::Permission,
-            "may not create it in the schema public",
+            "may not create it in the schema closed",
         ),
     ] {
         let (place, _) = with_table().await;
@@ -446,6 +449,35 @@ async fn a_text_that_is_not_utf8_costs_one_record() {
     }
 }
 
+/// Somebody made the table with json, which has no operator `=`, and with text; LightRAG writes to both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn query_parameters_may_be_json_or_text_where_lightrag_makes_jsonb() {
+    for column in ["json", "text"] {
+        let (place, _) = with_table().await;
+        let change = format!("ALTER TABLE lightrag_llm_cache ALTER queryparam TYPE {column}");
+        execute(&place, &change).await;
+        let of = |mode: &str| {
+            let value =
+                json!({"return": "a", "cache_type": "query", "queryparam": {"mode": mode, "k": [1, null]}});
+            [record("default:query:1", &value)]
+        };
+        target(&place, "w").await.check_writable().await.unwrap();
+        for mode in ["mix", "mix", "local"] {
+            fill(&place, "w", &of(mode)).await;
+            let asked = ["default:query:1".into()];
+            let found = source(&place, "w").await.get_many(&asked).await.unwrap();
+            let read = meaning(record_of(found[0].as_ref().unwrap()));
+            assert_eq!(
+                read["queryparam"],
+                json!({"mode": mode, "k": [1, null]}),
+                "{column}"
+            );
+        }
+        let outcomes = write(&place, "w", &of("naive"), WriteMode::Create).await;
+        assert_eq!(outcomes, [WriteOutcome::Exists], "{column}");
+    }
+}
+
 /// A view that shows the table elsewhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_is_a_source_and_a_target() {
@@ -466,6 +498,70 @@ async fn a_view_is_a_source_and_a_target() {
             .collect::<std::collections::BTreeSet<_>>(),
         keys(&records)
     );
+}
+
+/// A null says nothing, so that nothing is lost with it; a type that comes from the key alone is told, and only that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_null_without_a_column_is_no_loss_and_a_type_from_the_key_is_counted() {
+    let place = Place::alone("postgres");
+    let file = Place::new("json");
+    let fields = [
+        // As LightRAG 1.1 wrote them.
+        json!({"return": "a", "cache_type": "extract", "embedding": null, "embedding_shape": null, "embedding_min": null}),
+        json!({"return": "b", "embedding": null}),
+        json!({"return": "c", "embedding": "00ff"}),
+        // It has a type, of which it says that there is none.
+        json!({"return": "d", "cache_type": null}),
+    ];
+    let records = (0..)
+        .zip(&fields)
+        .map(|(n, value)| record(&key("summary", n), value));
+    let records: Vec<Record> = records.collect();
+    fill(&file, "", &records).await;
+
+    let target = target(&place, "outcomes").await;
+    target.prepare().await.unwrap();
+    let outcomes = target.write(&records, WriteMode::Upsert).await.unwrap();
+    for (outcome, (dropped, filled)) in outcomes.iter().zip([
+        (&[][..], &[][..]),
+        (&[], &["cache_type"]),
+        (&["embedding"], &["cache_type"]),
+        (&[], &[]),
+    ]) {
+        let WriteOutcome::Written(changes) = outcome else {
+            panic!("not written: {outcome:?}");
+        };
+        assert_eq!(changes.dropped_fields, dropped, "{outcome:?}");
+        assert_eq!(changes.filled_fields, filled, "{outcome:?}");
+    }
+
+    let arguments = [
+        "--source",
+        &file.address,
+        "--target",
+        &place.address,
+        "--target-workspace",
+        "w",
+    ];
+    let line = [&arguments[..], &["--source-workspace", "", "--yes"]].concat();
+    let run = Tool::new(&line).run().expect(0);
+    let warned: Vec<_> = run
+        .events_of("warning")
+        .map(|warning| json!([warning["kind"], warning["field"], warning["count"]]))
+        .collect();
+    assert_eq!(
+        warned,
+        [
+            json!(["dropped_field", "embedding", 1]),
+            json!(["filled_field", "cache_type", 2]),
+        ]
+    );
+    let client = postgres_connection(&place.address).await;
+    let sql = "SELECT cache_type FROM lightrag_llm_cache WHERE workspace = 'w' ORDER BY id";
+    let rows = client.query(sql, &[]).await.unwrap();
+    let types: Vec<Option<String>> = rows.iter().map(|row| row.get(0)).collect();
+    let types: Vec<Option<&str>> = types.iter().map(Option::as_deref).collect();
+    assert_eq!(types, [Some("extract"), Some("summary"), Some("summary"), None]);
 }
 
 async fn md5(place: &Place, text: &str) -> String {

@@ -10,8 +10,8 @@ pub struct Server {
     /// The name in tests, and in upper case in the variable of its address, `TEST_REDIS_URI`.
     pub name: &'static str,
     pub kind: &'static str,
-    /// The server that this one stands before and that holds the data, where tests look at it.
-    before: Option<&'static str>,
+    /// Whether it passes everything on to a server of its kind, which holds the data and at which tests look.
+    is_pooler: bool,
     /// Whether it knows MongoDB's Decimal128. What does not ends the connection at the sight of one; LightRAG writes none.
     pub decimals: bool,
     /// What LightRAG has to be told for this one.
@@ -28,13 +28,13 @@ pub const SERVERS: [Server; 11] = [
     Server::new("valkey", "redis"),
     // It lets 20 connections to the server at once, and LightRAG wants 50; the next waits until it is given up.
     Server {
-        before: Some("postgres"),
+        is_pooler: true,
         lightrag: &[("POSTGRES_MAX_CONNECTIONS", "8")],
         ..Server::new("pgbouncer_session", "postgres")
     },
     // A statement that was prepared is not there in the next transaction.
     Server {
-        before: Some("postgres"),
+        is_pooler: true,
         lightrag: &[
             ("POSTGRES_MAX_CONNECTIONS", "8"),
             ("POSTGRES_STATEMENT_CACHE_SIZE", "0"),
@@ -54,7 +54,7 @@ impl Server {
         Self {
             name,
             kind,
-            before: None,
+            is_pooler: false,
             decimals: true,
             lightrag: &[],
         }
@@ -78,7 +78,7 @@ pub struct Place {
     /// What `--source` and `--target` take.
     pub address: String,
     /// Where a test looks at what is there: the same, or the server behind it.
-    pub(super) data_address: String,
+    pub data_address: String,
     /// Begins the name of every workspace of this place.
     pub prefix: String,
     /// Holds the files of a JSON place; removed with it.
@@ -107,7 +107,11 @@ impl Place {
         Self {
             server,
             kind: server.kind,
-            data_address: server.before.map_or_else(|| address.clone(), service),
+            data_address: if server.is_pooler {
+                state::address_behind(&address)
+            } else {
+                address.clone()
+            },
             address,
             prefix,
             folder,

@@ -13,6 +13,7 @@ use opensearch::{
     },
 };
 use serde_json::Value;
+use tokio_postgres::SimpleQueryMessage;
 
 use super::{
     oracle::{BUSY_TRIES, BUSY_WAIT},
@@ -66,7 +67,8 @@ pub(super) fn make_database(place: &mut Place) {
         return;
     }
     if place.kind == "postgres" {
-        on_thread(postgres_statement(&format!("CREATE DATABASE {}", place.prefix)));
+        let statement = format!("CREATE DATABASE {}", place.prefix);
+        on_thread(postgres_statement(&place.data_address, &statement));
     }
     for address in [&mut place.address, &mut place.data_address] {
         let mut url = url::Url::parse(address).unwrap();
@@ -196,9 +198,39 @@ pub async fn postgres_connection(address: &str) -> tokio_postgres::Client {
     client
 }
 
-async fn postgres_statement(statement: &str) {
-    let client = postgres_connection(&service("postgres")).await;
+async fn postgres_statement(address: &str, statement: &str) {
+    let client = postgres_connection(address).await;
     client.batch_execute(statement).await.expect("PostgreSQL obeys");
+}
+
+/// The address of the server behind a pooler: TEST_POSTGRES_URI where that is it, else where that server itself says that
+/// it listens. So the tests of poolers hold whichever version TEST_POSTGRES_URI has.
+pub(super) fn address_behind(pooler: &str) -> String {
+    let identity = async |address: &str| {
+        let client = postgres_connection(address).await;
+        let sql =
+            "SELECT pg_postmaster_start_time()::text, host(inet_server_addr()), inet_server_port()::text";
+        let answers = client.simple_query(sql).await.expect("PostgreSQL answers");
+        let row = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let text = |column| row.unwrap().get(column).map(str::to_owned);
+        (text(0), text(1), text(2))
+    };
+    on_thread(async {
+        let (started, host, port) = identity(pooler).await;
+        let direct = service("postgres");
+        let (started_direct, ..) = identity(&direct).await;
+        if started == started_direct {
+            return direct;
+        }
+        let mut address = url::Url::parse(pooler).unwrap();
+        let host = host.expect("the pooler reaches its server by TCP");
+        address.set_host(Some(&host)).unwrap();
+        address.set_port(Some(port.unwrap().parse().unwrap())).unwrap();
+        address.into()
+    })
 }
 
 async fn has_table(client: &tokio_postgres::Client) -> bool {
@@ -241,7 +273,10 @@ async fn of_postgres(place: &Place) -> State {
 
 async fn remove_postgres(place: &Place) {
     if place.own_database {
-        postgres_statement(&format!("DROP DATABASE {} WITH (FORCE)", place.prefix)).await;
+        let mut server = url::Url::parse(&place.data_address).unwrap();
+        server.set_path(url::Url::parse(&service(place.server.name)).unwrap().path());
+        let statement = format!("DROP DATABASE {} WITH (FORCE)", place.prefix);
+        postgres_statement(server.as_str(), &statement).await;
         return;
     }
     let client = postgres_connection(&place.data_address).await;

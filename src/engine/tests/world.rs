@@ -162,10 +162,7 @@ impl World {
             connector: memory.connector(),
             values: Values::new(side),
         };
-        let named = |workspace: &Workspace| NamedWorkspace {
-            workspace: workspace.clone(),
-            origin: Origin::Default,
-        };
+        let named = |workspace: &Workspace| NamedWorkspace::new(workspace.clone(), Origin::Default);
         let pair = |(number, workspace): (usize, &Workspace)| NamedPair {
             from: named(workspace),
             to: named(self.targets.get(number).unwrap_or(workspace)),

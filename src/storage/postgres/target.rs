@@ -356,13 +356,18 @@ fn insert(table: &str) -> String {
 
 /// Rows that are there already as they are to be are not written again, which makes a second run a fast one.
 fn upsert(table: &str) -> String {
-    let of = |row: &str| {
-        let columns = COLUMNS.split(", ").map(|column| format!("{row}.{column}"));
+    let of = |row: &str, is_compared: bool| {
+        let columns = COLUMNS.split(", ").map(|column| match column {
+            // A column of json, unlike one of jsonb, has values that cannot be compared.
+            "queryparam" if is_compared => format!("{row}.{column}::text"),
+            _ => format!("{row}.{column}"),
+        });
         columns.collect::<Vec<_>>().join(", ")
     };
-    let (kept, excluded) = (of("kept"), of("excluded"));
+    let excluded = of("excluded", false);
+    let (kept, given) = (of("kept", true), of("excluded", true));
     format!(
-        "{}UPDATE SET ({COLUMNS}) = ROW({excluded}) WHERE ({kept}) IS DISTINCT FROM ({excluded})",
+        "{}UPDATE SET ({COLUMNS}) = ROW({excluded}) WHERE ({kept}) IS DISTINCT FROM ({given})",
         insert(table)
     )
 }
