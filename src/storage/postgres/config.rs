@@ -215,7 +215,7 @@ impl Config {
         let hosts: Vec<String> = list("host").into_iter().map(str::to_owned).collect();
         let ports = list("port")
             .into_iter()
-            .map(str::parse)
+            .map(str::parse::<u16>)
             .collect::<Result<Vec<u16>, _>>();
         let ports = ports.map_err(|_| values.invalid("port", "a port, or one for each host"))?;
         if hosts.is_empty() {
