@@ -75,7 +75,7 @@ fn the_whole_way_of_the_guide_from_json_to_redis() {
         .enter("JsonKVStorage")
         .wait_for(TARGET)
         .enter("redis");
-    terminal.wait_for("Warning: the target has 22 records already");
+    terminal.wait_for("Warning: the target already has 22 records");
     let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
     told(&screen, "Skipped, there already:           22");
 }
