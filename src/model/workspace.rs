@@ -93,7 +93,7 @@ pub struct NamedWorkspace {
     pub workspace: Workspace,
     /// The setting that names it.
     pub origin: Origin,
-    /// What stands there, where that can be no workspace's name and LightRAG's server makes this one of it.
+    /// The text as written, where it cannot be a workspace name and LightRAG's server makes this name of it.
     pub renamed_from: Option<String>,
 }
 
