@@ -148,7 +148,7 @@ PYTHON
   )
   as_user env PGPASSWORD=secret GITHUB_STEP_SUMMARY=summary bash -e -c "$(below_root "$SCENE" <<<"$command")"
 done
-expect "$(<"$SCENE/summary")" "**ok**: 67 written, 0 skipped, 0 rejected. Point LightRAG at the target; the source is as it was."
+expect "$(<"$SCENE/summary")" "**ok**: 67 written, 0 skipped, 0 rejected. Point LightRAG at the target (LIGHTRAG_KV_STORAGE=JsonKVStorage) and restart it. The source is unchanged."
 
 headline "examples: Kubernetes"
 linter kubernetes-validate --strict "$EXAMPLES/cronjob.yaml"

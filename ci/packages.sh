@@ -53,8 +53,9 @@ python3 -m venv "$WORK/venv"
 sample "$WORK/venv/bin/migrate-llm-cache"
 sample "$WORK/venv/bin/python" -m migrate_llm_cache
 "$WORK/venv/bin/pip" check
-python3 -m zipfile -l "$DIST"/*.whl | grep -q THIRD_PARTY_LICENSES.txt || die "the wheel has no licence texts"
-python3 -m zipfile -l "$DIST"/*.whl | grep -q /sboms/ || die "the wheel has no SBOM"
+files=$(python3 -m zipfile -l "$DIST"/*.whl)
+[[ $files == *THIRD_PARTY_LICENSES.txt* ]] || die "the wheel has no license texts"
+[[ $files == */sboms/* ]] || die "the wheel has no SBOM"
 
 headline ".tar.gz"
 tar -xzf "$DIST"/*-linux-gnu.tar.gz -C "$WORK"

@@ -99,6 +99,8 @@ impl Run<'_> {
     pub async fn connect_target(&self, endpoint: &Endpoint) -> Result<Connected<dyn Target>> {
         let storage = self.connect(endpoint).await?;
         self.stats.set_location(Side::Target, storage.location());
+        let class = endpoint.connector.info().class_name;
+        self.stats.run(|run| run.target_class = class);
         Ok(Connected::new(endpoint, storage))
     }
 

@@ -74,6 +74,8 @@ pub struct RunNumbers {
     pub source: Option<Location>,
     /// What is written.
     pub target: Option<Location>,
+    /// LightRAG's class for the target.
+    pub target_class: Option<&'static str>,
     /// The workspaces, in the order of the run.
     pub workspaces: Vec<WorkspaceReport>,
     /// The batches.
@@ -110,6 +112,7 @@ impl RunNumbers {
             bytes_before: 0,
             source: None,
             target: None,
+            target_class: None,
             workspaces: Vec::new(),
             batches: BatchTotals::default(),
             errors: ErrorTotals::default(),
@@ -269,6 +272,14 @@ impl RunNumbers {
         workspaces.any(|workspace| workspace.to.name().is_empty() && !workspace.from.name().is_empty())
     }
 
+    /// What has LightRAG use the target.
+    fn point_lightrag(&self) -> String {
+        match self.target_class {
+            Some(class) => format!("Point LightRAG at the target (LIGHTRAG_KV_STORAGE={class})"),
+            None => "Point LightRAG at the target".to_owned(),
+        }
+    }
+
     fn next(&self, ending: &RunOutcome, totals: &Totals) -> String {
         let is_incomplete = self.is_incomplete;
         let again = "run the same command again: records that are there already are written over or skipped by \
@@ -295,11 +306,12 @@ impl RunNumbers {
                 "Copies were added, and nothing else was changed; start LightRAG again if it runs.".into()
             }
             RunOutcome::Done if self.moves_to_empty_workspace() => {
-                "Point LightRAG at the target, with no WORKSPACE set: the records are in the empty workspace. The source is as \
-                 it was."
-                    .into()
+                format!(
+                    "{} with no WORKSPACE set: the records are in the empty workspace. The source is unchanged.",
+                    self.point_lightrag()
+                )
             }
-            RunOutcome::Done => "Point LightRAG at the target; the source is as it was.".into(),
+            RunOutcome::Done => format!("{} and restart it. The source is unchanged.", self.point_lightrag()),
             RunOutcome::Left => "Nothing was chosen, and nothing was done.".into(),
             RunOutcome::Stopped(reason) => {
                 let stays = if totals.written > 0 { " What was written stays." } else { "" };
@@ -333,5 +345,7 @@ fn sentence(clause: &str) -> String {
         .next()
         .map(|c| c.to_uppercase().to_string())
         .unwrap_or_default();
-    format!("{first}{}.", characters.as_str().trim_end_matches('.'))
+    let rest = characters.as_str().trim_end_matches('.');
+    let end = if rest.ends_with('?') { "" } else { "." };
+    format!("{first}{rest}{end}")
 }

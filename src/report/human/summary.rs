@@ -211,7 +211,10 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
             palette.warning("WARNING: Some of the source could not be read and was not migrated")
         }
         (Status::Partial, _) => palette.warning("WARNING: Migration completed with errors!"),
-        (Status::Failed, _) => palette.bad("✗ FAILED"),
+        (Status::Failed, Mode::Migrate) if report.batches.total == 0 => {
+            palette.bad("✗ Failed: nothing was written")
+        }
+        (Status::Failed, _) => palette.bad("✗ Failed"),
         (Status::Refused, _) => palette.bad("✗ Not begun: nothing was written"),
         (Status::Differences, _) => palette.bad("✗ Differences found"),
     })
@@ -345,7 +348,7 @@ mod tests {
                 numbers.errors.fatal(&error);
             },
         );
-        assert!(!text.contains("hung up") && text.ends_with("✗ FAILED"), "{text}");
+        assert!(!text.contains("hung up") && text.ends_with("✗ Failed"), "{text}");
         assert!(text.contains("Not attempted:                 3,734"), "{text}");
     }
 
