@@ -211,7 +211,7 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
             palette.warning("WARNING: Some of the source could not be read and was not migrated")
         }
         (Status::Partial, _) => palette.warning("WARNING: Migration completed with errors!"),
-        (Status::Failed, Mode::Migrate) if report.batches.total == 0 => {
+        (Status::Failed, Mode::Migrate) if totals.written == 0 && report.batches.total == 0 => {
             palette.bad("✗ Failed: nothing was written")
         }
         (Status::Failed, _) => palette.bad("✗ Failed"),

@@ -390,6 +390,11 @@ impl Target for MongoTarget {
     async fn finish(&self) -> Result<()> {
         Ok(())
     }
+
+    /// What the collection's metadata says. Some services do without it.
+    async fn size(&self) -> Result<Option<u64>> {
+        Ok(self.collection.estimated_document_count().await.ok())
+    }
 }
 
 impl MongoTarget {
