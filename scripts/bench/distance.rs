@@ -72,7 +72,7 @@ fn deliver(mut to: TcpStream, pieces: &Receiver<Piece>, on_the_way: &OnTheWay) {
         }
     }
     let _ = to.shutdown(Shutdown::Write);
-    // Whoever still sends is to hear that nobody takes it.
+    // Make room for the sender, so that it sees the closed connection instead of waiting.
     for (_, piece) in pieces {
         on_the_way.remove(piece.len());
     }

@@ -76,7 +76,7 @@ def make(home: Path, size: int, loaders: bool) -> Ready:
 
 
 def many_workspaces(home: Path, workspaces: int, each: int) -> Ready:
-    """The same records in so many small workspaces, as files alone."""
+    """The same records in `workspaces` small workspaces of `each` records, as JSON files only."""
     sources = b"".join(Path(module).read_bytes() for module in (data.__file__, __file__))
     folder = home / f"{workspaces}x{each}-{hashlib.sha256(sources).hexdigest()[:12]}"
     facts = folder / "facts.json"

@@ -49,6 +49,7 @@ archive() {
     gzip -n9 >"$1"
 }
 
+if [[ $TARGET != "$ROOT/target" ]]; then say "the .deb is built from $ROOT/target only" && exit 1; fi
 if ! git diff --quiet HEAD; then say "warning: uncommitted changes are not packed"; fi
 rm -rf "$WORK" "$DIST"
 mkdir -p "$WORK" "$DIST"
@@ -90,7 +91,6 @@ gzip -n9 "$WORK/deb/migrate-llm-cache.1"
 for unit in service timer; do
   sed 's#/usr/local/bin/#/usr/bin/#' "scripts/examples/migrate-llm-cache.$unit" >"$WORK/deb/migrate-llm-cache.$unit"
 done
-if [[ $TARGET != "$ROOT/target" ]]; then say "the .deb is built from $ROOT/target only" && exit 1; fi
 tool nfpm package --config "$HERE/nfpm.yaml" --packager deb --target "$DIST" >/dev/null
 
 (cd "$DIST" && sha256sum -- * >SHA256SUMS)

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use super::{
     hits::{Examiner, Survey, WorkspaceHits},
-    pipeline::{AHEAD, PAGE_BYTES},
     plan::Prepared,
     run::Run,
 };
 use crate::{
     model::{ForetoldHits, Hits, Result, Workspace},
     report::{Event, HitsEvent, RunOutcome},
-    storage::PageLimit,
 };
 
 /// How many workspaces a sample of hits looks into.
@@ -63,11 +61,7 @@ impl Run<'_> {
             source: &pair.source,
             workspace: &pair.pair.from,
             selection: &self.settings.selection,
-            limit: PageLimit {
-                records: pair.batch.records,
-                bytes: pair.batch.bytes.min(PAGE_BYTES),
-                ahead: AHEAD,
-            },
+            limit: pair.page_limit(),
             retrier: &self.retrier(),
             pages,
         };

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::{
     connect::{Connected, Counted, workspace_origin},
-    retry::{RequestContext, Retrier},
+    pipeline::{AHEAD, PAGE_BYTES},
+    retry::RequestContext,
     run::Run,
     stats::WorkspaceStats,
 };
@@ -24,7 +25,7 @@ use crate::{
         CountEvent, CountProgressEvent, Event, PlanEvent, PlanOptions, PlanSettings, WarningEvent,
         WarningKind,
     },
-    storage::{Connection, Count, Source, Target},
+    storage::{Connection, Count, PageLimit, Source, Target},
 };
 
 /// How often a long count says how far it is.
@@ -64,6 +65,15 @@ impl Prepared {
     /// Whether there may be something to move.
     pub fn has_records(&self) -> bool {
         self.count.total() > 0 || !self.count.exact
+    }
+
+    /// The pages in which the source is read where nothing is written.
+    pub(super) fn page_limit(&self) -> PageLimit {
+        PageLimit {
+            records: self.batch.records,
+            bytes: self.batch.bytes.min(PAGE_BYTES),
+            ahead: AHEAD,
+        }
     }
 }
 
@@ -240,17 +250,10 @@ impl Run<'_> {
             workspace: None,
             batch: None,
         };
-        self.unbounded()
+        self.retrier()
+            .unbounded()
             .run(purpose, async || storage.gather(workspaces).await)
             .await
-    }
-
-    /// For what may take as long as a cache is large, and so has no bound in time of its own.
-    fn unbounded(&self) -> Retrier {
-        Retrier {
-            timeout: Duration::MAX,
-            ..self.retrier()
-        }
     }
 
     /// Looks at both sides of a pair. Gives what was counted, also where it failed then.
@@ -374,6 +377,7 @@ impl Run<'_> {
         };
         let selection = &self.settings.selection;
         let count = self
+            .retrier()
             .unbounded()
             .run(purpose, async || storage.count(selection, &progress).await)
             .await?;

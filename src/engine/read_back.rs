@@ -267,10 +267,7 @@ impl ReadBack {
             }
         }
         // A count may take as long as the cache is large, so it has no bound in time of its own.
-        let unbounded = Retrier {
-            timeout: std::time::Duration::MAX,
-            ..job.retrier.clone()
-        };
+        let unbounded = job.retrier.unbounded();
         let reader = job.target.reader();
         let counting = context(job, "counting the target");
         let count = unbounded

@@ -2,16 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{
-    pipeline::{AHEAD, PAGE_BYTES},
-    plan::Prepared,
-    retry::RequestContext,
-    run::Run,
-};
+use super::{plan::Prepared, retry::RequestContext, run::Run};
 use crate::{
     model::{Result, Side, record::CacheKey},
     report::Rehearsal,
-    storage::PageLimit,
 };
 
 impl Run<'_> {
@@ -48,13 +42,8 @@ impl Run<'_> {
             batch: None,
         };
         let (retrier, target) = (self.retrier(), pair.target.reader());
-        let limit = PageLimit {
-            records: pair.batch.records,
-            bytes: pair.batch.bytes.min(PAGE_BYTES),
-            ahead: AHEAD,
-        };
         let mut rehearsal = Rehearsal::default();
-        let mut pages = Arc::clone(&pair.source).scan(&self.settings.selection, limit, None);
+        let mut pages = Arc::clone(&pair.source).scan(&self.settings.selection, pair.page_limit(), None);
         let reading = context(Side::Source, "reading a page");
         let looking = context(Side::Target, "looking for records of the target");
         while let Some(page) = retrier.run(reading, async || pages.next_page().await).await? {

@@ -39,6 +39,14 @@ pub struct RequestContext<'a> {
 }
 
 impl Retrier {
+    /// The same without a time limit, for a request that may take as long as the cache is large, such as a count.
+    pub(crate) fn unbounded(&self) -> Self {
+        Self {
+            timeout: Duration::MAX,
+            ..self.clone()
+        }
+    }
+
     /// Makes a request, again while that may help.
     ///
     /// # Errors

@@ -259,10 +259,7 @@ impl Comparison<'_> {
     async fn count_beyond(&self, found: &Found) -> Result<u64> {
         let target = self.target.reader();
         // A count may take as long as the cache is large.
-        let unbounded = Retrier {
-            timeout: Duration::MAX,
-            ..self.retrier.clone()
-        };
+        let unbounded = self.retrier.unbounded();
         let purpose = self.purpose(Side::Target, "counting");
         let count = unbounded
             .run(purpose, async || target.count(self.selection, &|_| ()).await)
