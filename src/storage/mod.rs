@@ -49,6 +49,7 @@
 //! * **Waits.** A storage that has to wait before it repeats a part of a call waits by [`ConnectOptions::waiter`].
 
 mod endpoint;
+pub(crate) mod files;
 mod halving;
 mod hosts;
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub(crate) mod memory;
 mod not_compiled;
 mod prefetch;
 mod registry;
+mod repeated;
 mod wait;
 pub(crate) mod window;
 

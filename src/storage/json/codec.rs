@@ -5,12 +5,7 @@
 //! (`JsonKVStorage._migrate_legacy_cache_structure`). Here each entry is looked at by itself, so that a file with both
 //! layouts loses nothing, and the file is never rewritten.
 
-use std::{
-    fs::{File, FileType, Metadata},
-    io::Read,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io::Read, ops::Deref, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -27,16 +22,20 @@ use crate::{
             unescape, without_python_numbers,
         },
     },
-    storage::Entry,
+    storage::{Entry, files::OpenFile},
     system::os,
 };
 
-/// An open cache file. LightRAG replaces its file by renaming another over it, so an open one stays the same from the
-/// first look to the last.
+/// An open cache file.
 #[derive(Debug)]
-pub(super) struct CacheFile {
-    path: PathBuf,
-    file: File,
+pub(super) struct CacheFile(OpenFile);
+
+impl Deref for CacheFile {
+    type Target = OpenFile;
+
+    fn deref(&self) -> &OpenFile {
+        &self.0
+    }
 }
 
 impl CacheFile {
@@ -45,52 +44,14 @@ impl CacheFile {
     /// # Errors
     /// It cannot be opened.
     pub(super) fn open(path: &Path) -> Result<Option<Arc<Self>>> {
-        // Opening a pipe would wait for somebody who writes into it.
-        match path.metadata() {
-            Ok(metadata) if !metadata.is_file() => return Err(not_a_file(path, metadata.file_type())),
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return match path.read_link() {
-                    Ok(target) => Err(dangling(path, &target)),
-                    Err(_) => Ok(None),
-                };
-            }
-            Err(error) => return Err(Error::io("read", path, error)),
-        }
-        match File::open(path) {
-            Ok(file) => Ok(Some(Arc::new(Self {
-                path: path.to_owned(),
-                file,
-            }))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", path, error)),
-        }
+        Ok(OpenFile::open(path)?.map(|file| Arc::new(Self(file))))
     }
 
     /// What this file is, where its first bytes say that it is no cache file.
     fn other_kind(&self) -> Option<(&'static str, &'static str)> {
         let mut head = [0; kind::HEAD];
-        let read = os::read_at(&self.file, &mut head, 0).unwrap_or(0);
+        let read = os::read_at(self.file(), &mut head, 0).unwrap_or(0);
         kind::of_head(&head[..read])
-    }
-
-    /// Size, mode and owner.
-    ///
-    /// # Errors
-    /// The system does not tell.
-    pub(super) fn metadata(&self) -> Result<Metadata> {
-        self.file
-            .metadata()
-            .map_err(|error| Error::io("read", &self.path, error))
-    }
-
-    /// What tells this file from another, and from itself after a change: size, time of the last change, inode.
-    ///
-    /// # Errors
-    /// The system does not tell.
-    pub(super) fn identity(&self) -> Result<String> {
-        let metadata = self.metadata()?;
-        Ok(format!("{}-{}", metadata.len(), os::file_version(&metadata)))
     }
 
     /// A place behind a byte that looks like the beginning of an entry in a file that LightRAG wrote, with its indentation
@@ -110,23 +71,6 @@ impl CacheFile {
         }))
     }
 
-    /// Reads from a place until the buffer is full or the file ends.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match os::read_at(&self.file, &mut buffer[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("read", &self.path, error)),
-            }
-        }
-        Ok(filled)
-    }
-
     /// Line and column, from 1, of a byte; the column counts bytes.
     fn line_and_column(&self, offset: u64) -> std::io::Result<(u64, u64)> {
         let mut piece = vec![0; 1 << 16];
@@ -135,7 +79,7 @@ impl CacheFile {
             let wanted = usize::try_from(offset - at)
                 .unwrap_or(usize::MAX)
                 .min(piece.len());
-            let read = os::read_at(&self.file, &mut piece[..wanted], at)?;
+            let read = os::read_at(self.file(), &mut piece[..wanted], at)?;
             if read == 0 {
                 break;
             }
@@ -151,24 +95,6 @@ impl CacheFile {
     }
 }
 
-/// The error for a path that leads to no regular file.
-pub(super) fn not_a_file(path: &Path, found: FileType) -> Error {
-    let message = format!("{} is {}, not a regular file", path.display(), os::kind_of(found));
-    let remedy = "write its content into a file first, and name that file";
-    Error::new(ErrorKind::NotFound, message).with_remedy(remedy)
-}
-
-/// The error for a link that leads nowhere.
-pub(super) fn dangling(path: &Path, target: &Path) -> Error {
-    let message = format!(
-        "{} is a link to {}, which does not exist",
-        path.display(),
-        target.display()
-    );
-    let remedy = "create what it points to, or remove the link";
-    Error::new(ErrorKind::NotFound, message).with_remedy(remedy)
-}
-
 /// Reads an open file from a place of its own, so that several readers do not disturb each other.
 #[derive(Debug)]
 struct FileReader {
@@ -178,7 +104,7 @@ struct FileReader {
 
 impl Read for FileReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = os::read_at(&self.file.file, buffer, self.offset)?;
+        let read = os::read_at(self.file.file(), buffer, self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }
@@ -518,14 +444,14 @@ fn damaged(
     error: SplitError,
 ) -> Error {
     let (offset, what) = match error {
-        SplitError::Io(error) => return Error::io("read", &file.path, error),
+        SplitError::Io(error) => return Error::io("read", file.path(), error),
         SplitError::Syntax { offset, what } => (offset, what),
     };
     // A file of another kind fails at once: no entry of it is whole.
     if last.is_none()
         && let Some((what, remedy)) = file.other_kind()
     {
-        let message = format!("{} is not a cache file: it is {what}", file.path.display());
+        let message = format!("{} is not a cache file: it is {what}", file.path().display());
         return Error::new(ErrorKind::NotFound, message).with_remedy(remedy);
     }
     let place = match file.line_and_column(offset) {
@@ -543,7 +469,7 @@ fn damaged(
         ErrorKind::Damaged,
         format!(
             "{} is damaged at {place}: {what}{inside}{behind}",
-            file.path.display()
+            file.path().display()
         ),
     )
     .with_remedy("restore the file from a backup, mend it at that place, or see --salvage")

@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{codec::not_a_file, kind};
+use super::kind;
 use crate::{
     model::{Error, ErrorKind, Field, NAMESPACE, Result, Secret, Values, Workspace, rejects},
-    storage::{UnreadableWorkspace, WorkspaceListing},
+    storage::{UnreadableWorkspace, WorkspaceListing, files::not_a_file},
 };
 
 /// What LightRAG calls its working directory where nobody says otherwise.

@@ -21,17 +21,15 @@ mod splitter;
 mod survey;
 mod target;
 
-use std::{
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 
-use self::{codec::dangling, config::Config, rejects::RejectsSource, source::JsonSource, target::JsonTarget};
-use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
-use crate::model::{Error, ErrorKind, Result, Secret, Side, Values};
+use self::{config::Config, rejects::RejectsSource, source::JsonSource, target::JsonTarget};
+use super::{
+    ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing, files::absolute,
+};
+use crate::model::{Error, Result, Secret, Side, Values};
 use crate::model::{Location, PhysicalLocation, Workspace};
 
 /// The JSON files of `JsonKVStorage`.
@@ -146,31 +144,4 @@ impl Connection for JsonStorage {
         let file = absolute(&self.config.file(workspace))?;
         Ok(Arc::new(JsonTarget::new(file)))
     }
-}
-
-/// The path with links followed, as far as it exists.
-fn absolute(path: &Path) -> Result<PathBuf> {
-    let path = std::path::absolute(path).map_err(|error| Error::io("resolve", path, error))?;
-    let mut missing = Vec::new();
-    let mut there = path.as_path();
-    loop {
-        if let Ok(real) = there.canonicalize() {
-            return Ok(missing.iter().rev().fold(real, |path, name| path.join(name)));
-        }
-        if let Ok(target) = there.read_link() {
-            return Err(dangling(there, &target));
-        }
-        match (there.parent(), there.file_name()) {
-            (Some(parent), Some(name)) => {
-                missing.push(name);
-                there = parent;
-            }
-            _ => return Ok(path),
-        }
-    }
-}
-
-/// A task on a thread for blocking work that panicked.
-fn blocking_failed(error: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Internal, "reading or writing a file panicked").caused_by(error)
 }

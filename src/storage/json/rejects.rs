@@ -12,14 +12,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::source::{SentPages, blocking};
 use crate::{
     model::{
         Error, ErrorKind, Result, Selection, Workspace,
         record::{CacheKey, Invalid, KeyDigest, KeySet, Record, RejectKind},
         rejects::RejectLine,
     },
-    storage::{Count, Cursor, Entry, PageBuilder, PageLimit, PageReader, Progress, Source, WorkspaceListing},
+    storage::{
+        Count, Cursor, Entry, PageBuilder, PageLimit, PageReader, Progress, Source, WorkspaceListing,
+        files::{SentPages, blocking},
+    },
 };
 
 /// The rejected records of one workspace.

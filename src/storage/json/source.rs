@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, OnceCell, mpsc};
 
 use super::{
-    blocking_failed,
     codec::{CacheFile, EntryReader, Position},
     index::Index,
     salvage::WholeEntries,
@@ -14,7 +13,10 @@ use super::{
 };
 use crate::{
     model::{Error, Result, Selection, record::CacheKey},
-    storage::{Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source},
+    storage::{
+        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source,
+        files::{SentPages, blocking},
+    },
 };
 
 /// The cache file of a workspace, to read. What was learned of it is kept.
@@ -101,13 +103,6 @@ impl JsonSource {
     }
 }
 
-/// Runs blocking work on a thread for it.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(blocking_failed)?
-}
-
 #[async_trait]
 impl Source for JsonSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
@@ -169,36 +164,6 @@ impl PageReader for FilePages {
             }
         };
         pages.next_page().await
-    }
-}
-
-/// The pages that blocking work sends: one is on its way while the next is made.
-pub(super) struct SentPages(mpsc::Receiver<Result<Page>>);
-
-impl SentPages {
-    /// Begins the work.
-    pub(super) fn of(work: impl FnOnce(&mpsc::Sender<Result<Page>>) -> Result<()> + Send + 'static) -> Self {
-        let (sender, receiver) = mpsc::channel(1);
-        let failed = sender.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            if let Err(error) = work(&sender) {
-                let _ = sender.blocking_send(Err(error));
-            }
-        });
-        // A panic must not look like the end of the pages.
-        tokio::spawn(async move {
-            if let Err(error) = work.await {
-                let _ = failed.send(Err(blocking_failed(error))).await;
-            }
-        });
-        Self(receiver)
-    }
-}
-
-#[async_trait]
-impl PageReader for SentPages {
-    async fn next_page(&mut self) -> Result<Option<Page>> {
-        self.0.recv().await.transpose()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
         Error, ErrorKind, Result, Selection,
         record::{CacheKey, KeyDigest},
     },
-    storage::{Count, Progress},
+    storage::{Count, Progress, repeated::Repeated},
 };
 
 /// What the first look found. Its memory does not grow with the number of records, only by a bit for each 256 bytes of the
@@ -32,6 +32,9 @@ pub(super) struct Survey {
     /// For keys that stand more than once, the place of the last one, whose value counts.
     last_places: HashMap<KeyDigest, u64>,
 }
+
+/// A small entry, in bytes: of a larger one more is known than is needed, and of smaller ones some are looked at twice.
+const ENTRY_BYTES: u64 = 8 << 10;
 
 /// How many entries go by between two words of progress.
 const PROGRESS_EVERY: u64 = 1 << 14;
@@ -58,10 +61,7 @@ impl Survey {
             file,
             selection,
             salvage,
-            seen: Mutex::new(Seen {
-                filter: Filter::for_file_of(size),
-                repeated: HashSet::new(),
-            }),
+            seen: Mutex::new(Repeated::among(size / ENTRY_BYTES)),
             scanned: AtomicU64::new(0),
             progress,
         };
@@ -84,7 +84,7 @@ impl Survey {
             last_places: HashMap::new(),
         };
         let seen = whole.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-        survey.next(file, salvage, &seen.repeated)?;
+        survey.next(file, salvage, seen.keys())?;
         Ok(survey)
     }
 
@@ -142,16 +142,9 @@ struct Look<'a> {
     file: &'a Arc<CacheFile>,
     selection: &'a Selection,
     salvage: bool,
-    seen: Mutex<Seen>,
+    seen: Mutex<Repeated>,
     scanned: AtomicU64,
     progress: Progress<'a>,
-}
-
-/// The keys that were seen.
-struct Seen {
-    filter: Filter,
-    /// Those that the filter believes to have seen before.
-    repeated: HashSet<KeyDigest>,
 }
 
 impl Look<'_> {
@@ -202,8 +195,7 @@ impl Look<'_> {
 
     fn see(&self, digests: &mut Vec<KeyDigest>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let Seen { filter, repeated } = &mut *seen;
-        repeated.extend(digests.iter().filter(|digest| filter.insert(**digest)));
+        digests.iter().for_each(|digest| seen.insert(*digest));
         drop(seen);
         let more = digests.len() as u64;
         let before = self.scanned.fetch_add(more, Ordering::Relaxed);
@@ -225,44 +217,6 @@ fn next_key(entries: &mut WholeEntries) -> Result<Option<(CacheKey, Position)>> 
     };
     entries.let_go(&entry);
     Ok(Some((entry.key().clone(), position)))
-}
-
-/// A Bloom filter: remembers keys in a few bits each, and sometimes believes to have seen one that it has not.
-#[derive(Debug)]
-struct Filter {
-    words: Vec<u64>,
-}
-
-impl Filter {
-    /// Bits that a key sets. With 33 bits or more for each key of an entry of 5 KiB, one key in two million looks as if it
-    /// had been there, and only one of them costs a second look over the file.
-    const PROBES: u64 = 12;
-
-    fn for_file_of(bytes: u64) -> Self {
-        let bits = usize::try_from(bytes / 256)
-            .unwrap_or(usize::MAX)
-            .clamp(1 << 16, 1 << 31);
-        Self {
-            words: vec![0; bits.next_power_of_two() / 64],
-        }
-    }
-
-    /// Adds a key; whether it may have been there before.
-    fn insert(&mut self, key: KeyDigest) -> bool {
-        // Two halves of the digest make as many probes as wanted (Kirsch and Mitzenmacher, 2006).
-        let (mut probe, step) = (key.bits() as u64, (key.bits() >> 64) as u64 | 1);
-        // The number of words is a power of two.
-        let mask = self.words.len() as u64 - 1;
-        let mut there = true;
-        for _ in 0..Self::PROBES {
-            let word = &mut self.words[(probe >> 6 & mask) as usize];
-            let bit = 1 << (probe & 63);
-            there &= *word & bit != 0;
-            *word |= bit;
-            probe = probe.wrapping_add(step);
-        }
-        there
-    }
 }
 
 #[cfg(test)]

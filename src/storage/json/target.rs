@@ -3,21 +3,18 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Write},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
 };
 
 use async_trait::async_trait;
-use tempfile::NamedTempFile;
 
 use super::{
-    codec::{CacheFile, EntryReader, Position, not_a_file, push_entry, read_key},
-    source::{JsonSource, blocking, entry_at},
+    codec::{CacheFile, EntryReader, Position, push_entry, read_key},
+    source::{JsonSource, entry_at},
     splitter::{SplitError, Splitter, WINDOW},
 };
 use crate::{
@@ -25,8 +22,10 @@ use crate::{
         Error, ErrorKind, Result,
         record::{CacheKey, KeyDigest, KeySet, Record},
     },
-    storage::{Entry, Source, Target, WriteMode, WriteOutcome},
-    system::os,
+    storage::{
+        Entry, Source, Target, WriteMode, WriteOutcome,
+        files::{Draft, blocking, check_writable},
+    },
 };
 
 /// The cache file of a workspace, to read and write.
@@ -37,7 +36,7 @@ use crate::{
 /// old file nobody asks.
 pub(super) struct JsonTarget {
     source: Arc<JsonSource>,
-    draft: Arc<Mutex<Option<Draft>>>,
+    draft: Arc<Mutex<Option<CacheDraft>>>,
     published: Arc<OnceLock<Published>>,
     is_prepared: AtomicBool,
 }
@@ -62,12 +61,12 @@ impl JsonTarget {
     /// Works on the draft, on a thread for blocking work.
     async fn with_draft<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Option<Draft>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&mut Option<CacheDraft>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let draft = Arc::clone(&self.draft);
         blocking(move || {
             // After a panic the draft is half written; the run ends with an internal error and never replaces the file.
-            let mut draft: MutexGuard<'_, Option<Draft>> =
+            let mut draft: MutexGuard<'_, Option<CacheDraft>> =
                 draft.lock().unwrap_or_else(PoisonError::into_inner);
             work(&mut draft)
         })
@@ -111,7 +110,7 @@ impl Target for JsonTarget {
         self.with_draft(move |draft| {
             let draft = match draft {
                 Some(draft) => draft,
-                None => draft.insert(Draft::begin(&path)?),
+                None => draft.insert(CacheDraft::begin(&path)?),
             };
             let written = batch.iter().zip(kept).map(|(record, kept)| {
                 if kept {
@@ -137,7 +136,7 @@ impl Target for JsonTarget {
     }
 
     async fn flush(&self) -> Result<()> {
-        self.with_draft(|draft| draft.as_mut().map_or(Ok(()), Draft::flush))
+        self.with_draft(|draft| draft.as_mut().map_or(Ok(()), |draft| draft.file.flush()))
             .await
     }
 
@@ -226,55 +225,23 @@ fn not_prepared() -> Error {
     )
 }
 
-/// The file that is being written.
+/// The cache file that is being written.
 #[derive(Debug)]
-struct Draft {
-    path: PathBuf,
-    out: NamedTempFile,
-    /// What is to be written next.
-    pending: Vec<u8>,
+struct CacheDraft {
+    file: Draft,
     entries: u64,
-    /// Bytes of the file that are written, without those that are pending.
-    written_bytes: u64,
     places: Places,
-    /// Why a write failed, if one did: what is in the file and on the disk is not known then, and it is never put in place.
-    failed: Option<io::ErrorKind>,
-    /// Bytes since the disk was last told to begin.
-    unsynced: usize,
-    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// What is written at once.
-const BUFFER: usize = 1 << 18;
-
-/// After so many bytes the disk is told to begin. By itself the system would wait until the end, and then we for the
-/// disk.
-const SYNC_EVERY: usize = 32 << 20;
-
-impl Draft {
-    /// Makes the folder and the sibling. It is named so that LightRAG removes it if this process is killed.
+impl CacheDraft {
     fn begin(path: &Path) -> Result<Self> {
-        let folder = folder_of(path);
-        std::fs::create_dir_all(folder).map_err(|error| Error::io("make the folder", folder, error))?;
-        check_space(path, folder)?;
-        let mut prefix = path.file_name().unwrap_or_default().to_owned();
-        prefix.push(".tmp.migrate-");
-        let sibling = os::with_usual_mode(tempfile::Builder::new().prefix(&prefix))
-            .tempfile_in(folder)
-            .map_err(|error| Error::io("write in", folder, error))?;
-        let mut draft = Self {
-            path: path.to_owned(),
-            out: sibling,
-            pending: Vec::with_capacity(BUFFER),
+        let mut file = Draft::begin(path)?;
+        file.pending().push(b'{');
+        Ok(Self {
+            file,
             entries: 0,
-            written_bytes: 0,
             places: Places::default(),
-            failed: None,
-            unsynced: 0,
-            syncing: None,
-        };
-        draft.pending.push(b'{');
-        Ok(draft)
+        })
     }
 
     /// Adds a record. One that comes again, since it was changed while it was read, stands in the file again, too: the
@@ -287,88 +254,23 @@ impl Draft {
         let key_json = serde_json::to_vec(key)
             .map_err(|error| Error::new(ErrorKind::Internal, "a key has no JSON form").caused_by(error))?;
         let is_first = self.entries == 0;
-        // Behind the comma.
-        let offset = self.written_bytes + self.pending.len() as u64 + u64::from(!is_first);
+        // After the comma.
+        let offset = self.file.len() + u64::from(!is_first);
         self.places.note(KeyDigest::of(key), offset);
-        push_entry(&mut self.pending, is_first, &key_json, value);
+        push_entry(self.file.pending(), is_first, &key_json, value);
         self.entries += 1;
-        match self.pending.len() {
-            0..BUFFER => Ok(()),
-            _ => self.write_pending(),
-        }
-    }
-
-    fn write_pending(&mut self) -> Result<()> {
-        if let Some(kind) = self.failed {
-            return Err(Error::io("write", &self.path, kind.into()));
-        }
-        self.unsynced += self.pending.len();
-        let written = self
-            .out
-            .write_all(&self.pending)
-            .and_then(|()| self.begin_sync_if_due());
-        self.written_bytes += self.pending.len() as u64;
-        self.pending.clear();
-        written.map_err(|error| self.fail(error))
-    }
-
-    fn fail(&mut self, error: io::Error) -> Error {
-        self.failed = Some(error.kind());
-        Error::io("write", &self.path, error)
-    }
-
-    /// Everything written so far is on the disk after this.
-    fn flush(&mut self) -> Result<()> {
-        self.write_pending()?;
-        let flushed = self.end_sync().and_then(|()| self.out.as_file().sync_data());
-        flushed.map_err(|error| self.fail(error))
-    }
-
-    /// Has a thread bring to the disk what was written, unless one still does.
-    fn begin_sync_if_due(&mut self) -> io::Result<()> {
-        let is_busy = self.syncing.as_ref().is_some_and(|sync| !sync.is_finished());
-        if self.unsynced < SYNC_EVERY || is_busy {
-            return Ok(());
-        }
-        self.end_sync()?;
-        self.unsynced = 0;
-        let file = self.out.as_file().try_clone()?;
-        self.syncing = Some(std::thread::Builder::new().spawn(move || file.sync_data())?);
-        Ok(())
-    }
-
-    /// What became of it: the system tells of an error once.
-    fn end_sync(&mut self) -> io::Result<()> {
-        let synced = self.syncing.take().map(JoinHandle::join);
-        synced.map_or(Ok(()), |synced| {
-            synced.map_err(|_| io::Error::other("bringing the file to the disk panicked"))?
-        })
+        self.file.write_if_full()
     }
 
     /// Adds what the old file has besides, and puts the new one in its place.
     fn publish(mut self) -> Result<Published> {
-        let old = CacheFile::open(&self.path)?;
+        let old = CacheFile::open(self.file.path())?;
         if let Some(old) = &old {
             self.add_others(old)?;
         }
-        self.pending.extend_from_slice(b"\n}\n");
-        self.write_pending()?;
-        let synced = self.end_sync();
-        let path = self.path;
-        let failed = |error| Error::io("write", &path, error);
-        synced.map_err(failed)?;
-        let sibling = self.out;
-        if let Some(old) = &old {
-            let metadata = old.metadata()?;
-            let file = sibling.as_file();
-            file.set_permissions(metadata.permissions()).map_err(failed)?;
-            // Only root may give a file to another owner; LightRAG's own way of writing does not even try.
-            os::copy_owner(file, &metadata);
-        }
-        sibling.as_file().sync_all().map_err(failed)?;
-        sibling.persist(&path).map_err(|error| failed(error.error))?;
-        // The new name is on the disk when its folder is.
-        os::sync_folder(folder_of(&path)).map_err(failed)?;
+        self.file.pending().extend_from_slice(b"\n}\n");
+        let old = old.map(|old| old.metadata()).transpose()?;
+        self.file.publish(old.as_ref())?;
         Ok(Published {
             entries: self.entries,
             places: self.places,
@@ -377,15 +279,14 @@ impl Draft {
 
     /// The keys of the records that were added.
     fn written(&mut self) -> Result<KeySet> {
-        self.write_pending()?;
-        let file = self.out.reopen();
-        let file = file.map_err(|error| Error::io("read back", &self.path, error))?;
+        let file = self.file.reopen()?;
+        let path = self.file.path();
         first_keys(file, self.entries).map_err(|error| match error {
-            SplitError::Io(error) => Error::io("read back", &self.path, error),
+            SplitError::Io(error) => Error::io("read back", path, error),
             SplitError::Syntax { offset, what } => {
                 let message = format!(
                     "the new file for {} cannot be read back: byte {offset}: {what}",
-                    self.path.display()
+                    path.display()
                 );
                 Error::new(ErrorKind::Internal, message)
             }
@@ -405,7 +306,10 @@ impl Draft {
             }
             if serde_json::from_slice::<&serde_json::value::RawValue>(&value).is_err() || found.unreadable_key
             {
-                let message = format!("{} holds no JSON behind the key {key}", self.path.display());
+                let message = format!(
+                    "{} holds no JSON behind the key {key}",
+                    self.file.path().display()
+                );
                 let remedy = "mend or remove that entry; the file is as it was";
                 return Err(Error::new(ErrorKind::Damaged, message).with_remedy(remedy));
             }
@@ -428,56 +332,4 @@ fn first_keys(file: File, entries: u64) -> Result<KeySet, SplitError> {
         splitter.skip_value()?;
     }
     Ok(keys)
-}
-
-/// Whether the file can be replaced, or made: found out without a write.
-fn check_writable(path: &Path) -> Result<()> {
-    if let Ok(found) = path.metadata()
-        && !found.is_file()
-    {
-        return Err(not_a_file(path, found.file_type()));
-    }
-    // What is missing of the folders is made in the last one that is there.
-    let mut folder = folder_of(path);
-    while !folder.exists()
-        && let Some(parent) = folder.parent()
-    {
-        folder = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        };
-    }
-    if !folder.is_dir() {
-        let error = io::Error::from(io::ErrorKind::NotADirectory);
-        return Err(Error::io("write in", folder, error));
-    }
-    os::check_folder_writable(folder).map_err(|error| Error::io("write in", folder, error))?;
-    check_space(path, folder)
-}
-
-/// The new file holds at least what the old one does, beside it: a disk without room for that is known beforehand.
-fn check_space(path: &Path, folder: &Path) -> Result<()> {
-    let Ok(old) = path.metadata() else {
-        return Ok(());
-    };
-    let free = os::free_space(folder).map_err(|error| Error::io("look at the disk of", folder, error))?;
-    let Some(free) = free else { return Ok(()) };
-    if free >= old.len() {
-        return Ok(());
-    }
-    let message = format!(
-        "{} has {} left, and the new file beside the old one needs more than {}",
-        folder.display(),
-        bytesize::ByteSize(free),
-        bytesize::ByteSize(old.len())
-    );
-    Err(Error::new(ErrorKind::Refused, message).with_remedy("free space, or name a folder on another disk"))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }

@@ -1,0 +1,241 @@
+//! A file that is being written beside the one that it will replace.
+
+use std::{
+    fs::Metadata,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    thread::JoinHandle,
+};
+
+use tempfile::NamedTempFile;
+
+use super::not_a_file;
+use crate::{
+    model::{Error, ErrorKind, Result},
+    system::os,
+};
+
+/// A file that is being written beside the one that it will replace, and removed if it never does. Writes are collected,
+/// and reach the disk while more are made.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    path: PathBuf,
+    out: NamedTempFile,
+    /// What is to be written next.
+    pending: Vec<u8>,
+    /// Bytes of the file that are written, without those that are pending.
+    written_bytes: u64,
+    /// Why a write failed, if one did: what is in the file and on the disk is not known then, and it is never put in place.
+    failed: Option<io::ErrorKind>,
+    /// Bytes since the disk was last told to begin.
+    unsynced: usize,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// What is written at once, in bytes.
+const BUFFER: usize = 1 << 18;
+
+/// After so many bytes the disk is told to begin. By itself the system would wait until the end, and then we for the
+/// disk.
+const SYNC_EVERY: usize = 32 << 20;
+
+impl Draft {
+    /// Makes the folder and the file, whose name begins like that of the one it will replace: LightRAG removes such a one
+    /// if this process is killed.
+    ///
+    /// # Errors
+    /// The folder or the file cannot be made, or the disk has too little space.
+    pub(crate) fn begin(path: &Path) -> Result<Self> {
+        let folder = folder_of(path);
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("make the folder", folder, error))?;
+        check_space(path, folder)?;
+        let mut prefix = path.file_name().unwrap_or_default().to_owned();
+        prefix.push(".tmp.migrate-");
+        let sibling = os::with_usual_mode(tempfile::Builder::new().prefix(&prefix))
+            .tempfile_in(folder)
+            .map_err(|error| Error::io("write in", folder, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            out: sibling,
+            pending: Vec::with_capacity(BUFFER),
+            written_bytes: 0,
+            failed: None,
+            unsynced: 0,
+            syncing: None,
+        })
+    }
+
+    /// The file that will be replaced.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes added so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.written_bytes + self.pending.len() as u64
+    }
+
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// They, or earlier ones, cannot be written.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<()> {
+        self.pending.extend_from_slice(bytes);
+        self.write_if_full()
+    }
+
+    /// The bytes to be written next, to add to; [`Self::write_if_full`] follows.
+    pub(crate) fn pending(&mut self) -> &mut Vec<u8> {
+        &mut self.pending
+    }
+
+    /// Writes what was added, if that is enough.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn write_if_full(&mut self) -> Result<()> {
+        match self.pending.len() {
+            0..BUFFER => Ok(()),
+            _ => self.write(),
+        }
+    }
+
+    /// Writes what was added.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn write(&mut self) -> Result<()> {
+        if let Some(kind) = self.failed {
+            return Err(Error::io("write", &self.path, kind.into()));
+        }
+        self.unsynced += self.pending.len();
+        let written = self
+            .out
+            .write_all(&self.pending)
+            .and_then(|()| self.begin_sync_if_due());
+        self.written_bytes += self.pending.len() as u64;
+        self.pending.clear();
+        written.map_err(|error| self.fail(error))
+    }
+
+    fn fail(&mut self, error: io::Error) -> Error {
+        self.failed = Some(error.kind());
+        Error::io("write", &self.path, error)
+    }
+
+    /// Everything added so far is on the disk after this.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.write()?;
+        let flushed = self.end_sync().and_then(|()| self.out.as_file().sync_data());
+        flushed.map_err(|error| self.fail(error))
+    }
+
+    /// The file, opened once more to read what was added so far.
+    ///
+    /// # Errors
+    /// What was added cannot be written, or the file cannot be opened.
+    pub(crate) fn reopen(&mut self) -> Result<std::fs::File> {
+        self.write()?;
+        let file = self.out.reopen();
+        file.map_err(|error| Error::io("read back", &self.path, error))
+    }
+
+    /// Has a thread bring to the disk what was written, unless one still does.
+    fn begin_sync_if_due(&mut self) -> io::Result<()> {
+        let is_busy = self.syncing.as_ref().is_some_and(|sync| !sync.is_finished());
+        if self.unsynced < SYNC_EVERY || is_busy {
+            return Ok(());
+        }
+        self.end_sync()?;
+        self.unsynced = 0;
+        let file = self.out.as_file().try_clone()?;
+        self.syncing = Some(std::thread::Builder::new().spawn(move || file.sync_data())?);
+        Ok(())
+    }
+
+    /// What became of it: the system tells of an error once.
+    fn end_sync(&mut self) -> io::Result<()> {
+        let synced = self.syncing.take().map(JoinHandle::join);
+        synced.map_or(Ok(()), |synced| {
+            synced.map_err(|_| io::Error::other("bringing the file to the disk panicked"))?
+        })
+    }
+
+    /// Puts the file in the place of the old one, whose mode and owner it takes over.
+    ///
+    /// # Errors
+    /// It cannot be written or renamed; the old file is then as it was.
+    pub(crate) fn publish(mut self, old: Option<&Metadata>) -> Result<()> {
+        self.write()?;
+        let synced = self.end_sync();
+        let path = self.path;
+        let failed = |error| Error::io("write", &path, error);
+        synced.map_err(failed)?;
+        let sibling = self.out;
+        if let Some(old) = old {
+            let file = sibling.as_file();
+            file.set_permissions(old.permissions()).map_err(failed)?;
+            // Only root may give a file to another owner; LightRAG's own way of writing does not even try.
+            os::copy_owner(file, old);
+        }
+        sibling.as_file().sync_all().map_err(failed)?;
+        sibling.persist(&path).map_err(|error| failed(error.error))?;
+        // The new name is on the disk when its folder is.
+        os::sync_folder(folder_of(&path)).map_err(failed)
+    }
+}
+
+/// Whether the file can be replaced, or made: found out without a write.
+pub(crate) fn check_writable(path: &Path) -> Result<()> {
+    if let Ok(found) = path.metadata()
+        && !found.is_file()
+    {
+        return Err(not_a_file(path, found.file_type()));
+    }
+    // What is missing of the folders is made in the last one that is there.
+    let mut folder = folder_of(path);
+    while !folder.exists()
+        && let Some(parent) = folder.parent()
+    {
+        folder = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
+    }
+    if !folder.is_dir() {
+        let error = io::Error::from(io::ErrorKind::NotADirectory);
+        return Err(Error::io("write in", folder, error));
+    }
+    os::check_folder_writable(folder).map_err(|error| Error::io("write in", folder, error))?;
+    check_space(path, folder)
+}
+
+/// The new file holds at least what the old one does, beside it: a disk without room for that is known beforehand.
+fn check_space(path: &Path, folder: &Path) -> Result<()> {
+    let Ok(old) = path.metadata() else {
+        return Ok(());
+    };
+    let free = os::free_space(folder).map_err(|error| Error::io("look at the disk of", folder, error))?;
+    let Some(free) = free else { return Ok(()) };
+    if free >= old.len() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has {} left, and the new file beside the old one needs more than {}",
+        folder.display(),
+        bytesize::ByteSize(free),
+        bytesize::ByteSize(old.len())
+    );
+    Err(Error::new(ErrorKind::Refused, message).with_remedy("free space, or name a folder on another disk"))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}

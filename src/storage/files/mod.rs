@@ -1,0 +1,182 @@
+//! What the storages that are files share: opening one, writing one beside another, and work that blocks.
+
+mod draft;
+
+use std::{
+    fs::{File, FileType, Metadata},
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::{Page, PageReader};
+use crate::{
+    model::{Error, ErrorKind, Result},
+    system::os,
+};
+
+pub(crate) use draft::{Draft, check_writable};
+
+/// An open file. LightRAG and this program replace a file by renaming another over it, so an open one stays the same from
+/// the first look to the last.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl OpenFile {
+    /// Opens a file; `None` where it is not there.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) fn open(path: &Path) -> Result<Option<Self>> {
+        // Opening a pipe would wait for somebody who writes into it.
+        match path.metadata() {
+            Ok(metadata) if !metadata.is_file() => return Err(not_a_file(path, metadata.file_type())),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return match path.read_link() {
+                    Ok(target) => Err(dangling(path, &target)),
+                    Err(_) => Ok(None),
+                };
+            }
+            Err(error) => return Err(Error::io("read", path, error)),
+        }
+        match File::open(path) {
+            Ok(file) => Ok(Some(Self {
+                path: path.to_owned(),
+                file,
+            })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", path, error)),
+        }
+    }
+
+    /// Size, mode and owner.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub(crate) fn metadata(&self) -> Result<Metadata> {
+        self.file
+            .metadata()
+            .map_err(|error| Error::io("read", &self.path, error))
+    }
+
+    /// What tells this file from another, and from itself after a change: size, time of the last change, inode.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub(crate) fn identity(&self) -> Result<String> {
+        let metadata = self.metadata()?;
+        Ok(format!("{}-{}", metadata.len(), os::file_version(&metadata)))
+    }
+
+    /// Reads from a place until the buffer is full or the file ends.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match os::read_at(&self.file, &mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", &self.path, error)),
+            }
+        }
+        Ok(filled)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// The error for a path that leads to no regular file.
+pub(crate) fn not_a_file(path: &Path, found: FileType) -> Error {
+    let message = format!("{} is {}, not a regular file", path.display(), os::kind_of(found));
+    let remedy = "write its content into a file first, and name that file";
+    Error::new(ErrorKind::NotFound, message).with_remedy(remedy)
+}
+
+/// The error for a link that leads nowhere.
+pub(crate) fn dangling(path: &Path, target: &Path) -> Error {
+    let message = format!(
+        "{} is a link to {}, which does not exist",
+        path.display(),
+        target.display()
+    );
+    let remedy = "create what it points to, or remove the link";
+    Error::new(ErrorKind::NotFound, message).with_remedy(remedy)
+}
+
+/// The path with links followed, as far as it exists.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(|error| Error::io("resolve", path, error))?;
+    let mut missing = Vec::new();
+    let mut there = path.as_path();
+    loop {
+        if let Ok(real) = there.canonicalize() {
+            return Ok(missing.iter().rev().fold(real, |path, name| path.join(name)));
+        }
+        if let Ok(target) = there.read_link() {
+            return Err(dangling(there, &target));
+        }
+        match (there.parent(), there.file_name()) {
+            (Some(parent), Some(name)) => {
+                missing.push(name);
+                there = parent;
+            }
+            _ => return Ok(path),
+        }
+    }
+}
+
+/// Runs blocking work on a thread for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(blocking_failed)?
+}
+
+/// The pages that blocking work sends: one is on its way while the next is made.
+pub(crate) struct SentPages(mpsc::Receiver<Result<Page>>);
+
+impl SentPages {
+    /// Begins the work.
+    pub(crate) fn of(work: impl FnOnce(&mpsc::Sender<Result<Page>>) -> Result<()> + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::channel(1);
+        let failed = sender.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            if let Err(error) = work(&sender) {
+                let _ = sender.blocking_send(Err(error));
+            }
+        });
+        // A panic must not look like the end of the pages.
+        tokio::spawn(async move {
+            if let Err(error) = work.await {
+                let _ = failed.send(Err(blocking_failed(error))).await;
+            }
+        });
+        Self(receiver)
+    }
+}
+
+#[async_trait]
+impl PageReader for SentPages {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
+        self.0.recv().await.transpose()
+    }
+}
+
+/// A task on a thread for blocking work that panicked.
+fn blocking_failed(error: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "reading or writing a file panicked").caused_by(error)
+}
