@@ -204,12 +204,10 @@ fn read_place(text: &str) -> Result<Place> {
     }
     // Everything else is a path, if it looks like one.
     let looks_like_path = text.contains(['/', '\\', '.', '~']) || Path::new(text).exists();
-    let files = storage::connectors()
-        .iter()
-        .find(|known| known.info().takes_paths);
+    let files = storage::of_path(text);
     match files {
         Some(connector) if looks_like_path => Ok(Place {
-            connector: *connector,
+            connector,
             settings: connector.parse_uri(text)?,
         }),
         _ => Err(no_storage(text)),

@@ -16,7 +16,7 @@ use super::{
     plan::{AT_ONCE, Prepared},
     read_back::ReadBack,
     rejects::RejectsFile,
-    retry::Retrier,
+    retry::{RequestContext, Retrier},
     run::Run,
 };
 use crate::{
@@ -77,6 +77,10 @@ impl Run<'_> {
         let files = self.open_files(prepared)?;
         let to_move = || prepared.iter().filter(|pair| pair.has_records());
         let mut to_prepare = to_move();
+        if let (Some(first), Some(source)) = (prepared.first(), self.stats.location(Side::Source)) {
+            let begin = async || first.target_storage.begin(&source).await;
+            self.ask(Side::Target, "preparing the target", begin).await?;
+        }
         // What all share, such as a table, is made for the first one.
         if let Some(first) = to_prepare.next() {
             self.prepare_target(first).await?;
@@ -87,8 +91,9 @@ impl Run<'_> {
         to_move().for_each(|pair| self.warn_of_target(&pair.pair.from, &*pair.target));
         self.stats.set_moving(true);
         let moved = self.move_workspaces(prepared, &files, differences).await;
+        let published = self.publish(prepared, moved).await;
         self.stats.set_moving(false);
-        if let Some(reason) = moved? {
+        if let Some(reason) = published? {
             return Ok(Some(reason));
         }
         if let Some(checkpoint) = &files.checkpoint {
@@ -100,6 +105,38 @@ impl Run<'_> {
             })?;
         }
         Ok(None)
+    }
+
+    /// Makes visible what the target shows only as a whole, if all of it was written. Otherwise nothing of it was.
+    async fn publish(
+        &self,
+        prepared: &[Prepared],
+        moved: Result<Option<StopReason>>,
+    ) -> Result<Option<StopReason>> {
+        let Some(storage) = prepared.first().map(|pair| &pair.target_storage) else {
+            return moved;
+        };
+        let published = match moved {
+            Ok(None) => {
+                let context = RequestContext {
+                    what: "putting the target in place",
+                    side: Side::Target,
+                    workspace: None,
+                    batch: None,
+                };
+                // A file of gigabytes may have to be copied.
+                let retrier = self.retrier().unbounded();
+                retrier
+                    .run(context, async || storage.finish().await)
+                    .await
+                    .map(|()| None)
+            }
+            other => other,
+        };
+        if storage.is_published_as_a_whole() && !matches!(published, Ok(None)) {
+            self.stats.revoke_all();
+        }
+        published
     }
 
     async fn prepare_target(&self, pair: &Prepared) -> Result<()> {
@@ -211,7 +248,11 @@ impl Run<'_> {
             reporter: self.reporter,
             stats: self.stats,
             rejects: moving.files.rejects.as_ref(),
-            checkpoint: moving.files.checkpoint.as_ref(),
+            checkpoint: moving
+                .files
+                .checkpoint
+                .as_ref()
+                .filter(|_| !pair.target_storage.is_published_as_a_whole()),
             resume: before.and_then(|before| Some((before.cursor.clone()?, before.batches))),
             shutdown: self.shutdown,
         });

@@ -1,6 +1,7 @@
 //! The rejects file: what could not be moved, in a form that a later run can read back.
 
 use std::{
+    borrow::Cow,
     fs::{File, OpenOptions},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -10,14 +11,31 @@ use std::{
     },
 };
 
+use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::model::rejects::RejectLine;
 use crate::{
     model::{Error, ErrorKind, Result, Workspace, record::RejectKind},
     storage::Entry,
     system::atomic_file,
 };
+
+/// A line of a rejects file: a record, and why it was not moved.
+#[derive(Debug, Serialize)]
+struct RejectLine<'a> {
+    /// The key.
+    key: Cow<'a, str>,
+    /// The workspace of the source.
+    workspace: Cow<'a, str>,
+    /// The kind of reason.
+    kind: RejectKind,
+    /// The reason as text.
+    reason: Cow<'a, str>,
+    /// The value as it was read, if it is JSON.
+    record: Option<&'a RawValue>,
+    /// The value as it was read, if it is not JSON: text, with bytes that are not UTF-8 replaced by `\u{fffd}`.
+    text: Option<String>,
+}
 
 /// Writes rejected records, a line each.
 #[derive(Debug)]

@@ -143,6 +143,14 @@ impl WorkspaceStats {
         lost
     }
 
+    /// Nothing that the target had accepted is there.
+    fn revoke_all(&mut self) {
+        self.durable = BTreeMap::new();
+        self.completed = false;
+        self.target_records_after = None;
+        self.revoke();
+    }
+
     /// What a run would do was found out.
     pub(crate) fn set_rehearsal(&mut self, rehearsal: Rehearsal) {
         self.rehearsal = Some(rehearsal);
@@ -311,6 +319,14 @@ impl RunStats {
         let mut state = self.state();
         state.sum.add(workspace.sum());
         state.workspaces.push(workspace);
+    }
+
+    /// The target shows nothing of what it had accepted, of any workspace.
+    pub(crate) fn revoke_all(&self) {
+        let mut state = self.state();
+        for number in 0..state.workspaces.len() {
+            state.change(number, WorkspaceStats::revoke_all);
+        }
     }
 
     /// False where the same warning was there before.

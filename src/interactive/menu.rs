@@ -142,8 +142,11 @@ mod tests {
     #[test]
     fn source_storages_are_numbered_in_the_order_of_lightrags_guide() {
         let menu = Menu::all(Side::Source);
-        let kinds: Vec<String> = (1..=5).map(|n| chosen(&menu, &n.to_string())).collect();
-        assert_eq!(kinds, ["json", "redis", "postgres", "mongo", "opensearch"]);
+        let kinds: Vec<String> = (1..=6).map(|n| chosen(&menu, &n.to_string())).collect();
+        assert_eq!(
+            kinds,
+            ["json", "redis", "postgres", "mongo", "opensearch", "archive"]
+        );
         assert_eq!(chosen(&menu, ""), "leave");
         assert_eq!(chosen(&menu, " 0 "), "leave");
         assert_eq!(chosen(&menu, "PGKVStorage"), "postgres");
@@ -153,9 +156,9 @@ mod tests {
     #[test]
     fn target_storages_are_numbered_without_the_source() {
         let menu = Menu::without(storage::find("redis").unwrap());
-        let kinds: Vec<String> = (1..=4).map(|n| chosen(&menu, &n.to_string())).collect();
-        assert_eq!(kinds, ["json", "postgres", "mongo", "opensearch"]);
-        assert!(menu.question().contains("(1-4)"), "{}", menu.question());
+        let kinds: Vec<String> = (1..=5).map(|n| chosen(&menu, &n.to_string())).collect();
+        assert_eq!(kinds, ["json", "postgres", "mongo", "opensearch", "archive"]);
+        assert!(menu.question().contains("(1-5)"), "{}", menu.question());
         assert_eq!(chosen(&menu, "a"), "all");
         let shown = Menu::all(Side::Target);
         assert_eq!(chosen(&shown, "2"), "redis");
@@ -165,12 +168,12 @@ mod tests {
     fn an_invalid_answer_is_reported_with_what_was_expected() {
         let menu = Menu::without(storage::find("json").unwrap());
         assert_eq!(
-            chosen(&menu, "5"),
-            "error: [5] is not in the list: enter a number from 0 to 4"
+            chosen(&menu, "6"),
+            "error: [6] is not in the list: enter a number from 0 to 5"
         );
         assert_eq!(
             chosen(&menu, "rediss"),
-            "error: enter a number from 0 to 4; did you mean redis?"
+            "error: enter a number from 0 to 5; did you mean redis?"
         );
         assert_eq!(
             chosen(&menu, "json"),

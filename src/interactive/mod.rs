@@ -112,13 +112,8 @@ impl Guide<'_> {
         let is_given = Endpoint::is_named(Side::Source, &self.flags, self.job);
         loop {
             if !is_given {
-                self.flags.source = Some(
-                    self.choose(Menu::all(Side::Source))
-                        .await?
-                        .kind()
-                        .to_owned()
-                        .into(),
-                );
+                let chosen = self.choose(Menu::all(Side::Source)).await?;
+                self.flags.source = Some(self.place(Side::Source, chosen).await?.into());
             }
             match self.look_at_source().await? {
                 Ok(chosen) => return Ok(chosen),
@@ -135,7 +130,7 @@ impl Guide<'_> {
         loop {
             if !is_given {
                 let chosen = self.choose(Menu::without(source)).await?;
-                self.flags.target = Some(chosen.kind().to_owned().into());
+                self.flags.target = Some(self.place(Side::Target, chosen).await?.into());
                 self.flags.target_workspace = given_workspace.clone();
                 if chosen.kind() == source.kind() {
                     self.tell_apart(source).await?;
@@ -161,6 +156,24 @@ impl Guide<'_> {
                 Ok(Choice::Leave) | Err(_) => return Err(Abort::Out),
             }
         }
+    }
+
+    /// Where a storage is: LightRAG's configuration knows it by the kind, unless LightRAG has no such storage.
+    async fn place(&self, side: Side, storage: &'static dyn Connector) -> Step<String> {
+        if storage.info().class_name.is_some() {
+            return Ok(storage.kind().to_owned());
+        }
+        let check = move |answer: &str| match Endpoint::named(side, answer.trim()) {
+            Ok(named) if named.connector.kind() == storage.kind() => Ok(()),
+            Ok(_) => {
+                let endings = storage.info().path_endings.join(" or ");
+                Err(format!("enter a path that ends in {endings}"))
+            }
+            Err(error) => Err(error.message().to_owned()),
+        };
+        let question = format!("Path of the {side} ({}):", storage.title().to_lowercase());
+        let place = self.prompt.text(question, check).await?;
+        Ok(place.trim().to_owned())
     }
 
     /// Asks for address and workspace of a target of the source's kind.

@@ -7,7 +7,6 @@ mod lightrag;
 mod location;
 mod policy;
 pub mod record;
-pub mod rejects;
 mod secret;
 mod selection;
 mod setting;

@@ -55,6 +55,7 @@ mod hosts;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(not(all(
+    feature = "archive",
     feature = "redis",
     feature = "postgres",
     feature = "mongo",
@@ -67,6 +68,8 @@ mod repeated;
 mod wait;
 pub(crate) mod window;
 
+#[cfg(feature = "archive")]
+pub mod archive;
 pub mod json;
 #[cfg(feature = "mongo")]
 pub mod mongo;
@@ -80,6 +83,10 @@ pub mod redis;
 mod tls;
 
 // A storage that is left out of a build keeps its name and its settings, so that the build can say what it lacks.
+#[cfg(not(feature = "archive"))]
+mod archive {
+    pub(super) mod info;
+}
 #[cfg(not(feature = "mongo"))]
 mod mongo {
     pub(super) mod info;
@@ -105,7 +112,7 @@ use serde::{Deserialize, Serialize};
 
 pub use endpoint::{Endpoint, Route};
 pub(crate) use halving::Halving;
-pub use registry::{connectors, find, names};
+pub use registry::{connectors, find, names, of_path};
 pub use wait::{SilentWaiter, Waiter, backoff};
 
 use crate::model::{
@@ -127,8 +134,10 @@ pub struct ConnectorInfo {
     pub aliases: &'static [&'static str],
     /// The schemes of the addresses that belong to this kind.
     pub schemes: &'static [&'static str],
-    /// Whether a place without a scheme, a path, belongs to this kind. At most one kind takes paths.
-    pub takes_paths: bool,
+    /// The endings of the paths that belong to this kind: `.jsonl`.
+    pub path_endings: &'static [&'static str],
+    /// Whether a path that no ending gives to a kind belongs to this one. At most one kind takes them.
+    pub takes_other_paths: bool,
     /// The section of LightRAG's `config.ini`.
     pub ini_section: Option<&'static str>,
     /// The variable that names the workspace for this kind alone.
@@ -260,6 +269,24 @@ pub trait Connection: Send + Sync {
     /// comes after it looks by itself. A later call replaces an earlier one.
     async fn gather(&self, workspaces: &[Workspace]) -> Result<usize> {
         Ok(workspaces.len())
+    }
+
+    /// Whether nothing that is written is there before [`Connection::finish`], for all workspaces at once: then no part
+    /// of a run that ends early is.
+    fn is_published_as_a_whole(&self) -> bool {
+        false
+    }
+
+    /// Says from where the records come that are about to be written. Called once, before the first
+    /// [`Target::prepare`].
+    async fn begin(&self, _source: &Location) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called once after every target of a run was finished, and only if all of the run was written: makes visible what
+    /// was not yet.
+    async fn finish(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Opens a workspace to read.

@@ -1,15 +1,16 @@
 //! The list of storages: the only place outside their folders that names them.
 
 #[cfg(not(all(
+    feature = "archive",
     feature = "redis",
     feature = "postgres",
     feature = "mongo",
     feature = "opensearch"
 )))]
 use super::not_compiled::NotCompiled;
-use super::{Connector, json, mongo, opensearch, postgres, redis};
+use super::{Connector, archive, json, mongo, opensearch, postgres, redis};
 
-/// Every storage, in the order of LightRAG's own list.
+/// Every storage, in the order of LightRAG's own list, then what LightRAG has not.
 static CONNECTORS: &[&dyn Connector] = &[
     &json::Json,
     #[cfg(feature = "redis")]
@@ -28,6 +29,10 @@ static CONNECTORS: &[&dyn Connector] = &[
     &opensearch::OpenSearch,
     #[cfg(not(feature = "opensearch"))]
     &NotCompiled(&opensearch::info::INFO),
+    #[cfg(feature = "archive")]
+    &archive::Archive,
+    #[cfg(not(feature = "archive"))]
+    &NotCompiled(&archive::info::INFO),
 ];
 
 /// Every storage, in the order in which they are listed to people.
@@ -45,6 +50,20 @@ pub fn find(name: &str) -> Option<&'static dyn Connector> {
             .chain(info.aliases)
             .any(|known| known.eq_ignore_ascii_case(name))
     })
+}
+
+/// The storage that a path belongs to.
+pub fn of_path(path: &str) -> Option<&'static dyn Connector> {
+    let lower = path.to_ascii_lowercase();
+    let by_ending = |known: &&&'static dyn Connector| {
+        let endings = known.info().path_endings;
+        endings.iter().any(|ending| lower.ends_with(ending))
+    };
+    let connectors = CONNECTORS.iter();
+    let found = connectors.clone().find(by_ending);
+    found
+        .or_else(|| connectors.clone().find(|known| known.info().takes_other_paths))
+        .copied()
 }
 
 /// The kinds, for messages: `json, redis, …`.

@@ -88,14 +88,32 @@ fn a_wrong_entry_is_asked_again() {
     terminal
         .wait_for(SOURCE)
         .enter("9")
-        .wait_for("[9] is not in the list: enter a number from 0 to 5");
+        .wait_for("[9] is not in the list: enter a number from 0 to 6");
     terminal.enter("\u{7f}jsn").wait_for("did you mean json?");
     terminal
         .enter("\u{7f}\u{7f}\u{7f}1")
         .wait_for(TARGET)
-        .enter("5")
-        .wait_for("[5] is not in the list");
+        .enter("6")
+        .wait_for("[6] is not in the list");
     terminal.enter("\u{7f}0").end().expect(0);
+}
+
+#[test]
+fn an_archive_is_asked_for_its_path() {
+    let scene = Scene::new();
+    let tool = scene.tool("--interactive --source ./rag_storage --all-workspaces");
+    let mut terminal = Terminal::start(tool, "");
+    terminal.wait_for(TARGET).enter("archive");
+    terminal
+        .wait_for("Path of the target (archive):")
+        .enter("backup.zip")
+        .wait_for("a path that ends in .jsonl or .jsonl.zst");
+    let erase = "\u{7f}".repeat("zip".len());
+    terminal.enter(&format!("{erase}jsonl.zst"));
+    terminal.wait_for("Continue?").enter("y").end().expect(0);
+    let lines =
+        zstd::stream::decode_all(&std::fs::read(scene.path("backup.jsonl.zst")).unwrap()[..]).unwrap();
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 67 + 2);
 }
 
 #[test]
@@ -105,10 +123,10 @@ fn the_source_is_left_out_of_the_targets_unless_asked_for() {
     terminal
         .wait_for("[1] RedisKVStorage")
         .wait_for("[4] OpenSearchKVStorage");
-    terminal.wait_for("[a] show all").wait_for("(1-4)").enter("a");
+    terminal.wait_for("[a] show all").wait_for("(1-5)").enter("a");
     terminal
         .wait_for("[1] JsonKVStorage")
-        .wait_for("(1-5)")
+        .wait_for("(1-6)")
         .enter("1");
     terminal
         .wait_for("Address or path of the target")
@@ -165,7 +183,7 @@ fn ctrl_c_and_ctrl_d_end_every_question_with_130() {
             if questions > 1 {
                 terminal
                     .enter("a")
-                    .wait_for("(1-5)")
+                    .wait_for("(1-6)")
                     .enter("1")
                     .wait_for("Address or path of the target");
             }
@@ -320,7 +338,7 @@ fn an_empty_source_is_told_before_a_target_is_chosen_and_nothing_is_asked_then()
         .wait_for(TARGET);
     let screen = terminal
         .enter("a")
-        .wait_for("(1-5)")
+        .wait_for("(1-6)")
         .enter("1")
         .wait_for("Address or path")
         .enter("")

@@ -60,6 +60,7 @@ conforms!(redis);
 conforms!(postgres);
 conforms!(mongo);
 conforms!(opensearch);
+conforms!(archive);
 
 // Further servers of the same storages.
 conforms!(valkey);

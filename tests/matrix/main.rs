@@ -43,12 +43,13 @@ macro_rules! matrix {
 }
 
 matrix! {
-    json       => json redis postgres mongo opensearch
+    json       => json redis postgres mongo opensearch archive
         valkey pgbouncer_session pgbouncer_transaction ferretdb opensearch218 opensearch_path;
-    redis      => json redis postgres mongo opensearch;
-    postgres   => json redis postgres mongo opensearch;
-    mongo      => json redis postgres mongo opensearch;
-    opensearch => json redis postgres mongo opensearch;
+    redis      => json redis postgres mongo opensearch archive;
+    postgres   => json redis postgres mongo opensearch archive;
+    mongo      => json redis postgres mongo opensearch archive;
+    opensearch => json redis postgres mongo opensearch archive;
+    archive    => json redis postgres mongo opensearch archive;
 
     valkey                => json;
     pgbouncer_session     => json;
@@ -72,4 +73,4 @@ macro_rules! with_databases {
 }
 
 // Where a test can have a place of its own, on which the empty workspace is nobody else's.
-with_databases!(json postgres mongo);
+with_databases!(json postgres mongo archive);

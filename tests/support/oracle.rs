@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::place::{Place, variable};
+use super::{
+    place::{Place, variable},
+    tool::Tool,
+};
 
 /// A running LightRAG. One question at a time.
 pub struct Oracle {
@@ -79,8 +82,28 @@ fn ask(place: &Place, workspace: &str, op: &str, rest: &[(&str, Value)]) -> Valu
     answer
 }
 
+/// LightRAG has no archives: what it writes and reads are files, which the program moves to and from one.
+fn moved(from: &str, to: &str) {
+    let arguments = [
+        "--source",
+        from,
+        "--target",
+        to,
+        "--all-workspaces",
+        "--types",
+        "all",
+        "--yes",
+    ];
+    Tool::new(&arguments).run().expect(0);
+}
+
 /// Has LightRAG write records, its clock at `now` (Unix seconds) where it is LightRAG's.
 pub fn write(place: &Place, workspace: &str, records: &[(String, Value)], now: u64) {
+    if place.kind == "archive" {
+        let files = Place::new("json");
+        write(&files, workspace, records, now);
+        return moved(&files.address, &place.address);
+    }
     let records: Vec<Value> = records
         .iter()
         .map(|(key, value)| json!({"key": key, "value": value}))
@@ -95,6 +118,11 @@ pub fn write(place: &Place, workspace: &str, records: &[(String, Value)], now: u
 
 /// Has LightRAG read records by key: what its `get_by_id` gave, in order.
 pub fn read(place: &Place, workspace: &str, keys: &[String]) -> Vec<Option<Map<String, Value>>> {
+    if place.kind == "archive" {
+        let files = Place::new("json");
+        moved(&place.address, &files.address);
+        return read(&files, workspace, keys);
+    }
     let answer = ask(place, workspace, "read", &[("keys", json!(keys))]);
     let records = answer["records"].as_array().expect("records");
     assert_eq!(records.len(), keys.len());

@@ -19,12 +19,13 @@ pub struct Server {
 }
 
 /// Every one of them: the first of each kind, which tests of pairs go through, then the further ones.
-pub const SERVERS: [Server; 11] = [
+pub const SERVERS: [Server; 12] = [
     Server::new("json", "json"),
     Server::new("redis", "redis"),
     Server::new("postgres", "postgres"),
     Server::new("mongo", "mongo"),
     Server::new("opensearch", "opensearch"),
+    Server::new("archive", "archive"),
     Server::new("valkey", "redis"),
     // It lets 20 connections to the server at once, and LightRAG wants 50; the next waits until it is given up.
     Server {
@@ -98,10 +99,18 @@ impl Place {
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
         let server = Server::named(name);
-        let folder = (server.kind == "json").then(|| tempfile::tempdir().unwrap());
+        let is_file = matches!(server.kind, "json" | "archive");
+        let folder = is_file.then(|| tempfile::tempdir().unwrap());
         let address = match &folder {
             // Not made yet: making it is the target's business.
-            Some(folder) => folder.path().join("rag_storage").to_str().unwrap().to_owned(),
+            Some(folder) => {
+                let name = if server.kind == "json" {
+                    "rag_storage"
+                } else {
+                    "cache.jsonl.zst"
+                };
+                folder.path().join(name).to_str().unwrap().to_owned()
+            }
             None => service(server.name),
         };
         Self {

@@ -35,6 +35,7 @@ pub fn of(place: &Place) -> State {
         "postgres" => on_thread(of_postgres(place)),
         "mongo" => on_thread(of_mongo(place)),
         "opensearch" => on_thread(of_opensearch(place)),
+        "archive" => of_archive(place.address.as_ref()),
         other => panic!("the state of {other} is not known"),
     }
 }
@@ -132,6 +133,25 @@ fn add_files(path: &Path, state: &mut State) {
         let _ = write!(what, " {}", digest(&std::fs::read(path).unwrap()));
     }
     state.insert(path.display().to_string(), what);
+}
+
+// --- Archive ----------------------------------------------------------------------------------------------------------
+
+/// The records alone: the file changes with every write, wherever that was.
+fn of_archive(file: &Path) -> State {
+    let Ok(packed) = std::fs::read(file) else {
+        return State::new();
+    };
+    let text = zstd::stream::decode_all(&packed[..]).unwrap();
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let lines = lines.map(|line| serde_json::from_slice::<Value>(line).unwrap());
+    let records = lines.filter(|line| line.get("key").is_some());
+    records
+        .map(|line| {
+            let name = format!("{} {}", line["workspace"], line["key"]);
+            (name, line["record"].to_string())
+        })
+        .collect()
 }
 
 // --- Redis ------------------------------------------------------------------------------------------------------------

@@ -101,6 +101,18 @@ impl<'a> ObjectWriter<'a> {
         self.out.extend_from_slice(json);
     }
 
+    /// Adds a field whose value is JSON text, without the line breaks and the indentation between its parts.
+    pub fn one_line(&mut self, name: &str, json: &[u8]) {
+        self.name(name);
+        let mut rest = json;
+        // A line break inside a string is escaped.
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', rest) {
+            self.out.extend_from_slice(&rest[..end]);
+            rest = rest[end..].trim_ascii_start();
+        }
+        self.out.extend_from_slice(rest);
+    }
+
     /// Adds a field with a string.
     pub fn string(&mut self, name: &str, text: &str) {
         self.name(name);

@@ -1,6 +1,7 @@
 //! What the storages that are files share: opening one, writing one beside another, and work that blocks.
 
 mod draft;
+mod kind;
 
 use std::{
     fs::{File, FileType, Metadata},
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub(crate) use draft::{Draft, check_writable};
+pub(crate) use kind::{HEAD, of_head};
 
 /// An open file. LightRAG and this program replace a file by renaming another over it, so an open one stays the same from
 /// the first look to the last.
@@ -51,6 +53,14 @@ impl OpenFile {
             })),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("read", path, error)),
+        }
+    }
+
+    /// A file that is open already, under the name by which messages call it.
+    pub(crate) fn of(path: &Path, file: File) -> Self {
+        Self {
+            path: path.to_owned(),
+            file,
         }
     }
 

@@ -10,10 +10,7 @@ use std::{io::Read, ops::Deref, path::Path, sync::Arc};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use super::{
-    kind,
-    splitter::{SMALL_WINDOW, SplitError, Splitter, WINDOW},
-};
+use super::splitter::{SMALL_WINDOW, SplitError, Splitter, WINDOW};
 use crate::{
     model::{
         Error, ErrorKind, Result,
@@ -22,7 +19,10 @@ use crate::{
             unescape, without_python_numbers,
         },
     },
-    storage::{Entry, files::OpenFile},
+    storage::{
+        Entry,
+        files::{HEAD, OpenFile, of_head},
+    },
     system::os,
 };
 
@@ -49,9 +49,9 @@ impl CacheFile {
 
     /// What this file is, where its first bytes say that it is no cache file.
     fn other_kind(&self) -> Option<(&'static str, &'static str)> {
-        let mut head = [0; kind::HEAD];
+        let mut head = [0; HEAD];
         let read = os::read_at(self.file(), &mut head, 0).unwrap_or(0);
-        kind::of_head(&head[..read])
+        of_head(&head[..read])
     }
 
     /// A place behind a byte that looks like the beginning of an entry in a file that LightRAG wrote, with its indentation

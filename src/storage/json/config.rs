@@ -7,9 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::kind;
 use crate::{
-    model::{Error, ErrorKind, Field, NAMESPACE, Result, Secret, Values, Workspace, rejects},
+    model::{Error, ErrorKind, Field, NAMESPACE, Result, Secret, Values, Workspace},
     storage::{UnreadableWorkspace, WorkspaceListing, files::not_a_file},
 };
 
@@ -29,8 +28,7 @@ pub(super) const FIELDS: &[Field] = &[
     .address(),
     Field::new(
         "file",
-        "the cache file itself, instead of a working directory (workspaces then play no part), or a rejects file \
-         (.jsonl) to read back",
+        "the cache file itself, instead of a working directory (workspaces then play no part)",
     )
     .plain()
     .address(),
@@ -48,7 +46,7 @@ pub(super) fn parse_uri(path: &str) -> Vec<(&'static str, Secret)> {
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case(ending))
     };
-    let is_file = Path::new(path).is_file() || has_ending("json") || has_ending(rejects::EXTENSION);
+    let is_file = Path::new(path).is_file() || has_ending("json");
     let name = if is_file { "file" } else { "working_dir" };
     vec![(name, Secret::new(path))]
 }
@@ -58,8 +56,6 @@ pub(super) fn parse_uri(path: &str) -> Vec<(&'static str, Secret)> {
 pub(super) enum Config {
     /// One file, whatever the workspace.
     File(PathBuf),
-    /// What an earlier run rejected; to read alone.
-    Rejects(PathBuf),
     /// A file for each workspace.
     WorkingDir(PathBuf),
 }
@@ -67,13 +63,6 @@ pub(super) enum Config {
 impl Config {
     pub(super) fn new(values: &Values) -> Self {
         match values.text("file").map(PathBuf::from) {
-            Some(file)
-                if file
-                    .extension()
-                    .is_some_and(|e| e.eq_ignore_ascii_case(rejects::EXTENSION)) =>
-            {
-                Self::Rejects(file)
-            }
             Some(file) => Self::File(file),
             None => Self::WorkingDir(values.required_text("working_dir").into()),
         }
@@ -82,14 +71,14 @@ impl Config {
     /// The place, for people.
     pub(super) fn parse_uri(&self) -> &Path {
         match self {
-            Self::File(path) | Self::Rejects(path) | Self::WorkingDir(path) => path,
+            Self::File(path) | Self::WorkingDir(path) => path,
         }
     }
 
     /// The cache file of a workspace: `WORKING_DIR/[workspace/]kv_store_llm_response_cache.json`.
     pub(super) fn file(&self, workspace: &Workspace) -> PathBuf {
         match self {
-            Self::File(file) | Self::Rejects(file) => file.clone(),
+            Self::File(file) => file.clone(),
             // Joining an empty name would add a slash.
             Self::WorkingDir(folder) if workspace.name().is_empty() => folder.join(file_name()),
             Self::WorkingDir(folder) => folder.join(workspace.name()).join(file_name()),
@@ -120,7 +109,7 @@ impl Config {
         let Self::File(file) = self else {
             return Ok(());
         };
-        let Some(store) = kind::other_store(file) else {
+        let Some(store) = other_store(file) else {
             return Ok(());
         };
         let message = format!(
@@ -224,4 +213,24 @@ fn look_for_cache(folder: &Path) -> Result<bool, String> {
 
 fn file_name() -> String {
     format!("kv_store_{NAMESPACE}.json")
+}
+
+/// LightRAG's other store of that a file of this name is, if it is one: `full_docs`.
+fn other_store(file: &Path) -> Option<&str> {
+    let name = file.file_name()?.to_str()?;
+    let store = name.strip_prefix("kv_store_")?.strip_suffix(".json")?;
+    (store != NAMESPACE).then_some(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_stores_of_lightrag_are_recognized_by_their_names() {
+        let store = |name: &'static str| other_store(Path::new(name));
+        assert_eq!(store("/a/kv_store_full_docs.json"), Some("full_docs"));
+        assert_eq!(store("kv_store_llm_response_cache.json"), None);
+        assert_eq!(store("cache.json"), None);
+    }
 }

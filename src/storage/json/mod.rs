@@ -5,16 +5,12 @@
 //! * `splitter`: finds entries in a file of any size.
 //! * `survey`: a first look over a file: counts, and keys that stand twice.
 //! * `index`: where in a file a record stands.
-//! * `kind`: what a file is that is given as a cache file and is none.
-//! * `rejects`: the rejects file of an earlier run, read back as a source.
 //! * `salvage`: reads whole entries, over damage where that is wanted.
 //! * `source`, `target`: reading; writing into a sibling that replaces the file at the end.
 
 mod codec;
 mod config;
 mod index;
-mod kind;
-mod rejects;
 mod salvage;
 mod source;
 mod splitter;
@@ -25,12 +21,12 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 
-use self::{config::Config, rejects::RejectsSource, source::JsonSource, target::JsonTarget};
+use self::{config::Config, source::JsonSource, target::JsonTarget};
 use super::{
     ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing, files::absolute,
 };
-use crate::model::{Error, Result, Secret, Side, Values};
 use crate::model::{Location, PhysicalLocation, Workspace};
+use crate::model::{Result, Secret, Side, Values};
 
 /// The JSON files of `JsonKVStorage`.
 pub struct Json;
@@ -42,7 +38,8 @@ const INFO: ConnectorInfo = ConnectorInfo {
     class_name: Some("JsonKVStorage"),
     aliases: &["file"],
     schemes: &[],
-    takes_paths: true,
+    path_endings: &[],
+    takes_other_paths: true,
     ini_section: None,
     workspace_variable: None,
     workspace_ini_key: None,
@@ -63,17 +60,9 @@ impl Connector for Json {
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values);
-        match (values.side(), &config) {
-            (Side::Source, config) => config.check_source()?,
-            (Side::Target, Config::Rejects(file)) => {
-                let message = format!(
-                    "{} is a rejects file, which can be read and not written",
-                    file.display()
-                );
-                return Err(Error::config(message)
-                    .with_remedy("name a working directory, or a file that ends in .json"));
-            }
-            (Side::Target, config) => config.check_store()?,
+        match values.side() {
+            Side::Source => config.check_source()?,
+            Side::Target => config.check_store()?,
         }
         Ok(Arc::new(JsonStorage {
             side: values.side(),
@@ -115,28 +104,21 @@ impl Connection for JsonStorage {
     }
 
     async fn workspaces(&self) -> Result<WorkspaceListing> {
-        match &self.config {
-            Config::Rejects(file) => rejects::workspaces(file),
-            config => config.workspaces(),
-        }
+        self.config.workspaces()
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
-        let file = absolute(&self.config.file(workspace))?.display().to_string();
         Ok(PhysicalLocation {
             server: "files".to_owned(),
-            place: match &self.config {
-                Config::Rejects(_) => format!("{file}, workspace {workspace}"),
-                _ => file,
-            },
+            place: absolute(&self.config.file(workspace))?.display().to_string(),
         })
     }
 
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
-        Ok(match &self.config {
-            Config::Rejects(file) => Arc::new(RejectsSource::new(file.clone(), workspace)),
-            config => Arc::new(JsonSource::new(config.file(workspace), self.salvage)),
-        })
+        Ok(Arc::new(JsonSource::new(
+            self.config.file(workspace),
+            self.salvage,
+        )))
     }
 
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {

@@ -1,14 +1,10 @@
-//! What a file is that is given as a cache file and is none.
-
-use std::path::Path;
-
-use crate::model::NAMESPACE;
+//! What a file is that is given as a cache and is none.
 
 /// How many bytes at the beginning of a file tell what it is.
-pub(super) const HEAD: usize = 512;
+pub(crate) const HEAD: usize = 512;
 
 /// What a file is that begins with these bytes, and what to do about it; `None` where that is not known.
-pub(super) fn of_head(head: &[u8]) -> Option<(&'static str, &'static str)> {
+pub(crate) fn of_head(head: &[u8]) -> Option<(&'static str, &'static str)> {
     const UNPACK: &str = "unpack it first, and name the unpacked file";
     const CONVERT: &str = "convert it to UTF-8 first: iconv -f UTF-16 -t UTF-8";
     const NO_CACHE: &str = "name LightRAG's working directory, or its kv_store_llm_response_cache.json";
@@ -50,13 +46,6 @@ pub(super) fn of_head(head: &[u8]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// LightRAG's other store of that a file of this name is, if it is one: `full_docs`.
-pub(super) fn other_store(file: &Path) -> Option<&str> {
-    let name = file.file_name()?.to_str()?;
-    let store = name.strip_prefix("kv_store_")?.strip_suffix(".json")?;
-    (store != NAMESPACE).then_some(store)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,13 +71,5 @@ mod tests {
         for head in [&b"{\"default:extract:1\": {}}"[..], b"", b"  ", b"hello"] {
             assert_eq!(of_head(head), None);
         }
-    }
-
-    #[test]
-    fn the_other_stores_of_lightrag_are_recognized_by_their_names() {
-        let store = |name: &'static str| other_store(Path::new(name));
-        assert_eq!(store("/a/kv_store_full_docs.json"), Some("full_docs"));
-        assert_eq!(store("kv_store_llm_response_cache.json"), None);
-        assert_eq!(store("cache.json"), None);
     }
 }

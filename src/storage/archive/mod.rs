@@ -1,0 +1,149 @@
+//! An archive: one file with the caches of any number of workspaces, to keep or to carry to another place.
+//!
+//! * `config`: where the archive is, and how hard to compress.
+//! * `codec`: lines ↔ records, header, footer, digest; the format is described there.
+//! * `lines`: reads lines, compressed or not, from any block.
+//! * `survey`: a look over a whole archive: whether it is as it was written, and what it holds.
+//! * `packer`: compresses on threads of its own.
+//! * `source`, `target`: reading; writing into a sibling that replaces the file when all workspaces are written.
+//!
+//! A rejects file has the same lines, and is read as a source.
+
+mod codec;
+mod config;
+pub(super) mod info;
+mod lines;
+mod packer;
+mod source;
+mod survey;
+mod target;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use self::{
+    config::Config,
+    info::INFO,
+    source::{ArchiveSource, Reader},
+    target::{ArchiveTarget, Writer},
+};
+use super::{
+    ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing, files::absolute,
+};
+use crate::model::{Error, ErrorKind, Location, PhysicalLocation, Result, Secret, Side, Values, Workspace};
+
+/// Archives.
+pub struct Archive;
+
+#[async_trait]
+impl Connector for Archive {
+    fn info(&self) -> &'static ConnectorInfo {
+        &INFO
+    }
+
+    fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
+        Ok(vec![("file", Secret::new(place))])
+    }
+
+    async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
+        let config = Config::new(values)?;
+        // A link is followed, so that what it points to is replaced and not the link.
+        let path = absolute(&config.file)?;
+        // A damaged target is no base for a new one.
+        let salvage = options.salvage && values.side() == Side::Source;
+        let archive = Arc::new(Reader::new(path, salvage));
+        if values.side() == Side::Source && archive.file().await?.is_none() {
+            let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(Error::io("read the archive", &config.file, error).with_remedy(
+                "name a file that was written by --target FILE.jsonl.zst or --rejects FILE.jsonl",
+            ));
+        }
+        Ok(Arc::new(ArchiveStorage {
+            current: Mutex::new(Arc::new(Writer::new(archive, config.level))),
+            config,
+        }))
+    }
+}
+
+struct ArchiveStorage {
+    config: Config,
+    /// The archive as it was when it was opened; once a new one is in its place, that one.
+    current: Mutex<Arc<Writer>>,
+}
+
+impl ArchiveStorage {
+    fn writer(&self) -> Arc<Writer> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn archive(&self) -> Arc<Reader> {
+        Arc::clone(self.writer().archive())
+    }
+
+    /// Takes what stands at the path now.
+    fn open_anew(&self) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(current.anew());
+    }
+}
+
+#[async_trait]
+impl Connection for ArchiveStorage {
+    fn location(&self) -> Location {
+        Location {
+            kind: INFO.kind.to_owned(),
+            location: self.config.file.display().to_string(),
+        }
+    }
+
+    async fn workspaces(&self) -> Result<WorkspaceListing> {
+        let Some(survey) = self.archive().any_survey().await? else {
+            return Ok(WorkspaceListing::default());
+        };
+        let found = survey.workspaces().map(|name| {
+            Workspace::new(name).map_err(|error| {
+                let message = format!("{}: {}", self.config.file.display(), error.message());
+                Error::new(ErrorKind::Damaged, message)
+            })
+        });
+        Ok(found.collect::<Result<Vec<_>>>()?.into())
+    }
+
+    async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
+        Ok(PhysicalLocation {
+            server: "files".to_owned(),
+            place: format!("{}, workspace {workspace}", self.archive().path().display()),
+        })
+    }
+
+    fn is_published_as_a_whole(&self) -> bool {
+        true
+    }
+
+    async fn begin(&self, source: &Location) -> Result<()> {
+        self.writer().begin(source);
+        Ok(())
+    }
+
+    async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
+        if self.archive().was_replaced().await? {
+            self.open_anew();
+        }
+        Ok(Arc::new(ArchiveSource {
+            archive: self.archive(),
+            workspace: workspace.clone(),
+        }))
+    }
+
+    async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
+        Ok(Arc::new(ArchiveTarget::new(self.writer(), workspace)))
+    }
+
+    async fn finish(&self) -> Result<()> {
+        let writer = self.writer();
+        writer.publish().await?;
+        self.open_anew();
+        Ok(())
+    }
+}

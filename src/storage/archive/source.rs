@@ -1,0 +1,386 @@
+//! Reading a workspace of an archive.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, OnceCell, mpsc};
+
+use super::{
+    codec::{Line, record_digest},
+    lines::{Lines, Place},
+    survey::{ArchiveFile, Survey, for_each_record},
+};
+use crate::{
+    model::{Error, ErrorKind, Result, Selection, Workspace, record::CacheKey},
+    storage::{
+        Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source,
+        files::{OpenFile, SentPages, blocking},
+    },
+};
+
+/// An archive to read. What was learned of it is kept.
+pub(super) struct Reader {
+    path: PathBuf,
+    salvage: bool,
+    file: OnceCell<Option<Arc<ArchiveFile>>>,
+    survey: Mutex<Option<Arc<Survey>>>,
+    index: OnceCell<Arc<Index>>,
+}
+
+/// The blocks in which keys stand, by the first half of their digests: 16 bytes a record.
+struct Index(Vec<(u64, u64)>);
+
+impl Index {
+    fn of(archive: &ArchiveFile, salvage: bool) -> Result<Self> {
+        let mut blocks = Vec::new();
+        for_each_record(archive, salvage, |workspace, key, place, _| {
+            blocks.push((half_digest(workspace, key), place.block));
+            Ok(())
+        })?;
+        blocks.sort_unstable();
+        blocks.dedup();
+        Ok(Self(blocks))
+    }
+
+    fn blocks(&self, workspace: &str, key: &str) -> impl Iterator<Item = u64> {
+        let digest = half_digest(workspace, key);
+        let from = self.0.partition_point(|(other, _)| *other < digest);
+        let found = self.0[from..]
+            .iter()
+            .take_while(move |(other, _)| *other == digest);
+        found.map(|(_, block)| *block)
+    }
+}
+
+fn half_digest(workspace: &str, key: &str) -> u64 {
+    (record_digest(workspace, key).bits() >> 64) as u64
+}
+
+impl Reader {
+    pub(super) fn new(path: PathBuf, salvage: bool) -> Self {
+        Self {
+            path,
+            salvage,
+            file: OnceCell::new(),
+            survey: Mutex::default(),
+            index: OnceCell::new(),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The same path, where nothing was looked at yet.
+    pub(super) fn anew(&self) -> Self {
+        Self::new(self.path.clone(), self.salvage)
+    }
+
+    /// Whether another file stands at the path than the one that is open.
+    pub(super) async fn was_replaced(&self) -> Result<bool> {
+        let Some(Some(open)) = self.file.get().cloned() else {
+            // Where there was none, one may have come.
+            return Ok(self.file.initialized());
+        };
+        let path = self.path.clone();
+        blocking(move || {
+            let now = OpenFile::open(&path)?.map(|file| file.identity()).transpose()?;
+            Ok(now != Some(open.file.identity()?))
+        })
+        .await
+    }
+
+    /// The file, opened once; `None` where there is none.
+    pub(super) async fn file(&self) -> Result<Option<Arc<ArchiveFile>>> {
+        let open = || async {
+            let path = self.path.clone();
+            blocking(move || {
+                let file = OpenFile::open(&path)?;
+                file.map(|file| ArchiveFile::new(file).map(Arc::new)).transpose()
+            })
+            .await
+        };
+        self.file.get_or_try_init(open).await.cloned()
+    }
+
+    /// A look over the archive, for any selection.
+    pub(super) async fn any_survey(&self) -> Result<Option<Arc<Survey>>> {
+        if let Some(survey) = &*self.survey.lock().await {
+            return Ok(Some(Arc::clone(survey)));
+        }
+        self.survey(&Selection::default(), &|_| ()).await
+    }
+
+    /// A look over the archive for this selection; `None` where there is none.
+    pub(super) async fn survey(
+        &self,
+        selection: &Selection,
+        progress: Progress<'_>,
+    ) -> Result<Option<Arc<Survey>>> {
+        let Some(file) = self.file().await? else {
+            return Ok(None);
+        };
+        let mut kept = self.survey.lock().await;
+        if let Some(survey) = kept.as_ref().filter(|kept| kept.selection == *selection) {
+            return Ok(Some(Arc::clone(survey)));
+        }
+        let (selection, salvage) = (selection.clone(), self.salvage);
+        let (told, mut counts) = mpsc::unbounded_channel();
+        let survey = blocking(move || {
+            Survey::of(&file, &selection, salvage, &|scanned| {
+                // Nobody listens any more when the run stops.
+                let _ = told.send(scanned);
+            })
+        });
+        let mut survey = std::pin::pin!(survey);
+        let survey = loop {
+            tokio::select! {
+                Some(scanned) = counts.recv() => progress(scanned),
+                survey = &mut survey => break Arc::new(survey?),
+            }
+        };
+        *kept = Some(Arc::clone(&survey));
+        Ok(Some(survey))
+    }
+
+    async fn index(&self, file: &Arc<ArchiveFile>) -> Result<Arc<Index>> {
+        let look = || async {
+            let (file, salvage) = (Arc::clone(file), self.salvage);
+            blocking(move || Index::of(&file, salvage)).await.map(Arc::new)
+        };
+        self.index.get_or_try_init(look).await.cloned()
+    }
+}
+
+/// One workspace of an archive.
+pub(super) struct ArchiveSource {
+    pub(super) archive: Arc<Reader>,
+    pub(super) workspace: Workspace,
+}
+
+#[async_trait]
+impl Source for ArchiveSource {
+    async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
+        let survey = self.archive.survey(selection, progress).await?;
+        Ok(survey.map_or_else(Count::none, |survey| survey.count(self.workspace.name())))
+    }
+
+    fn scan(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Box<dyn PageReader> {
+        Box::new(ArchivePages {
+            source: self,
+            selection: selection.clone(),
+            limit,
+            from,
+            pages: None,
+        })
+    }
+
+    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
+        let Some(file) = self.archive.file().await? else {
+            return Ok(vec![None; keys.len()]);
+        };
+        let index = self.archive.index(&file).await?;
+        let (workspace, keys) = (self.workspace.clone(), keys.to_vec());
+        blocking(move || {
+            let blocks = |key: &CacheKey| index.blocks(workspace.name(), key.as_str()).collect::<Vec<_>>();
+            let wanted: Vec<(usize, u64)> = keys
+                .iter()
+                .enumerate()
+                .flat_map(|(at, key)| blocks(key).into_iter().map(move |block| (at, block)))
+                .collect();
+            get(&file, workspace.name(), &keys, &wanted)
+        })
+        .await
+    }
+}
+
+/// Reads records out of blocks: for each, the number of its key and a block that may hold it.
+pub(super) fn get(
+    file: &ArchiveFile,
+    workspace: &str,
+    keys: &[CacheKey],
+    wanted: &[(usize, u64)],
+) -> Result<Vec<Option<Entry>>> {
+    let mut by_block: BTreeMap<u64, BTreeMap<&str, Vec<usize>>> = BTreeMap::new();
+    for (at, block) in wanted {
+        let of_block = by_block.entry(*block).or_default();
+        of_block.entry(keys[*at].as_str()).or_default().push(*at);
+    }
+    let mut found = vec![None; keys.len()];
+    // A later line of the same key counts, in the same block and in later ones.
+    for (block, of_block) in by_block {
+        let mut lines = file.lines(block)?;
+        while lines.place().block == block
+            && let Some((line, place)) = lines.next()?
+        {
+            if place.block != block {
+                break;
+            }
+            let Ok(Line::Record(record)) = Line::read(&line) else {
+                continue;
+            };
+            if record.workspace != workspace {
+                continue;
+            }
+            if let Some(asked) = of_block.get(record.key.as_ref()) {
+                let entry = whole_entry(record.into_entry(&line), &line);
+                asked.iter().for_each(|at| found[*at] = Some(entry.clone()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The entry of a line: a line that only looks like one that this program writes is read again as a whole.
+fn whole_entry(entry: Entry, line: &bytes::Bytes) -> Entry {
+    match (&entry, Line::read_whole(line)) {
+        (Entry::Invalid(_), Ok(Line::Record(record))) => record.into_entry(line),
+        _ => entry,
+    }
+}
+
+/// The pages of a workspace, begun when the first one is asked for.
+struct ArchivePages {
+    source: Arc<ArchiveSource>,
+    selection: Selection,
+    limit: PageLimit,
+    from: Option<Cursor>,
+    pages: Option<SentPages>,
+}
+
+#[async_trait]
+impl PageReader for ArchivePages {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
+        let pages = match &mut self.pages {
+            Some(pages) => pages,
+            None => {
+                let archive = &self.source.archive;
+                let survey = archive.survey(&self.selection, &|_| ()).await?;
+                let (Some(file), Some(survey)) = (archive.file().await?, survey) else {
+                    return Ok(None);
+                };
+                let scan = Scan {
+                    file,
+                    survey,
+                    workspace: self.source.workspace.clone(),
+                    selection: self.selection.clone(),
+                    salvage: archive.salvage,
+                };
+                let (limit, from) = (self.limit, self.from.take());
+                self.pages
+                    .insert(SentPages::of(move |pages| scan.send_pages(limit, from, pages)))
+            }
+        };
+        pages.next_page().await
+    }
+}
+
+/// Reads the pages of a workspace.
+struct Scan {
+    file: Arc<ArchiveFile>,
+    survey: Arc<Survey>,
+    workspace: Workspace,
+    selection: Selection,
+    salvage: bool,
+}
+
+impl Scan {
+    fn send_pages(
+        &self,
+        limit: PageLimit,
+        from: Option<Cursor>,
+        pages: &mpsc::Sender<Result<Page>>,
+    ) -> Result<()> {
+        let from = from
+            .map(|cursor| self.place(&cursor))
+            .transpose()?
+            .unwrap_or_default();
+        let blocks = self.survey.blocks(self.workspace.name());
+        let first = blocks.partition_point(|block| *block < from.block);
+        let mut page = PageBuilder::new(limit);
+        let mut lines: Option<Lines> = None;
+        for block in &blocks[first..] {
+            // The blocks of a workspace often follow one another.
+            if lines.as_mut().is_none_or(|lines| lines.place().block != *block) {
+                lines = None;
+            }
+            let lines = match &mut lines {
+                Some(lines) => lines,
+                none => none.insert(self.file.lines(*block)?),
+            };
+            while lines.place().block == *block {
+                let (line, place) = match lines.next() {
+                    Ok(Some(next)) => next,
+                    Ok(None) => break,
+                    // Lines before it were given.
+                    Err(error) if self.salvage && error.kind() == ErrorKind::Damaged => break,
+                    Err(error) => return Err(error),
+                };
+                if place < from {
+                    continue;
+                }
+                self.add(&line, place, &mut page);
+                if page.is_full() {
+                    let cursor = self.cursor(lines.place());
+                    if pages.blocking_send(Ok(page.take(cursor))).is_err() {
+                        // Nobody reads any more.
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        let end = Place {
+            block: u64::MAX,
+            line: 0,
+        };
+        let _ = pages.blocking_send(Ok(page.take(self.cursor(end))));
+        Ok(())
+    }
+
+    fn add(&self, line: &bytes::Bytes, place: Place, page: &mut PageBuilder) {
+        let Ok(Line::Record(record)) = Line::read(line) else {
+            return;
+        };
+        if record.workspace != self.workspace.name() {
+            return;
+        }
+        let (workspace, key) = (record.workspace.as_ref(), record.key.as_ref());
+        if !self.selection.contains(key) || self.survey.is_superseded(workspace, key, place) {
+            page.pass_over();
+        } else {
+            page.push(whole_entry(record.into_entry(line), line));
+        }
+    }
+
+    fn cursor(&self, place: Place) -> Option<Cursor> {
+        let identity = self.survey.identity.as_ref()?;
+        Some(Cursor(format!("{identity}@{}:{}", place.block, place.line)))
+    }
+
+    /// The place that a cursor names, in the very archive that it was made for.
+    fn place(&self, Cursor(text): &Cursor) -> Result<Place> {
+        let path = self.file.file.path().display();
+        let (identity, place) = text.split_once('@').unwrap_or_default();
+        if self.survey.identity.as_deref() != Some(identity) {
+            return Err(Error::checkpoint(format!(
+                "{path} was changed since the checkpoint was written"
+            )));
+        }
+        let place = place.split_once(':').and_then(|(block, line)| {
+            Some(Place {
+                block: block.parse().ok()?,
+                line: line.parse().ok()?,
+            })
+        });
+        place.ok_or_else(|| Error::checkpoint(format!("`{text}` is no position in {path}")))
+    }
+}

@@ -1,0 +1,367 @@
+//! A look over a whole archive: whether it is as it was written, and what it holds of each workspace.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    codec::{Digest, FORMAT_VERSION, Footer, Header, Line, Tally, record_digest},
+    lines::{Lines, Place},
+};
+use crate::{
+    model::{Error, ErrorKind, Result, Selection, record::KeyDigest},
+    storage::{
+        Count, Progress,
+        files::{HEAD, OpenFile, of_head},
+        repeated::Repeated,
+    },
+};
+
+/// An open archive.
+#[derive(Debug)]
+pub(super) struct ArchiveFile {
+    pub(super) file: Arc<OpenFile>,
+    pub(super) is_packed: bool,
+}
+
+impl ArchiveFile {
+    /// Looks at the first bytes.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is of another kind.
+    pub(super) fn new(file: OpenFile) -> Result<Self> {
+        let mut head = vec![0; HEAD];
+        let read = file.read_at(&mut head, 0)?;
+        head.truncate(read);
+        // A frame that holds no text may come first: its magic number has sixteen values.
+        let is_skippable =
+            head.first().is_some_and(|byte| byte & 0xf0 == 0x50) && head[1..].starts_with(b"\x2a\x4d\x18");
+        let is_packed = head.starts_with(&super::lines::MAGIC) || is_skippable;
+        if let Some((what, remedy)) = of_head(&head).filter(|_| !is_packed) {
+            let message = format!("{} is not an archive: it is {what}", file.path().display());
+            return Err(Error::new(ErrorKind::Damaged, message).with_remedy(remedy));
+        }
+        Ok(Self {
+            file: Arc::new(file),
+            is_packed,
+        })
+    }
+
+    /// Its lines from the beginning of a block on.
+    ///
+    /// # Errors
+    /// No memory for it.
+    pub(super) fn lines(&self, block: u64) -> Result<Lines> {
+        Lines::new(&self.file, self.is_packed, block)
+    }
+}
+
+/// What a look found.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// What was looked for.
+    pub(super) selection: Selection,
+    /// Whether it has no header: then it is a rejects file, which later runs can add to.
+    pub(super) is_rejects: bool,
+    workspaces: BTreeMap<String, Found>,
+    /// What tells this archive from another one; `None` of a file without a header.
+    pub(super) identity: Option<String>,
+    /// For keys that stand more than once, the place of the last line, which counts.
+    last_places: HashMap<KeyDigest, Place>,
+}
+
+/// What there is of a workspace.
+#[derive(Debug)]
+struct Found {
+    count: Count,
+    /// The blocks that have lines of it, in order.
+    blocks: Vec<u64>,
+}
+
+/// How many lines go by between two words of progress.
+const PROGRESS_EVERY: u64 = 1 << 14;
+
+/// A small line, in bytes of a compressed file: of fewer and larger ones more is known than is needed.
+const LINE_BYTES: u64 = 256;
+
+impl Survey {
+    /// Looks over an archive; with `salvage`, over what is whole of a damaged one.
+    ///
+    /// # Errors
+    /// The file cannot be read, is damaged or is no archive.
+    pub(super) fn of(
+        archive: &ArchiveFile,
+        selection: &Selection,
+        salvage: bool,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
+        let size = archive.file.metadata()?.len();
+        let mut look = Look {
+            path: archive.file.path().display().to_string(),
+            selection,
+            salvage,
+            lines: 0,
+            header: None,
+            footer: None,
+            is_rejects: false,
+            tally: Tally::default(),
+            digest: Digest::default(),
+            workspaces: BTreeMap::new(),
+            seen: Repeated::among(size / LINE_BYTES),
+            damage: None,
+        };
+        let mut lines = archive.lines(0)?;
+        loop {
+            match lines.next() {
+                Ok(Some((line, place))) => look.see(&line, place)?,
+                Ok(None) => break,
+                Err(error) => {
+                    look.damaged(error)?;
+                    if !lines.skip_damage()? {
+                        break;
+                    }
+                }
+            }
+            if look.lines.is_multiple_of(PROGRESS_EVERY) {
+                progress(look.lines);
+            }
+        }
+        look.end()?;
+        let mut survey = Self {
+            selection: selection.clone(),
+            is_rejects: look.is_rejects,
+            identity: look.header.is_some().then(|| format!("{}-{size}", look.digest)),
+            workspaces: look.workspaces,
+            last_places: HashMap::new(),
+        };
+        for found in survey.workspaces.values_mut() {
+            found.count.damage.clone_from(&look.damage);
+        }
+        survey.sort_out(archive, &look.seen, salvage)?;
+        Ok(survey)
+    }
+
+    /// The names of the workspaces.
+    pub(super) fn workspaces(&self) -> impl Iterator<Item = &str> {
+        self.workspaces.keys().map(String::as_str)
+    }
+
+    /// The records of a workspace.
+    pub(super) fn count(&self, workspace: &str) -> Count {
+        let found = self.workspaces.get(workspace);
+        found.map_or_else(Count::none, |found| found.count.clone())
+    }
+
+    /// The blocks that have lines of a workspace, in order.
+    pub(super) fn blocks(&self, workspace: &str) -> &[u64] {
+        self.workspaces.get(workspace).map_or(&[], |found| &found.blocks)
+    }
+
+    /// The records of a workspace, selected or not.
+    pub(super) fn size_of(&self, workspace: &str) -> u64 {
+        let count = self.count(workspace);
+        count.total() + count.left_out.as_ref().map_or(0, |others| others.total())
+    }
+
+    /// Whether another line of the same key follows.
+    pub(super) fn is_superseded(&self, workspace: &str, key: &str, place: Place) -> bool {
+        !self.last_places.is_empty()
+            && self
+                .last_places
+                .get(&record_digest(workspace, key))
+                .is_some_and(|last| place < *last)
+    }
+
+    /// Tells the keys that stand more than once from those that only seem to.
+    fn sort_out(&mut self, archive: &ArchiveFile, seen: &Repeated, salvage: bool) -> Result<()> {
+        if seen.keys().is_empty() {
+            return Ok(());
+        }
+        let mut places: HashMap<KeyDigest, (u64, Place)> = HashMap::new();
+        for_each_record(archive, salvage, |workspace, key, place, _| {
+            let digest = record_digest(workspace, key);
+            if !seen.keys().contains(&digest) {
+                return Ok(());
+            }
+            let (times, last) = places.entry(digest).or_default();
+            *times += 1;
+            *last = place;
+            if *times > 1
+                && let Some(found) = self.workspaces.get_mut(workspace)
+            {
+                found.count.remove(&self.selection, key);
+            }
+            Ok(())
+        })?;
+        let repeated = places.into_iter().filter(|(_, (times, _))| *times > 1);
+        self.last_places = repeated.map(|(digest, (_, last))| (digest, last)).collect();
+        Ok(())
+    }
+}
+
+/// Goes over the records of an archive: workspace, key, place and line of each. Damage is passed over where that is wanted,
+/// and an error otherwise.
+pub(super) fn for_each_record(
+    archive: &ArchiveFile,
+    salvage: bool,
+    mut each: impl FnMut(&str, &str, Place, &Bytes) -> Result<()>,
+) -> Result<()> {
+    let mut lines = archive.lines(0)?;
+    loop {
+        match lines.next() {
+            Ok(Some((line, place))) => {
+                if let Ok(Line::Record(record)) = Line::read(&line) {
+                    each(&record.workspace, &record.key, place, &line)?;
+                }
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                if !salvage || error.kind() != ErrorKind::Damaged {
+                    return Err(error);
+                }
+                if !lines.skip_damage()? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// One look over an archive.
+struct Look<'a> {
+    path: String,
+    selection: &'a Selection,
+    salvage: bool,
+    /// Lines so far.
+    lines: u64,
+    header: Option<Header>,
+    footer: Option<Footer>,
+    is_rejects: bool,
+    tally: Tally,
+    digest: Digest,
+    workspaces: BTreeMap<String, Found>,
+    seen: Repeated,
+    /// The first damage that was passed over.
+    damage: Option<String>,
+}
+
+impl Look<'_> {
+    /// Passes over damage where that is wanted.
+    fn damaged(&mut self, error: Error) -> Result<()> {
+        if !self.salvage || error.kind() != ErrorKind::Damaged {
+            return Err(error);
+        }
+        self.damage.get_or_insert_with(|| error.message().to_owned());
+        Ok(())
+    }
+
+    fn error(&self, what: &str) -> Error {
+        let message = format!("{} line {}: {what}", self.path, self.lines);
+        Error::new(ErrorKind::Damaged, message)
+    }
+
+    fn see(&mut self, line: &[u8], place: Place) -> Result<()> {
+        self.lines += 1;
+        if line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        match Line::read(line) {
+            Ok(Line::Header(header)) => self.see_header(header),
+            Ok(Line::Footer(footer)) if self.footer.is_none() => {
+                self.footer = Some(footer);
+                Ok(())
+            }
+            Ok(Line::Footer(_)) => self.damaged(self.error("another footer")),
+            Ok(Line::Record(record)) => {
+                if self.lines == 1 && !record.is_reject && !self.salvage {
+                    return Err(self.no_archive("its first line is no header"));
+                }
+                self.is_rejects |= self.lines == 1 && record.is_reject;
+                if self.footer.is_some() {
+                    self.damaged(self.error("a record after the footer"))?;
+                }
+                self.digest.add_line(line);
+                self.add(&record.workspace, &record.key, place);
+                Ok(())
+            }
+            Err(what) if self.lines == 1 && !self.salvage => Err(self.no_archive(&what)),
+            Err(what) => {
+                let remedy = "--salvage moves the records that are whole";
+                self.damaged(self.error(&what).with_remedy(remedy))
+            }
+        }
+    }
+
+    fn no_archive(&self, what: &str) -> Error {
+        let message = format!("{} is not an archive: {what}", self.path);
+        Error::new(ErrorKind::Damaged, message)
+            .with_remedy("name a file that was written by --target FILE.jsonl.zst or --rejects FILE.jsonl")
+    }
+
+    fn see_header(&mut self, header: Header) -> Result<()> {
+        if !header.is_ours() {
+            return Err(self.no_archive("its header is another program's"));
+        }
+        if header.format_version > FORMAT_VERSION {
+            let message = format!(
+                "{} has version {} of the archive format; this program reads up to {FORMAT_VERSION}",
+                self.path, header.format_version
+            );
+            return Err(Error::new(ErrorKind::Damaged, message)
+                .with_remedy("use the version of migrate-llm-cache that wrote it, or a later one"));
+        }
+        if self.header.is_some() {
+            return self
+                .damaged(self.error("another header: archives cannot be put together by appending files"));
+        }
+        self.header = Some(header);
+        Ok(())
+    }
+
+    fn add(&mut self, workspace: &str, key: &str, place: Place) {
+        self.tally.add(workspace, key);
+        self.seen.insert(record_digest(workspace, key));
+        let found = match self.workspaces.get_mut(workspace) {
+            Some(found) => found,
+            None => self
+                .workspaces
+                .entry(workspace.to_owned())
+                .or_insert_with(|| Found {
+                    count: Count::none(),
+                    blocks: Vec::new(),
+                }),
+        };
+        found.count.add(self.selection, key, 1);
+        if found.blocks.last() != Some(&place.block) {
+            found.blocks.push(place.block);
+        }
+    }
+
+    /// Compares what was found with the footer.
+    fn end(&mut self) -> Result<()> {
+        if self.lines == 0 && self.damage.is_none() {
+            return Err(self.no_archive("it is empty"));
+        }
+        if self.is_rejects {
+            return Ok(());
+        }
+        let found = self.tally.footer(self.digest);
+        let what = match &self.footer {
+            None => "it has no footer: it was cut off".to_owned(),
+            Some(footer) if footer.records != found.records => format!(
+                "its footer says {} records, and it has {}",
+                footer.records, found.records
+            ),
+            Some(footer) if *footer != found => {
+                "its records are not those that were written: the digest differs".to_owned()
+            }
+            Some(_) => return Ok(()),
+        };
+        let message = format!("{} is damaged: {what}", self.path);
+        let error = Error::new(ErrorKind::Damaged, message);
+        self.damaged(error.with_remedy("--salvage moves the records that are whole"))
+    }
+}

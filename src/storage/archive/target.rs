@@ -1,0 +1,403 @@
+//! Writing an archive: all workspaces of a run into one file beside the old one, which replaces it at the end.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+
+use super::{
+    codec::{Digest, Header, Tally, push_frame, push_record, record_digest},
+    lines::BLOCK,
+    packer::{Packed, Packer},
+    source::{ArchiveSource, Reader, get},
+    survey::{ArchiveFile, Survey, for_each_record},
+};
+use crate::{
+    model::{
+        Error, ErrorKind, Location, Result, Workspace,
+        record::{CacheKey, KeyDigest, KeySet, Record},
+    },
+    storage::{
+        Entry, Source, Target, WriteMode, WriteOutcome,
+        files::{Draft, OpenFile, blocking, check_writable},
+    },
+};
+
+/// The archive that is being written.
+#[derive(Debug)]
+struct ArchiveDraft {
+    file: Draft,
+    packer: Packer,
+    /// Lines of the block that is not full yet.
+    text: Vec<u8>,
+    /// Bytes at which the blocks begin that were written.
+    offsets: Vec<u64>,
+    /// Blocks that were given to be compressed.
+    blocks: usize,
+    tally: Tally,
+    digest: Digest,
+}
+
+impl ArchiveDraft {
+    fn begin(path: &Path, level: Option<i32>, source: Option<&Location>) -> Result<Self> {
+        let mut draft = Self {
+            file: Draft::begin(path)?,
+            packer: Packer::new(level)?,
+            text: Vec::with_capacity(BLOCK + (BLOCK >> 2)),
+            offsets: Vec::new(),
+            blocks: 0,
+            tally: Tally::default(),
+            digest: Digest::default(),
+        };
+        push_frame(&mut draft.text, "header", &Header::new(source));
+        draft.end_block(false)?;
+        Ok(draft)
+    }
+
+    /// Adds a record and gives the number of its block. One that comes again, since it was changed while it was read, stands
+    /// in the archive again: the last one counts.
+    fn add(&mut self, workspace: &Workspace, record: &Record) -> Result<usize> {
+        let block = self.blocks;
+        push_record(&mut self.text, workspace, record);
+        self.tally.add(workspace.name(), record.key().as_str());
+        if self.text.len() >= BLOCK {
+            self.end_block(true)?;
+        }
+        Ok(block)
+    }
+
+    /// Adds a line of another archive as it is.
+    fn add_line(&mut self, workspace: &str, key: &str, line: &[u8]) -> Result<()> {
+        self.text.extend_from_slice(line);
+        self.text.push(b'\n');
+        self.tally.add(workspace, key);
+        if self.text.len() >= BLOCK {
+            self.end_block(true)?;
+        }
+        Ok(())
+    }
+
+    /// Has the lines since the last block compressed.
+    fn end_block(&mut self, has_records: bool) -> Result<()> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let text = std::mem::replace(&mut self.text, Vec::with_capacity(BLOCK + (BLOCK >> 2)));
+        self.blocks += 1;
+        let packed = self.packer.add(text, has_records)?;
+        packed.map_or(Ok(()), |packed| self.write(&packed))
+    }
+
+    fn write(&mut self, packed: &Packed) -> Result<()> {
+        self.offsets.push(self.file.len());
+        self.digest.add(packed.digest);
+        self.file.add(&packed.bytes)
+    }
+
+    /// Writes all blocks, the one that is not full too.
+    fn end_blocks(&mut self) -> Result<()> {
+        self.end_block(true)?;
+        while let Some(packed) = self.packer.take()? {
+            self.write(&packed)?;
+        }
+        Ok(())
+    }
+
+    /// The part that is written, to read.
+    fn reopen(&mut self) -> Result<ArchiveFile> {
+        let path = self.file.path().to_owned();
+        let file: File = self.file.reopen()?;
+        ArchiveFile::new(OpenFile::of(&path, file))
+    }
+
+    /// Adds what the old archive has besides, and puts the new one in its place.
+    fn publish(mut self, old: Option<(&ArchiveFile, &Survey)>) -> Result<()> {
+        self.end_blocks()?;
+        if let Some((old, survey)) = old {
+            self.add_others(old, survey)?;
+            self.end_blocks()?;
+        }
+        let footer = self.tally.footer(self.digest);
+        push_frame(&mut self.text, "footer", &footer);
+        self.end_block(false)?;
+        self.end_blocks()?;
+        let metadata = old.map(|(old, _)| old.file.metadata()).transpose()?;
+        self.file.publish(metadata.as_ref())
+    }
+
+    /// Copies every record of the old archive whose key was not written.
+    fn add_others(&mut self, old: &ArchiveFile, survey: &Survey) -> Result<()> {
+        let mut written = KeySet::new();
+        for_each_record(&self.reopen()?, false, |workspace, key, _, _| {
+            written.insert(record_digest(workspace, key));
+            Ok(())
+        })?;
+        for_each_record(old, false, |workspace, key, place, line| {
+            let is_written = written.contains(record_digest(workspace, key));
+            if is_written || survey.is_superseded(workspace, key, place) {
+                return Ok(());
+            }
+            self.add_line(workspace, key, line)
+        })
+    }
+}
+
+/// An archive to write: one draft for all of its workspaces.
+pub(super) struct Writer {
+    archive: Arc<Reader>,
+    level: Option<i32>,
+    /// Where the records come from, for the header.
+    source: Mutex<Option<Location>>,
+    draft: Arc<Mutex<Option<ArchiveDraft>>>,
+    /// Whether there is a draft that was not put in its place.
+    is_begun: AtomicBool,
+}
+
+impl Writer {
+    pub(super) fn new(archive: Arc<Reader>, level: Option<i32>) -> Self {
+        Self {
+            archive,
+            level,
+            source: Mutex::default(),
+            draft: Arc::default(),
+            is_begun: AtomicBool::new(false),
+        }
+    }
+
+    /// The same archive, where nothing was looked at or written yet.
+    pub(super) fn anew(&self) -> Self {
+        Self::new(Arc::new(self.archive.anew()), self.level)
+    }
+
+    pub(super) fn archive(&self) -> &Arc<Reader> {
+        &self.archive
+    }
+
+    pub(super) fn begin(&self, source: &Location) {
+        let mut known = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(source.clone());
+    }
+
+    /// Puts the archive in its place, if there is one.
+    pub(super) async fn publish(&self) -> Result<()> {
+        let old = match self.archive.file().await? {
+            Some(file) => self.archive.any_survey().await?.map(|survey| (file, survey)),
+            None => None,
+        };
+        let is_begun = self.is_begun.load(Ordering::Relaxed);
+        self.with_draft(move |draft| match draft.take() {
+            Some(draft) => draft.publish(old.as_ref().map(|(file, survey)| (&**file, &**survey))),
+            None if is_begun => Err(Error::new(
+                ErrorKind::Io,
+                "the archive could not be put in its place",
+            )),
+            // Nothing was to be written.
+            None => Ok(()),
+        })
+        .await?;
+        self.is_begun.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Works on the draft, on a thread for blocking work.
+    async fn with_draft<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Option<ArchiveDraft>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let draft = Arc::clone(&self.draft);
+        blocking(move || {
+            // After a panic the draft is half written; the run ends with an internal error and never replaces the file.
+            let mut draft: MutexGuard<'_, Option<ArchiveDraft>> =
+                draft.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut draft)
+        })
+        .await
+    }
+}
+
+/// One workspace of an archive, to read and write.
+pub(super) struct ArchiveTarget {
+    writer: Arc<Writer>,
+    source: Arc<ArchiveSource>,
+    /// Where some of the records stand, for [`Target::read_back`].
+    places: Arc<Mutex<Places>>,
+}
+
+/// The blocks of the records whose keys have the smallest digests, which are the ones that are read back.
+#[derive(Debug, Default)]
+struct Places(BTreeMap<KeyDigest, usize>);
+
+/// How many places are noted.
+const MOST_PLACES: usize = 512;
+
+impl Places {
+    fn note(&mut self, key: &str, block: usize) {
+        let key = KeyDigest::of(key);
+        let is_full = self.0.len() >= MOST_PLACES;
+        if is_full && self.0.last_key_value().is_some_and(|(last, _)| *last < key) {
+            return;
+        }
+        // Where a key stands twice, the last line counts.
+        self.0.insert(key, block);
+        if self.0.len() > MOST_PLACES {
+            self.0.pop_last();
+        }
+    }
+}
+
+impl ArchiveTarget {
+    pub(super) fn new(writer: Arc<Writer>, workspace: &Workspace) -> Self {
+        let source = ArchiveSource {
+            archive: Arc::clone(&writer.archive),
+            workspace: workspace.clone(),
+        };
+        Self {
+            writer,
+            source: Arc::new(source),
+            places: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Target for ArchiveTarget {
+    fn reader(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let archive = &self.writer.archive;
+        if archive
+            .any_survey()
+            .await?
+            .is_some_and(|survey| survey.is_rejects)
+        {
+            let message = format!(
+                "{} is a rejects file, which can be read and not written",
+                archive.path().display()
+            );
+            return Err(Error::new(ErrorKind::Refused, message).with_remedy("name another file"));
+        }
+        let path = archive.path().to_owned();
+        blocking(move || check_writable(&path)).await
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        let (path, level) = (self.writer.archive.path().to_owned(), self.writer.level);
+        let source = self
+            .writer
+            .source
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        self.writer
+            .with_draft(move |draft| {
+                if draft.is_none() {
+                    *draft = Some(ArchiveDraft::begin(&path, level, source.as_ref())?);
+                }
+                Ok(())
+            })
+            .await?;
+        self.writer.is_begun.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
+        let kept = match mode {
+            WriteMode::Upsert => vec![false; batch.len()],
+            WriteMode::Create => {
+                let keys: Vec<CacheKey> = batch.iter().map(|record| record.key().clone()).collect();
+                self.source.contains(&keys).await?
+            }
+        };
+        let (batch, workspace) = (batch.to_vec(), self.source.workspace.clone());
+        let places = Arc::clone(&self.places);
+        self.writer
+            .with_draft(move |draft| {
+                let draft = draft.as_mut().ok_or_else(not_prepared)?;
+                let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
+                let written = batch.iter().zip(kept).map(|(record, kept)| {
+                    if kept {
+                        return Ok(WriteOutcome::Exists);
+                    }
+                    let block = draft.add(&workspace, record)?;
+                    places.note(record.key().as_str(), block);
+                    Ok(WriteOutcome::written())
+                });
+                written.collect()
+            })
+            .await
+    }
+
+    fn is_visible_when_flushed(&self) -> bool {
+        false
+    }
+
+    async fn flush(&self) -> Result<()> {
+        let flush = |draft: &mut Option<ArchiveDraft>| {
+            draft.as_mut().map_or(Ok(()), |draft| {
+                draft.end_blocks()?;
+                draft.file.write()
+            })
+        };
+        self.writer.with_draft(flush).await
+    }
+
+    /// The archive is put in its place when all workspaces are finished.
+    async fn finish(&self) -> Result<()> {
+        self.flush().await
+    }
+
+    async fn read_back(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
+        if !self.writer.is_begun.load(Ordering::Relaxed) {
+            // It is in its place.
+            let archive = ArchiveSource {
+                archive: Arc::new(self.writer.archive.anew()),
+                workspace: self.source.workspace.clone(),
+            };
+            return archive.get_many(keys).await;
+        }
+        let (keys, workspace) = (keys.to_vec(), self.source.workspace.clone());
+        let places = Arc::clone(&self.places);
+        self.writer
+            .with_draft(move |draft| {
+                let draft = draft.as_mut().ok_or_else(not_prepared)?;
+                let places = places.lock().unwrap_or_else(PoisonError::into_inner);
+                let wanted: Vec<(usize, u64)> = keys
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(at, key)| {
+                        let block = places.0.get(&KeyDigest::of(key.as_str()))?;
+                        Some((at, *draft.offsets.get(*block)?))
+                    })
+                    .collect();
+                get(&draft.reopen()?, workspace.name(), &keys, &wanted)
+            })
+            .await
+    }
+
+    /// The lines of the old archive and of the new one.
+    async fn size(&self) -> Result<Option<u64>> {
+        let workspace = self.source.workspace.name().to_owned();
+        let old = self.writer.archive.any_survey().await?;
+        let before = old.map_or(0, |survey| survey.size_of(&workspace));
+        let added = move |draft: &mut Option<ArchiveDraft>| {
+            Ok(draft.as_ref().map_or(0, |draft| draft.tally.of(&workspace)))
+        };
+        Ok(Some(before + self.writer.with_draft(added).await?))
+    }
+}
+
+fn not_prepared() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "an archive was written to before it was prepared",
+    )
+}
