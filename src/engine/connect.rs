@@ -11,7 +11,7 @@ use crate::{
         ErrorKind, NamedPair, NamedWorkspace, Origin, Result, Side, Values, Workspace, WorkspaceChoice,
         WorkspacePair,
     },
-    report::SettingOrigin,
+    report::{SettingOrigin, TargetUse},
     storage::{ConnectOptions, Connection, Connector, Count, Endpoint, Source, Target},
 };
 
@@ -100,7 +100,8 @@ impl Run<'_> {
         let storage = self.connect(endpoint).await?;
         self.stats.set_location(Side::Target, storage.location());
         let class = endpoint.connector.info().class_name;
-        self.stats.run(|run| run.target_class = class);
+        self.stats
+            .run(|run| run.target_use = class.map_or(TargetUse::Kept, TargetUse::Class));
         Ok(Connected::new(endpoint, storage))
     }
 

@@ -20,7 +20,7 @@ pub use event::{
 };
 pub(crate) use human::hits_sentence;
 pub use human::{Stderr, Verbosity};
-pub use outcome::{RunNumbers, RunOutcome};
+pub use outcome::{RunNumbers, RunOutcome, TargetUse};
 pub use reporter::{Output, Reporter};
 pub use style::Palette;
 

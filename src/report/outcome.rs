@@ -55,6 +55,17 @@ impl RunOutcome {
     }
 }
 
+/// What a target is to LightRAG.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetUse {
+    /// The run did not come so far as to know.
+    Unknown,
+    /// LightRAG uses it with this class.
+    Class(&'static str),
+    /// LightRAG does not use it: what is there is kept to be moved on.
+    Kept,
+}
+
 /// The numbers of a run at one moment, as a report is made of them.
 #[derive(Clone, Debug)]
 pub struct RunNumbers {
@@ -74,8 +85,8 @@ pub struct RunNumbers {
     pub source: Option<Location>,
     /// What is written.
     pub target: Option<Location>,
-    /// LightRAG's class for the target.
-    pub target_class: Option<&'static str>,
+    /// What the target is to LightRAG.
+    pub target_use: TargetUse,
     /// The workspaces, in the order of the run.
     pub workspaces: Vec<WorkspaceReport>,
     /// The batches.
@@ -112,7 +123,7 @@ impl RunNumbers {
             bytes_before: 0,
             source: None,
             target: None,
-            target_class: None,
+            target_use: TargetUse::Unknown,
             workspaces: Vec::new(),
             batches: BatchTotals::default(),
             errors: ErrorTotals::default(),
@@ -272,12 +283,25 @@ impl RunNumbers {
         workspaces.any(|workspace| workspace.to.name().is_empty() && !workspace.from.name().is_empty())
     }
 
-    /// What has LightRAG use the target.
-    fn point_lightrag(&self) -> String {
-        match self.target_class {
-            Some(class) => format!("Point LightRAG at the target (LIGHTRAG_KV_STORAGE={class})"),
-            None => "Point LightRAG at the target".to_owned(),
+    /// What comes after a run that moved everything.
+    fn after_moving(&self) -> String {
+        let class = match self.target_use {
+            TargetUse::Kept => {
+                let target = self.target.as_ref().map_or("FILE", |target| &target.location);
+                return format!(
+                    "To restore the records, run with --source {target}. The source is unchanged."
+                );
+            }
+            TargetUse::Class(class) => format!(" (LIGHTRAG_KV_STORAGE={class})"),
+            TargetUse::Unknown => String::new(),
+        };
+        if self.moves_to_empty_workspace() {
+            return format!(
+                "Point LightRAG at the target{class} with no WORKSPACE set: the records are in the empty workspace. The \
+                 source is unchanged."
+            );
         }
+        format!("Point LightRAG at the target{class} and restart it. The source is unchanged.")
     }
 
     fn next(&self, ending: &RunOutcome, totals: &Totals) -> String {
@@ -305,13 +329,7 @@ impl RunNumbers {
             RunOutcome::Done if totals.written == 0 && self.has_copies() => {
                 "Copies were added, and nothing else was changed; start LightRAG again if it runs.".into()
             }
-            RunOutcome::Done if self.moves_to_empty_workspace() => {
-                format!(
-                    "{} with no WORKSPACE set: the records are in the empty workspace. The source is unchanged.",
-                    self.point_lightrag()
-                )
-            }
-            RunOutcome::Done => format!("{} and restart it. The source is unchanged.", self.point_lightrag()),
+            RunOutcome::Done => self.after_moving(),
             RunOutcome::Left => "Nothing was chosen, and nothing was done.".into(),
             RunOutcome::Stopped(reason) => {
                 let stays = if totals.written > 0 { " What was written stays." } else { "" };

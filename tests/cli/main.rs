@@ -12,6 +12,7 @@
 #[macro_use]
 mod scene;
 
+mod archives;
 mod documents;
 mod exit_codes;
 mod generate;

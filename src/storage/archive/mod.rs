@@ -52,7 +52,7 @@ impl Connector for Archive {
         let path = absolute(&config.file)?;
         // A damaged target is no base for a new one.
         let salvage = options.salvage && values.side() == Side::Source;
-        let archive = Arc::new(Reader::new(path, salvage));
+        let archive = Arc::new(Reader::new(path, values.side(), salvage));
         if values.side() == Side::Source && archive.file().await?.is_none() {
             let error = std::io::Error::from(std::io::ErrorKind::NotFound);
             return Err(Error::io("read the archive", &config.file, error).with_remedy(

@@ -15,7 +15,7 @@ use super::{
     survey::{ArchiveFile, Survey, for_each_record},
 };
 use crate::{
-    model::{Error, ErrorKind, Result, Selection, Workspace, record::CacheKey},
+    model::{Error, ErrorKind, Result, Selection, Side, Workspace, record::CacheKey},
     storage::{
         Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source,
         files::{OpenFile, SentPages, blocking},
@@ -25,6 +25,7 @@ use crate::{
 /// An archive to read. What was learned of it is kept.
 pub(super) struct Reader {
     path: PathBuf,
+    side: Side,
     salvage: bool,
     file: OnceCell<Option<Arc<ArchiveFile>>>,
     survey: Mutex<Option<Arc<Survey>>>,
@@ -61,9 +62,10 @@ fn half_digest(workspace: &str, key: &str) -> u64 {
 }
 
 impl Reader {
-    pub(super) fn new(path: PathBuf, salvage: bool) -> Self {
+    pub(super) fn new(path: PathBuf, side: Side, salvage: bool) -> Self {
         Self {
             path,
+            side,
             salvage,
             file: OnceCell::new(),
             survey: Mutex::default(),
@@ -77,7 +79,7 @@ impl Reader {
 
     /// The same path, where nothing was looked at yet.
     pub(super) fn anew(&self) -> Self {
-        Self::new(self.path.clone(), self.salvage)
+        Self::new(self.path.clone(), self.side, self.salvage)
     }
 
     /// Whether another file stands at the path than the one that is open.
@@ -97,10 +99,16 @@ impl Reader {
     /// The file, opened once; `None` where there is none.
     pub(super) async fn file(&self) -> Result<Option<Arc<ArchiveFile>>> {
         let open = || async {
-            let path = self.path.clone();
+            let (path, side) = (self.path.clone(), self.side);
             blocking(move || {
-                let file = OpenFile::open(&path)?;
-                file.map(|file| ArchiveFile::new(file).map(Arc::new)).transpose()
+                let Some(file) = OpenFile::open(&path)? else {
+                    return Ok(None);
+                };
+                // A file without bytes, as `mktemp` makes it, is one to be written.
+                if side == Side::Target && file.metadata()?.len() == 0 {
+                    return Ok(None);
+                }
+                ArchiveFile::new(file).map(|file| Some(Arc::new(file)))
             })
             .await
         };

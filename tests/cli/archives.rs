@@ -1,0 +1,322 @@
+//! Archives: kept, read back, damaged, and not written by a run that ends early.
+
+use std::{fs, io::Write};
+
+use serde_json::{Value, json};
+
+use crate::scene::Scene;
+
+/// The lines of an archive.
+fn lines(scene: &Scene, name: &str) -> Vec<Value> {
+    let content = fs::read(scene.path(name)).unwrap();
+    let text = match name.ends_with(".zst") {
+        true => zstd::stream::decode_all(&content[..]).unwrap(),
+        false => content,
+    };
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+fn footer(scene: &Scene, name: &str) -> Value {
+    lines(scene, name).pop().unwrap()["footer"].take()
+}
+
+fn message(run: &crate::support::tool::Run) -> String {
+    let report = run.events.last().unwrap();
+    report["errors"]["first"][0]["message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// A scene with the sample cache in an archive.
+fn with_archive(name: &str) -> Scene {
+    let scene = Scene::new();
+    let line = format!("--source ./rag_storage --target {name} --all-workspaces --yes");
+    scene.run(&line).expect(0);
+    scene
+}
+
+#[test]
+fn a_cache_comes_back_from_an_archive_and_its_digest_stays_the_same_on_the_way() {
+    let scene = with_archive("a.jsonl.zst");
+    for (from, to) in [
+        ("a.jsonl.zst", "b.jsonl"),
+        ("b.jsonl", "c.jsonl.zst"),
+        ("c.jsonl.zst", "./back"),
+    ] {
+        let line = format!("--source {from} --target {to} --all-workspaces --yes --verify full");
+        assert_eq!(scene.run(&line).expect(0).total("written"), 67);
+    }
+    assert_eq!(footer(&scene, "a.jsonl.zst"), footer(&scene, "b.jsonl"));
+    assert_eq!(footer(&scene, "a.jsonl.zst"), footer(&scene, "c.jsonl.zst"));
+    assert_eq!(
+        footer(&scene, "b.jsonl")["workspaces"]["space2"]["by_cache_type"],
+        json!({"extract": 7, "summary": 2})
+    );
+    let header = lines(&scene, "a.jsonl.zst").remove(0);
+    assert_eq!(
+        header["header"]["source"],
+        json!({"kind": "json", "location": "./rag_storage"})
+    );
+    let line = "--source ./rag_storage --target ./back --all-workspaces --verify-only --verify full";
+    scene.run(line).expect(0);
+    scene
+        .run("--source ./rag_storage --target a.jsonl.zst --all-workspaces --verify-only --verify full")
+        .expect(0);
+}
+
+#[test]
+fn workspaces_are_taken_out_of_an_archive_and_added_to_one() {
+    let scene = with_archive("a.jsonl.zst");
+    scene
+        .run("--source a.jsonl.zst --target ./one --workspace-map space1=production --yes")
+        .expect(0);
+    assert!(
+        scene
+            .path("one/production/kv_store_llm_response_cache.json")
+            .exists()
+    );
+    let listed = scene
+        .run("--source a.jsonl.zst --target ./one --workspace spice1 --yes")
+        .expect(9);
+    assert!(
+        message(&listed).contains("space1, space2"),
+        "{}",
+        message(&listed)
+    );
+    // What was in it stays, and a key that comes again is replaced.
+    let cache = json!({"default:extract:x": {"return": "new", "cache_type": "extract"}});
+    scene.cache("more/space1", &cache).cache("more/space9", &cache);
+    scene
+        .run("--source ./more --target a.jsonl.zst --all-workspaces --yes")
+        .expect(0);
+    assert_eq!(footer(&scene, "a.jsonl.zst")["records"], 69);
+    let cache = json!({"default:extract:x": {"return": "newer", "cache_type": "extract"}});
+    scene.cache("more/space1", &cache);
+    let skipped = scene
+        .run("--source ./more --target a.jsonl.zst --all-workspaces --yes --on-conflict skip")
+        .expect(0);
+    assert_eq!(skipped.total("skipped"), 2);
+    scene
+        .run("--source ./more --target a.jsonl.zst --all-workspaces --yes")
+        .expect(0);
+    let records = lines(&scene, "a.jsonl.zst");
+    let ours: Vec<&Value> = records
+        .iter()
+        .filter(|line| line["key"] == "default:extract:x")
+        .collect();
+    assert_eq!(ours.len(), 2);
+    assert_eq!(
+        ours.iter()
+            .filter(|line| line["record"]["return"] == "newer")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_run_that_ends_early_leaves_the_archive_as_it_was_and_counts_nothing_as_written() {
+    let scene = with_archive("a.jsonl.zst");
+    let before = fs::read(scene.path("a.jsonl.zst")).unwrap();
+    let cache = json!({
+        "default:extract:a": {"return": "x", "cache_type": "extract"},
+        "default:extract:b": "no record",
+    });
+    scene
+        .cache("bad/a", &json!({"default:extract:a": {"return": "x"}}))
+        .cache("bad/b", &cache);
+    let line = "--source ./bad --target a.jsonl.zst --all-workspaces --yes --max-errors 0";
+    let run = scene.run(line).expect(7);
+    assert_eq!((run.total("written"), run.total("not_attempted")), (0, 2));
+    assert!(fs::read(scene.path("a.jsonl.zst")).unwrap() == before);
+    let names: Vec<_> = fs::read_dir(scene.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(
+        !names.iter().any(|name| name.to_string_lossy().contains(".tmp.")),
+        "{names:?}"
+    );
+    // Without the limit it is written, but for that one.
+    let run = scene
+        .run("--source ./bad --target a.jsonl.zst --all-workspaces --yes")
+        .expect(3);
+    assert_eq!((run.total("written"), run.total("rejected")), (2, 1));
+    assert_eq!(footer(&scene, "a.jsonl.zst")["records"], 69);
+}
+
+#[test]
+fn a_rejects_file_is_read_as_an_archive_and_never_written() {
+    let scene = Scene::new();
+    let cache = json!({"default:extract:a": 1, "default:extract:b": {"return": "x"}});
+    scene.cache("bad", &cache);
+    scene
+        .run("--source ./bad --target ./new --yes --rejects r.jsonl")
+        .expect(3);
+    // Mended by hand, it is moved.
+    let text = fs::read_to_string(scene.path("r.jsonl")).unwrap();
+    scene.file(
+        "r.jsonl",
+        &text.replace("\"record\":1", "\"record\":{\"return\": \"y\"}"),
+    );
+    assert_eq!(
+        scene
+            .run("--source r.jsonl --target ./new --yes")
+            .expect(0)
+            .total("written"),
+        1
+    );
+    let run = scene.run("--source ./bad --target r.jsonl --yes").expect(10);
+    assert!(message(&run).contains("is a rejects file"), "{}", message(&run));
+}
+
+/// The archive as it is after something happened to it.
+fn damaged(scene: &Scene, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut content = fs::read(scene.path(name)).unwrap();
+    change(&mut content);
+    fs::write(scene.path(name), content).unwrap();
+}
+
+#[test]
+fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_moved() {
+    let replace = |content: &mut Vec<u8>, from: &str, to: &str| {
+        let text = String::from_utf8(std::mem::take(content)).unwrap();
+        assert!(text.contains(from));
+        *content = text.replacen(from, to, 1).into_bytes();
+    };
+    type Change = Box<dyn Fn(&mut Vec<u8>)>;
+    let cases: Vec<(&str, Change, &str, u64)> = vec![
+        (
+            "a.jsonl",
+            Box::new(|content| content.truncate(content.len() / 2)),
+            "EOF while parsing",
+            1,
+        ),
+        (
+            "a.jsonl",
+            Box::new(|content| {
+                let end = content
+                    .windows(9)
+                    .rposition(|text| text == b"{\"footer\"")
+                    .unwrap();
+                content.truncate(end);
+            }),
+            "it has no footer: it was cut off",
+            67,
+        ),
+        (
+            "a.jsonl",
+            Box::new(move |content| replace(content, "entity", "entitY")),
+            "the digest differs",
+            67,
+        ),
+        (
+            "a.jsonl",
+            Box::new(|content| {
+                let second = content.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+                let third = second + content[second..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+                content.drain(second..third);
+            }),
+            "its footer says 67 records, and it has 66",
+            66,
+        ),
+        (
+            "a.jsonl",
+            Box::new(|content| {
+                let copy = content.clone();
+                content.extend_from_slice(&copy);
+            }),
+            "another header",
+            67,
+        ),
+        (
+            "a.jsonl.zst",
+            Box::new(|content| content.truncate(content.len() / 2)),
+            "it is cut off",
+            0,
+        ),
+        (
+            "a.jsonl.zst",
+            Box::new(|content| {
+                let middle = content.len() / 2;
+                content[middle] ^= 0x40;
+            }),
+            "is damaged in the block at byte",
+            0,
+        ),
+    ];
+    for (name, change, what, least) in cases {
+        let scene = with_archive(name);
+        damaged(&scene, name, change);
+        let line = format!("--source {name} --target ./new --all-workspaces --yes");
+        let run = scene.run(&line).expect(4);
+        assert!(message(&run).contains(what), "{what}: {}", message(&run));
+        assert!(!scene.path("new").exists(), "{what}");
+        let run = scene.run(&format!("{line} --salvage")).expect(3);
+        assert!(run.total("written") >= least, "{what}: {}", run.total("written"));
+    }
+}
+
+#[test]
+fn what_is_no_archive_is_said() {
+    let scene = with_archive("a.jsonl");
+    let text = fs::read_to_string(scene.path("a.jsonl")).unwrap();
+    scene.file(
+        "newer.jsonl",
+        &text.replacen("\"format_version\":1", "\"format_version\":2", 1),
+    );
+    scene.file("other.jsonl", &text.replacen("llm-cache-archive", "another", 1));
+    scene.file("empty.jsonl", "");
+    scene.file("text.jsonl.zst", "hello\n");
+    scene.file("lines.jsonl", "{\"a\": 1}\n{\"a\": 2}\n");
+    let mut gzip = vec![0x1f, 0x8b, 8, 0];
+    gzip.write_all(b"....").unwrap();
+    fs::write(scene.path("packed.jsonl"), gzip).unwrap();
+    fs::create_dir(scene.path("folder.jsonl")).unwrap();
+    for (name, what) in [
+        (
+            "newer.jsonl",
+            "has version 2 of the archive format; this program reads up to 1",
+        ),
+        ("other.jsonl", "its header is another program's"),
+        ("empty.jsonl", "it is empty"),
+        ("text.jsonl.zst", "is not an archive"),
+        ("lines.jsonl", "it has no `workspace`"),
+        ("packed.jsonl", "it is gzip"),
+        ("folder.jsonl", "is a directory, not a regular file"),
+        ("missing.jsonl", "missing.jsonl"),
+    ] {
+        let run = scene
+            .run(&format!("--source {name} --target ./new --all-workspaces --yes"))
+            .expect(4);
+        assert!(message(&run).contains(what), "{name}: {}", message(&run));
+    }
+    // A file without bytes, as `mktemp` makes it, can be written.
+    scene
+        .run("--source ./rag_storage --target empty.jsonl --yes")
+        .expect(0);
+    scene.run("--source archive --target ./new --yes").expect(2);
+    scene
+        .expect(2);
+}
+
+#[test]
+fn an_archive_is_compressed_as_hard_as_is_asked() {
+    let scene = Scene::new();
+    for level in ["1", "19"] {
+        let job = format!(
+            "source: ./rag_storage\ntarget: {{ kind: archive, file: {level}.jsonl.zst, level: {level} }}\nworkspaces: all\n"
+        );
+        scene.file("job.yaml", &job).run("--job job.yaml --yes").expect(0);
+    }
+    let size = |name: &str| fs::metadata(scene.path(name)).unwrap().len();
+    assert!(size("19.jsonl.zst") < size("1.jsonl.zst"));
+    let job = "source: ./rag_storage\ntarget: { kind: archive, file: a.jsonl.zst, level: 30 }\n";
+    let run = scene.file("job.yaml", job).run("--job job.yaml --yes").expect(2);
+    assert!(
+        message(&run).contains("expected a number from 1 to 19"),
+        "{}",
+        message(&run)
+    );
+}
