@@ -74,6 +74,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let ending = match task {
         Err(error) => failed(&stats, &reporter, &error),
         Ok((settings, task)) => {
+            let shard = settings.selection.shard();
+            stats.run(|run| run.shard = shard.map(|shard| shard.to_string()));
             let run = Run {
                 settings: &settings,
                 reporter: &reporter,

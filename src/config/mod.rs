@@ -14,6 +14,7 @@ mod job;
 mod lightrag;
 mod options;
 mod resolve;
+mod shard;
 mod value;
 mod workspaces;
 

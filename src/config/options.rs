@@ -33,13 +33,14 @@ use super::{
     cli::{EXAMPLES, EXIT_CODES, STORAGES},
     generate::Generate,
     value::{
-        BatchBytes, IdentitySpec, ListSpec, Scalar, Setting, StorageSpec, Text, Visitor, WorkspacesSpec,
-        or_default, switch,
+        BatchBytes, IdentitySpec, ListSpec, Scalar, Setting, ShardSpec, StorageSpec, Text, Visitor,
+        WorkspacesSpec, or_default, switch,
     },
 };
 use crate::{
     model::{
-        Error, ErrorKind, MaxErrors, OnConflict, Origin, Rekey, Result, Side, VerifyLevel, record::OnInvalid,
+        Error, ErrorKind, MaxErrors, OnConflict, Origin, RateLimit, Rekey, Result, Side, VerifyLevel,
+        record::OnInvalid,
     },
     report::logging::LogFormat,
 };
@@ -194,6 +195,11 @@ options! {
         pub types: Option<ListSpec> = DefaultsTo("[default]"),
             note "`default` includes types that later versions of LightRAG add, but not answers to queries (query, keywords).";
 
+        /// Move only share I of N (I from 0), or `auto`: the share of this Kubernetes, Slurm or AWS Batch task
+        #[arg(long, value_name = "I/N|auto", help_heading = WHAT, allow_negative_numbers = true)]
+        pub shard: Option<Text<ShardSpec>> = Sample("0/4"), note "Everything by default. N runs, each with another I, move \
+                 everything.";
+
         /// Count the records that LightRAG will use, and show which models the others were made for
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HITS)]
@@ -246,6 +252,10 @@ options! {
         /// Most batches written at the same time; fewer where the target is near [default: 16]
         #[arg(long, value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub concurrency: Option<Text<NonZeroUsize>> = DefaultsTo("16");
+
+        /// Most that is moved per second: records (1000/s) or bytes (20MiB/s)
+        #[arg(long, value_name = "RATE", help_heading = HOW, allow_negative_numbers = true)]
+        pub rate_limit: Option<Text<RateLimit>> = Sample("20MiB/s"), note "No limit by default.";
 
         /// Limit for connecting and for each request [default: 60s]
         #[arg(long, value_name = "DUR", help_heading = HOW, allow_negative_numbers = true)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{
     Color, Environment, JobFile, OutputFormat, lightrag,
     options::Options,
+    shard,
     value::{BatchBytes, Setting, parsed},
 };
 use crate::{
@@ -105,12 +106,13 @@ impl Settings {
         }
         Ok(Self {
             mode,
-            selection: selection(&options)?,
+            selection: selection(&options)?.of_shard(shard::resolve(options.shard, environment)?),
             on_conflict: required(options.on_conflict)?,
             on_invalid: required(options.on_invalid)?,
             batch_records: required(parsed(options.batch.records)?)?,
             batch_bytes: parsed(options.batch.bytes)?.map(|BatchBytes(bytes)| bytes),
             concurrency: required(parsed(options.concurrency)?)?,
+            rate_limit: parsed(options.rate_limit)?,
             timeout: required(parsed(options.timeout)?)?,
             retries: required(parsed(options.retries)?)?,
             max_duration: parsed(options.max_duration)?,

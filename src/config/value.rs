@@ -8,7 +8,10 @@ use serde_yaml::{Mapping, Value as Yaml};
 
 use super::{Color, OutputFormat, generate::Generate, options::Entry};
 use crate::{
-    model::{MaxErrors, OnConflict, Origin, Rekey, Result, Secret, VerifyLevel, record::OnInvalid},
+    model::{
+        MaxErrors, OnConflict, Origin, RateLimit, Rekey, Result, Secret, Shard, VerifyLevel,
+        record::OnInvalid,
+    },
     report::logging::LogFormat,
 };
 
@@ -297,6 +300,34 @@ impl Parse for MaxErrors {
 
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text)
+    }
+}
+
+impl Parse for RateLimit {
+    const EXPECTED: &'static str = "a number of records or bytes per second such as 1000/s or 20MiB/s";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+/// A share of the records, as it is given.
+#[derive(Clone, Copy, Debug)]
+pub enum ShardSpec {
+    /// This one.
+    Share(Shard),
+    /// The one of the task in which the program runs.
+    Auto,
+}
+
+impl Parse for ShardSpec {
+    const EXPECTED: &'static str = "I/N with I from 0 to N-1 and N up to 4096, or auto";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            text => Shard::parse(text).map(Self::Share),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     rejects::RejectsFile,
     retry::{RequestContext, Retrier},
     run::Run,
+    throttle::Throttle,
 };
 use crate::{
     model::{Error, Rekey, Result, Side, VerifyLevel, Workspace},
@@ -41,6 +42,7 @@ struct Moving<'a> {
     retrier: Retrier,
     examiner: Option<Arc<Examiner>>,
     window: Arc<Window>,
+    throttle: Option<Arc<Throttle>>,
     slots: Semaphore,
     /// Whether there are so many workspaces that moving several at a time is worth it.
     has_many: bool,
@@ -161,6 +163,7 @@ impl Run<'_> {
             retrier: self.retrier(),
             examiner: Examiner::of(self.settings)?,
             window: pipeline::window(self.settings.concurrency, batch),
+            throttle: self.settings.rate_limit.map(Throttle::new),
             slots: Semaphore::new(AT_ONCE),
             has_many: prepared.len() > FEW_WORKSPACES,
             has_failed: AtomicBool::new(false),
@@ -241,6 +244,7 @@ impl Run<'_> {
             expected: &pair.count,
             batch: pair.batch,
             window: &moving.window,
+            throttle: moving.throttle.clone(),
             concurrency: self.settings.concurrency,
             on_conflict: self.settings.on_conflict,
             max_errors: self.settings.max_errors,
@@ -336,6 +340,7 @@ impl Run<'_> {
         );
         identity.push(format!("on_conflict={}", word(&settings.on_conflict)));
         identity.push(format!("on_invalid={}", word(&settings.on_invalid)));
+        identity.extend(settings.selection.shard().map(|shard| format!("shard={shard}")));
         if let (Rekey::Host | Rekey::Model, Some(lightrag)) = (settings.rekey, &settings.lightrag) {
             let version = lightrag.version.as_deref().unwrap_or("newest");
             identity.push(format!(

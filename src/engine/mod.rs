@@ -15,6 +15,7 @@ pub mod rejects;
 pub mod retry;
 pub mod run;
 pub mod stats;
+mod throttle;
 mod verify;
 
 pub use connect::{Connected, Counted};

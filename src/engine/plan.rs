@@ -112,6 +112,8 @@ impl Run<'_> {
             batch_records: batch.records.get() as u64,
             batch_bytes: batch.bytes.get() as u64,
             concurrency: settings.concurrency.get() as u64,
+            shard: settings.selection.shard().map(|shard| shard.to_string()),
+            rate_limit: settings.rate_limit.map(|rate| rate.to_string()),
             retries: settings.retries as u64,
             timeout_ms: milliseconds(settings.timeout),
             max_duration_ms: settings.max_duration.map(milliseconds),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ErrorKind, LeftOut, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
+        Error, ErrorKind, LeftOut, Mode, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
         WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair, nearest,
     },
     report::{WarningEvent, WarningKind},
@@ -46,6 +46,7 @@ impl Run<'_> {
             pair.is_in_place = in_place.contains(&pair.pair.from);
         }
         self.check_workspaces(&*source.storage, &prepared).await?;
+        self.check_shard(&prepared)?;
         prepared.iter().for_each(|pair| self.warn_of_missing_types(pair));
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
         if total == 0 && self.settings.fail_on_empty {
@@ -226,6 +227,27 @@ impl Run<'_> {
         );
         let remedy = "check source and workspace, or add --allow-missing to accept that";
         Err(Error::new(ErrorKind::Empty, message).with_remedy(remedy))
+    }
+
+    /// A file that is replaced as a whole cannot take the shares of several runs.
+    fn check_shard(&self, prepared: &[Prepared]) -> Result<()> {
+        let Some(shard) = self.settings.selection.shard() else {
+            return Ok(());
+        };
+        let is_replaced = |pair: &&Prepared| !pair.target.is_visible_when_flushed();
+        let Some(pair) = prepared.iter().find(is_replaced) else {
+            return Ok(());
+        };
+        if self.settings.mode == Mode::Verify {
+            return Ok(());
+        }
+        let message = format!(
+            "the target {} is a file that each run replaces, so it cannot take the share {shard} beside others",
+            pair.target_storage.location().location
+        );
+        Err(Error::new(ErrorKind::Refused, message).with_remedy(
+            "run once without --shard, or move the shares to a server and from there to the file",
+        ))
     }
 
     /// A type that was named and is not there may be one that is, misspelt.

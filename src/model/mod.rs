@@ -6,11 +6,13 @@ mod hits;
 mod lightrag;
 mod location;
 mod policy;
+mod rate;
 pub mod record;
 mod secret;
 mod selection;
 mod setting;
 mod settings;
+mod shard;
 mod suggest;
 mod workspace;
 
@@ -21,11 +23,13 @@ pub(crate) use lightrag::{DEFAULT_MODEL, LIBRARY_MODEL, default_host};
 pub use lightrag::{Identity, LightRag, Named, Rekey};
 pub use location::{Location, PhysicalLocation};
 pub use policy::{BatchLimit, MaxErrors, Mode, OnConflict, VerifyLevel};
+pub use rate::RateLimit;
 pub use secret::{Redactor, Secret, redact_url};
 pub(crate) use selection::KeyRule;
 pub use selection::{CacheType, Counts, FILE_MODE, LeftOut, LeftOutKind, LeftOutRecords, Selection};
 pub use setting::{Field, Origin, Value, Values};
 pub use settings::Settings;
+pub use shard::Shard;
 pub(crate) use suggest::nearest;
 pub use workspace::{
     NAMESPACE, NamedPair, NamedWorkspace, WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair,

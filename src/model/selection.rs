@@ -11,7 +11,7 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::record::KeyForm;
+use super::{Shard, record::KeyForm};
 
 /// The mode of everything that LightRAG caches while it processes documents.
 pub const FILE_MODE: &str = "default";
@@ -170,6 +170,8 @@ pub struct Selection {
     from_files: bool,
     /// Further types: those of queries in every mode, others in [`FILE_MODE`].
     types: BTreeSet<CacheType>,
+    /// The share of all these that is selected.
+    shard: Option<Shard>,
 }
 
 impl Selection {
@@ -183,6 +185,7 @@ impl Selection {
             everything: false,
             from_files: false,
             types,
+            shard: None,
         })
     }
 
@@ -203,6 +206,7 @@ impl Selection {
             everything: false,
             from_files: false,
             types: BTreeSet::new(),
+            shard: None,
         };
         for name in names {
             match name.trim() {
@@ -237,8 +241,29 @@ impl Selection {
             .collect()
     }
 
+    /// The same, of a share of the records.
+    #[must_use]
+    pub fn of_shard(self, shard: Option<Shard>) -> Self {
+        Self { shard, ..self }
+    }
+
+    /// The share of the records that is selected; `None` for all of them.
+    pub fn shard(&self) -> Option<Shard> {
+        self.shard
+    }
+
     /// Whether a key is selected.
     pub fn contains(&self, key: &str) -> bool {
+        self.is_of_shard(key) && self.contains_kind(key)
+    }
+
+    /// Whether a key belongs to the share that is selected, whatever its type.
+    pub(crate) fn is_of_shard(&self, key: &str) -> bool {
+        self.shard.is_none_or(|shard| shard.contains(key))
+    }
+
+    /// Whether keys of the mode and the type of this one are selected, in one share or another.
+    pub(crate) fn contains_kind(&self, key: &str) -> bool {
         if self.everything || (self.from_files && key.starts_with(FILE_PREFIX)) {
             return true;
         }
@@ -251,12 +276,12 @@ impl Selection {
         }
     }
 
-    /// The type of a key, if the key is selected.
+    /// The type of a key, if keys of its mode and type are selected, in one share or another.
     pub fn of_key(&self, key: &str) -> Option<CacheType> {
-        self.contains(key).then(|| CacheType::of_key(key))
+        self.contains_kind(key).then(|| CacheType::of_key(key))
     }
 
-    /// The rules of which a selected key matches at least one; `None` if every key is selected.
+    /// The rules of which a selected key matches at least one; `None` if every key is selected. A share is no rule.
     ///
     /// Their texts consist of letters, digits, `:`, `_`, `-` and `.`.
     pub(crate) fn rules(&self) -> Option<Vec<KeyRule>> {
@@ -297,6 +322,7 @@ impl Default for Selection {
             everything: false,
             from_files: true,
             types: BTreeSet::new(),
+            shard: None,
         }
     }
 }

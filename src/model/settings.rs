@@ -3,7 +3,8 @@
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use super::{
-    BatchLimit, LightRag, MaxErrors, Mode, OnConflict, Rekey, Selection, VerifyLevel, record::OnInvalid,
+    BatchLimit, LightRag, MaxErrors, Mode, OnConflict, RateLimit, Rekey, Selection, VerifyLevel,
+    record::OnInvalid,
 };
 
 /// The settings of a run, except source, target and workspaces.
@@ -23,6 +24,8 @@ pub struct Settings {
     pub batch_bytes: Option<NonZeroUsize>,
     /// Most batches written at the same time.
     pub concurrency: NonZeroUsize,
+    /// How much is moved a second, at most.
+    pub rate_limit: Option<RateLimit>,
     /// Limit for each request.
     pub timeout: Duration,
     /// How often to retry a request.
@@ -58,9 +61,10 @@ pub struct Settings {
 impl Settings {
     /// The size of a batch for a target that writes fastest in batches of `preferred` bytes.
     pub fn batch_for(&self, preferred: NonZeroUsize) -> BatchLimit {
-        BatchLimit {
+        let batch = BatchLimit {
             records: self.batch_records,
             bytes: self.batch_bytes.unwrap_or(preferred),
-        }
+        };
+        self.rate_limit.map_or(batch, |rate| rate.limited(batch))
     }
 }

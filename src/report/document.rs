@@ -389,6 +389,8 @@ pub struct Report {
     pub source: Option<Location>,
     /// What was written; null where the run ended before it knew.
     pub target: Option<Location>,
+    /// The share of the source that was to be moved (`--shard`), as `0/4`; null for everything.
+    pub shard: Option<String>,
     /// All numbers.
     pub totals: Totals,
     /// The same by cache type.

@@ -125,6 +125,10 @@ pub struct PlanOptions {
     pub batch_bytes: u64,
     /// Batches under way at once.
     pub concurrency: u64,
+    /// The share of the source that is moved, as `0/4`; null for everything.
+    pub shard: Option<String>,
+    /// How much is moved a second, at most; null for as much as passes.
+    pub rate_limit: Option<String>,
     /// How often a request is tried again.
     pub retries: u64,
     /// How long a request may take, in milliseconds.

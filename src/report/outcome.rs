@@ -87,6 +87,8 @@ pub struct RunNumbers {
     pub target: Option<Location>,
     /// What the target is to LightRAG.
     pub target_use: TargetUse,
+    /// The share of the source that the run was to move, as `0/4`; `None` for everything.
+    pub shard: Option<String>,
     /// The workspaces, in the order of the run.
     pub workspaces: Vec<WorkspaceReport>,
     /// The batches.
@@ -124,6 +126,7 @@ impl RunNumbers {
             source: None,
             target: None,
             target_use: TargetUse::Unknown,
+            shard: None,
             workspaces: Vec::new(),
             batches: BatchTotals::default(),
             errors: ErrorTotals::default(),
@@ -200,6 +203,7 @@ impl RunNumbers {
             totals,
             by_cache_type,
             left_out: left_out(&self.workspaces),
+            shard: self.shard,
             source: self.source,
             target: self.target,
             workspaces: self.workspaces,

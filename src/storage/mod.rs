@@ -522,8 +522,15 @@ impl Count {
         }
     }
 
-    /// Counts records whose keys have the form of this one.
-    pub fn add(&mut self, selection: &Selection, key: &str, records: u64) {
+    /// Counts a key, unless it belongs to another share.
+    pub fn add(&mut self, selection: &Selection, key: &str) {
+        if selection.is_of_shard(key) {
+            self.add_kind(selection, key, 1);
+        }
+    }
+
+    /// Counts records of the share that is selected, whose keys have the mode and the type of this one.
+    pub fn add_kind(&mut self, selection: &Selection, key: &str, records: u64) {
         if let Some(cache_type) = selection.of_key(key) {
             self.by_type.add(cache_type, CacheType::Other, records);
         } else if let Some(left_out) = &mut self.left_out {
@@ -533,6 +540,9 @@ impl Count {
 
     /// Takes back one record of this key, which was counted twice.
     pub(crate) fn remove(&mut self, selection: &Selection, key: &str) {
+        if !selection.is_of_shard(key) {
+            return;
+        }
         if let Some(cache_type) = selection.of_key(key) {
             self.by_type.remove(&cache_type, &CacheType::Other);
         } else if let Some(left_out) = &mut self.left_out {

@@ -297,8 +297,6 @@ fn what_is_no_archive_is_said() {
         .run("--source ./rag_storage --target empty.jsonl --yes")
         .expect(0);
     scene.run("--source archive --target ./new --yes").expect(2);
-    scene
-        .expect(2);
 }
 
 #[test]

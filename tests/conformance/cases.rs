@@ -11,7 +11,7 @@ use std::{
 use futures::FutureExt;
 use migrate_llm_cache::{
     model::{
-        CacheType, Error, ErrorKind, Selection, Side, Workspace,
+        CacheType, Error, ErrorKind, Selection, Shard, Side, Workspace,
         record::{CacheKey, OnInvalid, Record},
     },
     storage::{
@@ -858,4 +858,50 @@ pub async fn a_page_that_nobody_waits_for_is_not_lost(place: Place) {
     assert_eq!(read.len(), records.len());
     assert_eq!(read.into_iter().collect::<BTreeSet<_>>(), keys(&records));
     assert!(pages.next_page().await.unwrap().is_none(), "the end lasts");
+}
+
+/// The shares of a source are disjoint, and together they are everything, whatever form its keys have.
+pub async fn shares_are_disjoint_and_complete(place: Place) {
+    let workspace = place.workspace("shares");
+    let value = r#"{"return": "", "cache_type": "extract"}"#;
+    // Spread out as hashes are.
+    let hash = |n: u32| format!("{:08x}{n:024x}", n.wrapping_mul(0x9e37_79b9));
+    let mut records: Vec<Record> = (0..200)
+        .map(|n| raw(&format!("default:extract:{}", hash(n)), value))
+        .collect();
+    for key in [
+        "default:extract:no hash",
+        "default:extract:7",
+        "default:summary:0f",
+    ] {
+        records.push(raw(key, value));
+    }
+    fill(&place, &workspace, &records).await;
+    let all: BTreeSet<String> = keys(&records);
+    for count in [1, 2, 3, 7] {
+        let mut seen = BTreeSet::new();
+        let mut counted = 0;
+        for index in 0..count {
+            let selection = Selection::default().of_shard(Shard::new(index, count));
+            let source = source(&place, &workspace).await;
+            let number = source.count(&selection, &|_| ()).await.unwrap();
+            counted += number.total();
+            let pages = scan(&source, &selection, pages_of(10), None).await;
+            let found = keys_of(&pages);
+            assert!(
+                found.len() < 2 * all.len() / count as usize + 20,
+                "{index}/{count} has {}",
+                found.len()
+            );
+            assert!(
+                !number.exact || number.total() == found.len() as u64,
+                "{index}/{count}: {number:?}"
+            );
+            for key in found {
+                assert!(seen.insert(key.clone()), "{key} is in two shares of {count}");
+            }
+        }
+        assert_eq!(seen, all, "{count} shares");
+        assert!(counted >= all.len() as u64, "{counted}");
+    }
 }

@@ -26,7 +26,7 @@ use write::{BatchOutcome, Writer};
 use crate::{
     engine::{
         checkpoint::Checkpoint, differences::DifferencesFile, hits::WorkspaceHits, read_back::ReadBack,
-        rejects::RejectsFile, retry::Retrier, stats::RunStats,
+        rejects::RejectsFile, retry::Retrier, stats::RunStats, throttle::Throttle,
     },
     model::{BatchLimit, Error, ErrorKind, MaxErrors, OnConflict, Result, Selection, WorkspacePair},
     report::Reporter,
@@ -55,6 +55,8 @@ pub(crate) struct WorkspaceJob<'a> {
     pub(crate) batch: BatchLimit,
     /// What is being written at the same time.
     pub(crate) window: &'a Arc<Window>,
+    /// What keeps to a rate; `None` where there is none to keep to.
+    pub(crate) throttle: Option<Arc<Throttle>>,
     /// How many batches of this workspace that is, at most.
     pub(crate) concurrency: NonZeroUsize,
     /// What to do with keys that are there.
@@ -175,13 +177,18 @@ fn written(
             () = signal.stopped() => {}
         }
     };
-    let window = Arc::clone(job.window);
+    let (window, throttle) = (Arc::clone(job.window), job.throttle.clone());
     let mut gate = KeyGate::default();
     stream::poll_fn(move |context| receiver.poll_recv(context))
         .then(move |batch: Result<Batch>| {
-            let window = Arc::clone(&window);
+            let (window, throttle) = (Arc::clone(&window), throttle.clone());
             async move {
                 let batch = batch?;
+                if let Some(throttle) = throttle {
+                    throttle
+                        .pass(batch.entries.len() as u64, batch.bytes as u64)
+                        .await;
+                }
                 let passage = window.enter(batch.bytes).await;
                 Ok((batch, passage))
             }

@@ -98,6 +98,7 @@ impl World {
                 on_conflict: OnConflict::Overwrite,
                 on_invalid: OnInvalid::Reject,
                 batch_records: number(3),
+                rate_limit: None,
                 batch_bytes: None,
                 concurrency: number(2),
                 timeout: Duration::from_secs(30),

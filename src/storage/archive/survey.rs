@@ -334,7 +334,7 @@ impl Look<'_> {
                     blocks: Vec::new(),
                 }),
         };
-        found.count.add(self.selection, key, 1);
+        found.count.add(self.selection, key);
         if found.blocks.last() != Some(&place.block) {
             found.blocks.push(place.block);
         }

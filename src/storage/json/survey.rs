@@ -182,7 +182,7 @@ impl Look<'_> {
                 self.see(&mut digests);
                 return Ok((*end == position).then_some(count));
             }
-            count.add(self.selection, key.as_str(), 1);
+            count.add(self.selection, key.as_str());
             digests.push(KeyDigest::of(key.as_str()));
             if digests.len() == DIGESTS {
                 self.see(&mut digests);

@@ -472,7 +472,7 @@ impl Source for MemoryCache {
         let mut count = Count::none();
         let looked_at = self.values(|values| {
             for key in values.keys() {
-                count.add(selection, key, 1);
+                count.add(selection, key);
             }
             values.len() as u64
         });

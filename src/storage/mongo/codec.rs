@@ -28,7 +28,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     model::{
-        CacheType, FILE_MODE, NAMESPACE, Selection,
+        CacheType, FILE_MODE, NAMESPACE, Selection, Shard,
         record::{
             CacheKey, Fields, Invalid, ObjectWriter, OnInvalid, Record, RejectKind, TextRules, sanitize,
             unescape,
@@ -584,6 +584,19 @@ impl KeyRange {
     }
 }
 
+/// The same filter, without documents that surely belong to other shares.
+pub(super) fn of_shard(filter: Document, shard: Option<Shard>) -> Document {
+    let Some(shard) = shard else { return filter };
+    let ends_in = |pattern: String| doc! { "$regex": format!("{pattern}$") };
+    let ours = doc! { "_id": ends_in(shard.hash_pattern()) };
+    let others = doc! { "_id": { "$not": ends_in(Shard::any_hash_pattern()) } };
+    let ours = match shard.takes_other_keys() {
+        true => doc! { "$or": [ours, others] },
+        false => ours,
+    };
+    doc! { "$and": [filter, ours] }
+}
+
 /// Adds the range of old keys, which is behind that of every key of mode `default`, unless it is read anyway.
 pub(super) fn with_old_keys(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
     let old = KeyRange::old();
@@ -607,7 +620,7 @@ pub(super) fn prefix(cache_type: &CacheType) -> String {
 /// The ranges of keys to read for a selection, in order. They hold every selected key and, of the types that LightRAG
 /// writes while it reads files, no other; what else is in them is little, and left out by the reader.
 pub(super) fn ranges(selection: &Selection) -> Vec<KeyRange> {
-    let is_wanted = |prefix: &String| selection.contains(prefix);
+    let is_wanted = |prefix: &String| selection.contains_kind(prefix);
     // Keys of queries have any beginning.
     let Some(mut prefixes) = selection.prefixes() else {
         return without(known_prefixes().filter(|prefix| !is_wanted(prefix)).collect());

@@ -29,7 +29,7 @@ use super::{
     server::{Server, by_bytes, integer},
 };
 use crate::{
-    model::{CacheType, Error, ErrorKind, Result, Selection, record::CacheKey},
+    model::{CacheType, Error, ErrorKind, Result, Selection, Shard, record::CacheKey},
     storage::{
         Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source, prefetch::Prefetch,
     },
@@ -219,7 +219,7 @@ impl MongoSource {
         }
         let there = self.there(&keys).await?;
         for key in keys.iter().filter(|key| !there.contains(*key)) {
-            count.add(selection, key.as_str(), 1);
+            count.add(selection, key.as_str());
         }
         Ok(())
     }
@@ -288,11 +288,13 @@ impl MongoSource {
         &self,
         range: &KeyRange,
         after: Option<&str>,
+        shard: Option<Shard>,
         at_once: u32,
     ) -> Result<Option<RawBatchCursor>> {
         let Some(filter) = range.filter(after) else {
             return Ok(None);
         };
+        let filter = codec::of_shard(filter, shard);
         let mut attempt = self.server.extras.query(self.has_own_order().await);
         loop {
             let find = self.find(filter.clone(), attempt.extras());
@@ -338,16 +340,18 @@ impl MongoSource {
 
     /// Counts the keys of a type that comes from files. The command `count` looks at nothing but keys, where an
     /// aggregation would read every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
-    async fn count_prefix(&self, cache_type: &CacheType) -> Result<u64> {
+    async fn count_prefix(&self, cache_type: &CacheType, shard: Option<Shard>) -> Result<u64> {
         let prefix = KeyRange::prefix(&codec::prefix(cache_type));
         if self.server.extras.lacks_count() {
-            return self.count_range(&prefix).await;
+            return self.count_range(&prefix, shard).await;
         }
         // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
         let along_index = *cache_type == CacheType::Extract;
         let mut attempt = self.server.extras.query(self.has_own_order().await);
         let counted = loop {
-            let counted = self.run_count(&prefix, along_index, attempt.extras()).await;
+            let counted = self
+                .run_count(&prefix, shard, along_index, attempt.extras())
+                .await;
             if let Some(counted) = attempt.settle(counted) {
                 break counted;
             }
@@ -359,7 +363,7 @@ impl MongoSource {
             // LightRAG reads and never counts.
             Err(error) if is_about_the_request(&error) => {
                 self.server.extras.has_no_count();
-                self.count_range(&prefix).await
+                self.count_range(&prefix, shard).await
             }
             Err(error) => Err(self.failed("count", error)),
         }
@@ -368,12 +372,13 @@ impl MongoSource {
     async fn run_count(
         &self,
         range: &KeyRange,
+        shard: Option<Shard>,
         along_index: bool,
         extras: QueryExtras,
     ) -> Result<Document, DriverError> {
         let mut command = doc! {
             "count": self.collection.name(),
-            "query": range.filter(None).unwrap_or_default(),
+            "query": codec::of_shard(range.filter(None).unwrap_or_default(), shard),
         };
         if extras.collation {
             command.insert("collation", doc! { "locale": "simple" });
@@ -392,7 +397,7 @@ impl MongoSource {
     }
 
     /// Counts the keys of a range by reading them, for a server that cannot count.
-    async fn count_range(&self, range: &KeyRange) -> Result<u64> {
+    async fn count_range(&self, range: &KeyRange, shard: Option<Shard>) -> Result<u64> {
         let mut records = 0;
         let mut keys = self.keys(range).await?;
         while keys
@@ -400,7 +405,8 @@ impl MongoSource {
             .await
             .map_err(|error| self.failed("count", error))?
         {
-            records += 1;
+            let is_ours = |shard: Shard| codec::key(keys.current()).is_some_and(|id| shard.contains(id));
+            records += u64::from(shard.is_none_or(is_ours));
         }
         Ok(records)
     }
@@ -438,7 +444,7 @@ impl MongoSource {
                 if let Some(id) = codec::key(document)
                     && let (key, false) = self.record_key(id, document)
                 {
-                    count.add(selection, key.as_str(), 1);
+                    count.add(selection, key.as_str());
                 }
                 looked_at += 1;
                 if looked_at % PROGRESS_EVERY == 0 {
@@ -465,6 +471,8 @@ struct Batches {
     source: Arc<MongoSource>,
     /// What is left to read, the first being read.
     ranges: VecDeque<KeyRange>,
+    /// The share that is read of it.
+    shard: Option<Shard>,
     /// The last key that came, behind which a new cursor goes on.
     last: Option<String>,
     at_once: u32,
@@ -555,7 +563,7 @@ impl PageReader<RawBatch> for Batches {
                 Some(cursor) => cursor,
                 None => match self
                     .source
-                    .open(range, self.last.as_deref(), self.at_once)
+                    .open(range, self.last.as_deref(), self.shard, self.at_once)
                     .await?
                 {
                     Some(cursor) => self.cursor.insert(cursor),
@@ -700,8 +708,8 @@ impl Source for MongoSource {
         let mut count = Count::none();
         // One after another: asked at once, they would stand in each other's way.
         for cache_type in &CacheType::FROM_FILES {
-            let records = self.count_prefix(cache_type).await?;
-            count.add(selection, &codec::prefix(cache_type), records);
+            let records = self.count_prefix(cache_type, selection.shard()).await?;
+            count.add_kind(selection, &codec::prefix(cache_type), records);
         }
         self.count_keys(selection, progress, &mut count).await?;
         if self.reads_old_keys {
@@ -725,6 +733,7 @@ impl Source for MongoSource {
                 true => codec::with_old_keys(codec::ranges(selection)).into(),
                 false => codec::ranges(selection).into(),
             },
+            shard: selection.shard(),
             last: last.clone(),
             at_once,
             most_at_once,

@@ -48,7 +48,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     client::{Answer, Client, Request},
     codec,
-    source::{OpenSearchSource, Share, keys_by_rule},
+    source::{OpenSearchSource, Share, keys_by_rule, keys_of_shard},
 };
 use crate::{
     model::{
@@ -1006,11 +1006,18 @@ impl OpenSearchSource {
         if self.share_of(selection).is_none() && self.has_mirrored_ids().await? == Some(true) {
             self.count_by_server(selection).await?;
         }
-        let pays = self.share_of(selection).is_some_and(Share::is_worth_a_filter);
-        Ok(selection.rules().filter(|_| pays).map(|rules| {
+        let share = self.share_of(selection);
+        let pays = share.is_some_and(Share::is_worth_a_filter);
+        let by_rule = selection.rules().filter(|_| pays).map(|rules| {
             let rules: Vec<_> = rules.iter().map(keys_by_rule).collect();
             json!({"bool": {"should": rules}})
-        }))
+        });
+        // Where the server could count, it can look for these too.
+        let of_shard = selection.shard().filter(|_| share.is_some()).map(keys_of_shard);
+        Ok(match (by_rule, of_shard) {
+            (Some(by_rule), Some(of_shard)) => Some(json!({"bool": {"filter": [by_rule, of_shard]}})),
+            (by_rule, of_shard) => by_rule.or(of_shard),
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     model::{
-        CacheType, Error, ErrorKind, FILE_MODE, KeyRule, LeftOutKind, Result, Selection,
+        CacheType, Error, ErrorKind, FILE_MODE, KeyRule, LeftOutKind, Result, Selection, Shard,
         record::{CacheKey, Record},
     },
     storage::{Count, Cursor, Entry, PageLimit, PageReader, Progress, Source},
@@ -264,7 +264,7 @@ impl OpenSearchSource {
             scanned += documents.len() as u64;
             progress(scanned);
             let keys = documents.iter().filter_map(|document| document.key.as_deref());
-            keys.for_each(|key| count.add(selection, key, 1));
+            keys.for_each(|key| count.add(selection, key));
         }
         Ok(count)
     }
@@ -317,9 +317,11 @@ impl OpenSearchSource {
             None => json!({"match_all": {}}),
         };
         filters.insert(SELECTED.to_owned(), selected);
+        let of_shard = selection.shard().map(keys_of_shard);
         let body = json!({
             "size": 0,
             "track_total_hits": true,
+            "query": of_shard.unwrap_or_else(|| json!({"match_all": {}})),
             "aggs": {"kinds": {"filters": {"filters": filters}}},
         });
         let what = format!("count the documents of the index {}", self.index);
@@ -342,7 +344,7 @@ impl OpenSearchSource {
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some((selection.clone(), share));
         let mut count = Count::none();
         for (prefix, bucket) in buckets {
-            count.add(selection, &prefix, bucket.doc_count);
+            count.add_kind(selection, &prefix, bucket.doc_count);
         }
         if let Some(left_out) = &mut count.left_out {
             let others = share.all.saturating_sub(share.selected + left_out.total());
@@ -350,6 +352,8 @@ impl OpenSearchSource {
                 left_out.add(LeftOutKind::OTHER, LeftOutKind::OTHER, others);
             }
         }
+        // What has another form is in every share, as far as the server looked.
+        count.exact &= selection.shard().is_none();
         Ok((count.total() == share.selected).then_some(count))
     }
 }
@@ -378,6 +382,14 @@ pub(super) fn keys_by_rule(rule: &KeyRule) -> serde_json::Value {
         KeyRule::Prefix(prefix) => json!({"prefix": {MIRRORED_ID: prefix}}),
         KeyRule::Type(cache_type) => json!({"regexp": {MIRRORED_ID: format!("[^:]*:{cache_type}:.*")}}),
     }
+}
+
+/// The keys of a share, and those of another form than LightRAG's own.
+pub(super) fn keys_of_shard(shard: Shard) -> serde_json::Value {
+    // Any text before the hash would have the server try every place for its beginning.
+    let own_form = |hash: String| json!({"regexp": {MIRRORED_ID: format!("[^:]*:[^:]*:{hash}")}});
+    let others = json!({"bool": {"must_not": own_form(Shard::any_hash_pattern())}});
+    json!({"bool": {"should": [own_form(shard.hash_pattern()), others]}})
 }
 
 #[async_trait]

@@ -368,8 +368,9 @@ impl Schema {
     /// Which rows `t` are selected, as SQL. Compared byte for byte, whatever the column's collation takes for equal.
     pub(super) fn selected(&self, selection: &Selection) -> String {
         let key = format!("({}) COLLATE \"C\"", self.key());
+        let shard = self.of_shard(selection);
         let Some(rules) = selection.rules() else {
-            return "true".to_owned();
+            return shard;
         };
         let rules = rules.into_iter().map(|rule| match rule {
             // The one character of a rule that LIKE would take for another.
@@ -379,7 +380,25 @@ impl Schema {
             KeyRule::Prefix(prefix) => format!("{key} LIKE '{prefix}%'"),
             KeyRule::Type(t) => format!("({key} LIKE '%:{t}:%' AND split_part({key}, ':', 2) = '{t}')"),
         });
-        format!("({})", rules.collect::<Vec<_>>().join(" OR "))
+        let rules = format!("({})", rules.collect::<Vec<_>>().join(" OR "));
+        match selection.shard() {
+            None => rules,
+            Some(_) => format!("{rules} AND {shard}"),
+        }
+    }
+
+    /// Which rows `t` are of the share that is selected, as SQL.
+    pub(super) fn of_shard(&self, selection: &Selection) -> String {
+        let Some(shard) = selection.shard() else {
+            return "true".to_owned();
+        };
+        let hash = format!("right(({}) COLLATE \"C\", 32)", self.key());
+        let (low, high) = shard.digits();
+        let ours = format!("({hash} ~ '^[0-9a-f]{{32}}$' AND left({hash}, 4) BETWEEN '{low}' AND '{high}')");
+        if shard.takes_other_keys() {
+            return format!("({ours} OR {hash} !~ '^[0-9a-f]{{32}}$')");
+        }
+        ours
     }
 
     /// What tells rows `t` of one kind from those of another (see [`crate::model::LeftOutKind`]), as SQL.

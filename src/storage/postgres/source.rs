@@ -143,10 +143,11 @@ impl Source for PgSource {
         let purpose = Purpose::new(Phase::Reading, "count the records").without_limit();
         let sql = format!(
             "SELECT min(({key}) COLLATE \"C\")::text, count(*) FROM {table} t \
-             WHERE t.workspace = $1{first} GROUP BY {kind}",
+             WHERE t.workspace = $1{first} AND {shard} GROUP BY {kind}",
             key = schema.key(),
             table = schema.table,
             first = schema.first_of_its_key(),
+            shard = schema.of_shard(selection),
             kind = schema.kind(),
         );
         let rows = self
@@ -157,7 +158,7 @@ impl Source for PgSource {
             let (mut count, mut all) = (Count::none(), 0);
             for row in &rows {
                 let (key, records): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
-                count.add(selection, key, records.unsigned_abs());
+                count.add_kind(selection, key, records.unsigned_abs());
                 all += records.unsigned_abs();
             }
             self.counted.store(all, Ordering::Relaxed);

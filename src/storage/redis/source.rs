@@ -784,7 +784,7 @@ impl Source for RedisSource {
                 if Namespace::is_old_key(&key.key) {
                     old_keys.insert(key.raw);
                 } else if seen.insert(key.digest()) {
-                    count.add(selection, key.key.as_str(), 1);
+                    count.add(selection, key.key.as_str());
                 }
             }
             progress(looked_at);
@@ -795,7 +795,7 @@ impl Source for RedisSource {
             for entry in self.old_entries(mode, &key).await? {
                 let key = entry.key().as_str();
                 if seen.insert(KeyDigest::of(key)) {
-                    count.add(selection, key, 1);
+                    count.add(selection, key);
                 }
             }
         }

@@ -1,0 +1,118 @@
+//! Keeping to `--rate-limit`.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::model::RateLimit;
+
+/// Lets batches pass at a rate, over all that share it.
+#[derive(Debug)]
+pub(crate) struct Throttle {
+    rate: RateLimit,
+    /// When the next batch may pass.
+    next: Mutex<Instant>,
+}
+
+/// What was not used may be made up for within this time, such as the time that a slow answer took.
+const CREDIT: Duration = Duration::from_millis(200);
+
+impl Throttle {
+    pub(crate) fn new(rate: RateLimit) -> Arc<Self> {
+        Arc::new(Self {
+            rate,
+            next: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Waits until a batch of so many records and bytes may pass.
+    pub(crate) async fn pass(&self, records: u64, bytes: u64) {
+        let (amount, rate) = match self.rate {
+            RateLimit::Records(rate) => (records, rate.get()),
+            RateLimit::Bytes(rate) => (bytes, rate.get()),
+        };
+        let takes = Duration::from_secs_f64(amount as f64 / rate as f64);
+        let turn = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let turn = (*next).max(now.checked_sub(CREDIT).unwrap_or(now));
+            *next = turn + takes;
+            turn
+        };
+        sleep_until(turn).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    fn records(rate: u64) -> RateLimit {
+        RateLimit::Records(NonZeroU64::new(rate).unwrap())
+    }
+
+    /// How many records pass in a time, by several workers whose requests take so long.
+    async fn passed(rate: u64, workers: usize, request: Duration, time: Duration) -> Vec<u64> {
+        let throttle = Throttle::new(records(rate));
+        let size = rate / 20;
+        let begin = Instant::now();
+        let seconds = Arc::new(Mutex::new(vec![0; time.as_secs() as usize]));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..workers {
+            let (throttle, seconds) = (Arc::clone(&throttle), Arc::clone(&seconds));
+            tasks.spawn(async move {
+                loop {
+                    throttle.pass(size, 0).await;
+                    let second = begin.elapsed().as_secs() as usize;
+                    match seconds.lock().unwrap().get_mut(second) {
+                        Some(passed) => *passed += size,
+                        None => return,
+                    }
+                    tokio::time::sleep(request).await;
+                }
+            });
+        }
+        tasks.join_all().await;
+        Arc::try_unwrap(seconds).unwrap().into_inner().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_is_kept_within_five_percent_over_ten_seconds_and_in_each_second() {
+        for (workers, request) in [(1, 1), (1, 40), (4, 120), (16, 3)] {
+            let passed = passed(
+                1000,
+                workers,
+                Duration::from_millis(request),
+                Duration::from_secs(10),
+            )
+            .await;
+            let all: u64 = passed.iter().sum();
+            assert!((9_500..=10_500).contains(&all), "{workers} workers: {passed:?}");
+            assert!(
+                passed.iter().all(|second| (850..=1_300).contains(second)),
+                "{workers} workers: {passed:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_not_made_up_for() {
+        let throttle = Throttle::new(records(100));
+        throttle.pass(1, 0).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let begin = Instant::now();
+        for _ in 0..100 {
+            throttle.pass(1, 0).await;
+        }
+        assert!(
+            begin.elapsed() > Duration::from_millis(750),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+}
