@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     io::{IsTerminal, Write},
     panic::AssertUnwindSafe,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -23,8 +23,8 @@ use crate::{
     interactive,
     model::{Error, ErrorKind, ExitCode, Mode, Redactor, Result, Settings},
     report::{
-        self, Event, Output, Palette, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity,
-        WarningEvent, WarningKind, logging, metrics,
+        self, Event, Output, Palette, Report, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity,
+        WarningEvent, WarningKind, logging, merge, metrics,
     },
     storage::Route,
     system::{limits, os, shutdown::Shutdown},
@@ -47,7 +47,11 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok((environment, job)) => (environment, job, None),
         Err(error) => (Environment::default(), JobFile::default(), Some(error)),
     };
-    let mode = Mode::resolve(&flags, &job);
+    let merged = (!flags.merge_reports.is_empty()).then(|| merged_report(&flags.merge_reports));
+    let mode = match &merged {
+        Some(Ok((report, _))) => report.mode,
+        _ => Mode::resolve(&flags, &job),
+    };
     let mut output = OutputSettings::resolve(&flags, &job);
     let files = output.check_files();
     let shutdown = Shutdown::default();
@@ -66,6 +70,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     for warning in environment.warnings() {
         let warning = WarningEvent::new(WarningKind::Configuration, warning.as_str());
         engine::warn(&stats, &reporter, warning);
+    }
+    if let Some(merged) = merged {
+        return conclude_merged(&output, &stats, &reporter, files.and(merged));
     }
     let task = logging
         .and_then(|()| unreadable.map_or(Ok(()), Err))
@@ -113,6 +120,51 @@ fn conclude(
         }
     }
     let report = stats.report(&ending);
+    let number = report.exit_code;
+    finish(reporter, report, code_of(&ending, number))
+}
+
+/// Reads the reports of several shares and adds them up; and says what is wrong with the set of them.
+fn merged_report(files: &[PathBuf]) -> Result<(Report, Result<()>)> {
+    let reports: Result<Vec<_>> = files
+        .iter()
+        .map(|file| Ok((file.clone(), merge::read(file)?)))
+        .collect();
+    let merged = merge::merge(reports?);
+    merged.ok_or_else(|| Error::new(ErrorKind::Internal, "no reports to merge"))
+}
+
+/// Writes the metrics and the report of several shares, and returns the exit code.
+fn conclude_merged(
+    output: &OutputSettings,
+    stats: &RunStats,
+    reporter: &Reporter,
+    merged: Result<(Report, Result<()>)>,
+) -> ExitCode {
+    let (report, complete) = match merged {
+        Ok(merged) => merged,
+        Err(error) => {
+            let ending = failed(stats, reporter, &error);
+            return conclude(output, stats, reporter, ending);
+        }
+    };
+    if let Err(error) = complete {
+        reporter.say_error(&error);
+    }
+    let mut exit_code = merge::code_of(&report);
+    if let Some(path) = &output.metrics
+        && let Err(error) = metrics::write(path, &report)
+    {
+        reporter.say_error(&error);
+        if exit_code == ExitCode::Done {
+            exit_code = error.exit_code();
+        }
+    }
+    finish(reporter, report, exit_code)
+}
+
+/// Reports the end, and returns the exit code.
+fn finish(reporter: &Reporter, report: Report, exit_code: ExitCode) -> ExitCode {
     let totals = &report.totals;
     tracing::info!(
         run_id = %reporter.run_id(),
@@ -125,13 +177,12 @@ fn conclude(
         not_attempted = totals.not_attempted,
         "run ended"
     );
-    let exit_code = report.exit_code;
     match reporter.finish(Box::new(report)) {
-        Ok(()) => code_of(&ending, exit_code),
+        Ok(()) => exit_code,
         Err(error) => {
             // The run is done and the report is on standard output; only the file is missing.
             reporter.say_error(&error);
-            match code_of(&ending, exit_code) {
+            match exit_code {
                 ExitCode::Done => error.exit_code(),
                 other => other,
             }

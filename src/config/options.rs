@@ -197,8 +197,13 @@ options! {
 
         /// Move only share I of N (I from 0), or `auto`: the share of this Kubernetes, Slurm or AWS Batch task
         #[arg(long, value_name = "I/N|auto", help_heading = WHAT, allow_negative_numbers = true)]
-        pub shard: Option<Text<ShardSpec>> = Sample("0/4"), note "Everything by default. N runs, each with another I, move \
-                 everything.";
+        pub shard: Option<Text<ShardSpec>> = Sample("0/1"), note "N runs move everything, each with another I. Everything by default.";
+
+        /// Add up the reports (--report) of all shares instead of moving anything
+        #[serde(skip)]
+        #[arg(long, value_name = "FILE", help_heading = WHAT, num_args = 1.., value_hint = ValueHint::FilePath,
+              conflicts_with_all = ["source", "target", "shard", "job"])]
+        pub merge_reports: Vec<PathBuf> = FlagOnly;
 
         /// Count the records that LightRAG will use, and show which models the others were made for
         #[serde(deserialize_with = "switch")]

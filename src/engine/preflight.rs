@@ -231,7 +231,7 @@ impl Run<'_> {
 
     /// A file that is replaced as a whole cannot take the shares of several runs.
     fn check_shard(&self, prepared: &[Prepared]) -> Result<()> {
-        let Some(shard) = self.settings.selection.shard() else {
+        let Some(shard) = self.settings.selection.shard().filter(|shard| shard.count() > 1) else {
             return Ok(());
         };
         let is_replaced = |pair: &&Prepared| !pair.target.is_visible_when_flushed();

@@ -55,7 +55,7 @@ impl HitCounts {
 }
 
 /// How some keys were made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyOrigin {
     /// The LightRAG releases with this key scheme: `1.5.0-1.5.4`.
     pub releases: String,
@@ -66,7 +66,7 @@ pub struct KeyOrigin {
 }
 
 /// Whether LightRAG will find the records of a workspace, or of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hits {
     /// All types together.
     pub total: HitCounts,
@@ -102,7 +102,7 @@ impl Hits {
 }
 
 /// The LightRAG whose hits are counted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AskingLightRag {
     /// The release.
     pub version: String,
@@ -118,7 +118,7 @@ pub struct AskingLightRag {
 }
 
 /// The hits of a LightRAG.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ForetoldHits {
     /// The LightRAG.
     pub lightrag: AskingLightRag,

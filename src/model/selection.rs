@@ -348,7 +348,7 @@ impl JsonSchema for Selection {
 }
 
 /// A kind of entry that a selection leaves out.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct LeftOutKind {
     /// The mode, the first part of the key; null for a key without one.
     pub mode: Option<String>,
@@ -486,7 +486,7 @@ impl LeftOut {
 }
 
 /// The number of entries of a kind that a selection leaves out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeftOutRecords {
     /// The kind.
     #[serde(flatten)]

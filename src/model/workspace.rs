@@ -3,7 +3,7 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Error, Origin, Result};
 
@@ -14,7 +14,7 @@ pub const NAMESPACE: &str = "llm_response_cache";
 pub const WORKSPACE_VARIABLE: &str = "WORKSPACE";
 
 /// The name of a data set in LightRAG. May be empty.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Workspace(String);
 

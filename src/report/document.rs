@@ -63,7 +63,7 @@ impl Totals {
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Everything was moved, or there was nothing to do.
@@ -96,7 +96,7 @@ pub struct BatchTotals {
 }
 
 /// What a dry run found of the records that a run would move. Always `to_move = new + existing`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rehearsal {
     /// Selected records of the source.
     pub to_move: u64,
@@ -116,7 +116,7 @@ impl Rehearsal {
 }
 
 /// What became of one workspace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkspaceReport {
     /// The workspace that was read.
     pub from: Workspace,
@@ -151,7 +151,7 @@ pub struct ErrorTotals {
 }
 
 /// How many examples a report holds.
-const MOST_SAMPLES: usize = 20;
+pub(super) const MOST_SAMPLES: usize = 20;
 /// How many keys an example holds.
 const MOST_KEYS: usize = 5;
 
@@ -171,6 +171,17 @@ pub struct ErrorSample {
     pub records: u64,
     /// The first of their keys.
     pub keys: Vec<String>,
+}
+
+impl BatchTotals {
+    /// Adds other numbers to these.
+    pub fn add(&mut self, other: &Self) {
+        self.total += other.total;
+        self.ok += other.ok;
+        self.partial += other.partial;
+        self.failed += other.failed;
+        self.retried += other.retried;
+    }
 }
 
 impl ErrorTotals {
@@ -222,7 +233,7 @@ impl ErrorTotals {
 }
 
 /// What a verification found, in numbers of records.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyNumbers {
     /// Records of the source that were compared.
     pub compared: u64,
@@ -267,7 +278,7 @@ impl VerifyNumbers {
 }
 
 /// What a verification found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verification {
     /// How thorough it was.
     pub level: VerifyLevel,
@@ -304,7 +315,7 @@ impl Verification {
 }
 
 /// What was read back of what a run had written, in numbers of records.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadBackReport {
     /// Records that were looked up and compared.
     pub records: u64,
@@ -340,7 +351,7 @@ impl ReadBackReport {
 const MOST_DIFFERENCES: usize = 20;
 
 /// How a record of the target differs from the one of the source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
     /// The target does not have it.
@@ -352,7 +363,7 @@ pub enum DifferenceKind {
 }
 
 /// A record that is not the same on both sides. A line of the `--differences` file, too.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// The workspace that is read.
     pub workspace: Workspace,
@@ -365,7 +376,7 @@ pub struct Difference {
 }
 
 /// What a run did: the last event, and the content of `--report`.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// The program.
     pub tool: String,

@@ -78,7 +78,7 @@ impl Exposition<'_> {
         let finished = report.finished_at.parse::<Timestamp>().unwrap_or_default();
         let finished = finished.as_millisecond() as f64 / 1000.0;
 
-        let labels = vec![
+        let mut labels = vec![
             ("version", report.version.as_str()),
             ("mode", &mode),
             ("source_kind", &source_kind),
@@ -86,6 +86,7 @@ impl Exposition<'_> {
             ("target_kind", &target_kind),
             ("target", &target),
         ];
+        labels.extend(report.shard.as_deref().map(|shard| ("shard", shard)));
         self.gauge("info", "What the last run was; always 1.", [(labels, 1.0)]);
 
         self.runs(&mode, &status);

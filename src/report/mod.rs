@@ -4,6 +4,7 @@ mod document;
 mod event;
 mod human;
 pub mod logging;
+pub mod merge;
 pub mod metrics;
 mod outcome;
 mod reporter;

@@ -32,6 +32,8 @@ resume: false
 rejects: ./rejects.jsonl
 differences: ./differences.jsonl
 salvage: true
+shard: 0/1
+rate_limit: 100000/s
 fail_on_empty: true
 allow_missing: true
 output: jsonl
@@ -61,7 +63,7 @@ quiet: true
         plan["options"],
         json!({
             "on_conflict": "newer", "on_invalid": "sanitize", "batch_records": 7, "batch_bytes": 65536,
-            "concurrency": 3, "retries": 2, "timeout_ms": 60_000, "max_duration_ms": 3_600_000, "max_errors": "5%",
+            "concurrency": 3, "shard": "0/1", "rate_limit": "100000/s", "retries": 2, "timeout_ms": 60_000, "max_duration_ms": 3_600_000, "max_errors": "5%",
             "verify": "full", "checkpoint": "./job.checkpoint", "resume": false, "rejects": "./rejects.jsonl",
             "differences": "./differences.jsonl",
             "salvage": true, "yes": true, "fail_on_empty": true, "allow_missing": true, "hits": false, "rekey": "off",

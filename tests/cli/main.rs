@@ -28,6 +28,7 @@ mod output;
 mod precedence;
 mod secrets;
 mod servers;
+mod shards;
 mod signals;
 mod sources;
 #[path = "../support/mod.rs"]

@@ -29,7 +29,7 @@ use crate::model::{
 const INFO: ConnectorInfo = ConnectorInfo {
     kind: "memory",
     title: "Memory",
-    class_name: None,
+    class_name: Some("MemoryKVStorage"),
     aliases: &[],
     schemes: &["memory"],
     path_endings: &[],

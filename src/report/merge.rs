@@ -1,0 +1,255 @@
+//! One report of the reports of several shares.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+
+use super::{ErrorSample, Report, Status, Totals, document::MOST_SAMPLES, percent};
+use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Shard, Side};
+
+/// Reads a report that `--report` wrote.
+///
+/// # Errors
+/// The file cannot be read, or is none.
+pub fn read(path: &Path) -> Result<Report> {
+    let content =
+        std::fs::read(path).map_err(|error| Error::io("read the report", path, error).on(Side::Source))?;
+    serde_json::from_slice(&content).map_err(|error| {
+        let message = format!("{} is not a report: {error}", path.display());
+        Error::new(ErrorKind::Damaged, message)
+            .on(Side::Source)
+            .with_remedy("name files that were written by --report")
+    })
+}
+
+/// Exit codes, the worst first. What is not listed is as bad as an internal error.
+const WORST_FIRST: [ExitCode; 15] = [
+    ExitCode::Internal,
+    ExitCode::Target,
+    ExitCode::Source,
+    ExitCode::Usage,
+    ExitCode::Refused,
+    ExitCode::Checkpoint,
+    ExitCode::Differences,
+    ExitCode::MaxErrors,
+    ExitCode::Terminated,
+    ExitCode::Interrupted,
+    ExitCode::OutputClosed,
+    ExitCode::MaxDuration,
+    ExitCode::Empty,
+    ExitCode::Rejected,
+    ExitCode::Done,
+];
+
+/// The exit code with this number.
+fn exit_code(number: u8) -> ExitCode {
+    let known = WORST_FIRST.into_iter().find(|code| code.code() == number);
+    known.unwrap_or(ExitCode::Internal)
+}
+
+/// How bad an exit code is, the worst first.
+fn rank(number: u8) -> usize {
+    let rank = WORST_FIRST.iter().position(|code| code.code() == number);
+    rank.unwrap_or(0)
+}
+
+/// Adds up reports: one report, and what is wrong with the set of them. `None` where there are none.
+pub fn merge(reports: Vec<(PathBuf, Report)>) -> Option<(Report, Result<()>)> {
+    let complete = check_shares(&reports);
+    let mut reports = reports.into_iter().map(|(_, report)| report);
+    let mut merged = reports.next()?;
+    merged.shard = None;
+    for report in reports {
+        add(&mut merged, report);
+    }
+    let seconds = match (
+        merged.started_at.parse::<Timestamp>(),
+        merged.finished_at.parse::<Timestamp>(),
+    ) {
+        (Ok(started), Ok(finished)) => finished.duration_since(started).as_secs_f64(),
+        _ => merged.duration_ms as f64 / 1000.0,
+    };
+    merged.duration_ms = (seconds * 1000.0).round() as u64;
+    let per_second = |number: u64| number as f64 / seconds.max(0.001);
+    merged.records_per_second = (per_second(merged.totals.written) * 10.0).round() / 10.0;
+    merged.bytes_per_second = per_second(merged.totals.bytes) as u64;
+    let totals = &merged.totals;
+    merged.success_rate =
+        (totals.done() > 0).then(|| percent(totals.written + totals.skipped, totals.selected));
+    if let Err(error) = &complete {
+        merged.errors.fatal(error);
+        if rank(ExitCode::Source.code()) < rank(merged.exit_code) {
+            merged.exit_code = ExitCode::Source.code();
+            merged.status = Status::Failed;
+            merged.retryable = false;
+            merged.next = "Run the missing shares, then merge the reports of all of them.".to_owned();
+        }
+    }
+    Some((merged, complete))
+}
+
+/// The exit code of a merged report.
+pub fn code_of(report: &Report) -> ExitCode {
+    exit_code(report.exit_code)
+}
+
+/// Whether each share is there once.
+fn check_shares(reports: &[(PathBuf, Report)]) -> Result<()> {
+    let mut count = None;
+    let mut files: BTreeMap<u32, Vec<&Path>> = BTreeMap::new();
+    for (path, report) in reports {
+        let shard = report.shard.as_deref().and_then(Shard::parse);
+        let Some(shard) = shard else {
+            let message = format!("{} is not the report of a share (--shard)", path.display());
+            return Err(Error::new(ErrorKind::Incomplete, message).on(Side::Source));
+        };
+        if *count.get_or_insert(shard.count()) != shard.count() {
+            let message = format!(
+                "{} is of share {shard}, and others are of {} shares",
+                path.display(),
+                count.unwrap_or_default()
+            );
+            return Err(Error::new(ErrorKind::Incomplete, message).on(Side::Source));
+        }
+        files.entry(shard.index()).or_default().push(path);
+    }
+    let count = count.unwrap_or_default();
+    let mut wrong = Vec::new();
+    let missing: Vec<String> = (0..count)
+        .filter(|index| !files.contains_key(index))
+        .map(|index| format!("{index}/{count}"))
+        .collect();
+    if !missing.is_empty() {
+        wrong.push(format!("no report of {}", missing.join(", ")));
+    }
+    for (index, files) in files.iter().filter(|(_, files)| files.len() > 1) {
+        let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        wrong.push(format!(
+            "more than one report of {index}/{count}: {}",
+            files.join(", ")
+        ));
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Incomplete, wrong.join("; "))
+        .on(Side::Source)
+        .with_remedy("name one report of each share"))
+}
+
+fn add(merged: &mut Report, other: Report) {
+    if rank(other.exit_code) < rank(merged.exit_code) {
+        merged.exit_code = other.exit_code;
+        merged.status = other.status;
+        merged.retryable = other.retryable;
+        merged.next.clone_from(&other.next);
+    }
+    merged.started_at = earlier(&merged.started_at, &other.started_at);
+    merged.finished_at = later(&merged.finished_at, &other.finished_at);
+    merged.source = merged.source.take().or(other.source);
+    merged.target = merged.target.take().or(other.target);
+    merged.totals.add(&other.totals);
+    add_by_type(&mut merged.by_cache_type, other.by_cache_type);
+    merged.left_out = match (merged.left_out.take(), other.left_out) {
+        (Some(mine), Some(others)) => {
+            let mut all = LeftOut::default();
+            for left_out in mine.into_iter().chain(others) {
+                all.add(left_out.kind, LeftOutKind::OTHER, left_out.records);
+            }
+            Some(all.list())
+        }
+        _ => None,
+    };
+    add_workspaces(merged, other.workspaces);
+    merged.to_move = sum(merged.to_move, other.to_move);
+    merged.new = sum(merged.new, other.new);
+    merged.existing = sum(merged.existing, other.existing);
+    merged.batches.add(&other.batches);
+    merged.errors.total += other.errors.total;
+    for (kind, number) in other.errors.by_kind {
+        *merged.errors.by_kind.entry(kind).or_default() += number;
+    }
+    let room = MOST_SAMPLES.saturating_sub(merged.errors.first.len());
+    let first: Vec<ErrorSample> = other.errors.first.into_iter().take(room).collect();
+    merged.errors.first.extend(first);
+    let known: BTreeSet<String> = merged.warnings.iter().cloned().collect();
+    merged.warnings.extend(
+        other
+            .warnings
+            .into_iter()
+            .filter(|warning| !known.contains(warning)),
+    );
+    match (&mut merged.read_back, other.read_back) {
+        (Some(mine), Some(others)) => mine.add(others),
+        (mine @ None, others) => *mine = others,
+        (Some(_), None) => {}
+    }
+    match (&mut merged.verification, other.verification) {
+        (Some(mine), Some(others)) => {
+            mine.numbers.add(&others.numbers);
+            others
+                .first
+                .into_iter()
+                .chain(others.first_kept)
+                .for_each(|difference| mine.note(difference));
+        }
+        (mine @ None, others) => *mine = others,
+        (Some(_), None) => {}
+    }
+    merged.rekeyed += other.rekeyed;
+    match (&mut merged.hits, other.hits) {
+        (Some(mine), Some(others)) => mine.hits.add(&others.hits),
+        (mine @ None, others) => *mine = others,
+        (Some(_), None) => {}
+    }
+    // Each share has its own files; the report of each names them.
+    merged.checkpoint = None;
+    merged.rejects = None;
+    merged.differences = None;
+}
+
+fn add_workspaces(merged: &mut Report, others: Vec<super::WorkspaceReport>) {
+    for other in others {
+        let known = merged
+            .workspaces
+            .iter_mut()
+            .find(|known| known.from == other.from && known.to == other.to);
+        let Some(known) = known else {
+            merged.workspaces.push(other);
+            continue;
+        };
+        known.source_records = sum(known.source_records, other.source_records);
+        known.target_records_before = sum(known.target_records_before, other.target_records_before);
+        known.target_records_after = sum(known.target_records_after, other.target_records_after);
+        match (&mut known.rehearsal, other.rehearsal) {
+            (Some(mine), Some(others)) => mine.add(others),
+            (mine, _) => *mine = None,
+        }
+        known.totals.add(&other.totals);
+        add_by_type(&mut known.by_cache_type, other.by_cache_type);
+        known.left_out = None;
+    }
+}
+
+fn add_by_type<K: Ord>(merged: &mut BTreeMap<K, Totals>, other: BTreeMap<K, Totals>) {
+    for (cache_type, totals) in other {
+        merged.entry(cache_type).or_default().add(&totals);
+    }
+}
+
+/// A number is known where both are.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    Some(one? + other?)
+}
+
+/// Times of the same form, in UTC, are in the order of their texts.
+fn earlier(one: &str, other: &str) -> String {
+    one.min(other).to_owned()
+}
+
+fn later(one: &str, other: &str) -> String {
+    one.max(other).to_owned()
+}

@@ -1,0 +1,173 @@
+//! Shares of a source, and one report of them.
+
+use serde_json::{Value, json};
+
+use crate::{
+    scene::Scene,
+    support::{place::Place, state, tool::Run},
+};
+
+fn message(run: &Run) -> String {
+    let report = run.events.last().unwrap();
+    report["errors"]["first"][0]["message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn a_share_that_is_none_is_refused() {
+    let scene = Scene::new();
+    for share in ["4/4", "0/0", "1", "1/5000", "first"] {
+        let line = format!("--source ./rag_storage --target ./new --yes --shard {share}");
+        let run = scene.run(&line).expect(2);
+        assert!(
+            message(&run).contains("expected I/N with I from 0 to N-1"),
+            "{}",
+            message(&run)
+        );
+    }
+    let line = "--source ./rag_storage --target ./new --yes --shard auto";
+    let run = scene.run(line).expect(2);
+    assert!(
+        message(&run).contains("no engine says which share this is"),
+        "{}",
+        message(&run)
+    );
+    let run = scene.tool(line).env("JOB_COMPLETION_INDEX", "1").run().expect(2);
+    assert!(
+        message(&run).contains("JOB_COMPLETIONS is not set"),
+        "{}",
+        message(&run)
+    );
+}
+
+#[test]
+fn a_file_takes_no_shares() {
+    let scene = Scene::new();
+    for target in ["./new", "new.jsonl.zst"] {
+        for how in ["--yes", "--dry-run"] {
+            let line = format!("--source ./rag_storage --target {target} {how} --shard 0/2");
+            let run = scene.run(&line).expect(10);
+            assert!(
+                message(&run).contains("is a file that each run replaces"),
+                "{}",
+                message(&run)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_rate_that_is_none_is_refused() {
+    let scene = Scene::new();
+    for rate in ["fast", "0/s", "100", "20MiB"] {
+        let line = format!("--source ./rag_storage --target ./new --yes --rate-limit {rate}");
+        let run = scene.run(&line).expect(2);
+        assert!(
+            message(&run).contains("such as 1000/s or 20MiB/s"),
+            "{}",
+            message(&run)
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
+fn shares_add_up_to_everything_and_their_reports_to_one() {
+    let scene = Scene::new();
+    let place = Place::new("redis");
+    let workspace = place.workspace("w");
+    let share = |share: &str, report: &str, rest: &str| {
+        scene.run(&format!(
+            "--source ./rag_storage --target {} --source-workspace space1 --target-workspace {workspace} --yes --shard \
+             {share} --report {report} {rest}",
+            place.address
+        ))
+    };
+    for index in 0..3 {
+        let run = share(&format!("{index}/3"), &format!("{index}.json"), "--verify full").expect(0);
+        assert_eq!(run.events.last().unwrap()["shard"], format!("{index}/3"));
+    }
+    assert_eq!(state::of(&place).len(), 22);
+    let run = scene
+        .run("--merge-reports 0.json 1.json 2.json --report all.json --metrics all.prom")
+        .expect(0);
+    let merged = run.events.last().unwrap();
+    assert_eq!(merged["totals"]["written"], 22);
+    assert_eq!(merged["verification"]["compared"], 22);
+    assert_eq!(merged["workspaces"].as_array().unwrap().len(), 1);
+    assert_eq!(merged["workspaces"][0]["totals"], merged["totals"]);
+    assert_eq!(scene.read("all.json")["totals"], merged["totals"]);
+    assert!(
+        std::fs::read_to_string(scene.path("all.prom"))
+            .unwrap()
+            .contains("_records{")
+    );
+    let human = scene
+        .run("--merge-reports 0.json 1.json 2.json --output human")
+        .expect(0);
+    assert!(
+        human.stderr.contains("Successfully migrated:            22"),
+        "{}",
+        human.stderr
+    );
+
+    // One is missing, one is there twice, one is of another number of shares.
+    let run = scene.run("--merge-reports 0.json 2.json 2.json").expect(4);
+    let what = message(&run);
+    assert!(what.contains("no report of 1/3"), "{what}");
+    assert!(
+        what.contains("more than one report of 2/3: 2.json, 2.json"),
+        "{what}"
+    );
+    share("0/2", "other.json", "").expect(0);
+    let run = scene.run("--merge-reports 0.json other.json").expect(4);
+    assert!(
+        message(&run).contains("other.json is of share 0/2, and others are of 3 shares"),
+        "{}",
+        message(&run)
+    );
+    scene.run("--merge-reports 0.json none.json").expect(4);
+    scene.file("text.json", "hello");
+    let run = scene.run("--merge-reports text.json").expect(4);
+    assert!(
+        message(&run).contains("text.json is not a report"),
+        "{}",
+        message(&run)
+    );
+
+    // The worst of them decides.
+    let mut failed: Value = scene.read("1.json");
+    failed["exit_code"] = json!(5);
+    failed["status"] = json!("failed");
+    scene.file("1.json", &failed.to_string());
+    let run = scene.run("--merge-reports 0.json 1.json 2.json").expect(5);
+    assert_eq!(run.events.last().unwrap()["status"], "failed");
+
+    // A checkpoint belongs to its share.
+    share("0/3", "0.json", "--checkpoint c").expect(0);
+    let run = share("0/4", "0.json", "--checkpoint c --resume").expect(11);
+    assert!(message(&run).contains("another job"), "{}", message(&run));
+}
+
+#[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
+fn a_rate_is_kept_by_a_whole_run() {
+    let scene = Scene::new();
+    let entry = json!({"return": "x", "cache_type": "extract"});
+    let cache: serde_json::Map<String, Value> = (0..60)
+        .map(|n| (format!("default:extract:{n:032}"), entry.clone()))
+        .collect();
+    scene.cache("many", &Value::Object(cache));
+    let place = Place::new("redis");
+    let workspace = place.workspace("w");
+    let line = format!(
+        "--source ./many --target {} --target-workspace {workspace} --source-workspace= --yes --rate-limit 60/s",
+        place.address
+    );
+    let begin = std::time::Instant::now();
+    assert_eq!(scene.run(&line).expect(0).total("written"), 60);
+    // The last batch need not wait for its own time.
+    assert!(begin.elapsed().as_millis() >= 900, "{:?}", begin.elapsed());
+}
