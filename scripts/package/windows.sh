@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 #
-# Builds migrate-llm-cache.exe and the wheel for Windows on Linux, and runs the sample job under Wine. On demand: CI does not
-# call it. Needs what chroot.sh needs.
+# Builds migrate-llm-cache.exe and the wheel for Windows on Linux, and runs the sample job and Ctrl-C under Wine. On demand:
+# CI does not call it. Needs what chroot.sh needs. If TEST_REDIS_URI or TEST_POSTGRES_URI names an empty database, the sample
+# is also moved there and back.
 #
 #   scripts/package/windows.sh [FEATURES]      storages besides JSON: redis,postgres by default
 
@@ -32,6 +33,33 @@ run() { in_chroot /sample env WINEDEBUG=-all wine64 ./migrate-llm-cache.exe "$@"
 run --job migrate.example.yaml --yes --output jsonl | tail -n 1 | grep -q '"written":67' || { say "the sample job failed" && exit 1; }
 run --source json --target './target/from_env' --yes --output jsonl 2>/dev/null | tail -n 1 | grep -q '"written":22' ||
   { say "the job of .env failed" && exit 1; }
+for uri in ${TEST_REDIS_URI:-} ${TEST_POSTGRES_URI:-}; do
+  say "sample to ${uri%%:*} and back"
+  for sides in "tests\\fixtures\\sample\\rag_storage $uri" "$uri target\\from_${uri%%:*}"; do
+    run --source "${sides% *}" --target "${sides#* }" --all-workspaces --yes --verify full --output jsonl 2>/dev/null | tail -n 1 |
+      grep -q '"written":67' || { say "moving to or from ${uri%%:*} failed" && exit 1; }
+  done
+done
+
+say "Ctrl-C"
+# A server that does not answer.
+coproc server (exec python3 -uc '
+import socket, sys
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    print(listener.getsockname()[1])
+    listener.accept()[0].recv(1 << 20)
+    print("connected")
+    sys.stdin.read()')
+read -r port <&"${server[0]}"
+run --source ./tests/fixtures/sample/rag_storage --target "redis://127.0.0.1:$port" --yes >"$CHROOT/sample/interrupted" 2>/dev/null &
+read -r _ <&"${server[0]}"
+# Wine translates the signal.
+kill -INT "$(pgrep -f "migrate-llm-cache.exe .*:$port")"
+status=0
+wait $! || status=$?
+if ((status != 130)) || ! grep -q '"status":"interrupted"' "$CHROOT/sample/interrupted"; then
+  say "Ctrl-C ended it with exit code $status" && exit 1
+fi
 
 say "wheel"
 mkdir -p "$DIST"
