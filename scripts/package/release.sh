@@ -65,8 +65,9 @@ say "sdist"
 (cd "$WORK/sources" && tool maturin sdist --out "$DIST")
 
 say "wheel, profile $PROFILE"
-# Panic messages contain paths of source files.
-export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$TARGET=/target ${RUSTFLAGS:-}"
+# Panic messages contain paths of source files. Encoded, since a path may contain spaces.
+printf -v CARGO_ENCODED_RUSTFLAGS '%s\x1f%s' "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" "--remap-path-prefix=$TARGET=/target"
+export CARGO_ENCODED_RUSTFLAGS
 (cd "$WORK/sources" && tool maturin build --profile "$PROFILE" --zig --compatibility manylinux2014 --out "$DIST" "$@")
 (cd "$WORK" && python3 -m zipfile -e "$DIST"/*.whl wheel)
 program=$(find "$WORK/wheel" -path '*.data/scripts/migrate-llm-cache')

@@ -16,12 +16,11 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 unset CARGO_TARGET_DIR
 
-for clone in "$WORK/first" "$WORK/a longer path/second"; do
-  git clone --quiet . "$clone"
-  "$clone/scripts/package/release.sh" "$@"
-done
+clones=("$WORK/first" "$WORK/a longer path/second")
+for clone in "${clones[@]}"; do git clone --quiet . "$clone"; done
+for clone in "${clones[@]}"; do "$clone/scripts/package/release.sh" "$@"; done
 
-python3 - "$WORK/first/target/dist" "$WORK/a longer path/second/target/dist" <<'PYTHON'
+python3 - "${clones[@]/%//target/dist}" <<'PYTHON'
 import re, sys, zipfile
 from pathlib import Path
 
