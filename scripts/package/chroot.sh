@@ -4,7 +4,7 @@
 # sources of its standard library, MinGW, and Wine and QEMU to run what was built. It is kept in
 # ${XDG_CACHE_HOME:-~/.cache}/migrate-llm-cache/chroot; delete the folder to start afresh.
 #
-# Needs root, mmdebstrap, 6 GB of disk, and five minutes the first time.
+# Needs root, mmdebstrap, 8 GB of disk, and five minutes the first time.
 
 readonly CHROOT="${XDG_CACHE_HOME:-$HOME/.cache}/migrate-llm-cache/chroot"
 
