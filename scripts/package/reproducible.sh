@@ -3,7 +3,7 @@
 # Builds the packages of the checked-out commit twice, in two clones with different paths, and compares them. On demand: CI
 # does not call it. Only this may differ:
 #
-#   in the wheel   RECORD (the digests of its files) and the SBOM (its serial number)
+#   in the wheel   RECORD (the digests of its files) and the SBOM (the folder of the sources)
 #   SHA256SUMS     the digest of the wheel
 #
 #   scripts/package/reproducible.sh                                            twice what release.sh takes
