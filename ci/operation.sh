@@ -151,7 +151,7 @@ done
 expect "$(<"$SCENE/summary")" "**ok**: 67 written, 0 skipped, 0 rejected. Point LightRAG at the target (LIGHTRAG_KV_STORAGE=JsonKVStorage) and restart it. The source is unchanged."
 
 headline "examples: Kubernetes"
-linter kubernetes-validate --strict "$EXAMPLES/cronjob.yaml"
+linter kubernetes-validate --strict "$EXAMPLES/cronjob.yaml" "$EXAMPLES/helm-job.yaml"
 command=$(linter python - "$EXAMPLES/cronjob.yaml" <<'PYTHON'
 import shlex, sys, yaml
 job = yaml.safe_load(open(sys.argv[1]))["spec"]["jobTemplate"]["spec"]
@@ -159,6 +159,30 @@ print(shlex.join(["migrate-llm-cache", *job["template"]["spec"]["containers"][0]
 PYTHON
 )
 run_example "$command" env PGPASSWORD=secret >/dev/null 2>&1
+
+headline "examples: Helm chart"
+command=$(linter python - "$EXAMPLES/helm-job.yaml" <<'PYTHON'
+import shlex, sys, yaml
+pod = yaml.safe_load(open(sys.argv[1]))["spec"]["template"]["spec"]
+container, = pod["containers"]
+mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+# The paths of the chart's deployment.
+assert mounted == {"env-file": "/app/.env", "rag-storage": "/app/data/rag_storage"}, mounted
+assert {volume["name"] for volume in pod["volumes"]} == set(mounted), "a volume is not mounted"
+assert container["workingDir"] == "/app", "LightRAG's .env is not in the working directory"
+assert container["env"] == [{"name": "WORKING_DIR", "value": mounted["rag-storage"]}], "the cache is mounted elsewhere"
+print(shlex.join(["migrate-llm-cache", *container["args"]]))
+PYTHON
+)
+# As the chart writes it: without quotes, and with names that have no value.
+mkdir "$SCENE/app"
+printf '%s\n' LLM_BINDING_HOST= LIGHTRAG_KV_STORAGE=JsonKVStorage POSTGRES_HOST=127.0.0.1 POSTGRES_PASSWORD=secret \
+  POSTGRES_PORT=9 POSTGRES_WORKSPACE=default "WEBUI_TITLE=Graph RAG Engine" >"$SCENE/app/.env"
+status=0
+printed=$(as_user env "WORKING_DIR=$SCENE/rag_storage" sh -c "cd app && $command --retries 0" 2>&1 >/dev/null) || status=$?
+[[ $status == 5 && $printed == *"no connection to PostgreSQL at 127.0.0.1:9"*"password from POSTGRES_PASSWORD in ./.env line 4"* ]] ||
+  die "with LightRAG's .env the job printed (exit code $status): $printed"
+run_example "cd app && ${command/ postgres / $SCENE/moved_secret }" env "WORKING_DIR=$SCENE/rag_storage" >/dev/null 2>&1
 
 headline "examples: Compose"
 linter check-jsonschema --builtin-schema vendor.compose-spec "$EXAMPLES/compose.yaml"

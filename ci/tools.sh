@@ -13,16 +13,17 @@ die() {
   exit 1
 }
 
+as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
+
 # need COMMAND=PACKAGE…: installs the Debian packages whose commands are missing.
 need() {
-  local pair missing=() sudo=()
+  local pair missing=()
   for pair in "$@"; do
     command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
   done
   if ((${#missing[@]} == 0)); then return; fi
-  if ((EUID != 0)); then sudo=(sudo); fi
   export DEBIAN_FRONTEND=noninteractive
-  { "${sudo[@]}" apt-get -q update && "${sudo[@]}" apt-get -q -y install --no-install-recommends "${missing[@]}"; } \
+  { as_root apt-get -q update && as_root apt-get -q -y install --no-install-recommends "${missing[@]}"; } \
     </dev/null >/dev/null || die "cannot install ${missing[*]}"
 }
 

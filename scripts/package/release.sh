@@ -7,6 +7,9 @@
 #   scripts/package/release.sh                     a release: ten minutes on two cores
 #   scripts/package/release.sh --profile quick     the same packages for tests: two minutes
 #
+# More options are passed to cargo, for example --no-default-features. Two builds of one commit are the same but for what
+# reproducible.sh lists, wherever they are built.
+#
 # Needs Rust, Python 3 with venv, and git. Installs everything else in ${XDG_CACHE_HOME:-~/.cache}, pinned in
 # requirements.txt. Packs only committed files, and warns if there are uncommitted changes.
 
@@ -16,7 +19,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 PROFILE=release
 if [[ ${1:-} == --profile && -n ${2:-} ]]; then PROFILE=$2 && shift 2; fi
-if (($#)); then sed -n '3,13s/^# \{0,1\}//p' "$0" >&2 && exit 2; fi
+for option; do [[ $option == --* && $option != --help ]] || { sed -n '3,16s/^# \{0,1\}//p' "$0" >&2 && exit 2; }; done
 readonly PROFILE
 
 ROOT=$PWD
@@ -54,22 +57,18 @@ if ! git diff --quiet HEAD; then say "warning: uncommitted changes are not packe
 rm -rf "$WORK" "$DIST"
 mkdir -p "$WORK" "$DIST"
 
-say "license texts"
-python3 "$HERE/third_party_licenses.py" >"$WORK/THIRD_PARTY_LICENSES.txt"
-
-say "sources"
+say "sources and license texts"
 # Always in the same place, so that only changes are recompiled.
-mkdir "$WORK/sources"
-git archive HEAD Cargo.toml Cargo.lock LICENSE README.md src | tar -x -C "$WORK/sources"
-cp "$HERE/pyproject.toml" "$WORK/THIRD_PARTY_LICENSES.txt" "$WORK/sources/"
-cp -r "$HERE/python" "$WORK/sources/"
-rm -rf "$WORK/sources/python/migrate_llm_cache/__pycache__"
+"$HERE/sources.sh" "$WORK/sources"
 
 say "sdist"
 (cd "$WORK/sources" && tool maturin sdist --out "$DIST")
 
 say "wheel, profile $PROFILE"
-(cd "$WORK/sources" && tool maturin build --profile "$PROFILE" --zig --compatibility manylinux2014 --out "$DIST")
+# Panic messages contain paths of source files. Encoded, since a path may contain spaces.
+printf -v CARGO_ENCODED_RUSTFLAGS '%s\x1f%s' "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" "--remap-path-prefix=$TARGET=/target"
+export CARGO_ENCODED_RUSTFLAGS
+(cd "$WORK/sources" && tool maturin build --profile "$PROFILE" --zig --compatibility manylinux2014 --out "$DIST" "$@")
 (cd "$WORK" && python3 -m zipfile -e "$DIST"/*.whl wheel)
 program=$(find "$WORK/wheel" -path '*.data/scripts/migrate-llm-cache')
 chmod 755 "$program"
@@ -83,7 +82,7 @@ cp "$program" "$WORK/deb/"
 for shell in bash zsh fish; do "$program" --generate "completions-$shell" >"$WORK/deb/completions.$shell"; done
 folder="$WORK/migrate-llm-cache-$VERSION-$(uname -m)-linux-gnu"
 mkdir "$folder"
-cp "$WORK"/deb/* LICENSE README.md migrate.example.yaml "$WORK/THIRD_PARTY_LICENSES.txt" "$folder/"
+cp "$WORK"/deb/* LICENSE README.md migrate.example.yaml "$WORK/sources/THIRD_PARTY_LICENSES.txt" "$folder/"
 archive "$DIST/$(basename "$folder").tar.gz" "$folder"
 
 say ".deb"
