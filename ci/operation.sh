@@ -151,7 +151,7 @@ done
 expect "$(<"$SCENE/summary")" "**ok**: 67 written, 0 skipped, 0 rejected. Point LightRAG at the target (LIGHTRAG_KV_STORAGE=JsonKVStorage) and restart it. The source is unchanged."
 
 headline "examples: Kubernetes"
-linter kubernetes-validate --strict "$EXAMPLES/cronjob.yaml" "$EXAMPLES/helm-job.yaml"
+linter kubernetes-validate --strict "$EXAMPLES"/{cronjob,helm-job,sharded-job}.yaml
 command=$(linter python - "$EXAMPLES/cronjob.yaml" <<'PYTHON'
 import shlex, sys, yaml
 job = yaml.safe_load(open(sys.argv[1]))["spec"]["jobTemplate"]["spec"]
