@@ -26,7 +26,7 @@ use crate::{
     },
     storage::{
         Entry, Source, Target, WriteMode, WriteOutcome,
-        files::{Draft, OpenFile, blocking, check_writable},
+        files::{Draft, OpenFile, blocking},
     },
 };
 
@@ -117,8 +117,8 @@ impl ArchiveDraft {
         ArchiveFile::new(OpenFile::of(&path, file))
     }
 
-    /// Adds what the old archive has besides, and puts the new one in its place.
-    fn publish(mut self, old: Option<(&ArchiveFile, &Survey)>) -> Result<()> {
+    /// Adds what the old archive has besides, and the footer. Gives the whole file.
+    fn complete(mut self, old: Option<(&ArchiveFile, &Survey)>) -> Result<Draft> {
         self.end_blocks()?;
         if let Some((old, survey)) = old {
             self.add_others(old, survey)?;
@@ -128,8 +128,7 @@ impl ArchiveDraft {
         push_frame(&mut self.text, "footer", &footer);
         self.end_block(false)?;
         self.end_blocks()?;
-        let metadata = old.map(|(old, _)| old.file.metadata()).transpose()?;
-        self.file.publish(metadata.as_ref())
+        Ok(self.file)
     }
 
     /// Copies every record of the old archive whose key was not written.
@@ -191,17 +190,19 @@ impl Writer {
             Some(file) => self.archive.any_survey().await?.map(|survey| (file, survey)),
             None => None,
         };
-        let is_begun = self.is_begun.load(Ordering::Relaxed);
-        self.with_draft(move |draft| match draft.take() {
-            Some(draft) => draft.publish(old.as_ref().map(|(file, survey)| (&**file, &**survey))),
-            None if is_begun => Err(Error::new(
+        if !self.is_begun.load(Ordering::Relaxed) {
+            // Nothing was to be written.
+            return Ok(());
+        }
+        let metadata = old.as_ref().map(|(old, _)| old.file.metadata()).transpose()?;
+        let complete = self.with_draft(move |draft| match draft.take() {
+            Some(draft) => draft.complete(old.as_ref().map(|(file, survey)| (&**file, &**survey))),
+            None => Err(Error::new(
                 ErrorKind::Io,
                 "the archive could not be put in its place",
             )),
-            // Nothing was to be written.
-            None => Ok(()),
-        })
-        .await?;
+        });
+        self.archive.place().publish(complete.await?, metadata).await?;
         self.is_begun.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -281,16 +282,15 @@ impl Target for ArchiveTarget {
         {
             let message = format!(
                 "{} is a rejects file, which can be read and not written",
-                archive.path().display()
+                archive.place().name().display()
             );
             return Err(Error::new(ErrorKind::Refused, message).with_remedy("name another file"));
         }
-        let path = archive.path().to_owned();
-        blocking(move || check_writable(&path)).await
+        archive.place().check_writable().await
     }
 
     async fn prepare(&self) -> Result<()> {
-        let (path, level) = (self.writer.archive.path().to_owned(), self.writer.level);
+        let (path, level) = (self.writer.archive.place().draft_path(), self.writer.level);
         let source = self
             .writer
             .source
