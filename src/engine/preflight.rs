@@ -15,7 +15,7 @@ use super::{
 use crate::{
     model::{
         Error, ErrorKind, LeftOut, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
-        WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair, nearest,
+        WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair, nearest, number_of,
     },
     report::{WarningEvent, WarningKind},
     storage::{Connection, Source, Target, UnreadableWorkspace, WorkspaceListing},
@@ -408,10 +408,6 @@ fn two_workspaces(side: Side, named: &NamedWorkspace, of_server: &Workspace) -> 
 /// What a workspace has from which nothing is selected.
 fn others_in_words(workspace: &Workspace, others: &LeftOut) -> String {
     const MOST_NAMED: usize = 8;
-    let records = |number| match number {
-        1 => "1 record".to_owned(),
-        number => format!("{number} records"),
-    };
     let kinds = others.list();
     let named: Vec<String> = kinds
         .iter()
@@ -427,7 +423,7 @@ fn others_in_words(workspace: &Workspace, others: &LeftOut) -> String {
     };
     format!(
         "nothing is selected in the workspace {workspace}, which has {} of other types: {}{more}; {remedy}",
-        records(others.total()),
+        number_of(others.total(), "record"),
         named.join(", ")
     )
 }
