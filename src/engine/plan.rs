@@ -257,12 +257,7 @@ impl Run<'_> {
     }
 
     /// Has a storage look for many workspaces at once, where it can. Gives how many, from the first on.
-    async fn gather(
-        &self,
-        side: Side,
-        storage: &dyn Connection,
-        workspaces: &[Workspace],
-    ) -> Result<usize> {
+    async fn gather(&self, side: Side, storage: &dyn Connection, workspaces: &[Workspace]) -> Result<usize> {
         let purpose = RequestContext {
             what: "looking for workspaces",
             side,

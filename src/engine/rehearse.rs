@@ -44,10 +44,7 @@ impl Run<'_> {
                     .workspace(*number, |workspace| workspace.set_rehearsal(rehearsal));
                 Ok(())
             });
-            looked_up
-                .buffer_unordered(AT_ONCE)
-                .try_collect::<()>()
-                .await?;
+            looked_up.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
             rest = later;
         }
         Ok(())

@@ -15,7 +15,8 @@ use crate::{
         run::Run,
     },
     model::{
-        BatchLimit, Error, ErrorKind, OnConflict, Rekey, Result, Selection, Side, VerifyLevel, WorkspacePair, number_of,
+        BatchLimit, Error, ErrorKind, OnConflict, Rekey, Result, Selection, Side, VerifyLevel, WorkspacePair,
+        number_of,
         record::{CacheKey, KeyDigest, KeySet, Record, compare},
     },
     report::{Difference, DifferenceKind, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},

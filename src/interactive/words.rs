@@ -6,7 +6,9 @@ use bytesize::ByteSize;
 
 use crate::{
     engine::Prepared,
-    model::{ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, number_of, redact_url},
+    model::{
+        ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, number_of, redact_url,
+    },
     report::{
         hits_sentence,
         style::{Palette, cut, grouped, grouped_of, terminal_width, wrap},
@@ -115,8 +117,11 @@ impl Words {
             }
         }
         if prepared.len() > MOST_NAMED {
-            let _ = write!(text, "\n  and {}",
-                number_of((prepared.len() - MOST_NAMED) as u64, "more workspace"));
+            let _ = write!(
+                text,
+                "\n  and {}",
+                number_of((prepared.len() - MOST_NAMED) as u64, "more workspace")
+            );
         }
         let sum = |of: &dyn Fn(&Prepared) -> u64| prepared.iter().map(of).sum::<u64>();
         let (moving, there) = (sum(&|pair| pair.count.total()), sum(&|pair| pair.before.total()));

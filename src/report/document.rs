@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    CacheType, Error, ErrorKind, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace, number_of, plural,
+    CacheType, Error, ErrorKind, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace,
+    number_of, plural,
 };
 
 /// Numbers of records. Always `selected = written + skipped + rejected + not_attempted`.

@@ -7,7 +7,6 @@ use std::{
 
 use super::{
     candidates::{Analysis, Candidates, Explanation, Order, analysis_hash, chat_hash},
-    prompt::decode,
     scheme::{Hash, PromptHasher, Scheme, parse, written},
     templates::{Pattern, TEMPLATES, Templates},
 };
@@ -158,11 +157,16 @@ impl Examiner {
             origins: HashMap::new(),
             copies: Vec::new(),
         };
-        let mut buffer = Vec::new();
-        for (at, record) in records.iter().enumerate() {
-            if is_counted(record) {
-                worker.examine(at, record, &mut buffer);
-            }
+        let counted = records
+            .iter()
+            .enumerate()
+            .filter(|(_, record)| is_counted(record));
+        let mut subjects: Vec<Subject<'_>> = counted
+            .filter_map(|(at, record)| Subject::of(at, record))
+            .collect();
+        worker.explain_likeliest(&mut subjects);
+        for subject in subjects {
+            worker.examine(subject);
         }
         self.candidates.remember(&worker.order);
         worker.finish()
@@ -180,6 +184,38 @@ struct Worker<'a> {
     copies: Vec<Copy>,
 }
 
+/// A record to examine.
+struct Subject<'a> {
+    /// Its place among the records.
+    at: usize,
+    record: &'a Record,
+    cache_type: &'a str,
+    /// Its prompt and the hash of its key, where the one may have been made from the other.
+    prompt: Option<(PromptHasher, Hash)>,
+    /// The candidate that explains its key, where that was found already.
+    explained_by: Option<usize>,
+}
+
+impl<'a> Subject<'a> {
+    /// `None` where its key is none of LightRAG's.
+    fn of(at: usize, record: &'a Record) -> Option<Self> {
+        let mut parts = record.key().as_str().splitn(3, ':');
+        let (mode, cache_type, hash) = (parts.next()?, parts.next()?, parts.next()?);
+        let prompt = || {
+            let key = parse(hash).filter(|_| mode == "default" && is_computable(cache_type))?;
+            let prompt = PromptHasher::of_json(record.fields().get("original_prompt")?)?;
+            Some((prompt, key))
+        };
+        Some(Self {
+            at,
+            record,
+            cache_type,
+            prompt: prompt(),
+            explained_by: None,
+        })
+    }
+}
+
 /// What a record was found to be.
 struct Finding {
     verdict: Verdict,
@@ -195,16 +231,37 @@ const UNEXPLAINED: Finding = Finding {
 };
 
 impl Worker<'_> {
-    fn examine(&mut self, at: usize, record: &Record, buffer: &mut Vec<u8>) {
-        let mut parts = record.key().as_str().splitn(3, ':');
-        let (Some(mode), Some(cache_type), Some(hash)) = (parts.next(), parts.next(), parts.next()) else {
-            return;
-        };
-        let finding = match parse(hash) {
-            Some(hash) if mode == "default" && is_computable(cache_type) => {
-                self.finding(record, cache_type, hash, buffer)
-            }
-            _ => None,
+    /// Notes which chats the likeliest candidate explains.
+    fn explain_likeliest(&self, subjects: &mut [Subject<'_>]) {
+        let chats = subjects
+            .iter_mut()
+            .filter(|subject| subject.cache_type != "analysis");
+        let (mut chats, explained_by): (Vec<_>, Vec<_>) = chats
+            .filter_map(|subject| {
+                let (hasher, key) = subject.prompt.as_mut()?;
+                Some(((hasher, *key), &mut subject.explained_by))
+            })
+            .unzip();
+        let found = self
+            .examiner
+            .candidates
+            .explain_likeliest(&mut chats, &self.order);
+        for (explained_by, found) in explained_by.into_iter().zip(found) {
+            *explained_by = found;
+        }
+    }
+
+    fn examine(&mut self, subject: Subject<'_>) {
+        let Subject {
+            at,
+            record,
+            cache_type,
+            ..
+        } = subject;
+        let finding = match subject.prompt {
+            Some((hasher, key)) if cache_type == "analysis" => self.analysis(hasher.prompt(), key),
+            Some((hasher, key)) => self.chat(cache_type, hasher, key, subject.explained_by),
+            None => None,
         };
         let finding = finding.unwrap_or(UNEXPLAINED);
         if !self.counts.contains_key(cache_type) {
@@ -243,28 +300,21 @@ impl Worker<'_> {
         }
     }
 
-    fn finding(
+    fn chat(
         &mut self,
-        record: &Record,
         cache_type: &str,
+        mut hasher: PromptHasher,
         key: Hash,
-        buffer: &mut Vec<u8>,
+        explained_by: Option<usize>,
     ) -> Option<Finding> {
-        let fields = record.fields();
-        let prompt = decode(fields.get("original_prompt")?, buffer)?;
-        if cache_type == "analysis" {
-            self.analysis(prompt, key)
-        } else {
-            self.chat(cache_type, prompt, key)
-        }
-    }
-
-    fn chat(&mut self, cache_type: &str, prompt: &[u8], key: Hash) -> Option<Finding> {
         let examiner = self.examiner;
-        let mut hasher = PromptHasher::new(prompt);
-        let explanation = examiner
-            .candidates
-            .explain_chat(&mut hasher, key, &mut self.order)?;
+        let explanation = match explained_by {
+            Some(candidate) => examiner.candidates.explained(&mut self.order, candidate),
+            None => examiner
+                .candidates
+                .explain_chat(&mut hasher, key, &mut self.order)?,
+        };
+        let prompt = hasher.prompt();
         let pattern = examiner.templates.recognize(cache_type, prompt, &mut self.recent);
         let lightrag = &examiner.lightrag;
         let is_extract = cache_type == "extract";

@@ -16,7 +16,10 @@ use crate::{
         retry::{RequestContext, Retrier},
         warn,
     },
-    model::{CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, number_of, plural, record::RejectKind},
+    model::{
+        CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, number_of, plural,
+        record::RejectKind,
+    },
     report::{
         BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, WarningEvent, WarningKind,
         percent,

@@ -249,7 +249,9 @@ fn assert_one_after_the_other(world: &World) {
 fn many_workspaces_are_looked_for_together() {
     let gathers = |most: Option<usize>| {
         let mut world = World::new(2);
-        world.workspaces = (0..12).map(|n| Workspace::new(format!("w{n}")).unwrap()).collect();
+        world.workspaces = (0..12)
+            .map(|n| Workspace::new(format!("w{n}")).unwrap())
+            .collect();
         for workspace in &world.workspaces {
             world.source.put(workspace, records(4));
             world.target.put(workspace, records(2));

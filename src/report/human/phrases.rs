@@ -7,7 +7,9 @@ use crate::{
     model::{Side, number_of},
     report::{
         BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Event, PlanEvent,
-        PlanSettings, RetryEvent, SettingOrigin, VerifyEvent, percent, style::{grouped, grouped_of}, word,
+        PlanSettings, RetryEvent, SettingOrigin, VerifyEvent, percent,
+        style::{grouped, grouped_of},
+        word,
     },
 };
 

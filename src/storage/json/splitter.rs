@@ -546,14 +546,36 @@ mod tests {
 
     #[test]
     fn a_file_that_is_one_value_which_is_false_in_python_has_no_entries() {
-        for text in ["", " \n", "null", "\u{feff} [ ]\n", "\"\"", "0", "-0.0e5", "false", "{}"] {
+        for text in [
+            "",
+            " \n",
+            "null",
+            "\u{feff} [ ]\n",
+            "\"\"",
+            "0",
+            "-0.0e5",
+            "false",
+            "{}",
+        ] {
             for read in [1, 3, 100] {
                 let found = entries(text.as_bytes(), read);
                 assert!(found.is_ok_and(|found| found.is_empty()), "{text:?}");
             }
         }
         let long = " ".repeat(100);
-        for text in ["true", "1", "[0]", "[][]", "[],", "[", "nul", "NaN", "\"0\"", "null null", &format!("[{long}")] {
+        for text in [
+            "true",
+            "1",
+            "[0]",
+            "[][]",
+            "[],",
+            "[",
+            "nul",
+            "NaN",
+            "\"0\"",
+            "null null",
+            &format!("[{long}"),
+        ] {
             assert!(entries(text.as_bytes(), 100).is_err(), "{text:?}");
         }
     }

@@ -453,20 +453,33 @@ mod tests {
     fn compression_is_asked_for_in_the_order_of_the_address() {
         let compressors = |options: &str| {
             let address = Address::read(&format!("mongodb://h/?{options}")).unwrap();
-            (format!("{:?}", address.parsed.compressors), address.warnings.join("; "))
+            (
+                format!("{:?}", address.parsed.compressors),
+                address.warnings.join("; "),
+            )
         };
         let (given, warnings) = compressors("compressors=zstd,lz4,zlib,snappy&zlibCompressionLevel=9");
         let places: Vec<_> = ["Zstd", "Zlib", "Snappy"].map(|name| given.find(name)).into();
         assert!(places.is_sorted() && places[0].is_some(), "{given}");
-        assert!(given.contains("level: Some(9)") && warnings.is_empty(), "{given} {warnings}");
+        assert!(
+            given.contains("level: Some(9)") && warnings.is_empty(),
+            "{given} {warnings}"
+        );
         let (given, warnings) = compressors("compressors=lz4");
         assert_eq!(given, "None");
         assert!(warnings.ends_with("does: compressors"), "{warnings}");
         // A level alone asks for nothing.
-        for options in ["zlibCompressionLevel=9", "compressors=snappy&zlibCompressionLevel=-1"] {
+        for options in [
+            "zlibCompressionLevel=9",
+            "compressors=snappy&zlibCompressionLevel=-1",
+        ] {
             assert_eq!(compressors(options).1, "");
         }
-        assert!(compressors("zlibCompressionLevel=10").1.contains("cannot be read"));
+        assert!(
+            compressors("zlibCompressionLevel=10")
+                .1
+                .contains("cannot be read")
+        );
     }
 
     #[test]
