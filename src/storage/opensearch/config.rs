@@ -239,8 +239,10 @@ fn parse_url(text: &str) -> Result<Url> {
     let url = Url::parse(text).map_err(|error| unreadable(&error.to_string()))?;
     // Whoever puts a `/` into a password makes a host of its beginning, or of what stands behind an `@` in it.
     if url.path().contains('@') {
-        return Err(unreadable("an @ behind the host looks like the end of a password")
-            .with_remedy("write `@` and `/` in a password as %40 and %2F"));
+        return Err(
+            unreadable("an @ behind the host looks like the end of a password")
+                .with_remedy("write `@` and `/` in a password as %40 and %2F"),
+        );
     }
     Ok(url)
 }

@@ -48,7 +48,9 @@ pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
     // Whoever puts a `/` into a password makes a host of its beginning, or of what stands behind an `@` in it.
     if database.contains('@') {
-        return Err(unreadable("an @ behind the host looks like the end of a password"));
+        return Err(unreadable(
+            "an @ behind the host looks like the end of a password",
+        ));
     }
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = match login.split_once(':') {
