@@ -54,8 +54,8 @@ fn compress(state: &mut [u32x8; 4], blocks: &[&[u8; BLOCK]; LANES]) {
         u32x8::new(std::array::from_fn(of))
     });
     let before = *state;
-    for i in 0..16 {
-        step(state, words[i], 0, i);
+    for (i, word) in words.iter().enumerate() {
+        step(state, *word, 0, i);
     }
     for i in 0..16 {
         step(state, words[(5 * i + 1) % 16], 1, i);
