@@ -115,6 +115,6 @@ async fn what_is_empty_for_lightrag_is_empty_here() {
         assert_eq!(count.total(), 0, "{text:?}");
         let key = "default:extract:0".to_owned();
         let read = oracle::read(&place, "w", std::slice::from_ref(&key));
-        assert!(read.iter().all(|found| found.is_null()), "{text:?}: {read:?}");
+        assert!(read.iter().all(|found| found.is_none()), "{text:?}: {read:?}");
     }
 }

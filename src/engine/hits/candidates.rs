@@ -264,16 +264,22 @@ impl Candidates {
         key: Hash,
         analysis: &Analysis<'_>,
     ) -> Option<Explanation> {
-        let schemes = [Scheme::LengthPrefixed, Scheme::Joined];
-        let mut identities = self.identities.iter().enumerate();
-        identities.find_map(|(number, identity)| {
-            let explains = |scheme: &Scheme| analysis_hash(hasher, *scheme, analysis, identity) == key;
-            let scheme = schemes.into_iter().find(explains)?;
-            Some(Explanation {
-                scheme,
-                json: Some(true),
-                identity: Some(number),
-            })
+        let ways = (0..self.identities.len())
+            .flat_map(|number| [Scheme::LengthPrefixed, Scheme::Joined].map(|scheme| (number, scheme)));
+        let ways: Vec<(usize, Scheme)> = ways.collect();
+        let endings = ways.iter().map(|(number, scheme)| {
+            let mut suffix = Vec::new();
+            let identity = hashed(&self.identities[*number], analysis.role());
+            scheme.append(&analysis.texts(&identity), &mut suffix);
+            hasher.ending(*scheme, &suffix)
+        });
+        let hashes = md5::finish(endings.collect());
+        let at = hashes.iter().position(|hash| *hash == key)?;
+        let (identity, scheme) = ways[at];
+        Some(Explanation {
+            scheme,
+            json: Some(true),
+            identity: Some(identity),
         })
     }
 }
