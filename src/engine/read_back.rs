@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ErrorKind, OnConflict, Result, Side, VerifyLevel, WorkspacePair,
+        Error, ErrorKind, OnConflict, Result, Side, VerifyLevel, WorkspacePair, number_of, plural,
         record::{CacheKey, KeyDigest, Record},
     },
     report::{Difference, DifferenceKind, ReadBackReport, Verification, WarningEvent, WarningKind},
@@ -138,9 +138,13 @@ impl ReadBack {
             return Ok(());
         }
         let message = format!(
-            "workspace {}: the target does not have all that it said it has written: of {read} records that were read \
-             back or looked up, {wrong} are missing or have another value",
-            job.pair.to
+            "workspace {}: the target does not have all that it said it has written: of {} that {} read \
+             back or looked up, {wrong} {} missing or {} another value",
+            job.pair.to,
+            number_of(read, "record"),
+            plural(read, "was", "were"),
+            plural(wrong, "is", "are"),
+            plural(wrong, "has", "have"),
         );
         Err(Error::new(ErrorKind::Differences, message)
             .on(Side::Target)
@@ -163,9 +167,10 @@ impl ReadBack {
         look_up_all(job, found).await?;
         if found.missing == 0 {
             let message = format!(
-                "workspace {}: the target has {is} records and should have {should_be} at least; every record of the \
-                 source is there, so somebody else removed others",
-                job.pair.to
+                "workspace {}: the target has {} and should have {should_be} at least; every record of the source is \
+                 there, so somebody else removed others",
+                job.pair.to,
+                number_of(is, "record")
             );
             let warning = WarningEvent::new(WarningKind::TargetChanged, message).in_workspace(&job.pair.from);
             warn(job.stats, job.reporter, warning.of_records(should_be - is));
@@ -218,10 +223,12 @@ impl ReadBack {
         }
         if with_other_times > 0 {
             let message = format!(
-                "workspace {}: the target sets times of its own: {with_other_times} of {} records that were read back have \
-                 others than the source",
+                "workspace {}: the target sets times of its own: {with_other_times} of {} that {} read back {} others \
+                 than the source",
                 job.pair.to,
-                records.len()
+                number_of(found.records, "record"),
+                plural(found.records, "was", "were"),
+                plural(with_other_times, "has", "have")
             );
             let warning = WarningEvent::new(WarningKind::Target, message).in_workspace(&job.pair.from);
             warn(job.stats, job.reporter, warning.of_records(with_other_times));

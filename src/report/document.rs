@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     CacheType, Error, ErrorKind, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace,
+    number_of, plural,
 };
 
 /// Numbers of records. Always `selected = written + skipped + rejected + not_attempted`.
@@ -463,9 +464,10 @@ impl Report {
             .map(|(kind, number)| format!("{kind} {number}"))
             .collect();
         let what = format!(
-            "{} of {} records were rejected ({})",
+            "{} of {} {} rejected ({})",
             self.totals.rejected,
-            self.totals.selected,
+            number_of(self.totals.selected, "record"),
+            plural(self.totals.rejected, "was", "were"),
             kinds.join(", ")
         );
         Some((

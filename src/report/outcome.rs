@@ -11,6 +11,7 @@ use super::{
 use crate::{
     model::{
         Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode, VerifyLevel,
+        number_of, plural,
     },
     system::shutdown::StopReason,
 };
@@ -254,8 +255,9 @@ impl RunNumbers {
         let mut but = Vec::new();
         if numbers.kept > 0 {
             but.push(format!(
-                "{} have another value there, which --on-conflict keeps",
-                numbers.kept
+                "{} {} another value there, which --on-conflict keeps",
+                numbers.kept,
+                plural(numbers.kept, "has", "have")
             ));
         }
         if numbers.unmovable > 0 {
@@ -263,19 +265,23 @@ impl RunNumbers {
         }
         if numbers.invalid > 0 {
             but.push(format!(
-                "{} further entries of the source are no records",
-                numbers.invalid
+                "{} further {} of the source {}",
+                numbers.invalid,
+                plural(numbers.invalid, "entry", "entries"),
+                plural(numbers.invalid, "is no record", "are no records")
             ));
         }
         match (but.as_slice(), found.level) {
             ([], VerifyLevel::Full) => "Source and target agree.".to_owned(),
             ([], _) => format!(
-                "Source and target agree in the {} records that were compared.",
-                numbers.compared
+                "Source and target agree in the {} that {} compared.",
+                number_of(numbers.compared, "record"),
+                plural(numbers.compared, "was", "were")
             ),
             (but, _) => format!(
-                "Of {} records that were compared, {}.",
-                numbers.compared,
+                "Of {} that {} compared, {}.",
+                number_of(numbers.compared, "record"),
+                plural(numbers.compared, "was", "were"),
                 but.join(" and ")
             ),
         }

@@ -3,6 +3,13 @@
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::model::plural;
+
+/// A number with a noun that takes an `s`, its digits in groups: `1 record`, `1,000 records`.
+pub(crate) fn grouped_of(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(number), plural(number, "", "s"))
+}
+
 /// How wide a terminal is that does not say.
 const DEFAULT_WIDTH: usize = 80;
 

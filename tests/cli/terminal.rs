@@ -187,7 +187,7 @@ fn a_run_that_had_to_leave_records_says_so_also_when_it_is_to_be_quiet() {
             .expect(3);
         let first = run.stderr.lines().next().unwrap_or_default();
         assert_eq!(
-            first, "error: 1 of 2 records were rejected (not_an_object 1)",
+            first, "error: 1 of 2 records was rejected (not_an_object 1)",
             "{line}"
         );
     }

@@ -16,7 +16,10 @@ use crate::{
         retry::{RequestContext, Retrier},
         warn,
     },
-    model::{CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, record::RejectKind},
+    model::{
+        CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, number_of, plural,
+        record::RejectKind,
+    },
     report::{
         BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, WarningEvent, WarningKind,
         percent,
@@ -164,7 +167,8 @@ impl<'a> Settlement<'a> {
         }
         if conflicts > 0 && self.job.on_conflict == OnConflict::Fail {
             let message = format!(
-                "the target has {conflicts} of the keys of batch {} already",
+                "the target has {} of batch {} already",
+                number_of(conflicts, "key"),
                 batch.number
             );
             return Err(Error::new(ErrorKind::Conflict, message).on(Side::Target));
@@ -247,8 +251,9 @@ impl<'a> Settlement<'a> {
         let is_short = self.job.expected.exact && read < counted;
         is_short.then(|| {
             let message = format!(
-                "workspace {}: the source had {counted} records when they were counted, and gave {read}",
-                self.workspace()
+                "workspace {}: the source had {} when counted, and gave {read}",
+                self.workspace(),
+                number_of(counted, "record")
             );
             Error::new(ErrorKind::Incomplete, message)
                 .on(Side::Source)
@@ -286,7 +291,7 @@ impl<'a> Settlement<'a> {
             let message = format!(
                 "workspace {}: the target cannot store the field `{field}`: dropped from {}",
                 self.workspace(),
-                number_of_records(records)
+                number_of(records, "record")
             );
             self.warn(
                 WarningEvent::new(WarningKind::DroppedField, message)
@@ -298,7 +303,7 @@ impl<'a> Settlement<'a> {
             let message = format!(
                 "workspace {}: {} had no `{field}`; the target got it from the key",
                 self.workspace(),
-                number_of_records(records)
+                number_of(records, "record")
             );
             self.warn(
                 WarningEvent::new(WarningKind::FilledField, message)
@@ -321,9 +326,9 @@ impl<'a> Settlement<'a> {
         let (counted, read) = (expected.total(), self.seen().selected);
         if expected.exact && counted != read {
             let message = format!(
-                "workspace {}: the source had {counted} records when they were counted and {read} when they were read: \
-                 somebody wrote to it meanwhile",
-                self.workspace()
+                "workspace {}: the source had {} when counted and {read} when read: somebody wrote to it meanwhile",
+                self.workspace(),
+                number_of(counted, "record")
             );
             self.warn(
                 WarningEvent::new(WarningKind::SourceChanged, message).of_records(counted.abs_diff(read)),
@@ -378,7 +383,11 @@ impl<'a> Settlement<'a> {
         }
         Err(Error::new(
             ErrorKind::TooManyErrors,
-            format!("{rejected} of {total} records were rejected, which is more than --max-errors allows"),
+            format!(
+                "{rejected} of {} {} rejected, which is more than --max-errors allows",
+                number_of(total, "record"),
+                plural(rejected, "was", "were")
+            ),
         ))
     }
 
@@ -448,13 +457,5 @@ impl<'a> Settlement<'a> {
             elapsed_ms: milliseconds(run.elapsed),
             remaining_ms: run.remaining.map(milliseconds),
         }));
-    }
-}
-
-/// `1 record`, `2 records`.
-fn number_of_records(records: u64) -> String {
-    match records {
-        1 => "1 record".to_owned(),
-        records => format!("{records} records"),
     }
 }

@@ -170,7 +170,7 @@ fn a_verification_says_no_more_than_it_found() {
     world.settings.mode = Mode::Verify;
     let next = world.run().report.next;
     assert!(
-        next.starts_with("Of 6 records") && next.contains("1 have another") && next.contains("1 cannot"),
+        next.starts_with("Of 6 records") && next.contains("1 has another") && next.contains("1 cannot"),
         "{next}"
     );
     assert!(!next.contains("agree"), "{next}");

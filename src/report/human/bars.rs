@@ -14,7 +14,7 @@ use crate::{
     model::{Mode, Side, Workspace},
     report::{
         BatchEvent, BatchStatus, CountEvent, Event, Palette, PlanEvent,
-        style::{cut, grouped, wrap},
+        style::{cut, grouped, grouped_of, wrap},
     },
 };
 
@@ -160,9 +160,9 @@ impl Bars {
         *records += count.records;
         if *workspaces == self.workspaces.len() {
             let line = format!(
-                "Counted the {}: {} records in {workspaces} workspaces",
+                "Counted the {}: {} in {workspaces} workspaces",
                 count.side,
-                grouped(*records)
+                grouped_of(*records, "record")
             );
             self.line(&line);
         }

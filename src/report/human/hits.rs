@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    model::{ForetoldHits, Identity, Rekey},
-    report::style::grouped,
+    model::{ForetoldHits, Identity, Rekey, plural},
+    report::style::{grouped, grouped_of},
 };
 
 /// How many hosts or models are named.
@@ -15,10 +15,9 @@ pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
     let (lightrag, counts) = (&foretold.lightrag, &foretold.hits.total);
     let rekey = lightrag.rekey;
     let mut clauses = vec![format!(
-        "{} of {} {} will be hit by LightRAG {} with {}",
+        "{} of {} will be hit by LightRAG {} with {}",
         grouped(counts.will_hit + counts.rekeyed),
-        grouped(counts.records),
-        plural(counts.records, "record", "records"),
+        grouped_of(counts.records, "record"),
         lightrag.version,
         lightrag.identity
     )];
@@ -82,10 +81,6 @@ pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
         format!("{} a key that nothing explains", plural(number, "has", "have"))
     });
     clauses.join("; ") + "."
-}
-
-fn plural<'a>(number: u64, one: &'a str, many: &'a str) -> &'a str {
-    if number == 1 { one } else { many }
 }
 
 /// The hosts, other than LightRAG's, that keys were made for.

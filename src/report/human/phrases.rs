@@ -4,10 +4,12 @@ use std::{fmt::Write as _, time::Duration};
 
 use super::{hits, summary::duration_text};
 use crate::{
-    model::Side,
+    model::{Side, number_of},
     report::{
         BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Event, PlanEvent,
-        PlanSettings, RetryEvent, SettingOrigin, VerifyEvent, percent, style::grouped, word,
+        PlanSettings, RetryEvent, SettingOrigin, VerifyEvent, percent,
+        style::{grouped, grouped_of},
+        word,
     },
 };
 
@@ -16,12 +18,8 @@ pub(in crate::report) fn message(event: &Event) -> String {
     match event {
         Event::RunStarted(run) => format!("{} {} started ({})", run.tool, run.version, word(&run.mode)),
         Event::Plan(plan) => {
-            let workspaces = plan.workspaces.len();
-            let plural = if workspaces == 1 { "" } else { "s" };
-            format!(
-                "Plan: {workspaces} workspace{plural} from {} to {}",
-                plan.source, plan.target
-            )
+            let workspaces = number_of(plan.workspaces.len() as u64, "workspace");
+            format!("Plan: {workspaces} from {} to {}", plan.source, plan.target)
         }
         Event::CountProgress(progress) => counting(progress),
         Event::Count(found) => count(found),
@@ -47,10 +45,10 @@ pub(in crate::report) fn message(event: &Event) -> String {
 
 fn checkpoint(written: &CheckpointEvent) -> String {
     format!(
-        "Workspace {}: checkpoint after batch {}: {} records done",
+        "Workspace {}: checkpoint after batch {}: {} done",
         written.workspace,
         written.batch,
-        grouped(written.done)
+        grouped_of(written.done, "record")
     )
 }
 
@@ -127,9 +125,9 @@ pub(super) fn count(count: &CountEvent) -> String {
     };
     let about = if count.exact { "" } else { "about " };
     format!(
-        "Workspace {}: {about}{} records {verb} ({})",
+        "Workspace {}: {about}{} {verb} ({})",
         count.workspace,
-        grouped(count.records),
+        grouped_of(count.records, "record"),
         count.side
     )
 }

@@ -6,10 +6,10 @@ use bytesize::ByteSize;
 
 use super::hits;
 use crate::{
-    model::Mode,
+    model::{Mode, plural},
     report::{
         Palette, Report, Status,
-        style::{cut, grouped, wrap},
+        style::{cut, grouped, grouped_of, wrap},
     },
 };
 
@@ -138,10 +138,15 @@ fn errors(text: &mut String, report: &Report, width: usize) {
     }
     let _ = write!(text, "\n\nErrors encountered: {}", grouped(errors.total));
     for (kind, number) in &errors.by_kind {
-        let _ = write!(text, "\n  - {kind}: {} occurrence(s)", grouped(*number));
+        let _ = write!(text, "\n  - {kind}: {}", grouped_of(*number, "occurrence"));
     }
     let shown = errors.first.len().min(MOST_ERRORS);
-    let _ = write!(text, "\nFirst {shown} errors:");
+    match shown {
+        1 => text.push_str("\nFirst error:"),
+        shown => {
+            let _ = write!(text, "\nFirst {shown} errors:");
+        }
+    }
     for (at, sample) in errors.first.iter().take(MOST_ERRORS).enumerate() {
         let key = sample.keys.first().map_or("", String::as_str);
         let more = match sample.records.saturating_sub(1) {
@@ -223,14 +228,26 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
 /// What a run did that failed nowhere.
 fn success(report: &Report) -> String {
     let totals = &report.totals;
-    let (written, skipped) = (grouped(totals.written), grouped(totals.skipped));
     if totals.written == 0 && report.rekeyed > 0 {
-        return format!("✓ SUCCESS: {} copies were added", grouped(report.rekeyed));
+        return format!(
+            "✓ SUCCESS: {} {} added",
+            grouped(report.rekeyed),
+            plural(report.rekeyed, "copy was", "copies were")
+        );
     }
     match (totals.written, totals.skipped) {
         (_, 0) => "✓ SUCCESS: All records migrated successfully!".to_owned(),
-        (0, _) => format!("✓ Nothing was written: the target has all {skipped} keys already"),
-        _ => format!("✓ SUCCESS: {written} records migrated, {skipped} left as the target had them"),
+        (0, 1) => "✓ Nothing was written: the target has the key already".to_owned(),
+        (0, skipped) => format!(
+            "✓ Nothing was written: the target has all {} keys already",
+            grouped(skipped)
+        ),
+        (written, skipped) => format!(
+            "✓ SUCCESS: {} migrated, {} left as the target had {}",
+            grouped_of(written, "record"),
+            grouped(skipped),
+            plural(skipped, "it", "them")
+        ),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ErrorKind, Result,
+        Error, ErrorKind, Result, number_of,
         record::{CacheKey, Record, RejectKind},
     },
     storage::{Source, Target, WriteMode, WriteOutcome},
@@ -237,8 +237,9 @@ impl RedisTarget {
             return Ok(());
         }
         let message = format!(
-            "{}: it threw away {evicted} keys while this run wrote to it, which records may be among",
-            eviction.to_text(&self.parse_uri())
+            "{}: it threw away {} while this run wrote to it, which records may be among",
+            eviction.to_text(&self.parse_uri()),
+            number_of(evicted, "key")
         );
         Err(Error::new(ErrorKind::Full, message).with_remedy(
             "raise its maxmemory or set maxmemory-policy to noeviction, then run the same command again",
