@@ -45,6 +45,5 @@ const FIELDS: &[Field] = &[
          GOOGLE_* and AZURE_*",
     )
     .client_variable("AWS_ENDPOINT_URL")
-    .plain()
     .address(),
 ];
