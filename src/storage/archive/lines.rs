@@ -14,8 +14,8 @@ use crate::{
     storage::files::OpenFile,
 };
 
-/// Bytes of text after which a new block begins in a file that is not compressed, and after which a frame ends.
-pub(super) const BLOCK: usize = 256 << 10;
+/// Bytes of text after which a new block begins in a file that is not compressed.
+const BLOCK: usize = 256 << 10;
 
 /// A frame up to this size, in bytes, is decompressed before any line of it is given: its checksum stands at its end.
 const WHOLE_FRAME: usize = 4 << 20;

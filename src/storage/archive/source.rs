@@ -141,9 +141,15 @@ impl Reader {
         let survey = loop {
             tokio::select! {
                 Some(scanned) = counts.recv() => progress(scanned),
-                survey = &mut survey => break Arc::new(survey?),
+                survey = &mut survey => break survey,
             }
         };
+        let survey = Arc::new(survey.map_err(|error| match (self.side, error.kind()) {
+            (Side::Target, ErrorKind::Damaged) => {
+                error.with_remedy("remove it, or name another file; it was not changed")
+            }
+            _ => error,
+        })?);
         *kept = Some(Arc::clone(&survey));
         Ok(Some(survey))
     }

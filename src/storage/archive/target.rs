@@ -14,8 +14,7 @@ use async_trait::async_trait;
 
 use super::{
     codec::{Digest, Header, Tally, push_frame, push_record, record_digest},
-    lines::BLOCK,
-    packer::{Packed, Packer},
+    packer::{FRAME, Packed, Packer},
     source::{ArchiveSource, Reader, get},
     survey::{ArchiveFile, Survey, for_each_record},
 };
@@ -50,7 +49,7 @@ impl ArchiveDraft {
         let mut draft = Self {
             file: Draft::begin(path)?,
             packer: Packer::new(level)?,
-            text: Vec::with_capacity(BLOCK + (BLOCK >> 2)),
+            text: Vec::new(),
             offsets: Vec::new(),
             blocks: 0,
             tally: Tally::default(),
@@ -67,7 +66,7 @@ impl ArchiveDraft {
         let block = self.blocks;
         push_record(&mut self.text, workspace, record);
         self.tally.add(workspace.name(), record.key().as_str());
-        if self.text.len() >= BLOCK {
+        if self.text.len() >= FRAME {
             self.end_block(true)?;
         }
         Ok(block)
@@ -78,7 +77,7 @@ impl ArchiveDraft {
         self.text.extend_from_slice(line);
         self.text.push(b'\n');
         self.tally.add(workspace, key);
-        if self.text.len() >= BLOCK {
+        if self.text.len() >= FRAME {
             self.end_block(true)?;
         }
         Ok(())
@@ -89,23 +88,26 @@ impl ArchiveDraft {
         if self.text.is_empty() {
             return Ok(());
         }
-        let text = std::mem::replace(&mut self.text, Vec::with_capacity(BLOCK + (BLOCK >> 2)));
+        let next = self.packer.text();
+        let text = std::mem::replace(&mut self.text, next);
         self.blocks += 1;
         let packed = self.packer.add(text, has_records)?;
-        packed.map_or(Ok(()), |packed| self.write(&packed))
+        packed.map_or(Ok(()), |packed| self.write(packed))
     }
 
-    fn write(&mut self, packed: &Packed) -> Result<()> {
+    fn write(&mut self, packed: Packed) -> Result<()> {
         self.offsets.push(self.file.len());
         self.digest.add(packed.digest);
-        self.file.add(&packed.bytes)
+        self.file.add(&packed.bytes)?;
+        self.packer.reuse(packed);
+        Ok(())
     }
 
     /// Writes all blocks, the one that is not full too.
     fn end_blocks(&mut self) -> Result<()> {
         self.end_block(true)?;
         while let Some(packed) = self.packer.take()? {
-            self.write(&packed)?;
+            self.write(packed)?;
         }
         Ok(())
     }
