@@ -387,9 +387,9 @@ wait_for_job() { wait_until "$2" "job $1: $3" kubectl wait --for="condition=$3" 
 # pods_of JOB: each pod as it was last, also if it was deleted: name, shard, start, end, exit code, reason of an eviction.
 pods_of() {
   jq -rs --arg job "$1" '[.[].object | select(.metadata.labels["batch.kubernetes.io/job-name"] == $job)] |
-    group_by(.metadata.name) | map(last | .status.containerStatuses[0].state.terminated as $end |
+    group_by(.metadata.name) | map(last | .status.containerStatuses[0].state.terminated as $last |
       [.metadata.name, .metadata.labels["batch.kubernetes.io/job-completion-index"],
-        ($end.startedAt[11:19] // "-"), ($end.finishedAt[11:19] // "-"), ($end.exitCode // "-"),
+        ($last.startedAt[11:19] // "-"), ($last.finishedAt[11:19] // "-"), ($last.exitCode // "-"),
         ([.status.conditions[]? | select(.type == "DisruptionTarget").reason] | first // "-")]) |
     sort_by(.[1], .[2])[] | @tsv' "$WORK/log/watch.log"
 }
