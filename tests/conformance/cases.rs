@@ -820,7 +820,10 @@ pub async fn many_create_at_once_what_they_write_to(place: Place) {
     futures::future::join_all(shards).await;
     let source = source(&place, &workspace).await;
     let pages = scan(&source, &Selection::default(), pages_of(100), None).await;
-    assert_eq!(keys_of(&pages).into_iter().collect::<BTreeSet<_>>(), keys(&records));
+    assert_eq!(
+        keys_of(&pages).into_iter().collect::<BTreeSet<_>>(),
+        keys(&records)
+    );
 }
 
 /// A write whose time is over is dropped where it is, and made again; what is written after that stays.
