@@ -9,37 +9,28 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source ci/tools.sh
+source ci/image_build.sh
 
 readonly PROGRAM=target/package/deb/migrate-llm-cache NAME=localhost/migrate-llm-cache:ci
 [[ -x $PROGRAM ]] || die "$PROGRAM is missing; run ci/packages.sh first"
-need buildah=buildah podman=podman runc=runc mmdebstrap=mmdebstrap
 
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
-# A separate image store, with the driver that needs no kernel support.
-store=(--root "$WORK/store" --runroot "$WORK/run" --storage-driver vfs)
+use_image_store "$WORK"
 
 headline "base image"
-base=$(awk '/^FROM/ { name = $2 } END { print name }' scripts/examples/Dockerfile)
-mmdebstrap --quiet --mode=root --variant=extract --include=base-files,netbase,tzdata,libc6,libgcc-s1,ca-certificates \
-  bookworm "$WORK/base.tar"
-podman "${store[@]}" import --quiet "$WORK/base.tar" "$base" >/dev/null
+import_base_image "$WORK"
 
 headline "image"
-mkdir "$WORK/context"
-cp "$PROGRAM" "$WORK/context/"
-# The first stage would compile; here it gets the built program.
-awk '/^FROM .* AS build$/ { print "FROM scratch AS build\nCOPY migrate-llm-cache /build/target/release/migrate-llm-cache"; skip = 1; next }
-     /^(FROM|#)/ { skip = 0 } !skip' scripts/examples/Dockerfile >"$WORK/context/Dockerfile"
-buildah "${store[@]}" bud --quiet --isolation chroot --pull-never -t "$NAME" "$WORK/context" >/dev/null
-podman "${store[@]}" image inspect "$NAME" --format 'size: {{.Size}} bytes; user: {{.Config.User}}'
+build_image "$WORK" "$PROGRAM" "$NAME"
+podman "${STORE[@]}" image inspect "$NAME" --format 'size: {{.Size}} bytes; user: {{.Config.User}}'
 
 headline "sample job in a container"
 cp -r tests/fixtures/sample/rag_storage "$WORK/source"
 mkdir "$WORK/target"
 chmod -R a+rX "$WORK/source"
 chown 65532:65532 "$WORK/target"
-podman "${store[@]}" --runtime runc --cgroup-manager cgroupfs run --rm --network none --read-only --cap-drop all \
+podman "${STORE[@]}" --runtime runc --cgroup-manager cgroupfs run --rm --network none --read-only --cap-drop all \
   --security-opt no-new-privileges --user 65532:65532 --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 \
   -v "$WORK/source:/source:ro" -v "$WORK/target:/target" \
   "$NAME" --source /source --target /target --all-workspaces --yes --output jsonl >"$WORK/events.jsonl"

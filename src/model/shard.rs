@@ -122,7 +122,7 @@ fn add_patterns(from: u32, to: u32, digits: usize, prefix: &str, patterns: &mut 
         digits => format!("[0-9a-f]{{{digits}}}"),
     };
     let (mut first, mut last) = (from / size, to / size);
-    if first == last && digits > 1 && (from % size != 0 || to % size != size - 1) {
+    if first == last && digits > 1 && (!from.is_multiple_of(size) || to % size != size - 1) {
         return add_patterns(
             from % size,
             to % size,
@@ -131,7 +131,7 @@ fn add_patterns(from: u32, to: u32, digits: usize, prefix: &str, patterns: &mut 
             patterns,
         );
     }
-    if from % size != 0 {
+    if !from.is_multiple_of(size) {
         add_patterns(
             from % size,
             size - 1,

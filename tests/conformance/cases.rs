@@ -805,6 +805,27 @@ pub async fn writes_at_once_and_a_flush_beside_them_lose_nothing(place: Place) {
     assert_eq!(read.into_iter().collect::<BTreeSet<_>>(), keys(&records));
 }
 
+/// Shards start at the same moment, and each of them finds neither table nor index nor collection.
+pub async fn many_create_at_once_what_they_write_to(place: Place) {
+    let workspace = place.workspace("w");
+    let records = plain(80);
+    let shards = records.chunks(10).map(async |shard| {
+        let target = target(&place, &workspace).await;
+        target.prepare().await.unwrap();
+        let outcomes = target.write(shard, WriteMode::Upsert).await.unwrap();
+        assert_eq!(outcomes, vec![WriteOutcome::written(); shard.len()]);
+        target.flush().await.unwrap();
+        target.finish().await.unwrap();
+    });
+    futures::future::join_all(shards).await;
+    let source = source(&place, &workspace).await;
+    let pages = scan(&source, &Selection::default(), pages_of(100), None).await;
+    assert_eq!(
+        keys_of(&pages).into_iter().collect::<BTreeSet<_>>(),
+        keys(&records)
+    );
+}
+
 /// A write whose time is over is dropped where it is, and made again; what is written after that stays.
 pub async fn a_write_that_nobody_waits_for_may_be_repeated(place: Place) {
     let workspace = place.workspace("w");

@@ -71,6 +71,25 @@ conforms!(ferretdb);
 conforms!(opensearch218);
 conforms!(opensearch_path);
 
+// Storages that several processes may write to. Each round needs a place where nothing was created before.
+macro_rules! created_at_once {
+    ($($server:ident)*) => {
+        mod created_at_once {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $server() {
+                    for _ in 0..5 {
+                        let place = super::support::place::Place::alone(stringify!($server));
+                        super::cases::many_create_at_once_what_they_write_to(place).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
+created_at_once!(redis postgres mongo ferretdb opensearch opensearch218);
+
 #[test]
 fn every_server_has_the_suite() {
     let lines = include_str!("main.rs");
