@@ -28,7 +28,7 @@ sample() {
 }
 
 headline "every set of storages compiles without warnings"
-for features in "" redis postgres mongo opensearch redis,postgres,mongo; do
+for features in "" archive bucket redis postgres mongo opensearch redis,postgres,mongo; do
   printf '%s\n' "${features:-json alone}"
   RUSTFLAGS="-D warnings" cargo check --quiet --locked --no-default-features --features "$features" --target-dir target/features
 done
