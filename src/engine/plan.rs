@@ -1,4 +1,4 @@
-//! What a run is going to do: the plan, and the counts of both sides.
+//! The plan of a run, and the counts of both sides.
 
 use std::{
     path::PathBuf,
@@ -28,23 +28,23 @@ use crate::{
     storage::{Connection, Count, PageLimit, Source, Target},
 };
 
-/// How often a long count says how far it is.
+/// How often a long count emits its progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// How many workspaces are looked at, and how many small ones are moved, at the same time.
+/// How many workspaces are prepared, and how many small ones are moved, at the same time.
 pub(super) const AT_ONCE: usize = 16;
 
 /// A workspace that is ready to be moved.
 pub struct Prepared {
-    /// The workspace, and where it goes.
+    /// The workspace on both sides.
     pub pair: WorkspacePair,
     /// The selected records of the source.
     pub count: Count,
-    /// Those that the target has already.
+    /// The records of the selected types that the target already has.
     pub before: Count,
-    /// How large a batch of it is.
+    /// The size of a batch.
     pub batch: BatchLimit,
-    /// Whether source and target are the same place, to which only copies are added.
+    /// Whether source and target are the same place, so that only copies are added.
     pub(super) is_in_place: bool,
     pub(super) source: Arc<dyn Source>,
     pub(super) target: Arc<dyn Target>,
@@ -52,8 +52,8 @@ pub struct Prepared {
     pub(super) target_storage: Arc<dyn Connection>,
 }
 
-/// What was found out of a pair.
-struct LookedAt {
+/// A pair whose sides were opened and counted.
+struct OpenedPair {
     pair: WorkspacePair,
     source: Arc<dyn Source>,
     target: Arc<dyn Target>,
@@ -62,12 +62,12 @@ struct LookedAt {
 }
 
 impl Prepared {
-    /// Whether there may be something to move.
+    /// Whether there may be records to move.
     pub fn has_records(&self) -> bool {
         self.count.total() > 0 || !self.count.exact
     }
 
-    /// The pages in which the source is read where nothing is written.
+    /// The page size for reading the source without writing.
     pub(super) fn page_limit(&self) -> PageLimit {
         PageLimit {
             records: self.batch.records,
@@ -132,7 +132,7 @@ impl Run<'_> {
         }
     }
 
-    /// Opens a workspace of the source and counts it, unless that was done already.
+    /// Opens and counts a workspace of the source, unless that was done before.
     ///
     /// # Errors
     /// The source failed.
@@ -151,7 +151,7 @@ impl Run<'_> {
         Ok(&source.counted[workspace])
     }
 
-    /// Opens a workspace of the target and counts it, unless that was done already.
+    /// Opens and counts a workspace of the target, unless that was done before.
     ///
     /// # Errors
     /// The target failed.
@@ -218,11 +218,11 @@ impl Run<'_> {
             )?;
             let together = pairs.by_ref().take(gathered.0.min(gathered.1).max(1));
             let looked = stream::iter(together)
-                .map(|pair| self.look_at(source, target, pair))
+                .map(|pair| self.open_pair(source, target, pair))
                 .buffered(AT_ONCE);
             let mut looked = std::pin::pin!(looked);
             while let Some((told, looked)) = looked.next().await {
-                // In the order of the pairs, whichever was counted first; and also of a pair that failed then.
+                // Emit the counts in the order of the pairs, even those of a pair that failed afterwards.
                 told.into_iter()
                     .for_each(|told| self.reporter.emit(Event::Count(told)));
                 prepared.push(self.enter(looked?, source, target));
@@ -239,7 +239,7 @@ impl Run<'_> {
         Ok(prepared)
     }
 
-    /// Has a storage look for many workspaces at once, where it can. Gives how many, from the first on.
+    /// Lets a storage look up many workspaces at once, if it can. Returns how many of them, counted from the first.
     pub(super) async fn gather(
         &self,
         side: Side,
@@ -258,25 +258,25 @@ impl Run<'_> {
             .await
     }
 
-    /// Looks at both sides of a pair. Gives what was counted, also where it failed then.
-    async fn look_at(
+    /// Opens and counts both sides of a pair. Returns the counts even if a later step failed.
+    async fn open_pair(
         &self,
         source: &Connected<dyn Source>,
         target: &Connected<dyn Target>,
         pair: WorkspacePair,
-    ) -> (Vec<CountEvent>, Result<LookedAt>) {
+    ) -> (Vec<CountEvent>, Result<OpenedPair>) {
         let mut told = Vec::new();
-        let looked = self.look_at_both(source, target, pair, &mut told).await;
+        let looked = self.open_both(source, target, pair, &mut told).await;
         (told, looked)
     }
 
-    async fn look_at_both(
+    async fn open_both(
         &self,
         source: &Connected<dyn Source>,
         target: &Connected<dyn Target>,
         pair: WorkspacePair,
         told: &mut Vec<CountEvent>,
-    ) -> Result<LookedAt> {
+    ) -> Result<OpenedPair> {
         let (source, count) = match source.counted.get(&pair.from) {
             Some(known) => (Arc::clone(&known.opened), known.count.clone()),
             None => {
@@ -299,7 +299,7 @@ impl Run<'_> {
             });
             checking.await?;
         }
-        Ok(LookedAt {
+        Ok(OpenedPair {
             pair,
             source,
             target,
@@ -308,10 +308,10 @@ impl Run<'_> {
         })
     }
 
-    /// Enters what was found out of a pair.
+    /// Adds an opened pair to the run, with its warnings and numbers.
     fn enter(
         &self,
-        looked: LookedAt,
+        looked: OpenedPair,
         source: &Connected<dyn Source>,
         target: &Connected<dyn Target>,
     ) -> Prepared {
@@ -343,7 +343,7 @@ impl Run<'_> {
         }
     }
 
-    /// What is known of a target after it was checked or prepared.
+    /// Emits the warning that a target has after it was checked or prepared.
     pub(super) fn warn_of_target(&self, workspace: &Workspace, target: &dyn Target) {
         if let Some(warning) = target.warning() {
             self.warn(WarningEvent::new(WarningKind::Target, warning).in_workspace(workspace));

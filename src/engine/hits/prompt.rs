@@ -2,10 +2,10 @@
 
 use memchr::memchr;
 
-/// Decodes a JSON string into UTF-8; a lone surrogate becomes `?`, as it does in Python's `encode(errors="replace")`.
-/// `None` where the value is not a string.
+/// Decodes a JSON string into UTF-8. A lone surrogate becomes `?`, as in Python's `encode(errors="replace")`. `None` if
+/// the value is not a string.
 ///
-/// The buffer is emptied first, and can be used again for the next prompt.
+/// The buffer is cleared first and can be reused.
 pub(super) fn decode<'a>(json: &str, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     buffer.clear();
     let mut rest = json.strip_prefix('"')?.strip_suffix('"')?.as_bytes();
@@ -32,7 +32,7 @@ pub(super) fn decode<'a>(json: &str, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]
     Some(buffer)
 }
 
-/// Decodes what follows `\u`, and gives what is behind it.
+/// Decodes the digits after `\u` and returns the rest of the text.
 fn code_point<'a>(digits: &'a [u8], buffer: &mut Vec<u8>) -> Option<&'a [u8]> {
     let (first, mut rest) = hexadecimal(digits)?;
     let mut code = first;

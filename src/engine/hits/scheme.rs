@@ -1,23 +1,23 @@
-//! The hash in a key: how each LightRAG computes it, over which texts.
+//! The hash in a key: how each LightRAG release computes it, and over which texts.
 
 use md5::{Digest as _, Md5};
 
-/// An MD5, as it stands at the end of a key.
+/// The MD5 at the end of a key.
 pub(super) type Hash = [u8; 16];
 
-/// How the texts that make a key are put together for its hash.
+/// How the texts are combined to compute the hash in a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Scheme {
     /// Up to 1.4.16: the prompt alone.
     PromptAlone,
     /// 1.5.0 to 1.5.4: prompt, options and the model's identity, joined.
     Joined,
-    /// From 1.5.5 on: the same, each behind its length and a colon.
+    /// Since 1.5.5: the same, each preceded by its length and a colon.
     LengthPrefixed,
 }
 
 impl Scheme {
-    /// The scheme of a release, by its numbers.
+    /// The scheme of a release, given its version numbers.
     pub(crate) fn of_release(numbers: &[u32]) -> Self {
         match numbers {
             numbers if numbers >= &[1, 5, 5][..] => Self::LengthPrefixed,
@@ -35,7 +35,7 @@ impl Scheme {
         }
     }
 
-    /// Whether the model's identity is part of what is hashed.
+    /// Whether the hash includes the model's identity.
     pub(crate) const fn has_identity(self) -> bool {
         !matches!(self, Self::PromptAlone)
     }
@@ -51,7 +51,7 @@ impl Scheme {
     }
 }
 
-/// Hashes of one prompt. A pass over the prompt is made once for all schemes that begin alike, whatever follows it.
+/// Computes hashes of one prompt. The prompt is hashed only once for all schemes with the same prefix.
 pub(super) struct PromptHasher<'a> {
     prompt: &'a [u8],
     plain: Option<Md5>,
@@ -68,7 +68,7 @@ impl<'a> PromptHasher<'a> {
         }
     }
 
-    /// The hash of the prompt with these bytes behind it, made by [`Scheme::append`].
+    /// The hash of the prompt followed by these bytes, which [`Scheme::append`] makes.
     pub(super) fn hash(&mut self, scheme: Scheme, suffix: &[u8]) -> Hash {
         let prompt = self.prompt;
         let state = match scheme {
@@ -84,12 +84,12 @@ impl<'a> PromptHasher<'a> {
     }
 }
 
-/// How many code points a text in UTF-8 has.
+/// The number of code points in UTF-8 text.
 fn characters(text: &[u8]) -> usize {
     text.iter().filter(|byte| (**byte & 0xC0) != 0x80).count()
 }
 
-/// The hash at the end of a key, which is written in lower case.
+/// Parses the hash at the end of a key, in lower case.
 pub(super) fn parse(text: &str) -> Option<Hash> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -107,7 +107,7 @@ pub(super) fn parse(text: &str) -> Option<Hash> {
     Some(hash)
 }
 
-/// A hash as it is written in a key.
+/// Formats a hash as in a key.
 pub(super) fn written(hash: Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
