@@ -348,7 +348,7 @@ impl EntryReader {
             return Ok(Entry::Invalid(Invalid {
                 key: found.key,
                 kind: RejectKind::InvalidKey,
-                reason: "the key is no text: it holds half of a surrogate pair, or is no UTF-8".to_owned(),
+                reason: "the key is not text: it contains a lone surrogate or invalid UTF-8".to_owned(),
                 raw: value,
             }));
         }
@@ -373,7 +373,7 @@ impl EntryReader {
             Err(error) if !is_json_for_python(text.as_bytes()) => {
                 let syntax = SplitError::Syntax {
                     offset: start + offset_of(text.as_bytes(), error.line(), error.column()),
-                    what: "the value of this entry is no JSON",
+                    what: "the value of this entry is not valid JSON",
                 };
                 Err(damaged(&self.file, (Some(key), self.last_key.as_ref()), syntax))
             }
@@ -462,8 +462,8 @@ fn damaged(
         .map(|key| format!(" (in the entry {key})"))
         .unwrap_or_default();
     let behind = match last {
-        Some(key) => format!("; the last whole entry is {key}"),
-        None => "; no whole entry stands before it".to_owned(),
+        Some(key) => format!("; the last intact entry is {key}"),
+        None => "; there is no intact entry before it".to_owned(),
     };
     Error::new(
         ErrorKind::Damaged,
@@ -472,7 +472,7 @@ fn damaged(
             file.path().display()
         ),
     )
-    .with_remedy("restore the file from a backup, mend it at that place, or see --salvage")
+    .with_remedy("restore the file from a backup, repair it at that place, or use --salvage")
 }
 
 /// The byte of a text at a line and a column, both from 1.

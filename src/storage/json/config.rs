@@ -19,7 +19,7 @@ const WORKING_DIR: &str = "rag_storage";
 pub(super) const FIELDS: &[Field] = &[
     Field::new(
         "working_dir",
-        "LightRAG's working directory, which holds a folder for each workspace",
+        "LightRAG's working directory, which contains a folder for each workspace",
     )
     .variable("WORKING_DIR")
     .read_as(directory)
@@ -28,7 +28,7 @@ pub(super) const FIELDS: &[Field] = &[
     .address(),
     Field::new(
         "file",
-        "the cache file itself, instead of a working directory (workspaces then play no part)",
+        "the cache file itself, instead of a working directory; a source then has no workspaces",
     )
     .plain()
     .address(),
@@ -90,14 +90,14 @@ impl Config {
         let path = self.parse_uri();
         let metadata = path.metadata().map_err(|error| {
             Error::io("read the cache in", path, error)
-                .with_remedy("name LightRAG's working directory (WORKING_DIR) or the cache file itself")
+                .with_remedy("use LightRAG's working directory (WORKING_DIR) or the cache file itself")
         })?;
         match self {
             Self::WorkingDir(_) if metadata.is_dir() => Ok(()),
             Self::WorkingDir(_) if metadata.is_file() => {
                 let message = format!("{} is not a directory", path.display());
                 Err(Error::new(ErrorKind::NotFound, message)
-                    .with_remedy("name a directory, or a file that ends in .json"))
+                    .with_remedy("use a directory, or a file that ends in .json"))
             }
             _ if !metadata.is_file() => Err(not_a_file(path, metadata.file_type())),
             _ => self.check_store(),
@@ -113,7 +113,7 @@ impl Config {
             return Ok(());
         };
         let message = format!(
-            "{} is LightRAG's store `{store}`, not its cache of answers",
+            "{} is LightRAG's store `{store}`, not its LLM cache",
             file.display()
         );
         let remedy = format!("name {} beside it", file_name());

@@ -211,11 +211,11 @@ impl JsonSource {
         let (identity, position) = text.split_once('@').unwrap_or_default();
         if identity != file.identity()? {
             return Err(Error::checkpoint(format!(
-                "{path} was changed since the checkpoint was written"
+                "{path} has changed since the checkpoint was written"
             )));
         }
         Position::from_text(position)
-            .ok_or_else(|| Error::checkpoint(format!("`{text}` is no position in {path}")))
+            .ok_or_else(|| Error::checkpoint(format!("`{text}` is not a position in {path}")))
     }
 }
 

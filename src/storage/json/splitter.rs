@@ -285,7 +285,7 @@ impl<R: Read> Splitter<R> {
         match self.next_byte()? {
             None => Ok(()),
             Some(b'{') => {
-                Err(self.syntax("another object follows the first one: JSON lines are no cache file"))
+                Err(self.syntax("another object follows the first one: JSON lines are not a cache file"))
             }
             Some(_) => Err(self.syntax("something follows the end of the object")),
         }

@@ -163,7 +163,7 @@ impl Look<'_> {
         });
         let mut all = Count::none();
         for part in parts {
-            let part = part.map_err(|_| Error::new(ErrorKind::Internal, "a look over the file panicked"))?;
+            let part = part.map_err(|_| Error::new(ErrorKind::Internal, "scanning the file panicked"))?;
             // An error counts only behind parts that ended where the next one began.
             let Some(count) = part? else {
                 return Ok(None);

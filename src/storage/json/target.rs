@@ -129,7 +129,7 @@ impl Target for JsonTarget {
 
     fn warning(&self) -> Option<String> {
         self.source.path().exists().then(|| {
-            "a running LightRAG holds its JSON files in memory and writes them back: stop it before, and start it after \
+            "a running LightRAG keeps its JSON files in memory and writes them back: stop it before and start it after \
              the migration"
                 .to_owned()
         })
@@ -221,7 +221,7 @@ impl Places {
 fn not_prepared() -> Error {
     Error::new(
         ErrorKind::Internal,
-        "a JSON target was written to before it was prepared",
+        "a JSON target was written before it was prepared",
     )
 }
 
@@ -251,8 +251,9 @@ impl CacheDraft {
     }
 
     fn push(&mut self, key: &str, value: &[u8]) -> Result<()> {
-        let key_json = serde_json::to_vec(key)
-            .map_err(|error| Error::new(ErrorKind::Internal, "a key has no JSON form").caused_by(error))?;
+        let key_json = serde_json::to_vec(key).map_err(|error| {
+            Error::new(ErrorKind::Internal, "a key cannot be serialized").caused_by(error)
+        })?;
         let is_first = self.entries == 0;
         // After the comma.
         let offset = self.file.len() + u64::from(!is_first);
@@ -307,10 +308,10 @@ impl CacheDraft {
             if serde_json::from_slice::<&serde_json::value::RawValue>(&value).is_err() || found.unreadable_key
             {
                 let message = format!(
-                    "{} holds no JSON behind the key {key}",
+                    "{} contains no valid JSON after the key {key}",
                     self.file.path().display()
                 );
-                let remedy = "mend or remove that entry; the file is as it was";
+                let remedy = "repair or remove that entry; the file is unchanged";
                 return Err(Error::new(ErrorKind::Damaged, message).with_remedy(remedy));
             }
             self.push(key, &value)?;

@@ -57,15 +57,15 @@ fn unkept(described: &Document) -> Option<(&'static str, &'static str)> {
     let is = |name| options.is_some_and(|options| options.get_bool(name).unwrap_or(false));
     match described.get_str("type") {
         Ok("view") => Some((
-            "is a view, which nothing can be written to",
-            "name the database or the workspace of the collection itself, or drop the view",
+            "is a view, which cannot be written",
+            "use the database or workspace of the collection itself, or drop the view",
         )),
         Ok("timeseries") => Some((
-            "is a time-series collection, which keeps no documents by key",
+            "is a time-series collection, which does not store documents by key",
             "choose another workspace, or drop the collection",
         )),
         _ if has("timeseries") => Some((
-            "is a time-series collection, which keeps no documents by key",
+            "is a time-series collection, which does not store documents by key",
             "choose another workspace, or drop the collection",
         )),
         _ if is("capped") => Some((
@@ -89,7 +89,7 @@ pub(super) async fn may_write(server: &Server, collection: &str) -> Result<()> {
         return Ok(());
     };
     let message = format!(
-        "{} does not let this login {missing} documents of the collection {collection}",
+        "{} does not allow this login to {missing} documents of the collection {collection}",
         server.location()
     );
     Err(Error::new(ErrorKind::Permission, message)

@@ -95,7 +95,7 @@ pub(super) fn encode(record: &Record, on_invalid: OnInvalid, max_size: usize) ->
             continue;
         }
         let text = sanitize(text, TEXT, on_invalid).map_err(|kind| {
-            let reason = format!("`{name}` holds half of a surrogate pair, which MongoDB's text cannot hold");
+            let reason = format!("`{name}` contains a lone surrogate, which MongoDB cannot store");
             (kind, reason)
         })?;
         if matches!(text, Cow::Owned(_)) {
@@ -139,7 +139,8 @@ fn no_bson(error: error::Error) -> Refusal {
 /// Adds a field whose value is JSON text. `depth` is that of a document in the value.
 fn append(document: &mut RawDocumentBuf, name: &str, text: &str, depth: usize) -> Result<(), Refusal> {
     let name = <&CStr>::try_from(name).map_err(|_| {
-        let reason = "the name of a field holds a NUL character, which ends a name in MongoDB".to_owned();
+        let reason =
+            "the name of a field contains a NUL character, which MongoDB does not support".to_owned();
         (RejectKind::NulCharacter, reason)
     })?;
     match value(text, depth)? {
@@ -169,7 +170,7 @@ fn value(text: &str, depth: usize) -> Result<Value<'_>, Refusal> {
     }
     Ok(match first {
         Some(b'"') => {
-            let no_text = || (RejectKind::LoneSurrogate, "it is no UTF-8 text".to_owned());
+            let no_text = || (RejectKind::LoneSurrogate, "it is not valid UTF-8 text".to_owned());
             Value::Text(unescape(text).ok_or_else(no_text)?)
         }
         Some(b'{') => {
@@ -220,7 +221,7 @@ fn number(text: &str) -> Result<RawBsonRef<'static>, Refusal> {
         .map(RawBsonRef::Decimal128)
         .ok_or_else(|| {
             let shown: String = text.chars().take(60).collect();
-            let reason = format!("no number type of MongoDB holds {shown} in full");
+            let reason = format!("no number type of MongoDB can store {shown} exactly");
             (RejectKind::InvalidField, reason)
         })
 }
@@ -410,7 +411,7 @@ impl Reader {
             Ok(value) => self.value(value, out, depth, field),
             Err(error) => match element.value_utf8_lossy() {
                 Ok(lossy) => {
-                    self.cannot(RejectKind::InvalidUtf8, format!("`{field}` is no UTF-8"));
+                    self.cannot(RejectKind::InvalidUtf8, format!("`{field}` is not valid UTF-8"));
                     self.value(lossy.as_raw_bson_ref(), out, depth, field);
                 }
                 Err(_) => {

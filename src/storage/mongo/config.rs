@@ -198,18 +198,18 @@ pub(super) fn collection(database: &str, workspace: &Workspace) -> Result<String
     let name = workspace.prefixed_namespace();
     let namespace = database.len() + 1 + name.len();
     let reason = if name.contains('$') {
-        "a collection's name holds no $".to_owned()
+        "the name of a collection must not contain $".to_owned()
     } else if name.starts_with("system.") || name.starts_with('.') {
-        "its collection's name would begin as only MongoDB's own do".to_owned()
+        "the name of its collection would start with a prefix that MongoDB reserves".to_owned()
     } else if namespace > MAX_NAMESPACE {
         format!("{database}.{name} has {namespace} bytes, and MongoDB's limit is {MAX_NAMESPACE}")
     } else {
         return Ok(name);
     };
-    Err(
-        Error::config(format!("MongoDB cannot hold the workspace {workspace}: {reason}"))
-            .with_remedy("map it to another name with --workspace-map"),
-    )
+    Err(Error::config(format!(
+        "MongoDB cannot store the workspace {workspace}: {reason}"
+    ))
+    .with_remedy("map it to another name with --workspace-map"))
 }
 
 #[cfg(test)]

@@ -287,7 +287,7 @@ impl Server {
                 format!("{hosts} answered, but not as MongoDB: {what}")
             }
             (ErrorKind::Unreachable, _) => format!("no MongoDB server answers at {hosts}: {what}"),
-            (ErrorKind::Tls, _) => format!("cannot agree on TLS with {hosts}: {what}"),
+            (ErrorKind::Tls, _) => format!("TLS with {hosts} failed: {what}"),
             _ => format!("cannot {action} {location}: {what}"),
         };
         let error = Error::new(kind, message).caused_by(error);
@@ -304,7 +304,7 @@ impl Server {
             // The server lets anybody in, and nobody do anything.
             ErrorKind::Permission if self.names.user.is_none() => (
                 ErrorKind::Login,
-                Some("name a user and a password in the address"),
+                Some("put a user and a password into the address"),
             ),
             ErrorKind::Unreachable | ErrorKind::ConnectionLost if heard == Some(Heard::Tls) => {
                 (ErrorKind::Tls, remedy(ErrorKind::Tls))
@@ -550,7 +550,7 @@ pub(super) fn kind_of_concern(code: i32) -> ErrorKind {
 
 fn remedy(kind: ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::Login => Some("check user, password and authSource (the database that keeps the login)"),
+        ErrorKind::Login => Some("check user, password and authSource (the database that stores the login)"),
         ErrorKind::Tls => Some(
             "check whether the server uses TLS (tls=true), its certificate authority (tlsCAFile, or tls_ca_file in a \
              job file) and that the certificate names the host",

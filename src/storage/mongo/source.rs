@@ -96,7 +96,7 @@ impl Findings {
         let all = [
             (
                 &self.dates,
-                "holds dates in create_time or update_time: they are read as Unix seconds, as LightRAG keeps them",
+                "contains dates in create_time or update_time: they are read as Unix seconds, the format of LightRAG",
             ),
             (
                 &self.foreign,
@@ -312,13 +312,13 @@ impl MongoSource {
             self.collection.namespace()
         );
         Error::new(ErrorKind::Server, message)
-            .with_remedy("check that the collection was made without a collation of its own, or copy it")
+            .with_remedy("check that the collection has no collation of its own, or copy it")
     }
 
     /// An answer of the server that holds no documents where documents should be.
     fn unreadable(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         let message = format!(
-            "an answer about the collection {} cannot be read",
+            "a response about the collection {} cannot be read",
             self.collection.namespace()
         );
         Error::new(ErrorKind::Server, message).caused_by(error)
@@ -334,7 +334,7 @@ impl MongoSource {
         Ok(items.into_iter().skip(from).map(|item| {
             let item = item.map_err(|error| self.unreadable(error))?;
             item.as_document()
-                .ok_or_else(|| self.unreadable("it holds something else than a document"))
+                .ok_or_else(|| self.unreadable("it contains something other than a document"))
         }))
     }
 
@@ -359,7 +359,7 @@ impl MongoSource {
         match counted {
             Ok(answer) => integer(answer.get("n"))
                 .and_then(|records| u64::try_from(records).ok())
-                .ok_or_else(|| self.unreadable("it holds no number")),
+                .ok_or_else(|| self.unreadable("it contains no number")),
             // LightRAG reads and never counts.
             Err(error) if is_about_the_request(&error) => {
                 self.server.extras.has_no_count();
@@ -743,7 +743,7 @@ impl Source for MongoSource {
         let pages = Pages {
             source: self,
             selection: selection.clone(),
-            batches: Prefetch::new("asking for the documents of a MongoDB collection", batches),
+            batches: Prefetch::new("fetching the documents of a MongoDB collection", batches),
             fresh: None,
             batch: None,
             superseded: HashSet::new(),

@@ -221,7 +221,7 @@ impl Options {
         }
         let separator = match (options.contains('&'), options.contains(';')) {
             (true, true) => {
-                return Err("not a MongoDB address: its options are separated by & and ; alike".to_owned());
+                return Err("not a MongoDB address: its options are separated by both & and ;".to_owned());
             }
             (false, true) => ';',
             _ => '&',
@@ -229,7 +229,7 @@ impl Options {
         for option in options.split(separator) {
             let Some((name, value)) = option.split_once('=') else {
                 return Err(
-                    "not a MongoDB address: behind the ? not everything is name=value with & between"
+                    "not a MongoDB address: the options after the ? must be name=value, separated by &"
                         .to_owned(),
                 );
             };
@@ -275,7 +275,7 @@ impl Options {
         };
         match self.single.insert("tls".to_owned(), ssl.clone()) {
             Some(tls) if tls != ssl => {
-                Err("not a MongoDB address: ssl and tls say different things".to_owned())
+                Err("not a MongoDB address: ssl and tls contradict each other".to_owned())
             }
             _ => Ok(()),
         }
@@ -294,15 +294,12 @@ impl Options {
     fn warnings(&self) -> Vec<String> {
         let said = [
             (&self.without_effect, "have no effect here"),
-            (
-                &self.unknown,
-                "are unknown, and passed over as LightRAG's driver does",
-            ),
+            (&self.unknown, "are unknown and ignored, as in LightRAG's driver"),
             (
                 &self.unreadable,
-                "have a value that cannot be read, and are passed over as LightRAG's driver does",
+                "have an invalid value and are ignored, as in LightRAG's driver",
             ),
-            (&self.doubled, "are there more than once: the last one counts"),
+            (&self.doubled, "occur more than once: the last one counts"),
         ];
         said.into_iter()
             .filter(|(names, _)| !names.is_empty())
@@ -402,8 +399,8 @@ mod tests {
             said,
             "options of the address that have no effect here: socketTimeoutMS, uuidRepresentation, tz_aware, fsync"
         );
-        assert!(warnings("foo=hunter2").ends_with("does: foo"));
-        assert!(warnings("tls=perhaps").contains("cannot be read"));
+        assert!(warnings("foo=hunter2").ends_with("driver: foo"));
+        assert!(warnings("tls=perhaps").contains("invalid value"));
         assert!(warnings("appName=a&appname=b").contains("the last one counts: appname"));
         assert_eq!(
             warnings("replicaSet=rs&retryWrites=false;".trim_end_matches(';')),

@@ -481,7 +481,7 @@ impl Client {
             // The parser's own words may repeat what it read.
             let place = format!("line {} column {}", error.line(), error.column());
             let message = format!(
-                "cannot {request_was} at {}: the answer is not as OpenSearch gives it ({place})",
+                "cannot {request_was} at {}: the response is not in OpenSearch's format ({place})",
                 self.host()
             );
             Error::new(ErrorKind::Server, message)
@@ -515,7 +515,7 @@ impl Client {
             Many(Vec<String>),
         }
         let query = [("fields", field)];
-        let what = format!("look at the index {index}");
+        let what = format!("inspect the index {index}");
         let request = Request::new(Method::Get, format!("/{index}/_field_caps"), what).query(&query);
         let answer = self.send(&request).await?;
         if answer.status == 404 && answer.cause().is("index_not_found_exception") {
@@ -539,7 +539,7 @@ impl Client {
 
     /// What is left to find out where the login may not look at fields, which LightRAG does not need to.
     async fn hidden_field(&self, index: &str) -> Result<Option<FoundField>> {
-        let what = format!("look whether there is an index {index}");
+        let what = format!("check whether the index {index} exists");
         let request = Request::new(Method::Head, format!("/{index}"), what);
         let answer = self.send(&request).await?;
         if answer.status == 404 {
@@ -624,7 +624,7 @@ impl Client {
                     return self.login_refused(host);
                 }
                 if answer.status == 400 && is_tls_port(&answer.body) {
-                    let message = format!("the server at {host} wants TLS");
+                    let message = format!("the server at {host} requires TLS");
                     return Error::new(ErrorKind::Tls, message)
                         .with_remedy("use an https:// address, or set OPENSEARCH_USE_SSL=true");
                 }
@@ -645,7 +645,7 @@ impl Client {
                 "check OPENSEARCH_USER and OPENSEARCH_PASSWORD, or the login in the address",
             ),
             None => (
-                format!("OpenSearch at {host} asks for a login, and none was sent"),
+                format!("OpenSearch at {host} requires a login, but none is configured"),
                 "set OPENSEARCH_USER and OPENSEARCH_PASSWORD, or put the login into the address",
             ),
         };
@@ -703,7 +703,10 @@ fn transport(config: &Config, host: &Host, timeout: Duration) -> Result<Transpor
                 .ok()
                 .filter(|_| pem.windows(11).any(|text| text == b"-----BEGIN "));
             let certificate = certificate.ok_or_else(|| {
-                Error::config(format!("{} holds no certificate in PEM form", path.display()))
+                Error::config(format!(
+                    "{} contains no certificate in PEM format",
+                    path.display()
+                ))
             })?;
             CertificateValidation::Full(certificate)
         }
@@ -738,12 +741,12 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
     } else if error.is_timeout() && !connecting {
         let message = format!("cannot {what} at {host}: no answer in time");
         let remedy =
-            "raise --timeout (and OPENSEARCH_TIMEOUT where it is set), or look why the server is slow";
+            "raise --timeout (and OPENSEARCH_TIMEOUT if it is set), or find out why the server is slow";
         (ErrorKind::Timeout, message, Some(remedy))
     } else if connecting && is_unresolved(&last) {
         return unresolved("OpenSearch", &host.to_string(), &last).caused_by(error);
     } else if connecting && last.contains("handshake eof") {
-        let message = format!("the server at {host} hangs up when TLS begins");
+        let message = format!("the server at {host} closes the connection when TLS starts");
         let remedy = "check host and port; if the server has no TLS, use an http:// address or set \
                       OPENSEARCH_USE_SSL=false";
         (ErrorKind::Tls, message, Some(remedy))
@@ -761,7 +764,7 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
         match what == CONNECTING {
             true => (
                 ErrorKind::ConnectionLost,
-                format!("{host} answered, but not as OpenSearch: it hung up ({last})"),
+                format!("{host} answered, but not as OpenSearch: it closed the connection ({last})"),
                 Some(match host.tls {
                     true => "check host and port, and the server's log",
                     false => {
@@ -771,7 +774,7 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
                 }),
             ),
             false => {
-                let message = format!("cannot {what} at {host}: the connection is lost ({last})");
+                let message = format!("cannot {what} at {host}: the connection was lost ({last})");
                 (ErrorKind::ConnectionLost, message, None)
             }
         }

@@ -101,9 +101,9 @@ pub(super) fn workspace_of_index(index: &str) -> Option<Workspace> {
 pub(super) fn key_problem(key: &CacheKey) -> Option<(RejectKind, String)> {
     let length = key.as_str().len();
     let reason = match length {
-        0 => "OpenSearch takes no empty key".to_owned(),
+        0 => "OpenSearch does not accept an empty key".to_owned(),
         _ if length > LONGEST_KEY => {
-            format!("the key has {length} bytes; OpenSearch takes at most {LONGEST_KEY}")
+            format!("the key has {length} bytes; OpenSearch accepts at most {LONGEST_KEY}")
         }
         _ => return None,
     };
@@ -203,7 +203,7 @@ fn field_problem(fields: &Fields<'_>) -> Option<String> {
     })
 }
 
-const UNREADABLE: &str = "is nested deeper, or holds a longer number, than OpenSearch reads";
+const UNREADABLE: &str = "is nested deeper, or contains a longer number, than OpenSearch supports";
 
 /// Whether a document can have this field, or a record has to do without it. The fields of LightRAG's own are not
 /// judged here.

@@ -24,7 +24,7 @@ pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
             .into_iter()
             .find(|known| *known == name);
         let name = known.ok_or_else(|| {
-            Error::config("the address of OpenSearch has a parameter that is not known")
+            Error::config("the address of OpenSearch has an unknown parameter")
                 .with_remedy("known: verify_certs, ca_cert")
         })?;
         settings.push((name, Secret::new(value)));
@@ -206,7 +206,7 @@ fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
     };
     let url = parse_url(&format!("{}://{rest}", if tls { "https" } else { "http" }))?;
     let Some(name) = url.host_str() else {
-        return wrong("names no host");
+        return wrong("has no host");
     };
     // As LightRAG's client has it: after https:// the web's port, otherwise OpenSearch's own.
     let port = url.port().or(said_port(rest)).unwrap_or(match scheme.as_deref() {

@@ -157,7 +157,7 @@ fn unreadable(resolved: &Resolved) -> Vec<UnreadableWorkspace> {
     });
     let streams = resolved.data_streams.iter().filter_map(|stream| {
         let why = format!(
-            "{} is a data stream, and LightRAG keeps its cache in an index",
+            "{} is a data stream, but LightRAG stores its cache in an index",
             stream.name
         );
         named(stream, why)

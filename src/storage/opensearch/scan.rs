@@ -109,11 +109,12 @@ impl Position {
     /// # Errors
     /// [`ErrorKind::Checkpoint`] where it is none, or one in other indices.
     fn from_cursor(cursor: &Cursor, index: &str, indices: &[String]) -> Result<Self> {
-        let position: Self = serde_json::from_str(&cursor.0)
-            .map_err(|_| Error::checkpoint(format!("`{}` is no position in the index {index}", cursor.0)))?;
+        let position: Self = serde_json::from_str(&cursor.0).map_err(|_| {
+            Error::checkpoint(format!("`{}` is not a position in the index {index}", cursor.0))
+        })?;
         if position.indices != indices {
             return Err(Error::checkpoint(format!(
-                "the index {index} is no longer the one that was read before: it was made anew"
+                "the index {index} is not the one that was read before: it was recreated"
             )));
         }
         Ok(position)

@@ -39,7 +39,7 @@ const BULK_BYTES: usize = 8 << 20;
 const USUAL_LARGEST_REQUEST: usize = 100 << 20;
 
 /// What is waited for where the server had no room for some of the records, as a `retry` event names it.
-const WRITING_AGAIN: &str = "writing records that the server had no room for";
+const WRITING_AGAIN: &str = "writing records that the server had no capacity for";
 
 /// How often a record is sent again with something about it mended.
 const MOST_MENDINGS: u32 = 10;

@@ -124,7 +124,7 @@ fn not_utf8(column: &str, key: Raw<'_>, texts: [Option<Raw<'_>>; 5]) -> Invalid 
         key: CacheKey::from(&*String::from_utf8_lossy(key.0)),
         kind: RejectKind::InvalidUtf8,
         reason: format!(
-            "the column {column} is not UTF-8, which a database with the encoding SQL_ASCII does not prevent"
+            "the column {column} is not valid UTF-8, which the encoding SQL_ASCII does not prevent"
         ),
         raw: raw.into(),
     }
@@ -275,14 +275,14 @@ pub(super) fn columns<'a>(
 fn check_key(key: &CacheKey, limits: Limits) -> Result<(), WriteOutcome> {
     let text = key.as_str();
     if text.contains('\0') {
-        let reason = "the key holds a NUL character, which PostgreSQL's text cannot hold";
+        let reason = "the key contains a NUL character, which PostgreSQL cannot store in text";
         return Err(WriteOutcome::rejected(RejectKind::NulCharacter, reason));
     }
     match characters_beyond(text, limits.id) {
         None => Ok(()),
         Some((characters, limit)) => Err(WriteOutcome::rejected(
             RejectKind::InvalidKey,
-            format!("the key has {characters} characters; the column id holds {limit}"),
+            format!("the key has {characters} characters; the column id allows {limit}"),
         )),
     }
 }
@@ -339,7 +339,7 @@ impl<'a> FieldReader<'_, 'a> {
             None => Ok(Some(text)),
             Some((characters, limit)) => Err(WriteOutcome::rejected(
                 RejectKind::InvalidField,
-                format!("{name} has {characters} characters; its column holds {limit}"),
+                format!("{name} has {characters} characters; its column allows {limit}"),
             )),
         }
     }
@@ -360,11 +360,14 @@ impl<'a> FieldReader<'_, 'a> {
         let seconds = match self.fields.get(name) {
             None | Some("null") => 0,
             Some(_) => self.fields.seconds(name).ok_or_else(|| {
-                WriteOutcome::rejected(RejectKind::InvalidTime, format!("{name} is no number of seconds"))
+                WriteOutcome::rejected(
+                    RejectKind::InvalidTime,
+                    format!("{name} is not a number of seconds"),
+                )
             })?,
         };
         system_time(seconds).ok_or_else(|| {
-            let reason = format!("{name} is outside of what a timestamp holds, 4713 BC to 294276 AD");
+            let reason = format!("{name} is outside the range of a timestamp, 4713 BC to 294276 AD");
             WriteOutcome::rejected(RejectKind::InvalidTime, reason)
         })
     }
@@ -374,9 +377,9 @@ impl<'a> FieldReader<'_, 'a> {
         let clean = sanitize(json, RULES, self.on_invalid).map_err(|kind| {
             let what = match kind {
                 RejectKind::NulCharacter => "a NUL character",
-                _ => "half of a surrogate pair",
+                _ => "a lone surrogate",
             };
-            let reason = format!("{name} holds {what}, which PostgreSQL's text cannot hold");
+            let reason = format!("{name} contains {what}, which PostgreSQL cannot store in text");
             WriteOutcome::rejected(kind, reason)
         })?;
         if matches!(clean, Cow::Owned(_)) {

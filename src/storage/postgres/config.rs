@@ -103,7 +103,7 @@ fn split_hosts(text: &str) -> Result<(String, String)> {
             "" => None,
             port => Some(
                 port.parse::<u16>()
-                    .map_err(|_| unreadable("a port is no number up to 65535"))?,
+                    .map_err(|_| unreadable("a port is not a number up to 65535"))?,
             ),
         });
     }
@@ -142,7 +142,7 @@ fn decoded(text: &str) -> Result<String> {
         bytes.push(byte.ok_or_else(|| unreadable("a `%` is not followed by two hexadecimal digits"))?);
         rest = &tail[2..];
     }
-    String::from_utf8(bytes).map_err(|_| unreadable("it is no UTF-8"))
+    String::from_utf8(bytes).map_err(|_| unreadable("it is not valid UTF-8"))
 }
 
 /// Writes as `%XX` what has a meaning in an address.
@@ -410,7 +410,7 @@ fn ssl_mode_of(values: &Values, warnings: &mut Vec<String>) -> Result<SslMode> {
         }
         let message = error.message();
         warnings.push(format!(
-            "{message}; as LightRAG does, TLS is used if the server has it"
+            "{message}; as in LightRAG, TLS is used if the server supports it"
         ));
         Ok(SslMode::Prefer)
     })

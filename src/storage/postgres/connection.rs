@@ -149,7 +149,7 @@ impl Server {
             if error.as_db_error().is_none() || (setting.is_users && !is_set) {
                 return Err(self.failed_on(client, Phase::Connecting, "begin a session", error));
             }
-            tracing::debug!(setting = setting.name, "done without a setting: {error}");
+            tracing::debug!(setting = setting.name, "continuing without a setting: {error}");
             self.session.leave_out(&setting.name);
         }
         Ok(())
@@ -217,7 +217,7 @@ impl Server {
         match self.run(purpose, &[(sql, parameters)]).await? {
             Ok(rows) => Ok(Some(rows)),
             Err(error) if is_beyond(&error) => {
-                tracing::debug!("cannot {}, which is done without: {error:?}", purpose.doing);
+                tracing::debug!("cannot {}, continuing without it: {error:?}", purpose.doing);
                 Ok(None)
             }
             Err(error) => Err(self.failed(purpose.phase, purpose.doing, error)),
@@ -232,7 +232,7 @@ impl Server {
     ) -> Result<Result<Vec<Row>, tokio_postgres::Error>> {
         let mut lease = Lease(Some(self.client().await?));
         let Some(client) = &mut lease.0 else {
-            return Err(Error::new(ErrorKind::Internal, "a connection went astray"));
+            return Err(Error::new(ErrorKind::Internal, "a connection was lost track of"));
         };
         let running = self.transaction(client, purpose, statements);
         // Given up a little before whoever asks does: the next try then has another connection.
@@ -309,7 +309,7 @@ impl Server {
         match error {
             PoolError::Backend(error) => self.failed(Phase::Connecting, "connect", error),
             PoolError::Timeout(_) => {
-                let message = format!("{} accepted a connection and did not answer", self.name());
+                let message = format!("{} accepted a connection but did not answer", self.name());
                 Error::new(ErrorKind::Timeout, message).with_remedy(
                     "check that a PostgreSQL server listens at this host and port, and how busy it is",
                 )

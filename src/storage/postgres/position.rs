@@ -178,7 +178,7 @@ impl Position {
     /// It is not a position in this storage.
     pub(super) fn from_cursor(cursor: &Cursor, server: &Server) -> crate::model::Result<Self> {
         serde_json::from_str(&cursor.0)
-            .map_err(|_| Error::checkpoint(format!("`{}` is no position in {}", cursor.0, server.name())))
+            .map_err(|_| Error::checkpoint(format!("`{}` is not a position in {}", cursor.0, server.name())))
     }
 }
 

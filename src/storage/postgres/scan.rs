@@ -336,7 +336,7 @@ impl PgSource {
     async fn begin_again(&self, schema: &Schema) -> Result<Position> {
         tracing::warn!(
             table = schema.table,
-            "the table was written anew (VACUUM FULL, CLUSTER) since its reading began: it is read again from the start"
+            "the table was rewritten (VACUUM FULL, CLUSTER) while it was read: reading restarts from the beginning"
         );
         self.begin(schema).await
     }
@@ -372,7 +372,7 @@ impl PgSource {
             return Ok(None);
         };
         let Some(row) = rows.first() else {
-            let message = format!("the table {} is gone", schema.table);
+            let message = format!("the table {} no longer exists", schema.table);
             return Err(Error::new(ErrorKind::Server, message));
         };
         self.read(|| {

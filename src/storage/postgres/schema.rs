@@ -238,7 +238,10 @@ impl Schema {
             }
             (false, false) => return None,
         };
-        Some(format!("the table {} is of an older LightRAG: {how}", self.table))
+        Some(format!(
+            "the table {} was created by an older LightRAG: {how}",
+            self.table
+        ))
     }
 
     /// What its columns can hold.

@@ -26,7 +26,7 @@ impl Guards {
     /// What a person should know of them.
     pub(super) fn warning(&self, table: &str) -> Option<String> {
         (!self.is_empty()).then(|| {
-            format!("the table {table} has {self}, so every record is read back after it was written, which takes time")
+            format!("the table {table} has {self}, so every record is read back after it is written, which is slower")
         })
     }
 }
@@ -84,15 +84,14 @@ pub(super) async fn check_server(server: &Server) -> Result<()> {
     };
     let (standby, read_only): (bool, bool) = server.read(CHECK, || Ok((row.try_get(0)?, row.try_get(1)?)))?;
     if standby {
-        let message = format!("{} is a standby, which cannot be written to", server.name());
-        return Err(Error::new(ErrorKind::Refused, message).with_remedy(
-            "name the primary server; with several hosts, add target_session_attrs=read-write",
-        ));
+        let message = format!("{} is a standby, which is read-only", server.name());
+        return Err(Error::new(ErrorKind::Refused, message)
+            .with_remedy("use the primary server; with several hosts, add target_session_attrs=read-write"));
     }
     if read_only {
         let message = format!("{} opens sessions that cannot write", server.name());
         return Err(Error::new(ErrorKind::Refused, message)
-            .with_remedy("lift default_transaction_read_only for the server, the database or the role"));
+            .with_remedy("unset default_transaction_read_only for the server, the database or the role"));
     }
     Ok(())
 }
@@ -133,9 +132,10 @@ pub(super) async fn check_table(server: &Server, schema: &Schema) -> Result<()> 
     let (name, table) = (server.name(), &schema.table);
     if schema.has_mode() {
         // Keys change when LightRAG brings such a table up to date, which nobody else should do.
-        let message = format!("{name}: the table {table} is of an older LightRAG, with a column `mode`");
+        let message =
+            format!("{name}: the table {table} was created by an older LightRAG and has a column `mode`");
         return Err(Error::new(ErrorKind::Refused, message)
-            .with_remedy("start LightRAG once on it, which brings the table up to date"));
+            .with_remedy("start LightRAG once on it to update the table"));
     }
     if let Some(column) = schema.generated_column() {
         let message =
@@ -163,7 +163,7 @@ async fn check_ownership(server: &Server, schema: &Schema) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "{}: the table {} is of an older LightRAG, and the login {} may not add the columns that it lacks",
+        "{}: the table {} was created by an older LightRAG, and the login {} may not add the missing columns",
         server.name(),
         schema.table,
         server.user
@@ -245,6 +245,6 @@ fn no_key(server: &Server, schema: &Schema) -> Error {
     let (name, table) = (server.name(), &schema.table);
     let message = format!("{name}: the table {table} has no primary key (workspace, id)");
     Error::new(ErrorKind::Refused, message).with_remedy(format!(
-        "remove double rows, then: ALTER TABLE {table} ADD CONSTRAINT LIGHTRAG_LLM_CACHE_PK PRIMARY KEY (workspace, id)"
+        "remove duplicate rows, then: ALTER TABLE {table} ADD CONSTRAINT LIGHTRAG_LLM_CACHE_PK PRIMARY KEY (workspace, id)"
     ))
 }

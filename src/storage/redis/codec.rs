@@ -67,7 +67,7 @@ impl StoredKey {
         Entry::Invalid(Invalid {
             key: self.key,
             kind: RejectKind::NotAnObject,
-            reason: format!("the key holds a Redis {kind}; a cache record is a string"),
+            reason: format!("the key contains a Redis {kind}; a cache record is a string"),
             raw: Bytes::new(),
         })
     }
@@ -80,7 +80,7 @@ fn entry(key: CacheKey, readable: bool, value: Bytes) -> Entry {
     Entry::Invalid(Invalid {
         key,
         kind: RejectKind::InvalidKey,
-        reason: "the key is no text: it holds half of a surrogate pair, or is no UTF-8".to_owned(),
+        reason: "the key is not text: it contains a lone surrogate or invalid UTF-8".to_owned(),
         raw: value,
     })
 }
@@ -236,12 +236,12 @@ pub(super) fn old_entries(mode: &str, stored: &str, value: &Bytes) -> Vec<Entry>
         })]
     };
     if let Err(error) = simdutf8::compat::from_utf8(value) {
-        return unreadable(RejectKind::InvalidUtf8, format!("holds no UTF-8: {error}"));
+        return unreadable(RejectKind::InvalidUtf8, format!("is not valid UTF-8: {error}"));
     }
     let members = match serde_json::from_slice::<Members<'_>>(value) {
         Ok(members) => members.0,
         Err(error) if error.is_data() => return Vec::new(),
-        Err(error) => return unreadable(RejectKind::InvalidJson, format!("holds no JSON: {error}")),
+        Err(error) => return unreadable(RejectKind::InvalidJson, format!("is not valid JSON: {error}")),
     };
     let is_nested = members
         .first()
@@ -295,7 +295,7 @@ pub(super) fn check_size(key: usize, value: usize, max_bytes: u64) -> Result<(),
         return Ok(());
     }
     Err(format!(
-        "the record has {largest} bytes, and the server takes {max_bytes} for one value (proto-max-bulk-len)"
+        "the record has {largest} bytes; the server accepts {max_bytes} per value (proto-max-bulk-len)"
     ))
 }
 

@@ -119,7 +119,7 @@ impl Address {
         if matches!(listener, Listener::Tcp { .. })
             && behind.into_iter().flatten().any(|part| part.contains('@'))
         {
-            return Err(format!("{EXPECTED_ADDRESS}, and no @ behind the host"));
+            return Err(format!("{EXPECTED_ADDRESS}, and no @ after the host"));
         }
         let mut address = Self {
             username: said(url.username())?,
@@ -156,7 +156,7 @@ impl Address {
             self.database = database(path)?;
         } else {
             self.warnings.push(
-                "what stands behind the host in the address is not the number of a database: database 0 is used, as \
+                "the text after the host in the address is not the number of a database: database 0 is used, as \
                  LightRAG does"
                     .to_owned(),
             );
@@ -239,7 +239,7 @@ fn decode(text: &str) -> std::result::Result<String, String> {
     let decoded = percent_decode_str(text).decode_utf8();
     decoded
         .map(Cow::into_owned)
-        .map_err(|_| "UTF-8 behind what is percent-encoded".to_owned())
+        .map_err(|_| "percent-encoded UTF-8".to_owned())
 }
 
 /// Decoded text, where there is any.
@@ -252,7 +252,7 @@ fn database(text: &str) -> std::result::Result<u32, String> {
         return Ok(0);
     }
     text.parse()
-        .map_err(|_| "the number of a database behind the host, as in redis://host:6379/0".to_owned())
+        .map_err(|_| "the number of a database after the host, as in redis://host:6379/0".to_owned())
 }
 
 fn seconds(name: &str, value: &str) -> std::result::Result<Duration, String> {
@@ -463,7 +463,7 @@ fn read_pem(setting: &str, path: &Path, mark: &str) -> Result<Vec<u8>> {
         std::fs::read(path).map_err(|error| failed(format!("cannot read {}: {error}", path.display())))?;
     if memchr::memmem::find(&text, mark.as_bytes()).is_none() {
         return Err(failed(format!(
-            "{} holds no `{mark}`; expected PEM",
+            "{} contains no `{mark}`; expected PEM",
             path.display()
         )));
     }
