@@ -1,7 +1,7 @@
 //! A storage in memory for the tests of the engine, with faults by script. It is not in the registry.
 //!
 //! It can do what the contract allows a storage to do, and no test of the engine needs a server or a sleep: with tokio's
-//! paused clock a second passes as soon as nobody has anything else to do.
+//! paused clock, time advances as soon as every task waits.
 
 mod fault;
 
@@ -520,7 +520,7 @@ struct MemoryPages {
 }
 
 impl MemoryPages {
-    /// The page behind `after`, the key that it ends with, and whether there is more.
+    /// The page after `after`, its last key, and whether there is more.
     fn page(&self) -> (Page, Option<String>, bool) {
         let mut page = PageBuilder::new(self.limit);
         let mut last = self.after.clone();

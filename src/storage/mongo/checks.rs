@@ -9,7 +9,7 @@ use crate::model::{Error, ErrorKind, Result};
 /// What writing needs.
 const ACTIONS: [&str; 2] = ["insert", "update"];
 
-/// Roles that let nobody write.
+/// Roles without write access.
 const READ_ONLY_ROLES: [&str; 4] = [
     "read",
     "readAnyDatabase",
@@ -99,7 +99,7 @@ pub(super) async fn may_write(server: &Server, collection: &str) -> Result<()> {
 /// The first action that writing needs and the login may not do.
 fn missing_action(status: &Document, database: &str, collection: &str) -> Option<&'static str> {
     let about = status.get_document("authInfo").ok()?;
-    // A server that lets anybody in knows no users.
+    // A server without authentication has no users.
     if about.get_array("authenticatedUsers").ok()?.is_empty() {
         return None;
     }
@@ -133,7 +133,7 @@ fn documents(array: Option<&Vec<Bson>>) -> Vec<&Document> {
         .collect()
 }
 
-/// Whether a privilege is about this collection. An empty name stands for all.
+/// Whether a privilege covers this collection. An empty name means all.
 fn covers(privilege: &Document, database: &str, collection: &str) -> bool {
     let Ok(resource) = privilege.get_document("resource") else {
         return false;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The most that finding a server takes where neither the address nor `--timeout` say less. MongoDB elects a new primary
-/// in 10 to 12 seconds; whoever waits longer does so by trying again.
+/// in 10 to 12 seconds; a longer wait takes retries.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What names may not hold that are a database's.
@@ -183,7 +183,7 @@ fn tls(values: &Values, address: Option<Tls>) -> Result<Option<Tls>> {
     options.ca_file_path = ca_file.or(options.ca_file_path);
     options.cert_key_file_path = key_file.or(options.cert_key_file_path);
     options.allow_invalid_certificates = any_certificate.or(options.allow_invalid_certificates);
-    // Without a file the driver trusts those that it brings along, and none that this system was told to trust.
+    // Without a file the driver trusts only its bundled authorities, not those of this system.
     if options.ca_file_path.is_none() && options.allow_invalid_certificates != Some(true) {
         options.ca_file_path = Some(system_authorities()?);
     }

@@ -102,7 +102,7 @@ impl Extras {
         self.count.store(1, Ordering::Relaxed);
     }
 
-    /// Whether the server refused a write concern that nobody asked for.
+    /// Whether the server refused a write concern that was not configured.
     pub(super) fn lacks_concern(&self) -> bool {
         self.concern.load(Ordering::Relaxed) > 0
     }

@@ -57,7 +57,7 @@ pub(super) fn integer(value: Option<&Bson>) -> Option<i64> {
     }
 }
 
-/// A connected server and one of its databases. It has no `Debug`: the client holds the password.
+/// A connected server and one of its databases. Without `Debug`, since the client contains the password.
 pub(super) struct Server {
     client: Client,
     database: Database,
@@ -235,7 +235,7 @@ impl Server {
         self.database.collection_with_options(name, options)
     }
 
-    /// What an error of the driver means; `action` with a place behind it says what was tried: `read`.
+    /// Converts an error of the driver; `action` says what failed, as in `read`.
     pub(super) fn failed(&self, action: &str, error: DriverError) -> Error {
         self.error(kind_of(&error), action, error)
     }
@@ -301,7 +301,7 @@ impl Server {
     fn with_remedy(&self, kind: ErrorKind) -> (ErrorKind, Option<&'static str>) {
         let heard = self.heartbeats.worst();
         match kind {
-            // The server lets anybody in, and nobody do anything.
+            // The server accepts connections without a login, but no commands.
             ErrorKind::Permission if self.names.user.is_none() => (
                 ErrorKind::Login,
                 Some("put a user and a password into the address"),
@@ -477,7 +477,7 @@ fn said(error: &DriverError) -> String {
 fn kind_of(error: &DriverError) -> ErrorKind {
     match &*error.kind {
         DriverErrorKind::Authentication { .. } => {
-            // A connection that broke while logging in is told as a failed login, with the break as its cause.
+            // The driver reports a connection lost during the login as a failed login, with the loss as its cause.
             match error_source(error) {
                 Some(DriverErrorKind::Io(_)) => ErrorKind::ConnectionLost,
                 _ => ErrorKind::Login,

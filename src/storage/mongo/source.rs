@@ -76,7 +76,7 @@ pub(super) struct MongoSource {
     /// Whether documents with old keys are read as the records that they were. LightRAG does not find them, so to a
     /// target they are not there.
     reads_old_keys: bool,
-    /// Whether there are such documents, as far as anybody looked.
+    /// Whether there are such documents, once it was checked.
     has_old_keys: AtomicBool,
     /// Whether the collection compares keys otherwise than byte by byte.
     has_own_order: OnceCell<bool>,
@@ -150,7 +150,7 @@ impl MongoSource {
         note(&mut self.findings.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The key of the record that a document is, and whether it stands under an old one.
+    /// The key of a document's record, and whether the document has an old key.
     fn record_key(&self, id: &str, document: &RawDocument) -> (CacheKey, bool) {
         let of_today = self.reads_old_keys.then(|| codec::key_of_today(id, document));
         match of_today.flatten() {
@@ -224,7 +224,7 @@ impl MongoSource {
         Ok(())
     }
 
-    /// Looks under old keys for what stands under no key of today's.
+    /// Looks for old keys of records without a current key.
     async fn find_old(&self, keys: &[CacheKey], found: &mut HashMap<CacheKey, Entry>) -> Result<()> {
         if !self.has_old_keys.load(Ordering::Relaxed) {
             return Ok(());
@@ -283,7 +283,7 @@ impl MongoSource {
             })
     }
 
-    /// A cursor over a range, behind a key where one is given; `None` where nothing can be there.
+    /// A cursor over a range, after a key if one is given; `None` if the range is empty.
     async fn open(
         &self,
         range: &KeyRange,
@@ -315,7 +315,7 @@ impl MongoSource {
             .with_remedy("check that the collection has no collation of its own, or copy it")
     }
 
-    /// An answer of the server that holds no documents where documents should be.
+    /// The error for a response without the expected documents.
     fn unreadable(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         let message = format!(
             "a response about the collection {} cannot be read",
@@ -473,7 +473,7 @@ struct Batches {
     ranges: VecDeque<KeyRange>,
     /// The share that is read of it.
     shard: Option<Shard>,
-    /// The last key that came, behind which a new cursor goes on.
+    /// The last key read, after which a new cursor continues.
     last: Option<String>,
     at_once: u32,
     /// The most that may be asked for at once.
@@ -518,7 +518,7 @@ impl Rate {
 }
 
 impl Batches {
-    /// Asks for more documents at once where that is faster: with a new cursor, behind the last key.
+    /// Requests larger batches if that is faster, with a new cursor after the last key.
     fn measure(&mut self, batch: &RawBatch, during: Duration) {
         let bytes = batch.as_raw_document().as_bytes().len();
         if self.rate.is_worth_more(bytes, during) && self.at_once < self.most_at_once {
@@ -535,7 +535,7 @@ impl Batches {
             let Some(key) = codec::key(document?) else {
                 continue;
             };
-            // A scan that goes on behind a key would miss what comes out of order, without a word.
+            // A scan that continues after a key would silently miss documents that are out of order.
             if last.is_some_and(|last| last >= key) {
                 return Err(self.source.out_of_order(key));
             }
@@ -613,7 +613,7 @@ struct Pages {
     fresh: Option<RawBatch>,
     /// The batch that is being read, and how many of its documents were.
     batch: Option<(RawBatch, usize)>,
-    /// Keys of that batch that an old document stands for, and one of today's as well.
+    /// Keys of that batch that have both an old and a current document.
     superseded: HashSet<CacheKey>,
     page: PageBuilder,
     /// Whether there was anything since the last page, be it only passed over.
@@ -651,7 +651,7 @@ impl Pages {
         Ok(None)
     }
 
-    /// Looks which records of a batch stand under an old key and under one of today's, which then counts.
+    /// Finds the records of a batch with both an old and a current key; the current one counts.
     async fn look_up_old(&mut self, batch: &RawBatch) -> Result<()> {
         self.superseded.clear();
         let mut keys = Vec::new();
@@ -706,7 +706,7 @@ impl PageReader for Pages {
 impl Source for MongoSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
-        // One after another: asked at once, they would stand in each other's way.
+        // One after another, since concurrent requests would slow each other down.
         for cache_type in &CacheType::FROM_FILES {
             let records = self.count_prefix(cache_type, selection.shard()).await?;
             count.add_kind(selection, &codec::prefix(cache_type), records);

@@ -19,7 +19,7 @@ enum Kind {
     Flag,
     /// A number from this one on.
     Number(u32),
-    /// A number of which 0 stands for no limit.
+    /// A number; 0 means no limit.
     PoolSize,
     /// Milliseconds, of which 0 means what it means to leave the option out.
     Milliseconds,
@@ -130,7 +130,7 @@ const OPTIONS: &[(&str, Use)] = &[
     ("wtimeoutms", Use::Driver(Kind::Number(0))),
 ];
 
-/// The options that may stand in an address more than once.
+/// The options that an address may contain more than once.
 const REPEATED: &str = "readpreferencetags";
 
 /// Login mechanisms that the driver here is built without.
@@ -144,11 +144,11 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads an address. What is wrong with it is told without repeating what may be part of a password.
+    /// Parses an address. Errors do not repeat text that may be part of a password.
     pub(super) fn read(uri: &str) -> Result<Self, String> {
         let (place, options) = uri.split_once('?').unwrap_or((uri, ""));
         let unreadable = |why: &str| Err(format!("not a MongoDB address: {why}"));
-        // Whoever puts a `?` or `#` into a password makes options of its rest, and a host of its beginning.
+        // A `?` or `#` in a password makes its start look like a host, and its rest like options.
         let rest = place.split_once("://").map_or(place, |(_, rest)| rest);
         if options.contains('@') && !rest.contains(['@', '/']) {
             return unreadable("a user or password in it is not percent-encoded");

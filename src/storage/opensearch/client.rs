@@ -32,7 +32,7 @@ pub(super) struct Client {
     /// The host that answered last; another one is tried when it does no more.
     current: AtomicUsize,
     user: Option<String>,
-    /// The cluster's own identity, or its first address where it does not tell.
+    /// The ID of the cluster, or its first address if it does not say.
     cluster: String,
     pub(super) abilities: Abilities,
 }
@@ -135,7 +135,7 @@ impl Answer {
         serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
     }
 
-    /// The error that the server tells of; empty where it tells none.
+    /// The error of the server; empty if there is none.
     pub(super) fn cause(&self) -> Cause {
         #[derive(Deserialize)]
         struct Refusal {
@@ -148,7 +148,7 @@ impl Answer {
     }
 }
 
-/// An error as the server tells it.
+/// An error of the server.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Cause {
     #[serde(rename = "type", default)]
@@ -168,7 +168,7 @@ const CONNECTING: &str = "connect to OpenSearch";
 const LONGEST_REASON: usize = 300;
 
 impl Cause {
-    /// The error behind it that says most.
+    /// The most specific cause.
     fn root(&self) -> &Self {
         self.root_cause.first().unwrap_or(self)
     }
@@ -307,9 +307,9 @@ impl Block {
     }
 }
 
-/// What is known of a field over all indices behind a name.
+/// A field in all indices of a name.
 pub(super) struct FoundField {
-    /// The indices behind the name that are open.
+    /// The open indices of the name.
     pub(super) indices: Vec<String>,
     /// The types that the field has in them; empty where it has none.
     pub(super) types: BTreeSet<String>,
@@ -568,7 +568,7 @@ impl Client {
                     .current
                     .compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
             }
-            // Only what reached nobody may go to somebody else at once.
+            // Only a request that reached no host may go to another one at once.
             if error.kind() != ErrorKind::Unreachable {
                 return Err(error);
             }
@@ -716,7 +716,7 @@ fn transport(config: &Config, host: &Host, timeout: Duration) -> Result<Transpor
     })
 }
 
-/// Whether this is nginx's complaint, or that of a JVM behind TLS, about plain HTTP.
+/// Whether this is the error of nginx or a JVM with TLS about plain HTTP.
 fn is_tls_port(body: &[u8]) -> bool {
     let body = String::from_utf8_lossy(&body[..body.len().min(4096)]);
     body.contains("plain HTTP request was sent to HTTPS port")
@@ -760,7 +760,7 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
         let message = format!("cannot reach OpenSearch at {host}: {last}");
         (ErrorKind::Unreachable, message, None)
     } else {
-        // A server behind TLS that is spoken to without it hangs up, as a rule, and so do PostgreSQL and Redis.
+        // A server with TLS usually closes a connection without it, and so do PostgreSQL and Redis.
         match what == CONNECTING {
             true => (
                 ErrorKind::ConnectionLost,

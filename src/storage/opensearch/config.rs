@@ -102,7 +102,7 @@ pub(super) struct Config {
     pub(super) trust: Trust,
     /// The most that a request may take, where LightRAG's configuration says it.
     pub(super) timeout: Option<Duration>,
-    /// How often a document is sent again that the server has no room for.
+    /// The most retries of a document that the server was too busy for.
     pub(super) max_retries: u32,
     pub(super) shards: u32,
     pub(super) replicas: u32,
@@ -165,7 +165,7 @@ impl Config {
 /// A user, and a password where there is one.
 type Login = (String, Option<Secret>);
 
-/// Whom to log in as. What an address says is stronger than what stands elsewhere.
+/// The login. An address has precedence over other settings.
 ///
 /// LightRAG logs in as `admin` with the password `admin` where nobody says anything. A server that was named by an
 /// `http://` address is not sent that in clear text.
@@ -227,7 +227,7 @@ fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
     Ok((host, login))
 }
 
-/// The port that stands in an address, which a parsed one forgets where it is the scheme's own.
+/// The explicit port of an address, which parsing drops if it is the default of the scheme.
 fn said_port(rest: &str) -> Option<u16> {
     let authority = rest.split(['/', '?', '#']).next()?;
     let (_, port) = authority.rsplit_once(':')?;

@@ -178,7 +178,7 @@ impl<'a> Inspector<'a> {
         Ok(Found::Indices(indices.collect()))
     }
 
-    /// The index that is meant. An alias may stand for it, if it can be written and read by key through it.
+    /// The index. It may be given by an alias, if that can be written and read by key.
     async fn only_index(&self, indices: BTreeMap<String, Settings>) -> Result<(String, Settings)> {
         let names: Vec<String> = indices.keys().cloned().collect();
         let mut indices = indices.into_iter();

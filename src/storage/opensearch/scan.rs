@@ -5,7 +5,7 @@
 //! and documents lie on the disk about in this order, where any order by key is a random one.
 //!
 //! * **One number for all shards.** A position is a number: up to it everything was read, in every shard of every index
-//!   behind the name.
+//!   of the name.
 //! * **A point in time** keeps what is read as it is: no document comes twice because somebody changed it meanwhile. It
 //!   is of the primaries, since a replica may show less than was seen before. When the server loses it, as when it is
 //!   started again, a new one is taken and read on from the position; what was changed in between may then come a second
@@ -58,13 +58,13 @@ use crate::{
     storage::{Cursor, Entry, Page, PageBuilder, PageLimit, PageReader},
 };
 
-/// How long the server keeps a point in time that nobody asks for.
+/// How long the server keeps an unused point in time.
 const KEEP_ALIVE: &str = "5m";
 
 /// How large an answer with several documents may be. A larger one is asked for in parts.
 const MOST_ANSWER_BYTES: u64 = 8 << 20;
 
-/// How many documents an answer holds at most (`index.max_result_window`, where nobody has set it).
+/// The most documents in a response (the default of `index.max_result_window`).
 const MOST_DOCUMENTS: usize = 10_000;
 
 /// How many documents the first answers hold, before it is known how large they are.
@@ -133,13 +133,13 @@ pub(super) enum Want {
 /// A document that was read.
 #[derive(Debug)]
 pub(super) struct Document {
-    /// What tells it from every other version of every document.
+    /// The ID of this version of the document.
     version: KeyDigest,
     /// The number of the operation that wrote it.
     seq_no: i64,
     /// Its key, where nothing else was wanted.
     pub(super) key: Option<String>,
-    /// What it holds, where it is selected and that was wanted.
+    /// The content, if the document is selected and the content was requested.
     entry: Option<Entry>,
 }
 
@@ -273,7 +273,7 @@ impl PointInTime {
 }
 
 impl Drop for PointInTime {
-    /// Whoever stops reading early does not wait for this.
+    /// Reading can be stopped early without waiting for this.
     fn drop(&mut self) {
         if self.is_closed.swap(true, Ordering::Relaxed) {
             return;
@@ -331,7 +331,7 @@ struct Hit<'a, S> {
 #[derive(Debug)]
 struct Part {
     documents: Vec<Document>,
-    /// The place up to where everything was read, where there may be more behind it.
+    /// The position up to which everything was read, if there may be more after it.
     more_behind: Option<i64>,
     /// The size of the answer.
     bytes: usize,
@@ -349,7 +349,7 @@ struct Lane {
     window: Window,
     /// The last place that was read, in the order of reading.
     after: Option<i64>,
-    /// How many documents the next answer holds at most.
+    /// The most documents in the next response.
     asked: usize,
     /// The next answer, on its way. `None` after an error.
     reading: Option<AbortOnDropHandle<Result<Part, Failure>>>,
@@ -381,7 +381,7 @@ pub(super) struct Reading {
     passes: u32,
     /// Up to where everything was given.
     position: i64,
-    /// What is being read behind it, and what is left of that.
+    /// What is being read after it, and what is left of that.
     window: Window,
     lanes: Vec<Lane>,
     /// What was given of the window: a new context begins it anew.
@@ -444,7 +444,7 @@ impl Reading {
         }
     }
 
-    /// Whether everything that was given stands up to the position.
+    /// Whether everything that was returned is before the position.
     fn is_at_position(&self) -> bool {
         self.given.is_empty()
     }
@@ -474,7 +474,7 @@ impl Reading {
         self.lanes.clear();
     }
 
-    /// What to search in, with something to read behind the position. `None` at the end.
+    /// What to search, if there is something to read after the position. `None` at the end.
     async fn context(&mut self) -> Result<Option<Arc<SearchContext>>> {
         loop {
             let context = match &self.context {
@@ -525,7 +525,7 @@ impl Reading {
                 let reading = lane.reading.as_mut()?;
                 Some(reading.map(move |read| (at, read)))
             });
-            // Nothing of it is lost should nobody wait for the answers any more: they stay where they are.
+            // Nothing is lost if the call is cancelled: the responses stay where they are.
             let ((at, read), _, _) = select_all(waiting).await;
             self.lanes[at].reading = None;
             let read = read.map_err(|error| {
@@ -613,7 +613,7 @@ impl Reading {
 }
 
 impl OpenSearchSource {
-    /// The UUIDs of the indices behind the name, sorted: none where the login may not ask for them. `None` where there is
+    /// The UUIDs of the indices of the name, sorted: empty if the login may not read them. `None` if there is
     /// no index.
     async fn uuids(&self) -> Result<Option<Vec<String>>> {
         #[derive(Deserialize)]
@@ -787,7 +787,7 @@ impl OpenSearchSource {
         let what = format!("look at the index {}", self.index);
         let abilities = &self.client.abilities;
         loop {
-            // An index into which nobody has written yet does not know of any number.
+            // An index without writes has no number yet.
             let mut sort = vec![json!({"_seq_no": {"order": "desc", "unmapped_type": "long"}})];
             if context.order == Order::Disk {
                 sort.push(json!({context.order.field(): "asc"}));
@@ -819,7 +819,7 @@ impl OpenSearchSource {
         }
     }
 
-    /// Reads so many documents of a window, behind a place in the order of reading.
+    /// Reads documents of a window after a position in the order of reading.
     async fn read_part(
         &self,
         context: &SearchContext,
@@ -878,7 +878,7 @@ impl OpenSearchSource {
         let conditions: Vec<&serde_json::Value> = [&range].into_iter().chain(&context.filter).collect();
         let sort = match context.order {
             Order::Disk => json!({context.order.field(): "asc"}),
-            // Of the indices behind an alias, one may never have been written to.
+            // One of the indices of an alias may never have been written.
             Order::Number => json!({context.order.field(): {"order": "asc", "unmapped_type": "long"}}),
         };
         let mut body = json!({
@@ -1045,7 +1045,7 @@ pub(super) struct Scan {
     /// What was read and is in no page yet.
     documents: VecDeque<Document>,
     page: PageBuilder,
-    /// Up to where everything is in pages that were given, and whether something behind it is in the next one.
+    /// The position up to which every page was returned, and whether the next page contains something after it.
     position: i64,
     begun: bool,
 }

@@ -2,13 +2,13 @@
 //!
 //! | field | column | from a record | to a record |
 //! |---|---|---|---|
-//! | the key | `id` | refused where it is too long or holds a NUL | as it is |
-//! | `return`, `original_prompt`, `chunk_id`, `cache_type` | `return_value`, the same | text; `null` and missing ones become NULL; anything else becomes its JSON text, told as sanitized | NULL becomes `null` |
+//! | the key | `id` | rejected if it is too long or contains a NUL | as it is |
+//! | `return`, `original_prompt`, `chunk_id`, `cache_type` | `return_value`, the same | text; `null` and missing ones become NULL; anything else becomes its JSON text, counted as sanitized | NULL becomes `null` |
 //! | a missing `cache_type` | | the type in the key, else `extract`, as LightRAG has it | |
-//! | `queryparam` | the same | any JSON; `null` and missing ones become NULL; a string with an object in it becomes the object, told as sanitized | a string with an object in it becomes the object |
+//! | `queryparam` | the same | any JSON; `null` and missing ones become NULL; a string with an object in it becomes the object, counted as sanitized | a string with an object in it becomes the object |
 //! | `create_time`, `update_time` | the same, UTC | whole seconds; `null` and missing ones become 0, which LightRAG would read: NULL beside numbers would break the order that it sorts by | whole seconds as LightRAG reads them; NULL is left out |
 //! | `_id` | | equal to the key, so not kept | |
-//! | anything else | | left behind, and told | |
+//! | anything else | | dropped, with a warning | |
 //!
 //! `text` and `jsonb` hold neither NUL characters nor halves of surrogate pairs.
 
@@ -198,14 +198,14 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
-/// The text of the object that a JSON string holds; `None` where the text is no such string.
+/// The text of the object inside a JSON string; `None` if the text is not such a string.
 fn object_in(json: &str) -> Option<Cow<'_, str>> {
     let text = unescape(json)?;
     let is_object = text.trim_start().starts_with('{') && serde_json::from_str::<&RawValue>(&text).is_ok();
     is_object.then_some(text)
 }
 
-/// The most characters that columns hold; `None` where there is no limit.
+/// The most characters that columns allow; `None` if there is no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Limits {
     pub(super) id: Option<usize>,
@@ -222,7 +222,7 @@ impl Limits {
     };
 }
 
-/// A record as the values of a row. Texts are slices of the record wherever it holds them as they are.
+/// A record as the values of a row. Texts are slices of the record if they need no conversion.
 #[derive(Debug)]
 pub(super) struct Columns<'a> {
     pub(super) original_prompt: Option<Cow<'a, str>>,
@@ -235,7 +235,7 @@ pub(super) struct Columns<'a> {
     pub(super) update_time: SystemTime,
 }
 
-/// The row of a record, and what had to change in it; or why it cannot stand in the table.
+/// The row of a record and its changes, or why the table cannot store it.
 pub(super) fn columns<'a>(
     record: &'a Record,
     limits: Limits,
@@ -456,7 +456,7 @@ mod tests {
         let rows = lines("postgres.jsonl");
         assert!(!rows.is_empty());
         for row in rows {
-            // The fixture holds it as the server prints it.
+            // The fixture contains the server's output.
             let queryparam = row["queryparam"].as_str();
             let stored = Stored {
                 key: row["id"].as_str().unwrap(),

@@ -166,7 +166,7 @@ pub(super) enum SslMode {
     Allow,
     /// TLS where the server has it.
     Prefer,
-    /// TLS, whoever answers.
+    /// TLS, without verifying the server.
     Require,
     /// TLS, with a certificate from a trusted authority.
     VerifyCa,
@@ -258,7 +258,7 @@ impl Config {
         })
     }
 
-    /// The driver's configuration. It holds the password and can be printed: keep it from logs.
+    /// The driver's configuration. It contains the password and its debug output shows it: do not log it.
     pub(super) fn driver(&self, options: &ConnectOptions, startup: Startup) -> tokio_postgres::Config {
         let mut driver = tokio_postgres::Config::new();
         for host in &self.hosts {
@@ -300,7 +300,7 @@ impl Config {
     }
 
     /// How long making a connection may take, to the end of the login. It ends before a whole request would, so that
-    /// it can say where nobody answered.
+    /// the error can name the hosts that did not answer.
     pub(super) fn login_timeout(&self, options: &ConnectOptions) -> Duration {
         self.connect_timeout
             .unwrap_or(LONGEST_LOGIN)
@@ -363,7 +363,7 @@ impl Config {
 /// How long a connection may be idle before it is asked whether its other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// How long making a connection may take where nobody says; a server that was asleep needs seconds.
+/// The default time limit for connecting; a suspended server needs seconds.
 const LONGEST_LOGIN: Duration = Duration::from_secs(20);
 
 const SSL_MODES: &[(&str, SslMode)] = &[
@@ -437,7 +437,7 @@ fn startup_options(values: &Values) -> Result<String> {
         if !is_name(name) {
             return Err(values.invalid("server_settings", expected));
         }
-        // How poolers are told which project is meant: not a setting, but the whole text.
+        // Poolers take the project from this option: not as a setting, but as the whole text.
         if name == "options" {
             options = format!("{value} {options}").trim().to_owned();
         } else {
@@ -448,7 +448,7 @@ fn startup_options(values: &Values) -> Result<String> {
     Ok(options)
 }
 
-/// A host with a port behind it would be looked up as a name.
+/// A host with a port after it would be resolved as a name.
 fn check_hosts(values: &Values, hosts: &[String]) -> Result<()> {
     let has_port = |host: &String| match host.split_once(':') {
         Some((_, port)) => !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()),

@@ -235,7 +235,7 @@ impl Server {
             return Err(Error::new(ErrorKind::Internal, "a connection was lost track of"));
         };
         let running = self.transaction(client, purpose, statements);
-        // Given up a little before whoever asks does: the next try then has another connection.
+        // Time out slightly before the caller does, so that the next attempt has another connection.
         let patience = match purpose.limit {
             Limit::Request => self.patience,
             Limit::None => Duration::MAX,
@@ -258,7 +258,7 @@ impl Server {
         Ok(answer)
     }
 
-    /// Nothing is named and kept at the server: behind a pooler, the next transaction may be another session's.
+    /// No named statements: through a pooler, the next transaction may run in another session.
     async fn transaction(
         &self,
         client: &mut Client,
@@ -285,7 +285,7 @@ impl Server {
             let rows = answer?;
             return ended.map(|()| rows);
         }
-        // The driver's own transaction undoes itself where nobody waits for its end.
+        // The driver's own transaction is rolled back if the call is cancelled.
         let transaction = client.transaction().await?;
         transaction
             .batch_execute(&self.session.settings_of(purpose.phase, purpose.limit))
@@ -337,7 +337,7 @@ impl Server {
     }
 }
 
-/// A connection for one request. Dropped before it is given back, as where nobody waits for the answer any more, it is
+/// A connection for one request. If it is dropped before it is returned, as when the call is cancelled, it is
 /// closed.
 struct Lease(Option<Client>);
 
@@ -399,7 +399,7 @@ fn pool(config: &Config, options: &ConnectOptions, startup: Startup) -> Result<P
         .map_err(|error| Error::new(ErrorKind::Internal, "no pool of connections").caused_by(error))
 }
 
-/// Whether the database holds whatever bytes it was given. A server that does not say so has an encoding.
+/// Whether the database stores any bytes unchecked (`SQL_ASCII`). If the server does not say, it has an encoding.
 async fn has_no_encoding(client: &Client) -> bool {
     let answer = client.simple_query("SHOW server_encoding").await;
     answer.is_ok_and(|messages| {
@@ -472,7 +472,7 @@ async fn encrypted(
     Ok((client, tokio::spawn(log_end(connection))))
 }
 
-/// Runs a connection to its end. Whoever uses it hears of an error too.
+/// Runs a connection until it ends. Its user gets the error too.
 async fn log_end(connection: impl Future<Output = DriverResult<()>>) {
     if let Err(error) = connection.await {
         tracing::debug!("a connection to PostgreSQL ended: {error}");

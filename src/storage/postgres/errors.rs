@@ -138,7 +138,7 @@ impl Server {
     fn not_connected(&self, error: &tokio_postgres::Error) -> Error {
         let (name, address) = (self.name(), &self.address);
         let cause = deepest(error);
-        // The driver tells its kinds apart in these words alone.
+        // The driver distinguishes these errors only by their text.
         let what = error.to_string();
         if what.contains("TLS handshake") {
             let error = Error::new(ErrorKind::Tls, format!("{name}: no TLS: {cause}"));
@@ -269,7 +269,7 @@ pub(super) fn is_statement_pooling(error: &tokio_postgres::Error) -> bool {
         .is_some_and(|answer| answer.message().contains("statement pooling"))
 }
 
-/// Whether an answer says that the server does not know what was asked, or does not tell this login.
+/// Whether the server does not support a request, or does not allow this login to make it.
 pub(super) fn is_beyond(error: &tokio_postgres::Error) -> bool {
     let code = error.code().map(SqlState::code).unwrap_or_default();
     // Syntax and access rules; features that are not supported; internal errors of a server that only looks like one.

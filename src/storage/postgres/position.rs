@@ -1,4 +1,4 @@
-//! Where a scan of the table stands.
+//! The position of a scan of the table.
 //!
 //! A scan reads along the heap first, block by block, as the server's own `COPY` does. Keys are hashes: in their order,
 //! each row would lie somewhere else. But an update moves a row, perhaps to where the scan has been. So a scan has a
@@ -28,20 +28,20 @@ pub(super) enum Position {
     Keys(KeyPosition),
 }
 
-/// Behind a place in the heap.
+/// After a position in the heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct HeapPosition {
     /// The table's file. It gets another one when it is written anew (`VACUUM FULL`, `CLUSTER`, `TRUNCATE`), and then
     /// no row is where it was.
     pub(super) file: u32,
-    /// How many blocks it had when the scan began: those behind hold nothing from before the horizon.
+    /// The number of blocks when the scan started: later ones contain nothing from before the horizon.
     pub(super) blocks: u32,
     pub(super) horizon: Horizon,
     /// The last place that was read.
     pub(super) after: TupleId,
 }
 
-/// Behind a row, in the order of the primary key.
+/// After a row, in the order of the primary key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeyPosition {
     /// Only rows that were written since; all rows where the heap was not read.
@@ -77,7 +77,7 @@ pub(super) struct TupleId {
 }
 
 impl TupleId {
-    /// Before every row of a block and behind every row of the block before.
+    /// Before every row of a block and after every row of the previous block.
     pub(super) fn begin_of(block: u32) -> Self {
         Self { block, offset: 0 }
     }
@@ -120,7 +120,7 @@ pub(super) struct RowName {
     pub(super) mode: Option<String>,
 }
 
-/// An id as it stands in the table. In a database with the encoding `SQL_ASCII` it may be no UTF-8.
+/// An id as stored in the table. In a database with the encoding `SQL_ASCII` it may not be UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum RowId {

@@ -169,7 +169,7 @@ impl PgTarget {
     }
 
     /// Writes to a table that may keep a row out without a word: what is there before and afterwards decides what became of
-    /// a record, not what the server says. `expected` holds what would have become of each without that.
+    /// a record, not what the server says. `expected` contains the outcomes without that check.
     async fn write_guarded(
         &self,
         batch: &[Record],

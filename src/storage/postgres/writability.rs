@@ -60,7 +60,7 @@ const FIND_GUARDS: &str = "\
     SELECT 'a view or a foreign table in it' FROM parts p WHERE p.relkind NOT IN ('r', 'p')
     ORDER BY 1";
 
-/// What guards the table. A server that does not tell has something that is not known.
+/// What guards the table. If the server does not show it, there may be something unknown.
 pub(super) async fn find_guards(server: &Server, table: &str) -> Result<Guards> {
     let purpose = Purpose::new(Phase::Preparing, "look for triggers");
     let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&table, Type::TEXT)];
@@ -131,7 +131,7 @@ pub(super) async fn check_creation(server: &Server) -> Result<()> {
 pub(super) async fn check_table(server: &Server, schema: &Schema) -> Result<()> {
     let (name, table) = (server.name(), &schema.table);
     if schema.has_mode() {
-        // Keys change when LightRAG brings such a table up to date, which nobody else should do.
+        // LightRAG changes keys when it updates such a table, so only LightRAG should do it.
         let message =
             format!("{name}: the table {table} was created by an older LightRAG and has a column `mode`");
         return Err(Error::new(ErrorKind::Refused, message)
@@ -172,7 +172,7 @@ async fn check_ownership(server: &Server, schema: &Schema) -> Result<()> {
         .with_remedy("use the login that owns the table, or start LightRAG once on it"))
 }
 
-/// Whether the login owns the table; `None` where the server does not tell.
+/// Whether the login owns the table; `None` if the server does not say.
 pub(super) async fn owns(server: &Server, schema: &Schema) -> Result<Option<bool>> {
     let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
                WHERE c.oid = pg_catalog.to_regclass($1)";
@@ -218,7 +218,7 @@ pub(super) async fn check_statements(server: &Server, schema: &Schema, statement
     Ok(())
 }
 
-/// Names the privilege that is missing, where the server tells.
+/// Names the missing privilege, if the server says.
 async fn missing_privilege(server: &Server, schema: &Schema, error: tokio_postgres::Error) -> Result<Error> {
     let sql = "SELECT p.name FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p(name) \
                WHERE NOT pg_catalog.has_any_column_privilege($1, p.name)";

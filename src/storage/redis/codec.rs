@@ -25,7 +25,7 @@ use crate::{
 /// The modes that old keys name: LightRAG's query modes (`QueryParam.mode`), and that of what comes from files.
 const MODES: [&str; 7] = [FILE_MODE, "local", "global", "hybrid", "naive", "mix", "bypass"];
 
-/// What Redis takes for a value where nobody set `proto-max-bulk-len`: 512 MiB.
+/// The largest value that Redis accepts, unless `proto-max-bulk-len` is set: 512 MiB.
 pub(super) const DEFAULT_MAX_BYTES: u64 = 512 << 20;
 
 /// The keys of one workspace.
@@ -40,7 +40,7 @@ pub(super) struct Namespace {
 pub(super) struct StoredKey {
     /// The whole key.
     pub(super) raw: Vec<u8>,
-    /// The key of the record; bytes that are no UTF-8 stand in it as `\xff`.
+    /// The key of the record; invalid UTF-8 is shown as `\xff`.
     pub(super) key: CacheKey,
     /// Whether all of it is UTF-8.
     pub(super) readable: bool,
@@ -62,7 +62,7 @@ impl StoredKey {
         entry(self.key, self.readable, value)
     }
 
-    /// The entry of this key where it holds something else than a string.
+    /// The entry of this key if its value is not a string.
     pub(super) fn entry_of_type(self, kind: &str) -> Entry {
         Entry::Invalid(Invalid {
             key: self.key,
@@ -126,7 +126,7 @@ impl Namespace {
         MODES.iter().map(|mode| (*mode, self.old_key(mode))).collect()
     }
 
-    /// The key under which the old layout holds a mode.
+    /// The key of a mode in the old layout.
     pub(super) fn old_key(&self, mode: &str) -> String {
         format!("{}{mode}", self.prefix)
     }
@@ -162,7 +162,7 @@ impl Namespace {
         format!("{}*", escape_glob(&self.prefix))
     }
 
-    /// Whether a key is one that holds a mode of the old layout, and no record.
+    /// Whether a key is that of a mode in the old layout, not of a record.
     pub(super) fn is_old_key(key: &CacheKey) -> bool {
         MODES.contains(&key.as_str())
     }

@@ -114,7 +114,7 @@ impl Address {
             "unix" | "redis+unix" => (unix(&url)?, false),
             _ => return Err(wrong()),
         };
-        // Whoever puts a `/`, `?` or `#` into a password makes a host of its beginning.
+        // A `/`, `?` or `#` in a password makes its start look like a host.
         let behind = [Some(url.path()), url.fragment(), text_before_value(&url)];
         if matches!(listener, Listener::Tcp { .. })
             && behind.into_iter().flatten().any(|part| part.contains('@'))
@@ -136,7 +136,7 @@ impl Address {
             connect_timeout: None,
             warnings: Vec::new(),
         };
-        // Of a name that stands twice redis-py takes the first value, so the first is applied last.
+        // Of a repeated name redis-py uses the first value, so the first is applied last.
         let parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = url.query_pairs().collect();
         for (name, value) in parameters.iter().rev().filter(|(_, value)| !value.is_empty()) {
             address.take_parameter(name, value)?;
@@ -149,7 +149,7 @@ impl Address {
         Ok(address)
     }
 
-    /// What stands behind the host is the number of a database; redis-py passes over anything that is none.
+    /// The path after the host is the number of a database; redis-py ignores anything else.
     fn take_path(&mut self, path: &str) -> std::result::Result<(), String> {
         let path = path.trim();
         if path.is_empty() || path.parse::<i64>().is_ok() {
@@ -323,7 +323,7 @@ impl Config {
                 ca_cert: path("ca_cert").map(Pem::File).or(address.ca_cert),
                 client: match (client_cert, client_key) {
                     (None, None) => None,
-                    // A key may stand in the same file as its certificate.
+                    // A key may be in the same file as its certificate.
                     (Some(cert), key) => Some((cert.clone(), key.unwrap_or(cert))),
                     (None, Some(_)) => {
                         return Err(values.invalid("client_key", "a `client_cert` beside it"));
@@ -388,7 +388,7 @@ impl Config {
         }
     }
 
-    /// Whether TLS is spoken with whoever answers.
+    /// Whether TLS is used without verifying the server.
     fn trusts_anyone(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| !tls.verify)
     }
@@ -456,7 +456,7 @@ impl Tls {
     }
 }
 
-/// A file that must hold something of this kind, so that a wrong file is told by its name.
+/// A file that must contain this kind of PEM block, so that the error names a wrong file.
 fn read_pem(setting: &str, path: &Path, mark: &str) -> Result<Vec<u8>> {
     let failed = |what: String| Error::config(format!("{setting}: {what}"));
     let text =

@@ -94,7 +94,7 @@ impl Server {
     pub(super) fn new(config: Config) -> Result<Self> {
         let link = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(config.connect_timeout))
-            // 500 ms where nobody says anything.
+            // The default is 500 ms.
             .set_response_timeout(Some(config.response_timeout));
         Ok(Self {
             client: config.client()?,
@@ -500,7 +500,7 @@ impl Server {
         }
     }
 
-    /// The error for a server that holds a part of the keys.
+    /// The error for a server that has only some of the keys.
     pub(super) fn is_cluster(&self) -> Error {
         let message = format!(
             "{} is one of several masters of a Redis Cluster and has only some of the keys",
@@ -547,7 +547,7 @@ impl Server {
         })
     }
 
-    /// Refuses a server that holds a part of the keys: what is on the others would be missing, silently.
+    /// Refuses a server that has only some of the keys: the others would be missing silently.
     ///
     /// # Errors
     /// It is such a server, or the connection failed.

@@ -33,7 +33,7 @@ const KEY_ROOM: usize = 64;
 const WRITING: &str = "writing records";
 const CHECKING: &str = "checking the target";
 
-/// What a server does when its memory is full, as far as it tells.
+/// What a server does when its memory is full, if it says so.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Eviction {
     /// `maxmemory-policy`.
@@ -249,7 +249,7 @@ impl RedisTarget {
         if !can_be_asked || info.get("aof_enabled") != Some("1") {
             return Ok(false);
         }
-        // With `no` it is the system that decides, half a minute later or more: nobody is to wait for that.
+        // With `no` the operating system decides when, after half a minute or more: do not wait for that.
         let policy = self.server().setting("appendfsync").await?;
         Ok(matches!(policy.as_deref(), Some("always" | "everysec")))
     }
