@@ -142,8 +142,8 @@ impl Run<'_> {
         workspace: &Workspace,
     ) -> Result<&'s Counted<dyn Source>> {
         if !source.counted.contains_key(workspace) {
-            let (opened, count, told) = self.open_source(source, workspace).await?;
-            self.reporter.emit(Event::Count(told));
+            let (opened, count, event) = self.open_source(source, workspace).await?;
+            self.reporter.emit(Event::Count(event));
             source
                 .counted
                 .insert(workspace.clone(), Counted { opened, count });
@@ -161,8 +161,8 @@ impl Run<'_> {
         workspace: &Workspace,
     ) -> Result<&'t Counted<dyn Target>> {
         if !target.counted.contains_key(workspace) {
-            let (opened, count, told) = self.open_target(target, workspace).await?;
-            self.reporter.emit(Event::Count(told));
+            let (opened, count, event) = self.open_target(target, workspace).await?;
+            self.reporter.emit(Event::Count(event));
             target
                 .counted
                 .insert(workspace.clone(), Counted { opened, count });
@@ -179,8 +179,8 @@ impl Run<'_> {
             source.storage.source(workspace).await
         });
         let opened = opening.await?;
-        let (count, told) = self.count(Side::Source, workspace, &*opened).await?;
-        Ok((opened, count, told))
+        let (count, event) = self.count(Side::Source, workspace, &*opened).await?;
+        Ok((opened, count, event))
     }
 
     async fn open_target(
@@ -192,8 +192,8 @@ impl Run<'_> {
             target.storage.target(workspace).await
         });
         let opened = opening.await?;
-        let (count, told) = self.count(Side::Target, workspace, &*opened.reader()).await?;
-        Ok((opened, count, told))
+        let (count, event) = self.count(Side::Target, workspace, &*opened.reader()).await?;
+        Ok((opened, count, event))
     }
 
     /// Opens, counts and checks workspaces, several at a time.
@@ -221,10 +221,11 @@ impl Run<'_> {
                 .map(|pair| self.open_pair(source, target, pair))
                 .buffered(AT_ONCE);
             let mut looked = std::pin::pin!(looked);
-            while let Some((told, looked)) = looked.next().await {
+            while let Some((events, looked)) = looked.next().await {
                 // Emit the counts in the order of the pairs, even those of a pair that failed afterwards.
-                told.into_iter()
-                    .for_each(|told| self.reporter.emit(Event::Count(told)));
+                events
+                    .into_iter()
+                    .for_each(|event| self.reporter.emit(Event::Count(event)));
                 prepared.push(self.enter(looked?, source, target));
             }
         }
@@ -265,9 +266,9 @@ impl Run<'_> {
         target: &Connected<dyn Target>,
         pair: WorkspacePair,
     ) -> (Vec<CountEvent>, Result<OpenedPair>) {
-        let mut told = Vec::new();
-        let looked = self.open_both(source, target, pair, &mut told).await;
-        (told, looked)
+        let mut events = Vec::new();
+        let looked = self.open_both(source, target, pair, &mut events).await;
+        (events, looked)
     }
 
     async fn open_both(
@@ -275,13 +276,13 @@ impl Run<'_> {
         source: &Connected<dyn Source>,
         target: &Connected<dyn Target>,
         pair: WorkspacePair,
-        told: &mut Vec<CountEvent>,
+        events: &mut Vec<CountEvent>,
     ) -> Result<OpenedPair> {
         let (source, count) = match source.counted.get(&pair.from) {
             Some(known) => (Arc::clone(&known.opened), known.count.clone()),
             None => {
                 let (opened, count, event) = self.open_source(source, &pair.from).await?;
-                told.push(event);
+                events.push(event);
                 (opened, count)
             }
         };
@@ -289,7 +290,7 @@ impl Run<'_> {
             Some(known) => (Arc::clone(&known.opened), known.count.clone()),
             None => {
                 let (opened, count, event) = self.open_target(target, &pair.to).await?;
-                told.push(event);
+                events.push(event);
                 (opened, count)
             }
         };
@@ -357,13 +358,13 @@ impl Run<'_> {
         storage: &dyn Source,
     ) -> Result<(Count, CountEvent)> {
         let started = Instant::now();
-        let told = AtomicU64::new(0);
+        let last_tick = AtomicU64::new(0);
         self.reporter.counting(side, workspace, 0);
         let progress = |scanned: u64| {
             self.reporter.counting(side, workspace, scanned);
             let tick = started.elapsed().as_millis() / PROGRESS_EVERY.as_millis();
             let tick = u64::try_from(tick).unwrap_or(u64::MAX);
-            if told.swap(tick, Ordering::Relaxed) < tick {
+            if last_tick.swap(tick, Ordering::Relaxed) < tick {
                 self.reporter.emit(Event::CountProgress(CountProgressEvent {
                     side,
                     workspace: workspace.clone(),
@@ -383,7 +384,7 @@ impl Run<'_> {
             .unbounded()
             .run(purpose, async || storage.count(selection, &progress).await)
             .await?;
-        let told = CountEvent {
+        let event = CountEvent {
             side,
             workspace: workspace.clone(),
             records: count.total(),
@@ -392,6 +393,6 @@ impl Run<'_> {
             exact: count.exact,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
-        Ok((count, told))
+        Ok((count, event))
     }
 }

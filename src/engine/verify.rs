@@ -66,7 +66,7 @@ impl Comparison<'_> {
         let mut numbers = VerifyNumbers::default();
         let started = Instant::now();
         let mut progress = VerifyProgress::default();
-        let mut told = started;
+        let mut last_event = started;
         let mut found = Found::default();
         // Look up records while more are read.
         let looked_up = self
@@ -90,8 +90,8 @@ impl Comparison<'_> {
                 self.find_copies(&added, &mut numbers, verification).await?;
                 added.iter().for_each(|key| found.add(key));
             }
-            if told.elapsed() >= PROGRESS_EVERY {
-                told = Instant::now();
+            if last_event.elapsed() >= PROGRESS_EVERY {
+                last_event = Instant::now();
                 progress.elapsed = started.elapsed();
                 self.emit(&numbers, progress, false);
             }

@@ -171,8 +171,8 @@ fn add(merged: &mut Report, other: Report) {
     for (kind, number) in other.errors.by_kind {
         *merged.errors.by_kind.entry(kind).or_default() += number;
     }
-    let room = MOST_SAMPLES.saturating_sub(merged.errors.first.len());
-    let first: Vec<ErrorSample> = other.errors.first.into_iter().take(room).collect();
+    let space = MOST_SAMPLES.saturating_sub(merged.errors.first.len());
+    let first: Vec<ErrorSample> = other.errors.first.into_iter().take(space).collect();
     merged.errors.first.extend(first);
     let known: BTreeSet<String> = merged.warnings.iter().cloned().collect();
     merged.warnings.extend(

@@ -70,9 +70,12 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text;
     }
-    let room = width.saturating_sub(1);
-    let head = take(text.chars(), room / 2);
-    let tail: String = take(text.chars().rev(), room - room / 2).chars().rev().collect();
+    let space = width.saturating_sub(1);
+    let head = take(text.chars(), space / 2);
+    let tail: String = take(text.chars().rev(), space - space / 2)
+        .chars()
+        .rev()
+        .collect();
     format!("{head}…{tail}")
 }
 
@@ -89,12 +92,12 @@ fn take(characters: impl Iterator<Item = char>, width: usize) -> String {
 
 /// Wraps text to `width` columns and indents every line but the first. A word wider than a line is not broken.
 pub(crate) fn wrap(text: &str, width: usize, indent: &str) -> String {
-    let room = width.saturating_sub(indent.width());
+    let space = width.saturating_sub(indent.width());
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         match lines.last_mut() {
             Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.width() + 1 + word.width() <= room => {
+            Some(line) if line.width() + 1 + word.width() <= space => {
                 line.push(' ');
                 line.push_str(word);
             }

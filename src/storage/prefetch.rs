@@ -90,8 +90,8 @@ mod tests {
     }
 
     fn from(next: u32) -> (Prefetch<u32>, mpsc::UnboundedReceiver<u32>) {
-        let (begun, told) = mpsc::unbounded_channel();
-        (Prefetch::new("counting", Numbers { next, begun }), told)
+        let (begun, started) = mpsc::unbounded_channel();
+        (Prefetch::new("counting", Numbers { next, begun }), started)
     }
 
     #[tokio::test]

@@ -248,12 +248,12 @@ impl Bars {
     /// Wraps a sentence to the width of the terminal. A word wider than a line is cut; the JSON events contain it whole.
     fn fitted(&self, text: &str) -> String {
         const INDENT: &str = "  ";
-        let room = self.width.saturating_sub(INDENT.len());
+        let space = self.width.saturating_sub(INDENT.len());
         let words: Vec<String> = self
             .stderr
             .redacted(text)
             .split_whitespace()
-            .map(|word| cut(word, room))
+            .map(|word| cut(word, space))
             .collect();
         wrap(&words.join(" "), self.width, INDENT)
     }

@@ -461,14 +461,14 @@ fn damaged(
     let inside = this
         .map(|key| format!(" (in the entry {key})"))
         .unwrap_or_default();
-    let behind = match last {
+    let before = match last {
         Some(key) => format!("; the last intact entry is {key}"),
         None => "; there is no intact entry before it".to_owned(),
     };
     Error::new(
         ErrorKind::Damaged,
         format!(
-            "{} is damaged at {place}: {what}{inside}{behind}",
+            "{} is damaged at {place}: {what}{inside}{before}",
             file.path().display()
         ),
     )

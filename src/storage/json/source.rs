@@ -65,11 +65,11 @@ impl JsonSource {
             return Ok(Arc::clone(survey));
         }
         let (file, selection, salvage) = (Arc::clone(file), selection.clone(), self.salvage);
-        let (told, mut counts) = mpsc::unbounded_channel();
+        let (sender, mut counts) = mpsc::unbounded_channel();
         let survey = blocking(move || {
             Survey::of(&file, &selection, salvage, &|scanned| {
                 // The receiver is dropped if the run stops.
-                let _ = told.send(scanned);
+                let _ = sender.send(scanned);
             })
         });
         let mut survey = std::pin::pin!(survey);

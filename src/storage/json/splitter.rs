@@ -61,7 +61,7 @@ pub(super) struct Splitter<R> {
     /// The size of a window in bytes; a larger entry makes it larger.
     size: usize,
     /// Earlier windows, of which slices may still be in use.
-    behind: Behind,
+    earlier: EarlierWindows,
     /// The bytes of this window in values that are no longer needed.
     filtered: usize,
     /// Whether most of the previous window was kept; false if there is none.
@@ -71,9 +71,9 @@ pub(super) struct Splitter<R> {
 /// Windows whose memory is reused once no slice of them is left. Allocating memory costs
 /// more than filling it.
 #[derive(Debug, Default)]
-struct Behind(Vec<Bytes>);
+struct EarlierWindows(Vec<Bytes>);
 
-impl Behind {
+impl EarlierWindows {
     /// Further windows are freed together with their last slice.
     const MOST: usize = 64;
 
@@ -126,7 +126,7 @@ impl<R: Read> Splitter<R> {
             key_offset: offset,
             ended: false,
             size,
-            behind: Behind::default(),
+            earlier: EarlierWindows::default(),
             filtered: 0,
             was_kept: false,
         }
@@ -482,9 +482,9 @@ impl<R: Read> Splitter<R> {
                 next
             }
             Err(held) => {
-                let mut next = self.behind.take(bytes);
+                let mut next = self.earlier.take(bytes);
                 next[..kept.len()].copy_from_slice(&held[kept]);
-                self.behind.push(held);
+                self.earlier.push(held);
                 next
             }
         }
@@ -571,14 +571,14 @@ mod tests {
             match n {
                 0..99 => {}
                 99 => {
-                    windows = splitter.behind.0.len();
+                    windows = splitter.earlier.0.len();
                     held.clear();
                 }
                 _ => drop(held.drain(..held.len() - 1)),
             }
         }
         assert!(windows > 10, "{windows}");
-        assert_eq!(splitter.behind.0.len(), windows);
+        assert_eq!(splitter.earlier.0.len(), windows);
         assert_eq!(held.last().unwrap(), "\"      199\"");
     }
 
@@ -600,7 +600,7 @@ mod tests {
             }
         }
         assert_eq!(held.len(), 40);
-        assert!(splitter.behind.0.is_empty());
+        assert!(splitter.earlier.0.is_empty());
         assert!(held.iter().all(Bytes::is_unique));
     }
 

@@ -322,7 +322,7 @@ impl<'a> UnderWay<'a> {
         let keys: BTreeSet<String> = batch.iter().map(in_workspace).collect();
         let mut state = memory.state();
         if keys.len() < batch.len() {
-            state.misuse.push("a key stands twice in a batch".to_owned());
+            state.misuse.push("a batch contains a key twice".to_owned());
         }
         if state.under_way.iter().any(|other| !other.is_disjoint(&keys)) {
             state.misuse.push("two writes of one key at once".to_owned());

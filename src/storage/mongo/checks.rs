@@ -204,8 +204,8 @@ mod tests {
         // A server that says no more than the roles.
         assert_eq!(missing(&status(vec![], "readAnyDatabase")), Some("insert"));
         assert_eq!(missing(&status(vec![], "root")), None);
-        let nobody = doc! { "authInfo": { "authenticatedUsers": [], "authenticatedUserRoles": [] } };
-        assert_eq!(missing(&nobody), None);
+        let unauthenticated = doc! { "authInfo": { "authenticatedUsers": [], "authenticatedUserRoles": [] } };
+        assert_eq!(missing(&unauthenticated), None);
         assert_eq!(missing(&Document::new()), None);
     }
 }

@@ -3,11 +3,11 @@
 //! Both ways go straight between JSON text and BSON bytes, a field at a time, so that nothing is held twice as a tree.
 //!
 //! * **Numbers.** An integer becomes an Int32 or Int64, as LightRAG's driver chooses; any other number that a double
-//!   holds in full (which is every one that Python has written) a Double; what only 34 decimal digits hold, a Decimal128,
+//!   represents exactly (every one that Python has written) a Double; one that needs up to 34 decimal digits, a Decimal128,
 //!   which reads back as the same number. A number that fits none of them is rejected: nothing is rounded.
 //! * **Names.** A repeated name in an object counts as in Python: the last value wins. NUL ends a name in
 //!   BSON, so none can be in it.
-//! * **Markers.** Old documents carry `namespace`, `workspace` and `content`, which are no part of a record. They are told
+//! * **Markers.** Old documents carry `namespace`, `workspace` and `content`, which are not part of a record. They are recognized
 //!   from a user's own fields of these names by `namespace`, which names the cache.
 //! * **Dates.** `create_time` and `update_time` are Unix seconds to LightRAG; where somebody has made dates of them, they are
 //!   read as Unix seconds.
@@ -124,7 +124,7 @@ pub(super) fn holds_decimal(document: &RawDocument) -> bool {
         })
 }
 
-/// An empty document with room.
+/// An empty document with capacity.
 fn with_capacity(bytes: usize) -> Result<RawDocumentBuf, Refusal> {
     let mut empty = Vec::with_capacity(bytes);
     empty.extend_from_slice(RawDocumentBuf::new().as_bytes());
@@ -320,7 +320,7 @@ pub(super) fn key(document: &RawDocument) -> Option<&str> {
 /// The entry that a document is.
 pub(super) fn decode(key: &str, document: &RawDocument) -> Decoded {
     let bytes = document.as_bytes().len();
-    // Room for the escapes of a text with many lines.
+    // Capacity for the escapes of a text with many lines.
     let mut text = Vec::with_capacity(bytes + bytes / 16 + 64);
     let mut reader = Reader::default();
     reader.record(key, document, &mut text);
@@ -565,7 +565,7 @@ impl KeyRange {
         self.from <= other.from && ends_behind
     }
 
-    /// The filter for the keys of this range, behind `after` where that is in it; `None` where none is left. Only keys
+    /// The filter for the keys of this range, after `after` if that is in it; `None` if none is left. Only keys
     /// that are texts are found: a server compares values with others of their type alone.
     pub(super) fn filter(&self, after: Option<&str>) -> Option<Document> {
         let after = after.filter(|after| *after >= self.from.as_str());

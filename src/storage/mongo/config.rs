@@ -277,8 +277,8 @@ mod tests {
         ] {
             let error = parse_uri(uri).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
-            let told = format!("{error} {error:?} {}", error.remedy().unwrap());
-            assert!(!told.contains("hun") && !told.contains("ter2"), "{told}");
+            let text = format!("{error} {error:?} {}", error.remedy().unwrap());
+            assert!(!text.contains("hun") && !text.contains("ter2"), "{text}");
         }
         let error = parse_uri("mongodb://h/?replicaSet=rs&readPreferenceTags=a:b").unwrap_err();
         assert!(error.message().contains("read preference"), "{error}");

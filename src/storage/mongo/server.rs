@@ -187,7 +187,7 @@ impl Server {
     }
 
     /// An identity by which a server is known however it was reached. A process gives each of its lives an id; that of the
-    /// primary stands for a replica set. The routers of a sharded cluster share the cluster's id, where the login may read
+    /// primary identifies a replica set. The routers of a sharded cluster share the cluster's id, where the login may read
     /// it.
     async fn identify(&self, hello: &Document) -> String {
         if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
@@ -268,7 +268,7 @@ impl Server {
             ..
         } = &self.names;
         let (kind, remedy) = self.with_remedy(kind);
-        let what = match (self.heartbeats.told(), &*error.kind) {
+        let what = match (self.heartbeats.summary(), &*error.kind) {
             (heard, _) if !heard.is_empty() && matches!(kind, ErrorKind::Unreachable | ErrorKind::Tls) => {
                 heard
             }
@@ -428,13 +428,13 @@ impl Heartbeats {
         self.failures().values().map(heard).max()
     }
 
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         let failures = self.failures();
-        let told = failures.iter().map(|(host, error)| match failures.len() {
+        let texts = failures.iter().map(|(host, error)| match failures.len() {
             1 => said(error),
             _ => format!("{host}: {}", said(error)),
         });
-        told.collect::<Vec<_>>().join("; ")
+        texts.collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -50,7 +50,7 @@ const ANSWERS_MEASURED: u32 = 2;
 /// their number.
 const AT_LEAST: u32 = 16;
 
-/// Bytes of a batch from which on fewer documents are asked for: one is being read, one waits, and the driver holds the
+/// The bytes of a batch from which on fewer documents are requested: one is being read, one waits, and the driver has the
 /// next one twice while it comes.
 const TOO_LARGE: usize = 4 << 20;
 
@@ -61,7 +61,7 @@ const ASKED_BYTES: usize = 4 << 20;
 const KEYS_AT_ONCE: usize = 1000;
 
 /// A page that only passes entries over ends here too, so that whoever waits for it sees that something happens.
-const PASSED_OVER: u64 = 10_000;
+const MOST_FILTERED: u64 = 10_000;
 
 /// How often a count says how far it is.
 const PROGRESS_EVERY: u64 = 1000;
@@ -100,12 +100,12 @@ impl Findings {
             ),
             (
                 &self.foreign,
-                "holds values that JSON has no form for, such as dates or binary data: they are carried as MongoDB's \
+                "contains values that JSON cannot represent, such as dates or binary data: they are written as MongoDB's \
                  extended JSON",
             ),
             (
                 &self.old,
-                "holds documents under keys of LightRAG up to 1.3.9, which later versions do not find: they are read as \
+                "contains documents under keys of LightRAG up to 1.3.9, which later versions do not find: they are read as \
                  default:<type>:<hash>",
             ),
         ];
@@ -587,7 +587,7 @@ impl PageReader<RawBatch> for Batches {
                     }
                 },
                 Some(Err(error)) => {
-                    // The keys say where the cursor was. That the server closed one which nobody asked for a while is no
+                    // The keys give the position of the cursor. That the server closed an idle one is no
                     // failure; of any other the reader decides whether to ask again.
                     self.cursor = None;
                     if !is_cursor_gone(&error) {
@@ -644,7 +644,7 @@ impl Pages {
             let last = self.last.get_or_insert_default();
             last.clear();
             last.push_str(id);
-            if self.page.is_full() || self.filtered >= PASSED_OVER {
+            if self.page.is_full() || self.filtered >= MOST_FILTERED {
                 return Ok(Some(from + at + 1));
             }
         }

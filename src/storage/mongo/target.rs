@@ -66,7 +66,7 @@ impl Refused {
         self.code == DUPLICATE
     }
 
-    /// Whether the reason is a document with this key. Where it is one that some index of the user's holds to be equal,
+    /// Whether the reason is a document with this key. If it is one that a unique index of the user considers equal,
     /// nothing is known about the key.
     fn is_there_already(&self) -> bool {
         let of_another_index = self.message.contains(" index: ") && !self.message.contains(" index: _id_");

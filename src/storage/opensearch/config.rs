@@ -167,7 +167,7 @@ type Login = (String, Option<Secret>);
 
 /// The login. An address has precedence over other settings.
 ///
-/// LightRAG logs in as `admin` with the password `admin` where nobody says anything. A server that was named by an
+/// LightRAG logs in as `admin` with the password `admin` by default. A server that was given by an
 /// `http://` address is not sent that in clear text.
 fn login(values: &Values, own: Option<Login>, hosts: &[Host]) -> Option<(String, Secret)> {
     let password = values.secret("password").unwrap_or_default();

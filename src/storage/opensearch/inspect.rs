@@ -1,7 +1,7 @@
 //! Whether an index keeps what LightRAG writes, found out before the first write and without one.
 //!
 //! An index can lose documents and still answer that all is well: a mapping without `_source`, a pipeline that drops. Or
-//! it refuses every one of them, for a reason that has nothing to do with the records. Either is told once, about the
+//! it refuses every one of them, for a reason unrelated to the records. Either is reported once, about the
 //! index. What the login may not ask for is done without, since LightRAG does not ask for it either.
 
 use std::collections::BTreeMap;

@@ -114,7 +114,7 @@ pub(super) fn textless_field(properties: &Properties) -> Option<(&'static str, S
 
 /// What to add to the mapping so that a record may pass that was refused for this reason; empty where nothing helps.
 ///
-/// A number or a date is told to pass over values that are none. A field that the index does not know is told not to
+/// A number or a date is mapped to ignore malformed values. A field that the index does not know is mapped not to
 /// look at its values.
 pub(super) fn extended(properties: &Properties, fields: &Fields<'_>, reason: &str) -> Properties {
     if let Some(path) = named_field(reason) {

@@ -1,7 +1,7 @@
 //! Reading an index about in the order in which it was written.
 //!
 //! Each shard numbers the operations that it is asked for, and a document carries the number of the operation that
-//! wrote it last, `_seq_no`. So a document that nobody changes keeps its number, one that is changed gets a higher one,
+//! wrote it last, `_seq_no`. So an unchanged document keeps its number, one that is changed gets a higher one,
 //! and documents lie on the disk about in this order, where any order by key is a random one.
 //!
 //! * **One number for all shards.** A position is a number: up to it everything was read, in every shard of every index
@@ -12,7 +12,7 @@
 //!   time.
 //! * **Without a point in time** (before OpenSearch 2.4, and on some managed services) the index is read as it is at the
 //!   moment. A document that is changed gets a number above all others, so an index that is read upwards is not read past
-//!   it; what was changed behind the last number meanwhile is read after the rest, until nothing is new.
+//!   it; documents that changed after the last number are read after the rest, until nothing is new.
 //! * **Windows.** A window is a range of some thousand numbers. Within it, documents are read as they lie on the disk
 //!   (`_shard_doc`): those that are neighbours there are decompressed together, and in the order of numbers they are no
 //!   neighbours where several writers filled several segments at once. So there is a position only at a window's end.
@@ -24,7 +24,7 @@
 //! * **The position outlives the process.** A document that was not read has a higher number, and if it is changed a
 //!   still higher one, also after a replica has become the primary: it fills its gaps and counts on. An index that was
 //!   deleted and made anew counts from 0, so a position names the indices by their UUIDs, and is refused where they are
-//!   others. What cannot be told is an index into which an older snapshot was restored between two runs, and what was
+//!   others. What cannot be detected is an index into which an older snapshot was restored between two runs, and what was
 //!   written but not to be seen yet when the view was taken: then the source gives fewer records than were counted,
 //!   which ends a run as incomplete.
 
@@ -1107,7 +1107,7 @@ impl PageReader for Scan {
                     return Ok(Some(self.take_page()));
                 }
             }
-            // A window's end is a place to go on from; and nobody waits for a page while thousands of documents are
+            // A scan can resume at a window's end; and a page is returned even while thousands of documents are
             // passed over.
             let at_end_of_window = self.position < self.reading.position && self.reading.is_at_position();
             if at_end_of_window || (self.begun && self.page.is_empty()) {

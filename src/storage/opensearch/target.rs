@@ -654,7 +654,7 @@ mod tests {
         };
         for result in ["created", "updated"] {
             assert_eq!(lost(&body(result, "i", "k"), Some("i")), None);
-            assert_eq!(lost(&body(result, "behind-an-alias", "k"), None), None);
+            assert_eq!(lost(&body(result, "index-of-an-alias", "k"), None), None);
         }
         for (body, word) in [
             (body("noop", "i", "k"), "`noop`"),

@@ -135,7 +135,7 @@ impl Stored<'_> {
     pub(super) fn to_entry(&self) -> Entry {
         let texts = [self.original_prompt, self.return_value, self.queryparam];
         let length: usize = texts.iter().flatten().map(|text| text.len()).sum::<usize>() + self.key.len();
-        // Room for names, times and the escapes of a text with many lines.
+        // Capacity for names, times and the escapes of a text with many lines.
         let mut value = Vec::with_capacity(length + length / 16 + 320);
         let mut object = ObjectWriter::begin(&mut value);
         object.optional_string("return", self.return_value);

@@ -274,7 +274,7 @@ impl Server {
         }
         let begin = self.session.begin(purpose.phase, purpose.limit);
         if let [(sql, parameters)] = statements {
-            // Sent in one go and in this order, so that a server far away is waited for once. Behind a failure, the end of
+            // Sent in one go and in this order, so that there is one round trip to a distant server. After a failure, the end of
             // the transaction undoes it.
             let (begun, answer, ended) = futures::join!(
                 client.batch_execute(&begin),

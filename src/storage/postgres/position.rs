@@ -63,7 +63,7 @@ impl Horizon {
         self.0 % (1 << 32)
     }
 
-    /// Whether the numbers that rows carry still tell what is before it from what is behind it, at a later horizon.
+    /// Whether the numbers of rows still distinguish what is before it from what is after it, at a later horizon.
     pub(super) fn is_near(self, now: Self) -> bool {
         now.0.checked_sub(self.0).is_some_and(|passed| passed < (1 << 31))
     }

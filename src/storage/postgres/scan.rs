@@ -109,7 +109,7 @@ impl PageReader<(Position, Chunk)> for Chunks {
 }
 
 impl Chunks {
-    /// Reads what comes behind a position in the heap, and begins to read what comes behind that: as many ranges as the
+    /// Reads what follows a position in the heap, and prefetches what follows that: as many ranges as the
     /// distance takes.
     async fn next_range(&mut self, schema: &Arc<Schema>, from: HeapPosition) -> Result<Chunk> {
         if from.after.block >= from.blocks {
@@ -134,8 +134,8 @@ impl Chunks {
             && let Some(passage) = self.window.try_enter(self.size.range_bytes())
         {
             let after = TupleId::begin_of(end);
-            let behind = end.saturating_add(self.size.blocks);
-            self.begin_range(schema, HeapPosition { after, ..from }, behind, passage);
+            let next_end = end.saturating_add(self.size.blocks);
+            self.begin_range(schema, HeapPosition { after, ..from }, next_end, passage);
         }
         let Some(range) = self.ranges.front_mut() else {
             return Err(Error::new(ErrorKind::Internal, "no range of the heap is read"));
@@ -301,7 +301,7 @@ impl PgSource {
             return self.begin(schema).await;
         };
         let position = Position::from_cursor(cursor, self.server())?;
-        let holds = match &position {
+        let is_valid = match &position {
             Position::Heap(from) => self.heap(schema).await?.is_some_and(|heap| heap.is_as_at(from)),
             Position::Keys(KeyPosition {
                 since: Some(since), ..
@@ -311,7 +311,7 @@ impl PgSource {
                 .is_some_and(|heap| since.is_near(heap.horizon)),
             Position::Keys(KeyPosition { since: None, .. }) => true,
         };
-        if holds {
+        if is_valid {
             return Ok(position);
         }
         self.begin_again(schema).await
@@ -482,7 +482,7 @@ impl PgSource {
             (&rows, Type::INT8),
             (&bytes, Type::INT8),
         ];
-        let mut wanted = behind(after.as_ref(), &mut parameters);
+        let mut wanted = condition_after(after.as_ref(), &mut parameters);
         if let Some(until) = &until {
             parameters.push((until, Type::TEXT));
             wanted += &format!(" AND t.id <= ${}", parameters.len());
@@ -490,8 +490,8 @@ impl PgSource {
         if let Some(since) = since {
             wanted += &format!(" AND {}", is_new(since));
         }
-        // The inner query touches no long text, so that rows beyond the bytes cost an index entry each and are sent
-        // to nobody.
+        // The inner query reads no long text: rows beyond the limit of bytes cost an index entry each and are not sent
+        // to the client.
         let sql = format!(
             "SELECT {fields}, t.id::text, {mode} FROM ( \
                SELECT {columns}, sum({bytes}) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) - {bytes} AS bytes_before \
@@ -543,10 +543,10 @@ impl PgSource {
     ) -> Result<Chunk> {
         let workspace = self.workspace();
         let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&workspace, Type::TEXT)];
-        let behind = behind(after.as_ref(), &mut parameters);
+        let condition = condition_after(after.as_ref(), &mut parameters);
         let sql = format!(
             "SELECT max(t.id)::text, coalesce(bool_or({is_new}), false) FROM ( \
-               SELECT t.id, t.xmin FROM {table} t WHERE t.workspace = $1{behind} ORDER BY t.id LIMIT {STRETCH} \
+               SELECT t.id, t.xmin FROM {table} t WHERE t.workspace = $1{condition} ORDER BY t.id LIMIT {STRETCH} \
              ) t",
             table = schema.table,
             is_new = is_new(since),
@@ -605,7 +605,10 @@ fn is_new(horizon: Horizon) -> String {
 
 /// The condition for rows `t` after one in the order of keys, as SQL that starts with `AND`: in the column's own
 /// order, which is the index's, whatever collation it has.
-fn behind<'a>(after: Option<&'a RowName>, parameters: &mut Vec<(&'a (dyn ToSql + Sync), Type)>) -> String {
+fn condition_after<'a>(
+    after: Option<&'a RowName>,
+    parameters: &mut Vec<(&'a (dyn ToSql + Sync), Type)>,
+) -> String {
     let Some(RowName { id, mode }) = after else {
         return String::new();
     };

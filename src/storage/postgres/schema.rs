@@ -418,7 +418,7 @@ impl Schema {
 /// Whether the id of a row `t` contains a colon.
 const HAS_COLON: &str = "strpos(t.id COLLATE \"C\", ':') > 0";
 
-/// Whether a row `t` has an id of the time before keys, and which key it would have can be told.
+/// Whether a row `t` has an id from before keys were introduced, and its key can be derived.
 const IS_BARE: &str = "(strpos(t.id COLLATE \"C\", ':') = 0 AND t.id = md5(t.original_prompt))";
 
 /// The hash that LightRAG makes of a row without a colon in its id.

@@ -37,8 +37,8 @@ impl fmt::Display for Guards {
     }
 }
 
-/// Triggers and rules for rows that are inserted or updated, of the table and its partitions; row-level security that holds
-/// for this login; what is no table, behind which anything may be. Triggers of foreign keys refuse aloud.
+/// Triggers and rules for rows that are inserted or updated, of the table and its partitions; row-level security that applies
+/// to this login; anything but a table, such as a view. Triggers of foreign keys raise errors and need no check.
 const FIND_GUARDS: &str = "\
     WITH RECURSIVE parts AS (
       SELECT c.oid, c.relkind FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)

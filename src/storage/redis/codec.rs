@@ -1,7 +1,7 @@
 //! Keys and values in Redis ↔ records.
 //!
 //! Today (LightRAG's `RedisKVStorage`): one string for each record, `[{workspace}_]llm_response_cache:{cache key}`, which
-//! holds the record as JSON. Before LightRAG 1.4: one string for each mode, `…llm_response_cache:default`, which holds
+//! contains the record as JSON. Before LightRAG 1.4: one string for each mode, `…llm_response_cache:default`, which contains
 //! `{"<hash>": {"return": …, "cache_type": "extract"}}`; LightRAG rewrites those when it starts, as long as there is no
 //! key of today's (`RedisKVStorage._migrate_legacy_cache_structure`). Here they are read as they are.
 
@@ -221,7 +221,7 @@ fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// The records that a key of the old layout holds, each a slice of its value. The last of several of one hash comes
+/// The records in a key of the old layout, each a slice of its value. The last of several with the same hash comes
 /// first, as the last one counts.
 ///
 /// Nothing where the value is an object of another form: a record, or something of somebody else's. What is no JSON

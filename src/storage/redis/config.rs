@@ -115,9 +115,9 @@ impl Address {
             _ => return Err(wrong()),
         };
         // A `/`, `?` or `#` in a password makes its start look like a host.
-        let behind = [Some(url.path()), url.fragment(), text_before_value(&url)];
+        let after_host = [Some(url.path()), url.fragment(), text_before_value(&url)];
         if matches!(listener, Listener::Tcp { .. })
-            && behind.into_iter().flatten().any(|part| part.contains('@'))
+            && after_host.into_iter().flatten().any(|part| part.contains('@'))
         {
             return Err(format!("{EXPECTED_ADDRESS}, and no @ after the host"));
         }
@@ -393,7 +393,7 @@ impl Config {
         self.tls.as_ref().is_some_and(|tls| !tls.verify)
     }
 
-    /// A client for the server. It knows nothing of user, password and database: this room sends those itself, to see
+    /// A client for the server. It does not know user, password and database: this module sends those itself, to see
     /// what the server says of them.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::{
 
 /// A server, and one connection to it that all requests share.
 ///
-/// A connection that failed, or on which nobody waited for an answer to its end, is given up: the next request makes
+/// A connection that failed, or on which a request was cancelled, is closed: the next request makes
 /// another one. Its clones finish what they have under way.
 pub(super) struct Server {
     config: Config,

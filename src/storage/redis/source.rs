@@ -123,7 +123,7 @@ struct Reader {
     /// How often the reader asked again after an error.
     asked: watch::Receiver<u64>,
     /// The same at the last reported error.
-    told: Mutex<Option<u64>>,
+    reported: Mutex<Option<u64>>,
 }
 
 impl Reader {
@@ -149,11 +149,11 @@ impl Reader {
     /// Reports an error. Of requests that failed together, as with their connection, only the first reports it.
     async fn tell(&self, error: Error, asked: u64) -> Result<(), Stop> {
         {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.is_some_and(|told| told >= asked) {
+            let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            if reported.is_some_and(|reported| reported >= asked) {
                 return Ok(());
             }
-            *told = Some(asked);
+            *reported = Some(asked);
         }
         self.send(Err(error)).await
     }
@@ -214,7 +214,7 @@ impl Pages<'_> {
 
 /// Goes through the keys of a database.
 ///
-/// A cursor holds as long as the server lives. After that the scan begins anew, and what it finds again is for whoever
+/// A cursor is valid until the server restarts. Then the scan starts again, and repeated keys are handled by its
 /// asks to sort out, as with everything that `SCAN` repeats.
 struct Scan {
     pattern: String,
@@ -462,7 +462,7 @@ impl RedisSource {
         Ok(false)
     }
 
-    /// How many bytes each key holds, 0 where it is not there; `None` for one that holds no string. A guess for all where
+    /// The size of each key's value in bytes, 0 if it does not exist; `None` if it is not a string. An estimate for all if
     /// the login may not ask.
     async fn lengths<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<Vec<Option<u64>>> {
         if self.lacks_sizes.load(Ordering::Relaxed) {
@@ -815,7 +815,7 @@ impl Source for RedisSource {
         let reader = Reader {
             pages,
             asked,
-            told: Mutex::default(),
+            reported: Mutex::default(),
         };
         tokio::spawn(async move {
             if let Err(Stop::Failed(error)) = self.send_pages(&selection, limit, &reader).await {
