@@ -75,7 +75,7 @@ expect() {
   grep -qxF -- "$2" <<<"$1" || die "expected the line \`$2\` in:"$'\n'"$1"
 }
 
-need jq=jq mandoc=mandoc groff=groff zsh=zsh fish=fish systemd-analyze=systemd
+need jq=jq zstd=zstd mandoc=mandoc groff=groff zsh=zsh fish=fish systemd-analyze=systemd
 # Builds the tests too, which need the program: built alone, many crates would be compiled again with fewer features.
 cargo test --quiet --locked --no-run
 SCENE=$(scene)
@@ -113,6 +113,11 @@ expect "$printed" "space2 9/9 100%"
 expect "$printed" $'space1\t22'
 expect "$(run_readme logs)" $'INFO\trun ended\t'
 expect "$(run_readme "exit codes")" moved
+
+headline "archives"
+printed=$(run_readme archives)
+expect "$printed" 75
+[[ -f $SCENE/restored/production/kv_store_llm_response_cache.json ]] || die "space1 was not restored as production"
 
 headline "examples: systemd"
 mkdir -p "$SCENE/units" "$SCENE/root/usr/local/bin"

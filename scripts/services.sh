@@ -24,6 +24,8 @@
 # The package registries have no MongoDB server; SecantusDB, which speaks MongoDB's protocol, replaces it. OpenSearch has
 # no security plugin here, so nginx in front of it provides TLS and a login.
 #
+# s3s-fs, compiled with cargo, replaces Amazon S3.
+#
 # To add a server, add a line to the file of its family in scripts/services/, or a new file for a new family.
 
 set -euo pipefail
@@ -58,6 +60,8 @@ source "$ROOT/scripts/services/pgbouncer.sh"
 source "$ROOT/scripts/services/mongo.sh"
 # shellcheck source=scripts/services/ferretdb.sh
 source "$ROOT/scripts/services/ferretdb.sh"
+# shellcheck source=scripts/services/s3.sh
+source "$ROOT/scripts/services/s3.sh"
 # shellcheck source=scripts/services/opensearch.sh
 source "$ROOT/scripts/services/opensearch.sh"
 # shellcheck source=scripts/services/nginx.sh

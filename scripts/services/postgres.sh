@@ -4,13 +4,18 @@
 
 server postgres postgres both POSTGRES_URI POSTGRES_PORT=26830-26849
 server postgres13 postgres extra POSTGRES13_URI POSTGRES13_PORT=26550-26569
+server postgres14 postgres extra POSTGRES14_URI POSTGRES14_PORT=26490-26509
+server postgres16 postgres extra POSTGRES16_URI POSTGRES16_PORT=26470-26489
 server postgres17 postgres extra POSTGRES17_URI POSTGRES17_PORT=26570-26589
+server postgres18 postgres extra POSTGRES18_URI POSTGRES18_PORT=26450-26469
 PASSWORDS+=(POSTGRES_PASSWORD POSTGRES_ADMIN_PASSWORD)
 
 # Debian's; the further ones are made of the programs that Maven has for tests in Java, which have no psql.
 readonly POSTGRES_MAJOR=15
 readonly POSTGRES_BIN="/usr/lib/postgresql/$POSTGRES_MAJOR/bin"
-declare -A POSTGRES_VERSION=([postgres]=$POSTGRES_MAJOR. [postgres13]=13.23 [postgres17]=17.11)
+declare -A POSTGRES_VERSION=(
+  [postgres]=$POSTGRES_MAJOR. [postgres13]=13.23 [postgres14]=14.24 [postgres16]=16.15 [postgres17]=17.11 [postgres18]=18.6
+)
 
 packages_postgres() {
   # With psql, and the user that all of them run as.

@@ -8,7 +8,7 @@ use super::{
     run::Run,
 };
 use crate::{
-    model::{ForetoldHits, Hits, Result, Workspace},
+    model::{ForetoldHits, Hits, Result, Side, Workspace},
     report::{Event, HitsEvent, RunOutcome},
 };
 
@@ -31,9 +31,15 @@ impl Run<'_> {
         let Some(examiner) = Examiner::of(self.settings)? else {
             return Ok(());
         };
-        for pair in prepared {
-            let hits = self.examine(&examiner, pair, None).await?;
-            self.tell_hits(&examiner, &pair.pair.from, hits);
+        let pairs: Vec<(usize, &Prepared)> = prepared.iter().enumerate().collect();
+        let mut rest = pairs.as_slice();
+        while !rest.is_empty() {
+            let (together, later) = rest.split_at(self.gather_next(Side::Source, rest).await?);
+            for (_, pair) in together {
+                let hits = self.examine(&examiner, pair, None).await?;
+                self.tell_hits(&examiner, &pair.pair.from, hits);
+            }
+            rest = later;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use super::{
     throttle::Throttle,
 };
 use crate::{
-    model::{Error, Rekey, Result, Side, VerifyLevel, Workspace},
+    model::{Error, Rekey, Result, Side, VerifyLevel},
     report::word,
     storage::window::Window,
     system::shutdown::StopReason,
@@ -177,21 +177,20 @@ impl Run<'_> {
                 pair.has_records() && !before.is_some_and(|before| before.complete)
             })
             .collect();
-        let names: Vec<Workspace> = to_move.iter().map(|(_, pair)| pair.pair.from.clone()).collect();
-        let mut done = 0;
-        while let Some((_, first)) = to_move.get(done) {
+        let mut rest = to_move.as_slice();
+        while !rest.is_empty() {
             if self.shutdown.reason().is_some() {
                 return Ok(self.shutdown.reason());
             }
             let gathered = tokio::select! {
                 () = self.shutdown.stopped() => return Ok(self.shutdown.reason()),
-                gathered = self.gather(Side::Source, &*first.source_storage, &names[done..]) => gathered?,
+                gathered = self.gather_next(Side::Source, rest) => gathered?,
             };
-            let end = names.len().min(done + gathered.max(1));
-            if let Some(reason) = self.move_together(&to_move[done..end], &moving).await? {
+            let (together, later) = rest.split_at(gathered);
+            if let Some(reason) = self.move_together(together, &moving).await? {
                 return Ok(Some(reason));
             }
-            done = end;
+            rest = later;
         }
         Ok(None)
     }

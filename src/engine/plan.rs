@@ -240,13 +240,27 @@ impl Run<'_> {
         Ok(prepared)
     }
 
-    /// Lets a storage look up many workspaces at once, if it can. Returns how many of them, counted from the first.
-    pub(super) async fn gather(
-        &self,
-        side: Side,
-        storage: &dyn Connection,
-        workspaces: &[Workspace],
-    ) -> Result<usize> {
+    /// Has a side look for prepared workspaces at once, where it can. Gives how many of them are to be read next, from
+    /// the first on: at least one, if there is one.
+    pub(super) async fn gather_next(&self, side: Side, pairs: &[(usize, &Prepared)]) -> Result<usize> {
+        let Some((_, first)) = pairs.first() else {
+            return Ok(0);
+        };
+        let storage = match side {
+            Side::Source => &first.source_storage,
+            Side::Target => &first.target_storage,
+        };
+        let names = pairs.iter().map(|(_, pair)| match side {
+            Side::Source => pair.pair.from.clone(),
+            Side::Target => pair.pair.to.clone(),
+        });
+        let names: Vec<Workspace> = names.collect();
+        let gathered = self.gather(side, &**storage, &names).await?;
+        Ok(gathered.clamp(1, pairs.len()))
+    }
+
+    /// Has a storage look for many workspaces at once, where it can. Gives how many, from the first on.
+    async fn gather(&self, side: Side, storage: &dyn Connection, workspaces: &[Workspace]) -> Result<usize> {
         let purpose = RequestContext {
             what: "looking for workspaces",
             side,

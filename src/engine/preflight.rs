@@ -15,7 +15,7 @@ use super::{
 use crate::{
     model::{
         Error, ErrorKind, LeftOut, Mode, NamedPair, NamedWorkspace, PhysicalLocation, Rekey, Result, Side,
-        WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair, nearest,
+        WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair, nearest, number_of,
     },
     report::{WarningEvent, WarningKind},
     storage::{Connection, Source, Target, UnreadableWorkspace, WorkspaceListing},
@@ -430,10 +430,6 @@ fn two_workspaces(side: Side, named: &NamedWorkspace, of_server: &Workspace) -> 
 /// What a workspace has from which nothing is selected.
 fn others_in_words(workspace: &Workspace, others: &LeftOut) -> String {
     const MOST_NAMED: usize = 8;
-    let records = |number| match number {
-        1 => "1 record".to_owned(),
-        number => format!("{number} records"),
-    };
     let kinds = others.list();
     let named: Vec<String> = kinds
         .iter()
@@ -449,7 +445,7 @@ fn others_in_words(workspace: &Workspace, others: &LeftOut) -> String {
     };
     format!(
         "nothing is selected in the workspace {workspace}, which has {} of other types: {}{more}; {remedy}",
-        records(others.total()),
+        number_of(others.total(), "record"),
         named.join(", ")
     )
 }

@@ -20,12 +20,12 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ErrorKind, OnConflict, Result, Side, VerifyLevel, WorkspacePair,
+        Error, ErrorKind, OnConflict, Result, Side, VerifyLevel, WorkspacePair, plural,
         record::{CacheKey, KeyDigest, Record},
     },
     report::{
         Difference, DifferenceKind, ReadBackReport, Verification, WarningEvent, WarningKind,
-        style::{counted, grouped, plural},
+        style::{grouped, grouped_of},
     },
     storage::{Count, Target},
 };
@@ -143,7 +143,7 @@ impl ReadBack {
             "workspace {}: the target confirmed records that it does not have: of {} read back or looked up, {} {} missing \
              or different",
             job.pair.to,
-            counted(read, "record"),
+            grouped_of(read, "record"),
             grouped(wrong),
             plural(wrong, "is", "are")
         );
@@ -171,7 +171,7 @@ impl ReadBack {
                 "workspace {}: the target has {} but should have at least {}; every record of the source is there, so \
                  another process has removed others",
                 job.pair.to,
-                counted(is, "record"),
+                grouped_of(is, "record"),
                 grouped(should_be)
             );
             let warning = WarningEvent::new(WarningKind::TargetChanged, message).in_workspace(&job.pair.from);
@@ -229,7 +229,7 @@ impl ReadBack {
                 job.pair.to,
                 TIMES.join(" and "),
                 grouped(with_other_times),
-                counted(records.len() as u64, "record")
+                grouped_of(records.len() as u64, "record")
             );
             let warning = WarningEvent::new(WarningKind::Target, message).in_workspace(&job.pair.from);
             warn(job.stats, job.reporter, warning.of_records(with_other_times));

@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{plan::Prepared, retry::RequestContext, run::Run};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{
+    plan::{AT_ONCE, Prepared},
+    retry::RequestContext,
+    run::Run,
+};
 use crate::{
     model::{Result, Side, record::CacheKey},
     report::Rehearsal,
@@ -14,19 +20,32 @@ impl Run<'_> {
     /// # Errors
     /// A side failed.
     pub(super) async fn rehearse(&self, prepared: &[Prepared]) -> Result<()> {
+        let mut to_look_up = Vec::new();
         for (number, pair) in prepared.iter().enumerate() {
             let target_is_empty = pair.before.exact && pair.before.total() == 0;
-            let rehearsal = if pair.count.exact && (target_is_empty || pair.count.total() == 0) {
-                Rehearsal {
+            if pair.count.exact && (target_is_empty || pair.count.total() == 0) {
+                let all_are_new = Rehearsal {
                     to_move: pair.count.total(),
                     new: pair.count.total(),
                     existing: 0,
-                }
+                };
+                self.stats
+                    .workspace(number, |workspace| workspace.set_rehearsal(all_are_new));
             } else {
-                self.look_up(pair).await?
-            };
-            self.stats
-                .workspace(number, |workspace| workspace.set_rehearsal(rehearsal));
+                to_look_up.push((number, pair));
+            }
+        }
+        let mut rest = to_look_up.as_slice();
+        while !rest.is_empty() {
+            let (together, later) = rest.split_at(self.gather_next(Side::Source, rest).await?);
+            let looked_up = stream::iter(together).map(|(number, pair)| async move {
+                let rehearsal = self.look_up(pair).await?;
+                self.stats
+                    .workspace(*number, |workspace| workspace.set_rehearsal(rehearsal));
+                Ok(())
+            });
+            looked_up.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            rest = later;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::{
     },
     report::{
         Difference, DifferenceKind, Event, Reporter, Verification, VerifyEvent, VerifyNumbers,
-        style::{counted, grouped},
+        style::{grouped, grouped_of},
     },
     storage::{Entry, Page, PageLimit, PageReader, Source, Target, WriteOutcome},
 };
@@ -356,32 +356,28 @@ impl Run<'_> {
             Rekey::Off => None,
             Rekey::Host | Rekey::Model => Examiner::of(self.settings)?,
         };
-        for pair in prepared {
-            // Open the target again, so that its final state is compared.
-            let opening = self.ask(Side::Target, "opening the target", async || {
-                pair.target_storage.target(&pair.pair.to).await
-            });
-            let target = opening.await?;
-            let comparison = Comparison {
-                pair: &pair.pair,
-                source: &pair.source,
-                target: &target,
-                selection: &self.settings.selection,
-                examiner: examiner.as_ref(),
-                expected: pair.count.total(),
-                level: self.settings.verify,
-                counts_beyond: true,
-                older_than: None,
-                on_conflict: self.settings.on_conflict,
-                batch: pair.batch,
-                retrier: &self.retrier(),
-                reporter: self.reporter,
-                differences,
-            };
-            let result = comparison.run(&mut verification).await;
-            self.stats.set_verification(verification.clone());
-            self.warn_of(pair.source.warnings());
-            result?;
+        let pairs: Vec<(usize, &Prepared)> = prepared.iter().enumerate().collect();
+        let mut rest = pairs.as_slice();
+        while !rest.is_empty() {
+            let gathered = tokio::try_join!(
+                self.gather_next(Side::Source, rest),
+                // Each is counted where all is compared.
+                async {
+                    match self.settings.verify {
+                        VerifyLevel::Full => self.gather_next(Side::Target, rest).await,
+                        _ => Ok(rest.len()),
+                    }
+                }
+            )?;
+            let (together, later) = rest.split_at(gathered.0.min(gathered.1));
+            for (_, pair) in together {
+                let compared = self.compare(pair, examiner.as_ref(), differences, &mut verification);
+                let compared = compared.await;
+                self.stats.set_verification(verification.clone());
+                self.warn_of(pair.source.warnings());
+                compared?;
+            }
+            rest = later;
         }
         let numbers = &verification.numbers;
         if numbers.differences() == 0 {
@@ -389,12 +385,43 @@ impl Run<'_> {
         }
         let message = format!(
             "{} compared: {} missing, {} different",
-            counted(numbers.compared, "record"),
+            grouped_of(numbers.compared, "record"),
             grouped(numbers.missing),
             grouped(numbers.different)
         );
         Err(Error::new(ErrorKind::Differences, message)
             .with_remedy("see verification.first in the report, then migrate again"))
+    }
+
+    async fn compare(
+        &self,
+        pair: &Prepared,
+        examiner: Option<&Arc<Examiner>>,
+        differences: Option<&DifferencesFile>,
+        verification: &mut Verification,
+    ) -> Result<()> {
+        // Opened anew, so that it is what it became that is compared.
+        let opening = self.ask(Side::Target, "opening the target", async || {
+            pair.target_storage.target(&pair.pair.to).await
+        });
+        let target = opening.await?;
+        let comparison = Comparison {
+            pair: &pair.pair,
+            source: &pair.source,
+            target: &target,
+            selection: &self.settings.selection,
+            examiner,
+            expected: pair.count.total(),
+            level: self.settings.verify,
+            counts_beyond: true,
+            older_than: None,
+            on_conflict: self.settings.on_conflict,
+            batch: pair.batch,
+            retrier: &self.retrier(),
+            reporter: self.reporter,
+            differences,
+        };
+        comparison.run(verification).await
     }
 }
 

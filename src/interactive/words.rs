@@ -6,10 +6,12 @@ use bytesize::ByteSize;
 
 use crate::{
     engine::Prepared,
-    model::{ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, redact_url},
+    model::{
+        ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, number_of, redact_url,
+    },
     report::{
         hits_sentence,
-        style::{Palette, cut, grouped, terminal_width, wrap},
+        style::{Palette, cut, grouped, grouped_of, terminal_width, wrap},
     },
     storage::{self, Count, Endpoint},
 };
@@ -115,31 +117,34 @@ impl Words {
             }
         }
         if prepared.len() > MOST_NAMED {
-            let _ = write!(text, "\n  and {} more workspaces", prepared.len() - MOST_NAMED);
+            let _ = write!(
+                text,
+                "\n  and {}",
+                number_of((prepared.len() - MOST_NAMED) as u64, "more workspace")
+            );
         }
         let sum = |of: &dyn Fn(&Prepared) -> u64| prepared.iter().map(of).sum::<u64>();
         let (moving, there) = (sum(&|pair| pair.count.total()), sum(&|pair| pair.before.total()));
         if prepared.len() > 1 {
             let _ = write!(
                 text,
-                "\nTotal: {} records to move, {} already on the target",
-                grouped(moving),
+                "\nTotal: {} to move, {} already on the target",
+                grouped_of(moving, "record"),
                 grouped(there)
             );
         }
         if let Some(batch) = prepared.first().map(|pair| pair.batch) {
             let _ = write!(
                 text,
-                "\nBatch size: at most {} records and {}",
-                grouped(batch.records.get() as u64),
+                "\nBatch size: at most {} and {}",
+                grouped_of(batch.records.get() as u64, "record"),
                 ByteSize(batch.bytes.get() as u64).display().iec()
             );
         }
         if there > 0 {
             let warning = format!(
-                "Warning: the target already has {} record{}. {}",
-                grouped(there),
-                if there == 1 { "" } else { "s" },
+                "Warning: the target already has {}. {}",
+                grouped_of(there, "record"),
                 what_becomes_of_them(on_conflict)
             );
             let _ = write!(

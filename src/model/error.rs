@@ -247,7 +247,10 @@ impl Error {
             Io::FileTooLarge => (ErrorKind::Full, Some("raise the limit on file size (ulimit -f)")),
             _ => (ErrorKind::Io, None),
         };
-        let failed = Self::new(kind, format!("cannot {action} {}: {error}", path.display()));
+        // Of a temporary file the name means nothing to users.
+        let why = error.to_string();
+        let why = why.split(" at path ").next().unwrap_or(&why);
+        let failed = Self::new(kind, format!("cannot {action} {}: {why}", path.display()));
         let failed = match remedy {
             Some(remedy) => failed.with_remedy(remedy),
             None => failed,

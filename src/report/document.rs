@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::style::{counted, plural};
+use super::style::grouped_of;
 use crate::model::{
-    CacheType, Error, ErrorKind, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace,
+    CacheType, Error, ErrorKind, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace, plural,
 };
 
 /// Numbers of records. Invariant: `selected = written + skipped + rejected + not_attempted`.
@@ -466,7 +466,7 @@ impl Report {
         let what = format!(
             "{} of {} {} rejected ({})",
             self.totals.rejected,
-            counted(self.totals.selected, "record"),
+            grouped_of(self.totals.selected, "record"),
             plural(self.totals.rejected, "was", "were"),
             kinds.join(", ")
         );

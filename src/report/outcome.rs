@@ -8,12 +8,12 @@ use super::{
     BatchTotals, ErrorTotals, ReadBackReport, Rehearsal, Report, Status, TOOL, Totals, VERSION, Verification,
     WorkspaceReport, percent,
     reporter::timestamp,
-    style::{counted, grouped, plural},
+    style::{grouped, grouped_of},
 };
 use crate::{
     model::{
         Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode, VerifyLevel,
-        record::RejectKind,
+        plural, record::RejectKind,
     },
     system::shutdown::StopReason,
 };
@@ -276,11 +276,11 @@ impl RunNumbers {
             ([], VerifyLevel::Full) => "Source and target agree.".to_owned(),
             ([], _) => format!(
                 "Source and target agree in the {} compared.",
-                counted(numbers.compared, "record")
+                grouped_of(numbers.compared, "record")
             ),
             (but, _) => format!(
                 "Of {} compared, {}.",
-                counted(numbers.compared, "record"),
+                grouped_of(numbers.compared, "record"),
                 but.join(" and ")
             ),
         }

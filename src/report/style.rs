@@ -3,6 +3,8 @@
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::model::plural;
+
 /// The width in columns, if the terminal does not report one.
 const DEFAULT_WIDTH: usize = 80;
 
@@ -107,14 +109,9 @@ pub(crate) fn wrap(text: &str, width: usize, indent: &str) -> String {
     lines.join(&format!("\n{indent}"))
 }
 
-/// `1 record`, `2,000 records`: a number and its noun, in the plural if necessary.
-pub(crate) fn counted(number: u64, noun: &str) -> String {
+/// A grouped number with its noun: `1 record`, `2,000 records`.
+pub(crate) fn grouped_of(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(number), plural(number, "", "s"))
-}
-
-/// The form of a word that agrees with a number.
-pub(crate) fn plural<'a>(number: u64, one: &'a str, many: &'a str) -> &'a str {
-    if number == 1 { one } else { many }
 }
 
 /// A number with commas between thousands.
@@ -144,9 +141,9 @@ mod tests {
 
     #[test]
     fn nouns_agree_with_their_numbers() {
-        assert_eq!(counted(0, "record"), "0 records");
-        assert_eq!(counted(1, "record"), "1 record");
-        assert_eq!(counted(2_000, "record"), "2,000 records");
+        assert_eq!(grouped_of(0, "record"), "0 records");
+        assert_eq!(grouped_of(1, "record"), "1 record");
+        assert_eq!(grouped_of(2_000, "record"), "2,000 records");
     }
 
     #[test]

@@ -253,6 +253,16 @@ fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_mo
         let run = scene.run(&line).expect(4);
         assert!(message(&run).contains(what), "{what}: {}", message(&run));
         assert!(!scene.path("new").exists(), "{what}");
+        let written = scene
+            .run(&format!("--source ./rag_storage --target {name} --yes"))
+            .expect(5);
+        assert!(
+            written.report()["next"]
+                .as_str()
+                .unwrap()
+                .starts_with("Remove it"),
+            "{what}"
+        );
         let run = scene.run(&format!("{line} --salvage")).expect(3);
         assert!(run.total("written") >= least, "{what}: {}", run.total("written"));
     }

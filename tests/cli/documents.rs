@@ -534,6 +534,10 @@ fn metrics() -> String {
         "odd",
         &json!({"default:extract:1": value("x"), "default:extract:2": 7}),
     );
+    // The file of a run also says when one last succeeded.
+    scene
+        .run("--source ./rag_storage --target ./new --yes --metrics m.prom")
+        .expect(0);
     scene
         .run("--source ./odd --target ./new --yes --verify full --metrics m.prom")
         .expect(3);

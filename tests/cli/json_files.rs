@@ -152,3 +152,17 @@ fn what_stands_before_damage_can_be_salvaged() {
         "whole"
     );
 }
+
+/// LightRAG reads a cache file as `load_json(…) or {}`.
+#[test]
+fn a_file_of_null_or_of_an_empty_list_is_an_empty_cache() {
+    for text in ["null", "[]\n"] {
+        let scene = Scene::new();
+        scene.file(&format!("odd/{CACHE}"), text);
+        let run = scene.run("--source ./odd --target ./new --yes").expect(0);
+        assert_eq!(run.total("selected"), 0);
+        // As a target it is replaced by what was written.
+        scene.run("--source ./rag_storage --target ./odd --yes").expect(0);
+        assert!(scene.read(&format!("odd/{CACHE}")).is_object());
+    }
+}

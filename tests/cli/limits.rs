@@ -92,6 +92,11 @@ fn a_source_that_may_not_be_read_is_code_4() {
     let tool = scene.tool("--source ./rag_storage --target ./new --yes");
     let Some(run) = as_user("true", tool) else { return };
     assert_eq!(run.code, 4, "{}", run.stderr);
+    let said = run.stderr.lines().next().unwrap_or_default();
+    assert!(
+        said.contains("./rag_storage") && said.contains("Permission denied"),
+        "{said}"
+    );
     assert!(!scene.path("new").exists());
 }
 

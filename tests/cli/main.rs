@@ -13,6 +13,7 @@
 mod scene;
 
 mod archives;
+mod buckets;
 mod documents;
 mod exit_codes;
 mod generate;

@@ -101,3 +101,20 @@ async fn what_a_selection_leaves_out_of_each_shape_is_counted() {
         }
     }
 }
+
+/// What LightRAG takes for a cache without records, it works on with; so do we.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_empty_for_lightrag_is_empty_here() {
+    for text in ["", "null", "[]", "{}", "false", "0", "\"\""] {
+        let place = Place::new("json");
+        let file = place.file("w");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, text).unwrap();
+        let source = source(&place, "w").await;
+        let count = source.count(&Selection::all(), &|_| ()).await.unwrap();
+        assert_eq!(count.total(), 0, "{text:?}");
+        let key = "default:extract:0".to_owned();
+        let read = oracle::read(&place, "w", std::slice::from_ref(&key));
+        assert!(read.iter().all(|found| found.is_none()), "{text:?}: {read:?}");
+    }
+}

@@ -89,7 +89,7 @@ pub(super) fn mongo_database(address: &str) -> String {
 }
 
 /// Runs a future wherever this is called, also where another runtime is at work.
-fn on_thread<T: Send>(future: impl Future<Output = T> + Send) -> T {
+pub fn on_thread<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
         let work = || {
             let mut runtime = tokio::runtime::Builder::new_current_thread();

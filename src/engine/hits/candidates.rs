@@ -4,7 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::scheme::{Hash, PromptHasher, Scheme};
+use super::{
+    md5,
+    scheme::{Hash, PromptHasher, Scheme},
+};
 use crate::model::Identity;
 
 /// What LightRAG uses a model for.
@@ -84,12 +87,7 @@ impl Analysis<'_> {
 }
 
 /// How the hash in the key of a chat or an analysis is computed.
-pub(super) fn chat_hash(
-    hasher: &mut PromptHasher<'_>,
-    scheme: Scheme,
-    json: bool,
-    identity: &Identity,
-) -> Hash {
+pub(super) fn chat_hash(hasher: &mut PromptHasher, scheme: Scheme, json: bool, identity: &Identity) -> Hash {
     let mut suffix = Vec::new();
     if scheme.has_identity() {
         let response_format = if json { JSON_OBJECT } else { "" };
@@ -100,7 +98,7 @@ pub(super) fn chat_hash(
 }
 
 pub(super) fn analysis_hash(
-    hasher: &mut PromptHasher<'_>,
+    hasher: &mut PromptHasher,
     scheme: Scheme,
     analysis: &Analysis<'_>,
     identity: &Identity,
@@ -195,41 +193,93 @@ impl Candidates {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks in step whether the likeliest candidate explains the keys of chats: its number, for each that it explains. What
+    /// the others need for further candidates is made ready.
+    pub(super) fn explain_likeliest(
+        &self,
+        chats: &mut [(&mut PromptHasher, Hash)],
+        order: &Order,
+    ) -> Vec<Option<usize>> {
+        let Some(&number) = order.order.first() else {
+            return vec![None; chats.len()];
+        };
+        let candidate = &self.chats[number];
+        let scheme = candidate.explanation.scheme;
+        let mut hashers: Vec<&mut PromptHasher> = chats.iter_mut().map(|(hasher, _)| &mut **hasher).collect();
+        PromptHasher::begin_all(&mut hashers, scheme);
+        let endings = hashers
+            .iter_mut()
+            .map(|hasher| hasher.ending(scheme, &candidate.suffix));
+        let hashes = md5::finish(endings.collect());
+        let explained = chats.iter().zip(hashes).map(|((_, key), hash)| *key == hash);
+        let explained: Vec<bool> = explained.collect();
+        let others = chats
+            .iter_mut()
+            .zip(&explained)
+            .filter(|(_, explained)| !**explained);
+        let mut others: Vec<&mut PromptHasher> = others.map(|((hasher, _), _)| &mut **hasher).collect();
+        for scheme in [Scheme::LengthPrefixed, Scheme::PromptAlone] {
+            PromptHasher::begin_all(&mut others, scheme);
+        }
+        explained
+            .into_iter()
+            .map(|explained| explained.then_some(number))
+            .collect()
+    }
+
     /// The candidate that explains the key of a chat.
     pub(super) fn explain_chat(
         &self,
-        hasher: &mut PromptHasher<'_>,
+        hasher: &mut PromptHasher,
         key: Hash,
         order: &mut Order,
     ) -> Option<Explanation> {
-        let at = order.order.iter().position(|number| {
-            let candidate = &self.chats[*number];
-            hasher.hash(candidate.explanation.scheme, &candidate.suffix) == key
-        })?;
-        let number = order.order[at];
+        for numbers in order.order.chunks(md5::LANES) {
+            let endings = numbers.iter().map(|number| {
+                let candidate = &self.chats[*number];
+                hasher.ending(candidate.explanation.scheme, &candidate.suffix)
+            });
+            let hashes = md5::finish(endings.collect());
+            if let Some(at) = hashes.iter().position(|hash| *hash == key) {
+                let number = numbers[at];
+                return Some(self.explained(order, number));
+            }
+        }
+        None
+    }
+
+    /// The explanation by a candidate, which is tried first from here on: the next record is mostly like this one.
+    pub(super) fn explained(&self, order: &mut Order, number: usize) -> Explanation {
         order.found[number] += 1;
-        // The next record is usually like this one.
-        order.order[..=at].rotate_right(1);
-        Some(self.chats[number].explanation)
+        if let Some(at) = order.order.iter().position(|other| *other == number) {
+            order.order[..=at].rotate_right(1);
+        }
+        self.chats[number].explanation
     }
 
     /// The candidate that explains the key of an analysis.
     pub(super) fn explain_analysis(
         &self,
-        hasher: &mut PromptHasher<'_>,
+        hasher: &mut PromptHasher,
         key: Hash,
         analysis: &Analysis<'_>,
     ) -> Option<Explanation> {
-        let schemes = [Scheme::LengthPrefixed, Scheme::Joined];
-        let mut identities = self.identities.iter().enumerate();
-        identities.find_map(|(number, identity)| {
-            let explains = |scheme: &Scheme| analysis_hash(hasher, *scheme, analysis, identity) == key;
-            let scheme = schemes.into_iter().find(explains)?;
-            Some(Explanation {
-                scheme,
-                json: Some(true),
-                identity: Some(number),
-            })
+        let ways = (0..self.identities.len())
+            .flat_map(|number| [Scheme::LengthPrefixed, Scheme::Joined].map(|scheme| (number, scheme)));
+        let ways: Vec<(usize, Scheme)> = ways.collect();
+        let endings = ways.iter().map(|(number, scheme)| {
+            let mut suffix = Vec::new();
+            let identity = hashed(&self.identities[*number], analysis.role());
+            scheme.append(&analysis.texts(&identity), &mut suffix);
+            hasher.ending(*scheme, &suffix)
+        });
+        let hashes = md5::finish(endings.collect());
+        let at = hashes.iter().position(|hash| *hash == key)?;
+        let (identity, scheme) = ways[at];
+        Some(Explanation {
+            scheme,
+            json: Some(true),
+            identity: Some(identity),
         })
     }
 }

@@ -7,7 +7,6 @@ use std::{
 
 use super::{
     candidates::{Analysis, Candidates, Explanation, Order, analysis_hash, chat_hash},
-    prompt::decode,
     scheme::{Hash, PromptHasher, Scheme, parse, written},
     templates::{Pattern, TEMPLATES, Templates},
 };
@@ -158,11 +157,16 @@ impl Examiner {
             origins: HashMap::new(),
             copies: Vec::new(),
         };
-        let mut buffer = Vec::new();
-        for (at, record) in records.iter().enumerate() {
-            if is_counted(record) {
-                worker.examine(at, record, &mut buffer);
-            }
+        let counted = records
+            .iter()
+            .enumerate()
+            .filter(|(_, record)| is_counted(record));
+        let mut subjects: Vec<Subject<'_>> = counted
+            .filter_map(|(at, record)| Subject::of(at, record))
+            .collect();
+        worker.explain_likeliest(&mut subjects);
+        for subject in subjects {
+            worker.examine(subject);
         }
         self.candidates.remember(&worker.order);
         worker.finish()
@@ -180,6 +184,38 @@ struct Worker<'a> {
     copies: Vec<Copy>,
 }
 
+/// A record to examine.
+struct Subject<'a> {
+    /// Its place among the records.
+    at: usize,
+    record: &'a Record,
+    cache_type: &'a str,
+    /// Its prompt and the hash of its key, where the one may have been made from the other.
+    prompt: Option<(PromptHasher, Hash)>,
+    /// The candidate that explains its key, where that was found already.
+    explained_by: Option<usize>,
+}
+
+impl<'a> Subject<'a> {
+    /// `None` where its key is none of LightRAG's.
+    fn of(at: usize, record: &'a Record) -> Option<Self> {
+        let mut parts = record.key().as_str().splitn(3, ':');
+        let (mode, cache_type, hash) = (parts.next()?, parts.next()?, parts.next()?);
+        let prompt = || {
+            let key = parse(hash).filter(|_| mode == "default" && is_computable(cache_type))?;
+            let prompt = PromptHasher::of_json(record.fields().get("original_prompt")?)?;
+            Some((prompt, key))
+        };
+        Some(Self {
+            at,
+            record,
+            cache_type,
+            prompt: prompt(),
+            explained_by: None,
+        })
+    }
+}
+
 /// The result of examining a record.
 struct Finding {
     verdict: Verdict,
@@ -195,16 +231,37 @@ const UNEXPLAINED: Finding = Finding {
 };
 
 impl Worker<'_> {
-    fn examine(&mut self, at: usize, record: &Record, buffer: &mut Vec<u8>) {
-        let mut parts = record.key().as_str().splitn(3, ':');
-        let (Some(mode), Some(cache_type), Some(hash)) = (parts.next(), parts.next(), parts.next()) else {
-            return;
-        };
-        let finding = match parse(hash) {
-            Some(hash) if mode == "default" && is_computable(cache_type) => {
-                self.finding(record, cache_type, hash, buffer)
-            }
-            _ => None,
+    /// Notes which chats the likeliest candidate explains.
+    fn explain_likeliest(&self, subjects: &mut [Subject<'_>]) {
+        let chats = subjects
+            .iter_mut()
+            .filter(|subject| subject.cache_type != "analysis");
+        let (mut chats, explained_by): (Vec<_>, Vec<_>) = chats
+            .filter_map(|subject| {
+                let (hasher, key) = subject.prompt.as_mut()?;
+                Some(((hasher, *key), &mut subject.explained_by))
+            })
+            .unzip();
+        let found = self
+            .examiner
+            .candidates
+            .explain_likeliest(&mut chats, &self.order);
+        for (explained_by, found) in explained_by.into_iter().zip(found) {
+            *explained_by = found;
+        }
+    }
+
+    fn examine(&mut self, subject: Subject<'_>) {
+        let Subject {
+            at,
+            record,
+            cache_type,
+            ..
+        } = subject;
+        let finding = match subject.prompt {
+            Some((hasher, key)) if cache_type == "analysis" => self.analysis(hasher.prompt(), key),
+            Some((hasher, key)) => self.chat(cache_type, hasher, key, subject.explained_by),
+            None => None,
         };
         let finding = finding.unwrap_or(UNEXPLAINED);
         if !self.counts.contains_key(cache_type) {
@@ -243,28 +300,21 @@ impl Worker<'_> {
         }
     }
 
-    fn finding(
+    fn chat(
         &mut self,
-        record: &Record,
         cache_type: &str,
+        mut hasher: PromptHasher,
         key: Hash,
-        buffer: &mut Vec<u8>,
+        explained_by: Option<usize>,
     ) -> Option<Finding> {
-        let fields = record.fields();
-        let prompt = decode(fields.get("original_prompt")?, buffer)?;
-        if cache_type == "analysis" {
-            self.analysis(prompt, key)
-        } else {
-            self.chat(cache_type, prompt, key)
-        }
-    }
-
-    fn chat(&mut self, cache_type: &str, prompt: &[u8], key: Hash) -> Option<Finding> {
         let examiner = self.examiner;
-        let mut hasher = PromptHasher::new(prompt);
-        let explanation = examiner
-            .candidates
-            .explain_chat(&mut hasher, key, &mut self.order)?;
+        let explanation = match explained_by {
+            Some(candidate) => examiner.candidates.explained(&mut self.order, candidate),
+            None => examiner
+                .candidates
+                .explain_chat(&mut hasher, key, &mut self.order)?,
+        };
+        let prompt = hasher.prompt();
         let pattern = examiner.templates.recognize(cache_type, prompt, &mut self.recent);
         let lightrag = &examiner.lightrag;
         let is_extract = cache_type == "extract";
@@ -386,4 +436,185 @@ fn split_images(stored: &[u8]) -> Option<(&[u8], Option<String>)> {
     };
     let hashed: Vec<_> = images.iter().map(hashed).collect::<Option<_>>()?;
     Some((&stored[..begin], Some(serde_json::to_string(&hashed).ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use md5::{Digest as _, Md5};
+
+    use super::*;
+    use crate::{engine::hits::templates::tests::templates, model::Named};
+
+    const NEW: [&str; 2] = ["модель", "http://new"];
+    const OLD_HOST: [&str; 2] = ["модель", "http://old"];
+    const OTHER_MODEL: [&str; 2] = ["other", "http://new"];
+
+    /// Asked by release 2.0, by release 1.0, and by none.
+    const ASKED: &str = "Ask 7 of 中文:\né\nThe end.";
+    const NO_LONGER: &str = "Ask 7 of 中文:\né\nEnd.";
+    const OWN: &str = "Fragt selbst: é";
+
+    fn examiner(rekey: Rekey) -> Examiner {
+        let identity = Identity::new("openai", NEW[0], NEW[1]);
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let lightrag = LightRag {
+            version: None,
+            extract: identity.clone(),
+            vlm: identity,
+            json_extraction: false,
+            named: Named {
+                bindings: list(&["openai"]),
+                models: list(&[NEW[0], OTHER_MODEL[0]]),
+                hosts: list(&[NEW[1], OLD_HOST[1]]),
+            },
+            origins: Vec::new(),
+        };
+        Examiner {
+            candidates: Candidates::new(lightrag.identities()),
+            lightrag,
+            release: 1,
+            scheme: Scheme::LengthPrefixed,
+            rekey,
+            templates: Box::leak(Box::new(templates())),
+        }
+    }
+
+    fn md5(text: &str) -> String {
+        let hash: Hash = Md5::digest(text).into();
+        written(hash)
+    }
+
+    fn parts(prompt: &str, format: &str, [model, host]: [&str; 2]) -> [String; 5] {
+        let identity =
+            format!(r#"{{"binding":"openai","host":"{host}","model":"{model}","role":"extract"}}"#);
+        let format = if format.is_empty() {
+            ""
+        } else {
+            r#"{"type":"json_object"}"#
+        };
+        [
+            prompt,
+            "\n<response_format>\n",
+            format,
+            "\n<llm_identity>\n",
+            &identity,
+        ]
+        .map(str::to_owned)
+    }
+
+    /// As LightRAG 1.5.0 makes a key.
+    fn joined(prompt: &str, identity: [&str; 2]) -> String {
+        md5(&parts(prompt, "", identity).concat())
+    }
+
+    /// As LightRAG 1.5.5 makes it.
+    fn prefixed(prompt: &str, format: &str, identity: [&str; 2]) -> String {
+        let prefixed = |part: &String| format!("{}:{part}", part.chars().count());
+        md5(&parts(prompt, format, identity)
+            .iter()
+            .map(prefixed)
+            .collect::<String>())
+    }
+
+    /// A verdict of each kind, most of them more than once, and which of the records get a copy under which key.
+    #[test]
+    fn every_record_gets_its_verdict_and_its_copy_also_between_others() {
+        let extract = |prompt: &'static str, hash: String| ("extract", prompt, hash);
+        let cases = [
+            extract(ASKED, prefixed(ASKED, "", NEW)),
+            extract(ASKED, prefixed(ASKED, "", OLD_HOST)),
+            extract(ASKED, prefixed(ASKED, "", OTHER_MODEL)),
+            extract(ASKED, joined(ASKED, NEW)),
+            extract(ASKED, joined(ASKED, OLD_HOST)),
+            extract(ASKED, md5(ASKED)),
+            extract(NO_LONGER, prefixed(NO_LONGER, "", NEW)),
+            extract(NO_LONGER, prefixed(NO_LONGER, "", OLD_HOST)),
+            extract(OWN, prefixed(OWN, "", NEW)),
+            extract(OWN, prefixed(OWN, "", OLD_HOST)),
+            // Answers in JSON, which this LightRAG does not ask for.
+            extract(OWN, prefixed(OWN, "json", NEW)),
+            extract(ASKED, md5("another prompt")),
+            ("summary", OWN, prefixed(OWN, "", OLD_HOST)),
+            ("summary", OWN, md5(OWN)),
+        ];
+        let records: Vec<Record> = cases
+            .iter()
+            .map(|(cache_type, prompt, hash)| {
+                let value = serde_json::json!({"return": "x", "original_prompt": prompt}).to_string();
+                let key = CacheKey::new(format!("default:{cache_type}:{hash}"));
+                Record::new(key, Bytes::from(value)).unwrap()
+            })
+            .collect();
+        let expected = HitCounts {
+            records: 14,
+            will_hit: 1,
+            other_host: 4,
+            other_model: 1,
+            older_scheme: 3,
+            older_prompt: 3,
+            unknown_prompt: 1,
+            unexplained: 1,
+            ..HitCounts::default()
+        };
+        for (rekey, copied) in [
+            (Rekey::Off, &[][..]),
+            (Rekey::Host, &[1, 3, 4, 5, 9, 12, 13]),
+            (Rekey::Model, &[1, 2, 3, 4, 5, 9, 12, 13]),
+        ] {
+            let examined = examiner(rekey).examine(&records, |_| true);
+            let counts = HitCounts {
+                to_rekey: copied.len() as u64,
+                ..expected.clone()
+            };
+            assert_eq!(examined.hits.total, counts, "{rekey:?}");
+            let found: Vec<(usize, &str)> = examined
+                .copies
+                .iter()
+                .map(|copy| (copy.of, copy.record.key().as_str()))
+                .collect();
+            let keys = copied.iter().map(|of| {
+                let (cache_type, prompt, _) = &cases[*of];
+                (*of, format!("default:{cache_type}:{}", prefixed(prompt, "", NEW)))
+            });
+            let keys: Vec<(usize, String)> = keys.collect();
+            let keys: Vec<(usize, &str)> = keys.iter().map(|(of, key)| (*of, key.as_str())).collect();
+            assert_eq!(found, keys, "{rekey:?}");
+        }
+    }
+
+    #[test]
+    fn what_explained_a_key_is_told_with_how_often_it_did() {
+        let records: Vec<Record> = [
+            prefixed(OWN, "", OLD_HOST),
+            md5(OWN),
+            prefixed(ASKED, "", OLD_HOST),
+        ]
+        .iter()
+        .zip([OWN, OWN, ASKED])
+        .map(|(hash, prompt)| {
+            let value = serde_json::json!({"return": "x", "original_prompt": prompt}).to_string();
+            Record::new(
+                CacheKey::new(format!("default:extract:{hash}")),
+                Bytes::from(value),
+            )
+            .unwrap()
+        })
+        .collect();
+        let examined = examiner(Rekey::Off).examine(&records, |_| true);
+        let mut found: Vec<(Option<&str>, u64)> = examined
+            .hits
+            .identities
+            .iter()
+            .map(|origin| {
+                let host = origin
+                    .identity
+                    .as_ref()
+                    .and_then(|identity| identity.host.as_deref());
+                (host, origin.records)
+            })
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, [(None, 1), (Some("http://old"), 2)]);
+    }
 }

@@ -1,12 +1,14 @@
 //! Determines which records of a cache LightRAG will find: which prompts it sends, and which keys it looks up.
 //!
-//! A key ends in a hash of the prompt and, since LightRAG 1.5, of the identity of the model. `scheme` computes the hash;
-//! `candidates` explains a key by recomputing it; `templates` recognizes the prompts of LightRAG's releases; `examine`
-//! combines them, counts records and makes copies; `workspace` does so for a workspace that is being moved, `survey` for
-//! one that is not.
+//! A key ends in a hash of the prompt and, since LightRAG 1.5, of the identity of the model. `scheme` computes it, `md5`
+//! for many prompts at once, and
+//! `candidates` finds what explains a key by computing it again; `templates` recognizes the prompts of LightRAG's
+//! releases; `examine` puts both together, counts, and makes copies of records; `workspace` is what a run knows of a
+//! workspace while it moves it, and `survey` examines one without moving it.
 
 mod candidates;
 mod examine;
+mod md5;
 mod prompt;
 mod scheme;
 mod survey;

@@ -2,12 +2,9 @@
 
 use memchr::memchr;
 
-/// Decodes a JSON string into UTF-8. A lone surrogate becomes `?`, as in Python's `encode(errors="replace")`. `None` if
-/// the value is not a string.
-///
-/// The buffer is cleared first and can be reused.
-pub(super) fn decode<'a>(json: &str, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    buffer.clear();
+/// Appends a JSON string, decoded into UTF-8; a lone surrogate becomes `?`, as it does in Python's
+/// `encode(errors="replace")`. `None` where the value is not a string.
+pub(super) fn decode(json: &str, buffer: &mut Vec<u8>) -> Option<()> {
     let mut rest = json.strip_prefix('"')?.strip_suffix('"')?.as_bytes();
     while let Some(at) = memchr(b'\\', rest) {
         let (text, escape) = rest.split_at(at);
@@ -29,7 +26,7 @@ pub(super) fn decode<'a>(json: &str, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]
         buffer.push(plain);
     }
     buffer.extend_from_slice(rest);
-    Some(buffer)
+    Some(())
 }
 
 /// Decodes the digits after `\u` and returns the rest of the text.
@@ -61,40 +58,40 @@ mod tests {
 
     use super::*;
 
+    fn decoded(json: &str) -> Option<Vec<u8>> {
+        let mut text = b"before ".to_vec();
+        decode(json, &mut text)?;
+        Some(text.strip_prefix(b"before ").unwrap().to_vec())
+    }
+
     #[test]
     fn every_escape_is_decoded() {
-        let mut buffer = Vec::new();
         let json = r#""a\"\\\/\n\r\t\b\f\u00e9\ud83d\ude00é""#;
-        assert_eq!(
-            decode(json, &mut buffer),
-            Some("a\"\\/\n\r\t\u{8}\u{c}é😀é".as_bytes())
-        );
+        assert_eq!(decoded(json).unwrap(), "a\"\\/\n\r\t\u{8}\u{c}é😀é".as_bytes());
     }
 
     #[test]
     fn a_lone_surrogate_becomes_a_question_mark() {
-        let mut buffer = Vec::new();
         for (json, text) in [
             (r#""\ud83d""#, "?"),
             (r#""\ude00\ud83d""#, "??"),
             (r#""\ud83d\ud83d\ude00x""#, "?😀x"),
             (r#""\ud83d\n""#, "?\n"),
         ] {
-            assert_eq!(decode(json, &mut buffer), Some(text.as_bytes()), "{json}");
+            assert_eq!(decoded(json).unwrap(), text.as_bytes(), "{json}");
         }
     }
 
     #[test]
     fn what_is_not_a_string_has_no_text() {
-        assert_eq!(decode("null", &mut Vec::new()), None);
-        assert_eq!(decode("12", &mut Vec::new()), None);
+        assert_eq!(decoded("null"), None);
+        assert_eq!(decoded("12"), None);
     }
 
     proptest! {
         #[test]
         fn text_comes_back_as_it_was_written(text in any::<String>()) {
-            let mut buffer = Vec::new();
-            prop_assert_eq!(decode(&serde_json::json!(text).to_string(), &mut buffer), Some(text.as_bytes()));
+            prop_assert_eq!(decoded(&serde_json::json!(text).to_string()).unwrap(), text.as_bytes());
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The hash in a key: how each LightRAG release computes it, and over which texts.
 
-use md5::{Digest as _, Md5};
+use super::{
+    md5::{self, Ending, State},
+    prompt::decode,
+};
 
 /// The MD5 at the end of a key.
 pub(super) type Hash = [u8; 16];
@@ -40,10 +43,15 @@ impl Scheme {
         !matches!(self, Self::PromptAlone)
     }
 
+    /// Whether the length of the prompt is hashed before it.
+    const fn begins_with_length(self) -> bool {
+        matches!(self, Self::LengthPrefixed)
+    }
+
     /// Appends the texts that follow the prompt.
     pub(super) fn append(self, texts: &[&str], out: &mut Vec<u8>) {
         for text in texts {
-            if self == Self::LengthPrefixed {
+            if self.begins_with_length() {
                 out.extend_from_slice(format!("{}:", text.chars().count()).as_bytes());
             }
             out.extend_from_slice(text.as_bytes());
@@ -52,35 +60,112 @@ impl Scheme {
 }
 
 /// Computes hashes of one prompt. The prompt is hashed only once for all schemes with the same prefix.
-pub(super) struct PromptHasher<'a> {
-    prompt: &'a [u8],
-    plain: Option<Md5>,
-    prefixed: Option<Md5>,
+pub(super) struct PromptHasher {
+    /// The prompt in UTF-8, after space for its length.
+    text: Vec<u8>,
+    /// By how a scheme begins: without the length, and with it.
+    begun: [Option<Begun>; 2],
 }
 
-impl<'a> PromptHasher<'a> {
+/// A pass over the prompt.
+#[derive(Clone, Copy)]
+struct Begun {
+    /// Where what is hashed begins.
+    start: usize,
+    state: State,
+}
+
+/// Bytes that a length may take up, with its colon.
+const LENGTH_SPACE: usize = 24;
+
+impl PromptHasher {
     /// A hasher of a prompt in UTF-8.
-    pub(super) fn new(prompt: &'a [u8]) -> Self {
+    pub(super) fn new(prompt: &[u8]) -> Self {
         Self {
-            prompt,
-            plain: None,
-            prefixed: None,
+            text: [&[0; LENGTH_SPACE], prompt].concat(),
+            begun: [None; 2],
         }
     }
 
-    /// The hash of the prompt followed by these bytes, which [`Scheme::append`] makes.
-    pub(super) fn hash(&mut self, scheme: Scheme, suffix: &[u8]) -> Hash {
-        let prompt = self.prompt;
-        let state = match scheme {
-            Scheme::PromptAlone | Scheme::Joined => {
-                self.plain.get_or_insert_with(|| Md5::new().chain_update(prompt))
-            }
-            Scheme::LengthPrefixed => self.prefixed.get_or_insert_with(|| {
-                let length = format!("{}:", characters(prompt));
-                Md5::new().chain_update(length).chain_update(prompt)
-            }),
+    /// A hasher of the prompt that a JSON string is; `None` where it is no string.
+    pub(super) fn of_json(json: &str) -> Option<Self> {
+        let mut text = Vec::with_capacity(LENGTH_SPACE + json.len());
+        text.resize(LENGTH_SPACE, 0);
+        decode(json, &mut text)?;
+        Some(Self {
+            text,
+            begun: [None; 2],
+        })
+    }
+
+    /// The prompt.
+    pub(super) fn prompt(&self) -> &[u8] {
+        &self.text[LENGTH_SPACE..]
+    }
+
+    /// Makes the pass that a scheme needs over several prompts in step, where it was not made yet.
+    pub(super) fn begin_all(hashers: &mut [&mut Self], scheme: Scheme) {
+        let which = usize::from(scheme.begins_with_length());
+        let mut hashers: Vec<(usize, &mut Self)> = hashers
+            .iter_mut()
+            .filter(|hasher| hasher.begun[which].is_none())
+            .map(|hasher| (hasher.write_start(scheme), &mut **hasher))
+            .collect();
+        hashers.sort_by_key(|(start, hasher)| hasher.text.len() - start);
+        let texts: Vec<&[u8]> = hashers
+            .iter()
+            .map(|(start, hasher)| &hasher.text[*start..])
+            .collect();
+        let mut states = vec![md5::INITIAL; texts.len()];
+        md5::add_blocks(&mut states, &texts);
+        for ((start, hasher), state) in hashers.into_iter().zip(states) {
+            hasher.begun[which] = Some(Begun { start, state });
+        }
+    }
+
+    /// Writes what a scheme hashes before the prompt. Gives where that begins.
+    fn write_start(&mut self, scheme: Scheme) -> usize {
+        if !scheme.begins_with_length() {
+            return LENGTH_SPACE;
+        }
+        let length = format!("{}:", characters(self.prompt()));
+        let start = LENGTH_SPACE - length.len();
+        self.text[start..LENGTH_SPACE].copy_from_slice(length.as_bytes());
+        start
+    }
+
+    fn begun(&mut self, scheme: Scheme) -> Begun {
+        let which = usize::from(scheme.begins_with_length());
+        if let Some(begun) = self.begun[which] {
+            return begun;
+        }
+        let start = self.write_start(scheme);
+        let mut state = [md5::INITIAL];
+        md5::add_blocks(&mut state, &[&self.text[start..]]);
+        let begun = Begun {
+            start,
+            state: state[0],
         };
-        state.clone().chain_update(suffix).finalize().into()
+        self.begun[which] = Some(begun);
+        begun
+    }
+
+    /// What is left to hash of the prompt followed by these bytes, made by [`Scheme::append`].
+    pub(super) fn ending(&mut self, scheme: Scheme, suffix: &[u8]) -> Ending {
+        let Begun { start, state } = self.begun(scheme);
+        let text = &self.text[start..];
+        let (_, rest) = text.as_chunks::<{ md5::BLOCK }>();
+        Ending {
+            state,
+            rest: [rest, suffix].concat(),
+            length: text.len() + suffix.len(),
+        }
+    }
+
+    /// The hash of the prompt followed by these bytes.
+    pub(super) fn hash(&mut self, scheme: Scheme, suffix: &[u8]) -> Hash {
+        let hashes = md5::finish(vec![self.ending(scheme, suffix)]);
+        hashes.into_iter().next().unwrap_or_default()
     }
 }
 

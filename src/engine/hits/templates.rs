@@ -274,7 +274,7 @@ impl Templates {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
     }
 
     /// A table of two releases that differ in one sentence.
-    fn templates() -> Templates {
+    pub(in crate::engine::hits) fn templates() -> Templates {
         let literals = ["Ask ", " of ", ":\n", "\nEnd.", "\nThe end."];
         let facts: Vec<_> = literals
             .iter()

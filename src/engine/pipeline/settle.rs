@@ -15,11 +15,11 @@ use crate::{
         retry::{RequestContext, Retrier},
         warn,
     },
-    model::{CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, record::RejectKind},
+    model::{CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, plural, record::RejectKind},
     report::{
         BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, WarningEvent, WarningKind,
         percent,
-        style::{counted, grouped, plural},
+        style::{grouped, grouped_of},
     },
     storage::{Cursor, Entry, Target},
 };
@@ -165,7 +165,7 @@ impl<'a> Settlement<'a> {
         if conflicts > 0 && self.job.on_conflict == OnConflict::Fail {
             let message = format!(
                 "the target already has {conflicts} of the {} of batch {}",
-                counted(batch.entries.len() as u64, "record"),
+                grouped_of(batch.entries.len() as u64, "record"),
                 batch.number
             );
             return Err(Error::new(ErrorKind::Conflict, message).on(Side::Target));
@@ -250,7 +250,7 @@ impl<'a> Settlement<'a> {
             let message = format!(
                 "workspace {}: the source returned {}, but {} were counted",
                 self.workspace(),
-                counted(read, "record"),
+                grouped_of(read, "record"),
                 grouped(expected)
             );
             Error::new(ErrorKind::Incomplete, message)
@@ -289,7 +289,7 @@ impl<'a> Settlement<'a> {
             let message = format!(
                 "workspace {}: the target cannot store the field `{field}`: dropped from {}",
                 self.workspace(),
-                counted(records, "record")
+                grouped_of(records, "record")
             );
             self.warn(
                 WarningEvent::new(WarningKind::DroppedField, message)
@@ -301,7 +301,7 @@ impl<'a> Settlement<'a> {
             let message = format!(
                 "workspace {}: {} had no `{field}`; it was taken from the key",
                 self.workspace(),
-                counted(records, "record")
+                grouped_of(records, "record")
             );
             self.warn(
                 WarningEvent::new(WarningKind::FilledField, message)
@@ -325,7 +325,7 @@ impl<'a> Settlement<'a> {
             let message = format!(
                 "workspace {}: the source changed during the run: {} counted, {} read",
                 self.workspace(),
-                counted(expected, "record"),
+                grouped_of(expected, "record"),
                 grouped(read)
             );
             self.warn(
@@ -384,7 +384,7 @@ impl<'a> Settlement<'a> {
             format!(
                 "{} of {} {} rejected, more than --max-errors allows",
                 grouped(rejected),
-                counted(total, "record"),
+                grouped_of(total, "record"),
                 plural(rejected, "was", "were")
             ),
         ))

@@ -5,6 +5,7 @@
 
 mod checkpoints;
 mod faults;
+mod hits;
 mod lies;
 mod limits;
 mod moving;

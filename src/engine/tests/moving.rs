@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::world::{World, key, number, record, records, texts};
 use crate::{
-    model::{ErrorKind, OnConflict, Side, Workspace},
+    model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, Workspace},
     report::Event,
     storage::memory::{Call, Fault, Memory},
 };
@@ -242,4 +242,42 @@ fn assert_one_after_the_other(world: &World) {
     let batches: Vec<Workspace> = batches.collect();
     let twice = world.workspaces.iter().flat_map(|name| [name, name]);
     assert!(batches.iter().eq(twice), "{batches:?}");
+}
+
+/// A server that finds one workspace by looking over all that it has looks for all of them at once, whatever the run does.
+#[test]
+fn many_workspaces_are_looked_for_together() {
+    let gathers = |most: Option<usize>| {
+        let mut world = World::new(2);
+        world.workspaces = (0..12)
+            .map(|n| Workspace::new(format!("w{n}")).unwrap())
+            .collect();
+        for workspace in &world.workspaces {
+            world.source.put(workspace, records(4));
+            world.target.put(workspace, records(2));
+        }
+        for memory in [&world.source, &world.target] {
+            memory.change_rules(|rules| rules.most_gathered = most);
+        }
+        world
+    };
+    let in_mode = |mode, most| {
+        let mut world = gathers(most);
+        world.settings.mode = mode;
+        world.settings.verify = VerifyLevel::Full;
+        let ran = world.run();
+        assert_eq!(ran.report.workspaces.len(), 12);
+        (world.source.looks(), world.target.looks(), ran)
+    };
+    // To count, and to look records up.
+    let (source, target, ran) = in_mode(Mode::DryRun, None);
+    assert_eq!((source, target), (2, 1));
+    assert_eq!((ran.report.to_move, ran.report.existing), (Some(48), Some(24)));
+    assert_eq!(in_mode(Mode::DryRun, Some(5)).0, 6);
+    // To count, and to compare.
+    let (source, target, ran) = in_mode(Mode::Verify, None);
+    assert_eq!((source, target), (2, 2));
+    let numbers = &ran.report.verification.as_ref().unwrap().numbers;
+    assert_eq!((numbers.equal, numbers.missing), (24, 24));
+    assert_eq!(in_mode(Mode::Verify, Some(5)).0, 6);
 }

@@ -10,7 +10,7 @@ use crate::{
     model::{Mode, Side, Workspace},
     report::{
         BatchEvent, BatchStatus, CountEvent, Event, Palette, PlanEvent,
-        style::{counted, cut, grouped, wrap},
+        style::{cut, grouped, grouped_of, wrap},
     },
 };
 
@@ -152,7 +152,7 @@ impl Bars {
             let line = format!(
                 "Counted the {}: {} in {workspaces} workspaces",
                 count.side,
-                counted(*records, "record")
+                grouped_of(*records, "record")
             );
             self.line(&line);
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    model::{ForetoldHits, Identity, Rekey},
-    report::style::{grouped, plural},
+    model::{ForetoldHits, Identity, Rekey, plural},
+    report::style::{grouped, grouped_of},
 };
 
 /// How many hosts or models are listed.
@@ -15,10 +15,9 @@ pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
     let (lightrag, counts) = (&foretold.lightrag, &foretold.hits.total);
     let rekey = lightrag.rekey;
     let mut clauses = vec![format!(
-        "{} of {} {} will be hit by LightRAG {} with {}",
+        "{} of {} will be hit by LightRAG {} with {}",
         grouped(counts.will_hit + counts.rekeyed),
-        grouped(counts.records),
-        plural(counts.records, "record", "records"),
+        grouped_of(counts.records, "record"),
         lightrag.version,
         lightrag.identity
     )];

@@ -8,7 +8,7 @@ use crate::{
     report::{
         BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Event, PlanEvent,
         PlanSettings, RetryEvent, SettingOrigin, VerifyEvent, percent,
-        style::{counted, grouped},
+        style::{grouped, grouped_of},
         word,
     },
 };
@@ -19,7 +19,7 @@ pub(in crate::report) fn message(event: &Event) -> String {
         Event::RunStarted(run) => format!("{} {} started ({})", run.tool, run.version, word(&run.mode)),
         Event::Plan(plan) => format!(
             "Plan: {} from {} to {}",
-            counted(plan.workspaces.len() as u64, "workspace"),
+            grouped_of(plan.workspaces.len() as u64, "workspace"),
             plan.source,
             plan.target
         ),
@@ -50,7 +50,7 @@ fn checkpoint(written: &CheckpointEvent) -> String {
         "Workspace {}: checkpoint after batch {}: {} done",
         written.workspace,
         written.batch,
-        counted(written.done, "record")
+        grouped_of(written.done, "record")
     )
 }
 
@@ -129,7 +129,7 @@ pub(super) fn count(count: &CountEvent) -> String {
     format!(
         "Workspace {}: {about}{} {what}",
         count.workspace,
-        counted(count.records, "record")
+        grouped_of(count.records, "record")
     )
 }
 

@@ -6,10 +6,10 @@ use bytesize::ByteSize;
 
 use super::hits;
 use crate::{
-    model::Mode,
+    model::{Mode, plural},
     report::{
         Palette, Report, Status,
-        style::{counted, cut, grouped, plural, wrap},
+        style::{cut, grouped, grouped_of, wrap},
     },
 };
 
@@ -138,7 +138,7 @@ fn errors(text: &mut String, report: &Report, width: usize) {
     }
     let _ = write!(text, "\n\nErrors encountered: {}", grouped(errors.total));
     for (kind, number) in &errors.by_kind {
-        let _ = write!(text, "\n  - {kind}: {}", counted(*number, "occurrence"));
+        let _ = write!(text, "\n  - {kind}: {}", grouped_of(*number, "occurrence"));
     }
     let listed = errors.first.len().min(MOST_ERRORS);
     let _ = match listed {
@@ -244,7 +244,7 @@ fn success(report: &Report) -> String {
         (0, 1) => "✓ Nothing was written: the target already has the record".to_owned(),
         (0, _) => format!("✓ Nothing was written: the target already has all {skipped} records"),
         _ => {
-            let written = counted(totals.written, "record");
+            let written = grouped_of(totals.written, "record");
             format!("✓ SUCCESS: {written} migrated, {skipped} skipped (already there)")
         }
     }

@@ -39,4 +39,11 @@ const FIELDS: &[Field] = &[
     )
     .default("3")
     .plain(),
+    Field::new(
+        "endpoint",
+        "address of a service that is compatible with S3, such as MinIO or Ceph; keys and region are read from AWS_*, \
+         GOOGLE_* and AZURE_*",
+    )
+    .client_variable("AWS_ENDPOINT_URL")
+    .address(),
 ];

@@ -14,8 +14,8 @@ use crate::{
     storage::files::OpenFile,
 };
 
-/// Bytes of text after which a new block begins in a file that is not compressed, and after which a frame ends.
-pub(super) const BLOCK: usize = 256 << 10;
+/// Bytes of text after which a new block begins in a file that is not compressed.
+const BLOCK: usize = 256 << 10;
 
 /// A frame up to this size, in bytes, is decompressed before any line of it is given: its checksum stands at its end.
 const WHOLE_FRAME: usize = 4 << 20;
@@ -31,7 +31,7 @@ pub(super) const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Where a line stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct LinePlace {
     /// The byte of the file at which its block begins.
     pub(super) block: u64,
     /// The number of the line in the block, from 0.
@@ -49,7 +49,7 @@ pub(super) struct Lines {
     /// Whether the text ends with a block.
     ends_block: bool,
     /// The place of the next line.
-    next: Place,
+    next: LinePlace,
     /// Bytes of the block that were given.
     block_bytes: usize,
     is_at_end: bool,
@@ -120,7 +120,7 @@ impl Lines {
             text: Bytes::new(),
             given: 0,
             ends_block: false,
-            next: Place { block, line: 0 },
+            next: LinePlace { block, line: 0 },
             block_bytes: 0,
             is_at_end: false,
         })
@@ -130,7 +130,7 @@ impl Lines {
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`], or the file cannot be read.
-    pub(super) fn next(&mut self) -> Result<Option<(Bytes, Place)>> {
+    pub(super) fn next(&mut self) -> Result<Option<(Bytes, LinePlace)>> {
         loop {
             let rest = &self.text[self.given..];
             if let Some(end) = memchr::memchr(b'\n', rest) {
@@ -149,14 +149,14 @@ impl Lines {
     }
 
     /// The place of the next line, for a later reader.
-    pub(super) fn place(&mut self) -> Place {
+    pub(super) fn place(&mut self) -> LinePlace {
         if self.ends_block && self.given == self.text.len() {
             self.begin_block();
         }
         self.next
     }
 
-    fn give(&mut self, length: usize, line_break: usize) -> (Bytes, Place) {
+    fn give(&mut self, length: usize, line_break: usize) -> (Bytes, LinePlace) {
         let line = self.text.slice(self.given..self.given + length);
         let place = self.next;
         self.given += length + line_break;
@@ -165,7 +165,7 @@ impl Lines {
         if let Input::Plain { at } = self.input
             && self.block_bytes >= BLOCK
         {
-            self.next = Place {
+            self.next = LinePlace {
                 block: at - (self.text.len() - self.given) as u64,
                 line: 0,
             };
@@ -177,7 +177,7 @@ impl Lines {
     fn begin_block(&mut self) {
         self.ends_block = false;
         if let Input::Packed(packed) = &self.input {
-            self.next = Place {
+            self.next = LinePlace {
                 block: packed.position(),
                 line: 0,
             };
@@ -303,7 +303,7 @@ mod tests {
         (file, Arc::new(open))
     }
 
-    fn all(mut lines: Lines) -> Vec<(String, Place)> {
+    fn all(mut lines: Lines) -> Vec<(String, LinePlace)> {
         let mut found = Vec::new();
         while let Some((line, place)) = lines.next().unwrap() {
             found.push((String::from_utf8(line.to_vec()).unwrap(), place));

@@ -4,16 +4,20 @@
 //! * `codec`: lines ↔ records, header, footer, digest; the format is described there.
 //! * `lines`: reads lines, compressed or not, from any block.
 //! * `survey`: a look over a whole archive: whether it is as it was written, and what it holds.
+//! * `place`, `bucket`: opens the file, or what is in a bucket by way of a file.
 //! * `packer`: compresses on threads of its own.
 //! * `source`, `target`: reading; writing into a sibling that replaces the file when all workspaces are written.
 //!
 //! A rejects file has the same lines, and is read as a source.
 
+#[cfg(feature = "bucket")]
+mod bucket;
 mod codec;
 mod config;
 pub(super) mod info;
 mod lines;
 mod packer;
+mod place;
 mod source;
 mod survey;
 mod target;
@@ -25,12 +29,11 @@ use async_trait::async_trait;
 use self::{
     config::Config,
     info::INFO,
+    place::Place,
     source::{ArchiveSource, Reader},
     target::{ArchiveTarget, Writer},
 };
-use super::{
-    ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing, files::absolute,
-};
+use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
 use crate::model::{Error, ErrorKind, Location, PhysicalLocation, Result, Secret, Side, Values, Workspace};
 
 /// Archives.
@@ -48,14 +51,13 @@ impl Connector for Archive {
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values)?;
-        // A link is followed, so that what it points to is replaced and not the link.
-        let path = absolute(&config.file)?;
+        let place = Place::open(&config)?;
         // A damaged target is no base for a new one.
         let salvage = options.salvage && values.side() == Side::Source;
-        let archive = Arc::new(Reader::new(path, values.side(), salvage));
+        let archive = Arc::new(Reader::new(place, values.side(), salvage));
         if values.side() == Side::Source && archive.file().await?.is_none() {
-            let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(Error::io("read the archive", &config.file, error).with_remedy(
+            let message = format!("there is no archive {}", config.place);
+            return Err(Error::new(ErrorKind::NotFound, message).with_remedy(
                 "name a file that was written by --target FILE.jsonl.zst or --rejects FILE.jsonl",
             ));
         }
@@ -93,7 +95,7 @@ impl Connection for ArchiveStorage {
     fn location(&self) -> Location {
         Location {
             kind: INFO.kind.to_owned(),
-            location: self.config.file.display().to_string(),
+            location: self.config.place.to_string(),
         }
     }
 
@@ -103,7 +105,7 @@ impl Connection for ArchiveStorage {
         };
         let found = survey.workspaces().map(|name| {
             Workspace::new(name).map_err(|error| {
-                let message = format!("{}: {}", self.config.file.display(), error.message());
+                let message = format!("{}: {}", self.config.place, error.message());
                 Error::new(ErrorKind::Damaged, message)
             })
         });
@@ -113,7 +115,10 @@ impl Connection for ArchiveStorage {
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
         Ok(PhysicalLocation {
             server: "files".to_owned(),
-            place: format!("{}, workspace {workspace}", self.archive().path().display()),
+            place: format!(
+                "{}, workspace {workspace}",
+                self.archive().place().name().display()
+            ),
         })
     }
 

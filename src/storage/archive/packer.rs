@@ -9,7 +9,12 @@ use std::{
 };
 
 use super::codec::Digest;
+
 use crate::model::{Error, ErrorKind, Result};
+
+/// Bytes of text after which a block ends: smaller ones compress worse, and of a larger one more has to be read for a
+/// single record.
+pub(super) const FRAME: usize = 1 << 20;
 
 /// Threads that compress blocks, and what is under way on them.
 #[derive(Debug)]
@@ -18,6 +23,9 @@ pub(super) struct Packer {
     /// Blocks under way, the first one first: the number of the thread of each.
     under_way: VecDeque<usize>,
     next: usize,
+    /// Memory of blocks that were written, for texts and for what becomes of them.
+    texts: Vec<Vec<u8>>,
+    outs: Vec<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -30,6 +38,8 @@ struct Worker {
 #[derive(Debug)]
 struct Block {
     text: Vec<u8>,
+    /// Memory for what becomes of it.
+    out: Vec<u8>,
     /// Whether its lines hold records, which the digest is of.
     has_records: bool,
 }
@@ -38,6 +48,8 @@ struct Block {
 #[derive(Debug)]
 pub(super) struct Packed {
     pub(super) bytes: Vec<u8>,
+    /// The memory of its text.
+    text: Vec<u8>,
     /// Of its lines with records.
     pub(super) digest: Digest,
 }
@@ -69,6 +81,8 @@ impl Packer {
             })?,
             under_way: VecDeque::new(),
             next: 0,
+            texts: Vec::new(),
+            outs: Vec::new(),
         })
     }
 
@@ -83,11 +97,33 @@ impl Packer {
             false => None,
         };
         let worker = &self.workers[self.next];
-        let sent = worker.blocks.send(Block { text, has_records });
+        let sent = worker.blocks.send(Block {
+            text,
+            out: self.outs.pop().unwrap_or_default(),
+            has_records,
+        });
         sent.map_err(|_| panicked())?;
         self.under_way.push_back(self.next);
         self.next = (self.next + 1) % self.workers.len();
         Ok(packed)
+    }
+
+    /// Memory for the text of a block: that of one that was written, where there is any.
+    pub(super) fn text(&mut self) -> Vec<u8> {
+        self.texts
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(FRAME + (FRAME >> 3)))
+    }
+
+    /// Takes the memory of a block back that was written.
+    pub(super) fn reuse(&mut self, packed: Packed) {
+        let Packed {
+            mut bytes, mut text, ..
+        } = packed;
+        bytes.clear();
+        text.clear();
+        self.texts.push(text);
+        self.outs.push(bytes);
     }
 
     /// Waits for the first block under way; `None` where there is none.
@@ -124,11 +160,24 @@ impl Worker {
                         .filter(|line| !line.is_empty())
                         .for_each(|line| digest.add_line(line));
                 }
-                let bytes = match &mut compressor {
-                    Some(compressor) => compressor.compress(&block.text),
-                    None => Ok(block.text),
+                let Block { text, mut out, .. } = block;
+                let packed = match &mut compressor {
+                    Some(compressor) => {
+                        out.reserve(zstd::zstd_safe::compress_bound(text.len()));
+                        let written = compressor.compress_to_buffer(&text, &mut out);
+                        written.map(|_| Packed {
+                            bytes: out,
+                            text,
+                            digest,
+                        })
+                    }
+                    None => Ok(Packed {
+                        bytes: text,
+                        text: out,
+                        digest,
+                    }),
                 };
-                if done.send(bytes.map(|bytes| Packed { bytes, digest })).is_err() {
+                if done.send(packed).is_err() {
                     break;
                 }
             }

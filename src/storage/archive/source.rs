@@ -1,30 +1,27 @@
 //! Reading a workspace of an archive.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, OnceCell, mpsc};
 
 use super::{
     codec::{Line, record_digest},
-    lines::{Lines, Place},
+    lines::{LinePlace, Lines},
+    place::Place,
     survey::{ArchiveFile, Survey, for_each_record},
 };
 use crate::{
     model::{Error, ErrorKind, Result, Selection, Side, Workspace, record::CacheKey},
     storage::{
         Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source,
-        files::{OpenFile, SentPages, blocking},
+        files::{SentPages, blocking},
     },
 };
 
 /// An archive to read. What was learned of it is kept.
 pub(super) struct Reader {
-    path: PathBuf,
+    place: Place,
     side: Side,
     salvage: bool,
     file: OnceCell<Option<Arc<ArchiveFile>>>,
@@ -62,9 +59,9 @@ fn half_digest(workspace: &str, key: &str) -> u64 {
 }
 
 impl Reader {
-    pub(super) fn new(path: PathBuf, side: Side, salvage: bool) -> Self {
+    pub(super) fn new(place: Place, side: Side, salvage: bool) -> Self {
         Self {
-            path,
+            place,
             side,
             salvage,
             file: OnceCell::new(),
@@ -73,13 +70,14 @@ impl Reader {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Where it is.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The same path, where nothing was looked at yet.
     pub(super) fn anew(&self) -> Self {
-        Self::new(self.path.clone(), self.side, self.salvage)
+        Self::new(self.place.clone(), self.side, self.salvage)
     }
 
     /// Whether another file stands at the path than the one that is open.
@@ -88,22 +86,17 @@ impl Reader {
             // Where there was none, one may have come.
             return Ok(self.file.initialized());
         };
-        let path = self.path.clone();
-        blocking(move || {
-            let now = OpenFile::open(&path)?.map(|file| file.identity()).transpose()?;
-            Ok(now != Some(open.file.identity()?))
-        })
-        .await
+        self.place.was_replaced(&open.file).await
     }
 
     /// The file, opened once; `None` where there is none.
     pub(super) async fn file(&self) -> Result<Option<Arc<ArchiveFile>>> {
         let open = || async {
-            let (path, side) = (self.path.clone(), self.side);
+            let Some(file) = self.place.read().await? else {
+                return Ok(None);
+            };
+            let side = self.side;
             blocking(move || {
-                let Some(file) = OpenFile::open(&path)? else {
-                    return Ok(None);
-                };
                 // A file without bytes, as `mktemp` makes it, is one to be written.
                 if side == Side::Target && file.metadata()?.len() == 0 {
                     return Ok(None);
@@ -148,9 +141,15 @@ impl Reader {
         let survey = loop {
             tokio::select! {
                 Some(scanned) = counts.recv() => progress(scanned),
-                survey = &mut survey => break Arc::new(survey?),
+                survey = &mut survey => break survey,
             }
         };
+        let survey = Arc::new(survey.map_err(|error| match (self.side, error.kind()) {
+            (Side::Target, ErrorKind::Damaged) => {
+                error.with_remedy("remove it, or name another file; it was not changed")
+            }
+            _ => error,
+        })?);
         *kept = Some(Arc::clone(&survey));
         Ok(Some(survey))
     }
@@ -346,7 +345,7 @@ impl Scan {
                 }
             }
         }
-        let end = Place {
+        let end = LinePlace {
             block: u64::MAX,
             line: 0,
         };
@@ -354,7 +353,7 @@ impl Scan {
         Ok(())
     }
 
-    fn add(&self, line: &bytes::Bytes, place: Place, page: &mut PageBuilder) {
+    fn add(&self, line: &bytes::Bytes, place: LinePlace, page: &mut PageBuilder) {
         let Ok(Line::Record(record)) = Line::read(line) else {
             return;
         };
@@ -369,13 +368,13 @@ impl Scan {
         }
     }
 
-    fn cursor(&self, place: Place) -> Option<Cursor> {
+    fn cursor(&self, place: LinePlace) -> Option<Cursor> {
         let identity = self.survey.identity.as_ref()?;
         Some(Cursor(format!("{identity}@{}:{}", place.block, place.line)))
     }
 
     /// The place that a cursor names, in the very archive that it was made for.
-    fn place(&self, Cursor(text): &Cursor) -> Result<Place> {
+    fn place(&self, Cursor(text): &Cursor) -> Result<LinePlace> {
         let path = self.file.file.path().display();
         let (identity, place) = text.split_once('@').unwrap_or_default();
         if self.survey.identity.as_deref() != Some(identity) {
@@ -384,7 +383,7 @@ impl Scan {
             )));
         }
         let place = place.split_once(':').and_then(|(block, line)| {
-            Some(Place {
+            Some(LinePlace {
                 block: block.parse().ok()?,
                 line: line.parse().ok()?,
             })

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     codec::{Digest, FORMAT_VERSION, Footer, Header, Line, Tally, record_digest},
-    lines::{Lines, Place},
+    lines::{LinePlace, Lines},
 };
 use crate::{
     model::{Error, ErrorKind, Result, Selection, record::KeyDigest},
@@ -70,7 +70,7 @@ pub(super) struct Survey {
     /// What tells this archive from another one; `None` of a file without a header.
     pub(super) identity: Option<String>,
     /// For keys that stand more than once, the place of the last line, which counts.
-    last_places: HashMap<KeyDigest, Place>,
+    last_places: HashMap<KeyDigest, LinePlace>,
 }
 
 /// What there is of a workspace.
@@ -167,7 +167,7 @@ impl Survey {
     }
 
     /// Whether another line of the same key follows.
-    pub(super) fn is_superseded(&self, workspace: &str, key: &str, place: Place) -> bool {
+    pub(super) fn is_superseded(&self, workspace: &str, key: &str, place: LinePlace) -> bool {
         !self.last_places.is_empty()
             && self
                 .last_places
@@ -180,7 +180,7 @@ impl Survey {
         if seen.keys().is_empty() {
             return Ok(());
         }
-        let mut places: HashMap<KeyDigest, (u64, Place)> = HashMap::new();
+        let mut places: HashMap<KeyDigest, (u64, LinePlace)> = HashMap::new();
         for_each_record(archive, salvage, |workspace, key, place, _| {
             let digest = record_digest(workspace, key);
             if !seen.keys().contains(&digest) {
@@ -207,7 +207,7 @@ impl Survey {
 pub(super) fn for_each_record(
     archive: &ArchiveFile,
     salvage: bool,
-    mut each: impl FnMut(&str, &str, Place, &Bytes) -> Result<()>,
+    mut each: impl FnMut(&str, &str, LinePlace, &Bytes) -> Result<()>,
 ) -> Result<()> {
     let mut lines = archive.lines(0)?;
     loop {
@@ -263,7 +263,7 @@ impl Look<'_> {
         Error::new(ErrorKind::Damaged, message)
     }
 
-    fn see(&mut self, line: &[u8], place: Place) -> Result<()> {
+    fn see(&mut self, line: &[u8], place: LinePlace) -> Result<()> {
         self.lines += 1;
         if line.trim_ascii().is_empty() {
             return Ok(());
@@ -321,7 +321,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn add(&mut self, workspace: &str, key: &str, place: Place) {
+    fn add(&mut self, workspace: &str, key: &str, place: LinePlace) {
         self.tally.add(workspace, key);
         self.seen.insert(record_digest(workspace, key));
         let found = match self.workspaces.get_mut(workspace) {

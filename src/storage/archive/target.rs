@@ -14,8 +14,7 @@ use async_trait::async_trait;
 
 use super::{
     codec::{Digest, Header, Tally, push_frame, push_record, record_digest},
-    lines::BLOCK,
-    packer::{Packed, Packer},
+    packer::{FRAME, Packed, Packer},
     source::{ArchiveSource, Reader, get},
     survey::{ArchiveFile, Survey, for_each_record},
 };
@@ -26,7 +25,7 @@ use crate::{
     },
     storage::{
         Entry, Source, Target, WriteMode, WriteOutcome,
-        files::{Draft, OpenFile, blocking, check_writable},
+        files::{Draft, OpenFile, blocking},
     },
 };
 
@@ -50,7 +49,7 @@ impl ArchiveDraft {
         let mut draft = Self {
             file: Draft::begin(path)?,
             packer: Packer::new(level)?,
-            text: Vec::with_capacity(BLOCK + (BLOCK >> 2)),
+            text: Vec::new(),
             offsets: Vec::new(),
             blocks: 0,
             tally: Tally::default(),
@@ -67,7 +66,7 @@ impl ArchiveDraft {
         let block = self.blocks;
         push_record(&mut self.text, workspace, record);
         self.tally.add(workspace.name(), record.key().as_str());
-        if self.text.len() >= BLOCK {
+        if self.text.len() >= FRAME {
             self.end_block(true)?;
         }
         Ok(block)
@@ -78,7 +77,7 @@ impl ArchiveDraft {
         self.text.extend_from_slice(line);
         self.text.push(b'\n');
         self.tally.add(workspace, key);
-        if self.text.len() >= BLOCK {
+        if self.text.len() >= FRAME {
             self.end_block(true)?;
         }
         Ok(())
@@ -89,23 +88,26 @@ impl ArchiveDraft {
         if self.text.is_empty() {
             return Ok(());
         }
-        let text = std::mem::replace(&mut self.text, Vec::with_capacity(BLOCK + (BLOCK >> 2)));
+        let next = self.packer.text();
+        let text = std::mem::replace(&mut self.text, next);
         self.blocks += 1;
         let packed = self.packer.add(text, has_records)?;
-        packed.map_or(Ok(()), |packed| self.write(&packed))
+        packed.map_or(Ok(()), |packed| self.write(packed))
     }
 
-    fn write(&mut self, packed: &Packed) -> Result<()> {
+    fn write(&mut self, packed: Packed) -> Result<()> {
         self.offsets.push(self.file.len());
         self.digest.add(packed.digest);
-        self.file.add(&packed.bytes)
+        self.file.add(&packed.bytes)?;
+        self.packer.reuse(packed);
+        Ok(())
     }
 
     /// Writes all blocks, the one that is not full too.
     fn end_blocks(&mut self) -> Result<()> {
         self.end_block(true)?;
         while let Some(packed) = self.packer.take()? {
-            self.write(&packed)?;
+            self.write(packed)?;
         }
         Ok(())
     }
@@ -117,8 +119,8 @@ impl ArchiveDraft {
         ArchiveFile::new(OpenFile::of(&path, file))
     }
 
-    /// Adds what the old archive has besides, and puts the new one in its place.
-    fn publish(mut self, old: Option<(&ArchiveFile, &Survey)>) -> Result<()> {
+    /// Adds what the old archive has besides, and the footer. Gives the whole file.
+    fn complete(mut self, old: Option<(&ArchiveFile, &Survey)>) -> Result<Draft> {
         self.end_blocks()?;
         if let Some((old, survey)) = old {
             self.add_others(old, survey)?;
@@ -128,8 +130,7 @@ impl ArchiveDraft {
         push_frame(&mut self.text, "footer", &footer);
         self.end_block(false)?;
         self.end_blocks()?;
-        let metadata = old.map(|(old, _)| old.file.metadata()).transpose()?;
-        self.file.publish(metadata.as_ref())
+        Ok(self.file)
     }
 
     /// Copies every record of the old archive whose key was not written.
@@ -191,17 +192,19 @@ impl Writer {
             Some(file) => self.archive.any_survey().await?.map(|survey| (file, survey)),
             None => None,
         };
-        let is_begun = self.is_begun.load(Ordering::Relaxed);
-        self.with_draft(move |draft| match draft.take() {
-            Some(draft) => draft.publish(old.as_ref().map(|(file, survey)| (&**file, &**survey))),
-            None if is_begun => Err(Error::new(
+        if !self.is_begun.load(Ordering::Relaxed) {
+            // Nothing was to be written.
+            return Ok(());
+        }
+        let metadata = old.as_ref().map(|(old, _)| old.file.metadata()).transpose()?;
+        let complete = self.with_draft(move |draft| match draft.take() {
+            Some(draft) => draft.complete(old.as_ref().map(|(file, survey)| (&**file, &**survey))),
+            None => Err(Error::new(
                 ErrorKind::Io,
                 "the archive could not be put in its place",
             )),
-            // Nothing was to be written.
-            None => Ok(()),
-        })
-        .await?;
+        });
+        self.archive.place().publish(complete.await?, metadata).await?;
         self.is_begun.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -281,16 +284,15 @@ impl Target for ArchiveTarget {
         {
             let message = format!(
                 "{} is a rejects file, which can be read and not written",
-                archive.path().display()
+                archive.place().name().display()
             );
             return Err(Error::new(ErrorKind::Refused, message).with_remedy("name another file"));
         }
-        let path = archive.path().to_owned();
-        blocking(move || check_writable(&path)).await
+        archive.place().check_writable().await
     }
 
     async fn prepare(&self) -> Result<()> {
-        let (path, level) = (self.writer.archive.path().to_owned(), self.writer.level);
+        let (path, level) = (self.writer.archive.place().draft_path(), self.writer.level);
         let source = self
             .writer
             .source

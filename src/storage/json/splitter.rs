@@ -142,8 +142,8 @@ impl<R: Read> Splitter<R> {
         self.key_offset
     }
 
-    /// Enters the outer object. False if there is only white space (and perhaps a
-    /// byte order mark).
+    /// Enters the outer object. False if there is only white space (and perhaps a byte order mark), or a value that LightRAG
+    /// reads as an empty cache.
     pub(super) fn begin(&mut self) -> Result<bool> {
         while self.filled - self.at < 3 && self.fill(self.at)? {}
         if self.window[self.at..self.filled].starts_with(b"\xef\xbb\xbf") {
@@ -155,8 +155,30 @@ impl<R: Read> Splitter<R> {
                 self.at += 1;
                 Ok(true)
             }
+            Some(_) if self.is_false_in_python()? => {
+                self.at = self.filled;
+                Ok(false)
+            }
             Some(_) => Err(self.syntax("expected `{`: the cache file is one JSON object")),
         }
+    }
+
+    /// Whether the rest is one value that is false in Python: LightRAG reads a cache file as `load_json(…) or {}`.
+    fn is_false_in_python(&mut self) -> Result<bool> {
+        // A longer text can be such a value too, but does not occur in practice.
+        const LONGEST: usize = 64;
+        while self.filled - self.at <= LONGEST && self.fill(self.at)? {}
+        let text = &self.window[self.at..self.filled];
+        if text.len() > LONGEST {
+            return Ok(false);
+        }
+        Ok(match serde_json::from_slice(text) {
+            Ok(serde_json::Value::Null | serde_json::Value::Bool(false)) => true,
+            Ok(serde_json::Value::Number(number)) => number.as_f64() == Some(0.0),
+            Ok(serde_json::Value::String(text)) => text.is_empty(),
+            Ok(serde_json::Value::Array(items)) => items.is_empty(),
+            _ => false,
+        })
     }
 
     /// Enters the object that is the value of the current key.
@@ -523,6 +545,42 @@ mod tests {
                         \"s\\\\\" , \"é\": null, \"e\": [] }\n ";
 
     #[test]
+    fn a_file_that_is_one_value_which_is_false_in_python_has_no_entries() {
+        for text in [
+            "",
+            " \n",
+            "null",
+            "\u{feff} [ ]\n",
+            "\"\"",
+            "0",
+            "-0.0e5",
+            "false",
+            "{}",
+        ] {
+            for read in [1, 3, 100] {
+                let found = entries(text.as_bytes(), read);
+                assert!(found.is_ok_and(|found| found.is_empty()), "{text:?}");
+            }
+        }
+        let long = " ".repeat(100);
+        for text in [
+            "true",
+            "1",
+            "[0]",
+            "[][]",
+            "[],",
+            "[",
+            "nul",
+            "NaN",
+            "\"0\"",
+            "null null",
+            &format!("[{long}"),
+        ] {
+            assert!(entries(text.as_bytes(), 100).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn entries_are_the_same_wherever_the_reads_are_split() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let expected = [
@@ -676,8 +734,8 @@ mod tests {
     #[test]
     fn what_is_no_object_or_goes_on_behind_it_is_an_error() {
         for text in [
-            "[]",
-            "null",
+            "[1]",
+            "true",
             "{} {}",
             "{\"a\" 1}",
             "{\"a\": 1 \"b\": 2}",

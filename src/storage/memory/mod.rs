@@ -66,6 +66,19 @@ struct State {
     under_way: Vec<BTreeSet<String>>,
     most_under_way: usize,
     misuse: Vec<String>,
+    /// The workspaces that were gathered, and neither counted nor read since.
+    gathered: BTreeSet<Workspace>,
+    /// How often it looked over all that it has: to gather, or to find one workspace that was not gathered.
+    looks: usize,
+}
+
+impl State {
+    /// Looks for a workspace.
+    fn look_for(&mut self, workspace: &Workspace) {
+        if !self.gathered.remove(workspace) {
+            self.looks += 1;
+        }
+    }
 }
 
 /// What it does to records.
@@ -87,6 +100,8 @@ pub(crate) struct Rules {
     pub(crate) lie: Option<(Lie, Victims)>,
     /// It knows its size without a count.
     pub(crate) knows_size: bool,
+    /// It gathers no more workspaces than this.
+    pub(crate) most_gathered: Option<usize>,
 }
 
 /// How a target does not keep what it says it has written.
@@ -246,6 +261,11 @@ impl Memory {
         self.state().most_under_way
     }
 
+    /// How often it looked over all that it has, to gather workspaces or to find one.
+    pub(crate) fn looks(&self) -> usize {
+        self.state().looks
+    }
+
     /// How the contract was broken by who called.
     pub(crate) fn misuse(&self) -> Vec<String> {
         self.state().misuse.clone()
@@ -399,6 +419,14 @@ impl Connection for MemoryConnection {
         })
     }
 
+    async fn gather(&self, workspaces: &[Workspace]) -> Result<usize> {
+        let mut state = self.memory.state();
+        let most = state.rules.most_gathered.unwrap_or(usize::MAX);
+        state.gathered = workspaces.iter().take(most).cloned().collect();
+        state.looks += 1;
+        Ok(workspaces.len().min(most).max(1))
+    }
+
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
         Ok(self.cache(workspace))
     }
@@ -469,6 +497,7 @@ impl MemoryCache {
 impl Source for MemoryCache {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let fault = self.memory.begin(Call::Count).await?;
+        self.memory.state().look_for(&self.workspace);
         let mut count = Count::none();
         let looked_at = self.values(|values| {
             for key in values.keys() {
@@ -486,6 +515,7 @@ impl Source for MemoryCache {
         limit: PageLimit,
         from: Option<Cursor>,
     ) -> Box<dyn PageReader> {
+        self.memory.state().look_for(&self.workspace);
         Box::new(MemoryPages {
             after: from.map(|Cursor(key)| key),
             cache: self,

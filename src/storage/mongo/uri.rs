@@ -28,6 +28,10 @@ enum Kind {
     Properties,
     Level,
     MaxStaleness,
+    /// Ways to compress, in the order in which they are preferred. PyMongo leaves out those that it does not know.
+    Compressors,
+    /// From -1, the default, to 9.
+    ZlibLevel,
 }
 
 /// What becomes of an option.
@@ -64,9 +68,7 @@ const OPTIONS: &[(&str, Use)] = &[
     ),
     ("authmechanismproperties", Use::Driver(Kind::Properties)),
     ("authsource", Use::Driver(Kind::Text)),
-    // A connection works without, and no slower for what lies next to it.
-    ("compressors", Use::NoEffect),
-    ("zlibcompressionlevel", Use::NoEffect),
+    ("compressors", Use::Driver(Kind::Compressors)),
     ("connect", Use::NoEffect),
     ("connecttimeoutms", Use::Driver(Kind::Milliseconds)),
     ("datetime_conversion", Use::NoEffect),
@@ -128,10 +130,14 @@ const OPTIONS: &[(&str, Use)] = &[
     ("waitqueuemultiple", Use::NoEffect),
     ("waitqueuetimeoutms", Use::Driver(Kind::Milliseconds)),
     ("wtimeoutms", Use::Driver(Kind::Number(0))),
+    ("zlibcompressionlevel", Use::Driver(Kind::ZlibLevel)),
 ];
 
 /// The options that an address may contain more than once.
 const REPEATED: &str = "readpreferencetags";
+
+/// What the driver here can compress with.
+const COMPRESSORS: [&str; 3] = ["snappy", "zlib", "zstd"];
 
 /// Login mechanisms that the driver here is built without.
 const NO_MECHANISM: [&str; 3] = ["GSSAPI", "MONGODB-AWS", "MONGODB-OIDC"];
@@ -353,6 +359,15 @@ impl Kind {
                 let number = value.trim().parse::<i64>().ok()?;
                 (number == -1 || number > 0).then_some((number > 0).then(|| number.to_string()))
             }
+            Self::Compressors => {
+                let known = value.split(',').map(str::trim);
+                let known: Vec<&str> = known.filter(|name| COMPRESSORS.contains(name)).collect();
+                (!known.is_empty()).then(|| Some(known.join(",")))
+            }
+            Self::ZlibLevel => {
+                let level = value.trim().parse::<i32>().ok()?;
+                (-1..=9).contains(&level).then(|| Some(level.to_string()))
+            }
             Self::Properties => {
                 let known = [
                     "SERVICE_NAME",
@@ -429,6 +444,39 @@ mod tests {
         assert_eq!(parsed.default_database.as_deref(), Some("db"));
         let credential = parsed.credential.unwrap();
         assert_eq!(credential.password.as_deref(), Some("p w+"));
+    }
+
+    #[test]
+    fn compression_is_asked_for_in_the_order_of_the_address() {
+        let compressors = |options: &str| {
+            let address = Address::read(&format!("mongodb://h/?{options}")).unwrap();
+            (
+                format!("{:?}", address.parsed.compressors),
+                address.warnings.join("; "),
+            )
+        };
+        let (given, warnings) = compressors("compressors=zstd,lz4,zlib,snappy&zlibCompressionLevel=9");
+        let places: Vec<_> = ["Zstd", "Zlib", "Snappy"].map(|name| given.find(name)).into();
+        assert!(places.is_sorted() && places[0].is_some(), "{given}");
+        assert!(
+            given.contains("level: Some(9)") && warnings.is_empty(),
+            "{given} {warnings}"
+        );
+        let (given, warnings) = compressors("compressors=lz4");
+        assert_eq!(given, "None");
+        assert!(warnings.ends_with("does: compressors"), "{warnings}");
+        // A level alone asks for nothing.
+        for options in [
+            "zlibCompressionLevel=9",
+            "compressors=snappy&zlibCompressionLevel=-1",
+        ] {
+            assert_eq!(compressors(options).1, "");
+        }
+        assert!(
+            compressors("zlibCompressionLevel=10")
+                .1
+                .contains("cannot be read")
+        );
     }
 
     #[test]

@@ -235,7 +235,14 @@ fn said_port(rest: &str) -> Option<u16> {
 }
 
 fn parse_url(text: &str) -> Result<Url> {
-    Url::parse(text).map_err(|error| Error::config(format!("cannot read an address of OpenSearch: {error}")))
+    let unreadable = |why: &str| Error::config(format!("cannot read an address of OpenSearch: {why}"));
+    let url = Url::parse(text).map_err(|error| unreadable(&error.to_string()))?;
+    // A `/` in a password makes its start, or the text after an `@` in it, look like a host.
+    if url.path().contains('@') {
+        return Err(unreadable("an @ after the host looks like the end of a password")
+            .with_remedy("write `@` and `/` in a password as %40 and %2F"));
+    }
+    Ok(url)
 }
 
 #[cfg(test)]
@@ -373,6 +380,8 @@ mod tests {
         for address in [
             "https://me:hunter2@[h/path",
             "https://me:hunter2@h?x=1",
+            "https://me:pass@hunter2/word@h",
+            "https://me:1/hunter2@h/path",
             "https://me:hunter2@",
             "ftp://me:hunter2@h",
         ] {

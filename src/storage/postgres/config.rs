@@ -46,6 +46,10 @@ pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
         .ok_or_else(|| unreadable("it has no scheme"))?;
     let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    // A `/` in a password makes its start, or the text after an `@` in it, look like a host.
+    if database.contains('@') {
+        return Err(unreadable("an @ after the host looks like the end of a password"));
+    }
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = match login.split_once(':') {
         Some((user, password)) => (user, Some(password)),
@@ -541,6 +545,8 @@ mod tests {
             "postgres://me:hunter2@db/rag?sslmod=hunter2",
             "postgres://me:hunter2@[db/rag",
             "postgres://me:hunter2@db/rag?hunter2",
+            "postgres://me:pass@hunter2/word@db/rag",
+            "postgres://me:1/hunter2@db/rag",
         ] {
             let error = parse_uri(address).unwrap_err();
             assert!(

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ErrorKind, Result,
+        Error, ErrorKind, Result, number_of,
         record::{CacheKey, Record, RejectKind},
     },
     storage::{Source, Target, WriteMode, WriteOutcome},
@@ -235,8 +235,9 @@ impl RedisTarget {
             return Ok(());
         }
         let message = format!(
-            "{}: it evicted {evicted} keys during this run, possibly records",
-            eviction.to_text(&self.parse_uri())
+            "{}: it evicted {} during this run, possibly records",
+            eviction.to_text(&self.parse_uri()),
+            number_of(evicted, "key")
         );
         Err(Error::new(ErrorKind::Full, message).with_remedy(
             "raise its maxmemory or set maxmemory-policy to noeviction, then run the same command again",

@@ -1,0 +1,179 @@
+//! An archive in a bucket: S3 and what is compatible with it, Google Cloud Storage, Azure.
+//!
+//! It is read through a temporary file, into which it is downloaded once, and written through one, which is uploaded when
+//! it is complete: so a run that fails leaves nothing in the bucket, and what was written can be read back before.
+
+use std::{fs::File, io::Read, path::PathBuf};
+
+use futures::{StreamExt, TryStreamExt, stream::FuturesUnordered};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path as Key};
+use tempfile::TempDir;
+use url::Url;
+
+use crate::{
+    model::{Error, ErrorKind, Result},
+    storage::files::blocking,
+};
+
+/// Variables whose names begin so configure the clients of these services: credentials, region, endpoint.
+const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// The parts in which an archive is uploaded, in bytes.
+const PART: usize = 8 << 20;
+
+/// Parts under way at the same time.
+const PARTS_AT_ONCE: usize = 4;
+
+/// An object in a bucket.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    store: Box<dyn ObjectStore>,
+    key: Key,
+    address: String,
+    /// Where an archive is written before it is uploaded.
+    folder: TempDir,
+}
+
+impl Bucket {
+    /// The object at an address such as `s3://bucket/key`. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`]: the address or a variable is invalid.
+    pub(super) fn new(address: &str, endpoint: Option<&str>) -> Result<Self> {
+        let invalid = |what: String| {
+            Error::config(format!("{address}: {what}"))
+                .with_remedy("write s3://bucket/key.jsonl.zst, gs://… or az://…")
+        };
+        let url = Url::parse(address).map_err(|error| invalid(error.to_string()))?;
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+            let is_known = VARIABLES.iter().any(|prefix| name.starts_with(prefix));
+            is_known.then(|| (name.to_ascii_lowercase(), value))
+        });
+        let mut options: Vec<(String, String)> = variables.collect();
+        if let Some(endpoint) = endpoint {
+            options.push(("aws_endpoint".to_owned(), endpoint.to_owned()));
+            if endpoint.starts_with("http://") {
+                options.push(("aws_allow_http".to_owned(), "true".to_owned()));
+            }
+        }
+        let (store, key) =
+            object_store::parse_url_opts(&url, options).map_err(|error| invalid(error.to_string()))?;
+        let folder =
+            tempfile::tempdir().map_err(|error| Error::io("write in", &std::env::temp_dir(), error))?;
+        Ok(Self {
+            store,
+            key,
+            address: address.to_owned(),
+            folder,
+        })
+    }
+
+    /// The path under which a new archive is written.
+    pub(super) fn draft_path(&self) -> PathBuf {
+        self.folder.path().join(self.key.filename().unwrap_or("archive"))
+    }
+
+    /// Downloads the object into a file without a name; `None` where there is no such object.
+    ///
+    /// # Errors
+    /// The service cannot be reached or refuses, or the disk is full.
+    pub(super) async fn download(&self) -> Result<Option<File>> {
+        let found = match self.store.get(&self.key).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            found => found.map_err(|error| self.failed("read", &error))?,
+        };
+        let temporary = std::env::temp_dir();
+        let failed = |error| Error::io("write in", &temporary, error);
+        let file = tempfile::tempfile().map_err(failed)?;
+        let mut out = tokio::fs::File::from_std(file);
+        let mut pieces = found.into_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| self.failed("read", &error))?;
+            tokio::io::AsyncWriteExt::write_all(&mut out, &piece)
+                .await
+                .map_err(failed)?;
+        }
+        tokio::io::AsyncWriteExt::flush(&mut out).await.map_err(failed)?;
+        Ok(Some(out.into_std().await))
+    }
+
+    /// Uploads a file in parts. It replaces the object when all of them are there.
+    ///
+    /// # Errors
+    /// The service cannot be reached or refuses; nothing of the upload is left then.
+    pub(super) async fn upload(&self, file: File, size: u64) -> Result<()> {
+        let upload = self.store.put_multipart(&self.key).await;
+        let mut upload = upload.map_err(|error| self.failed("write", &error))?;
+        let sent = self.send_parts(&mut *upload, file).await;
+        let sent = match sent {
+            Ok(()) => upload
+                .complete()
+                .await
+                .map(drop)
+                .map_err(|error| self.failed("write", &error)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            if let Err(error) = upload.abort().await {
+                tracing::warn!(%error, "the parts of an upload that failed could not be removed");
+            }
+            return Err(error);
+        }
+        let kept = self.store.head(&self.key).await;
+        let kept = kept.map_err(|error| self.failed("look at", &error))?;
+        if kept.size == size {
+            return Ok(());
+        }
+        let message = format!(
+            "{} has {} bytes after {size} were uploaded",
+            self.address, kept.size
+        );
+        Err(Error::new(ErrorKind::Server, message))
+    }
+
+    async fn send_parts(&self, upload: &mut dyn object_store::MultipartUpload, mut file: File) -> Result<()> {
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let (read, rest) = blocking(move || {
+                let mut part = Vec::with_capacity(PART);
+                let read = Read::take(&mut file, PART as u64).read_to_end(&mut part);
+                read.map_err(|error| Error::io("read", &std::env::temp_dir(), error))?;
+                Ok((part, file))
+            })
+            .await?;
+            file = rest;
+            let is_last = read.len() < PART;
+            if !read.is_empty() {
+                under_way.push(upload.put_part(PutPayload::from(read)));
+            }
+            while under_way.len() >= PARTS_AT_ONCE || (is_last && !under_way.is_empty()) {
+                let sent = under_way.try_next().await;
+                sent.map_err(|error| self.failed("write", &error))?;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn failed(&self, action: &str, error: &object_store::Error) -> Error {
+        use object_store::Error as Failed;
+        let (kind, remedy) = match error {
+            Failed::Unauthenticated { .. } => (
+                ErrorKind::Login,
+                "check the credentials, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            ),
+            Failed::PermissionDenied { .. } => (
+                ErrorKind::Permission,
+                "the credentials need to read, write and list this part of the bucket",
+            ),
+            Failed::NotFound { .. } => (ErrorKind::NotFound, "check the name of the bucket"),
+            _ => (
+                ErrorKind::Server,
+                "check address, region and endpoint (AWS_REGION, AWS_ENDPOINT_URL)",
+            ),
+        };
+        Error::new(kind, format!("cannot {action} {}: {error}", self.address)).with_remedy(remedy)
+    }
+}

@@ -1,0 +1,137 @@
+//! Where an archive is: opening it, and putting a new one there.
+
+#[cfg(feature = "bucket")]
+use std::sync::Arc;
+use std::{
+    fs::Metadata,
+    path::{Path, PathBuf},
+};
+
+#[cfg(feature = "bucket")]
+use super::bucket::Bucket;
+use super::config::{ArchivePlace, Config};
+use crate::{
+    model::Result,
+    storage::files::{Draft, OpenFile, absolute, blocking, check_writable},
+};
+
+/// Where an archive is.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// A file, with links followed, so that what one points to is replaced and not the link.
+    File(PathBuf),
+    #[cfg(feature = "bucket")]
+    Bucket {
+        bucket: Arc<Bucket>,
+        /// For messages.
+        name: PathBuf,
+    },
+}
+
+impl Place {
+    /// Looks at nothing but links.
+    ///
+    /// # Errors
+    /// A link leads nowhere, or the address of a bucket is invalid.
+    pub(super) fn open(config: &Config) -> Result<Self> {
+        match &config.place {
+            ArchivePlace::File(file) => Ok(Self::File(absolute(file)?)),
+            #[cfg(feature = "bucket")]
+            ArchivePlace::Bucket(address) => Ok(Self::Bucket {
+                bucket: Arc::new(Bucket::new(address, config.endpoint.as_deref())?),
+                name: config.place.to_string().into(),
+            }),
+            #[cfg(not(feature = "bucket"))]
+            ArchivePlace::Bucket(_) => Err(crate::model::Error::config(
+                "this build of migrate-llm-cache does not include archives in buckets",
+            )
+            .with_remedy(
+                "install a released package, which includes them, or build with `cargo build --features bucket`",
+            )),
+        }
+    }
+
+    /// What it is called in messages.
+    pub(super) fn name(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            #[cfg(feature = "bucket")]
+            Self::Bucket { name, .. } => name,
+        }
+    }
+
+    /// The archive; `None` where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) async fn read(&self) -> Result<Option<OpenFile>> {
+        match self {
+            Self::File(path) => {
+                let path = path.clone();
+                blocking(move || OpenFile::open(&path)).await
+            }
+            #[cfg(feature = "bucket")]
+            Self::Bucket { bucket, name } => {
+                let file = bucket.download().await?;
+                Ok(file.map(|file| OpenFile::of(name, file)))
+            }
+        }
+    }
+
+    /// Whether another file stands there than the one that is open. What is in a bucket was copied, and stays as it was.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) async fn was_replaced(&self, open: &OpenFile) -> Result<bool> {
+        match self {
+            Self::File(path) => {
+                let (path, before) = (path.clone(), open.identity()?);
+                blocking(move || {
+                    let now = OpenFile::open(&path)?.map(|file| file.identity()).transpose()?;
+                    Ok(now != Some(before))
+                })
+                .await
+            }
+            #[cfg(feature = "bucket")]
+            Self::Bucket { .. } => Ok(false),
+        }
+    }
+
+    /// The path beside which a new archive is written.
+    pub(super) fn draft_path(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            #[cfg(feature = "bucket")]
+            Self::Bucket { bucket, .. } => bucket.draft_path(),
+        }
+    }
+
+    /// Whether a new archive can be written, found out without a write.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub(super) async fn check_writable(&self) -> Result<()> {
+        let path = self.draft_path();
+        blocking(move || check_writable(&path)).await
+    }
+
+    /// Puts a complete archive there.
+    ///
+    /// # Errors
+    /// It cannot be written; what was there is as it was.
+    pub(super) async fn publish(&self, draft: Draft, old: Option<Metadata>) -> Result<()> {
+        match self {
+            Self::File(_) => blocking(move || draft.publish(old.as_ref())).await,
+            #[cfg(feature = "bucket")]
+            Self::Bucket { bucket, .. } => {
+                let (draft, file) = blocking(move || {
+                    let mut draft = draft;
+                    let file = draft.reopen()?;
+                    Ok((draft, file))
+                })
+                .await?;
+                bucket.upload(file, draft.len()).await
+            }
+        }
+    }
+}

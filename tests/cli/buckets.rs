@@ -1,0 +1,160 @@
+//! Archives in a bucket.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    scene::Scene,
+    support::{
+        place::service,
+        tool::{Run, Tool},
+    },
+};
+
+/// A bucket of the test's own prefix, and the login to it.
+struct Bucket {
+    server: url::Url,
+    prefix: String,
+}
+
+impl Bucket {
+    fn new(name: &str) -> Self {
+        Self {
+            server: service("s3").parse().unwrap(),
+            prefix: format!("{name}-{}", std::process::id()),
+        }
+    }
+
+    fn address(&self, name: &str) -> String {
+        format!("s3:/{}/{}/{name}", self.server.path(), self.prefix)
+    }
+
+    /// The program with this login.
+    fn tool(&self, scene: &Scene, line: &str, password: &str) -> Tool {
+        let host = format!(
+            "http://{}:{}",
+            self.server.host_str().unwrap(),
+            self.server.port().unwrap()
+        );
+        scene
+            .tool(line)
+            .secret(password)
+            .env("AWS_ENDPOINT_URL", &host)
+            .env("AWS_ACCESS_KEY_ID", self.server.username())
+            .env("AWS_SECRET_ACCESS_KEY", password)
+            .env("AWS_REGION", "us-east-1")
+    }
+
+    fn run(&self, scene: &Scene, line: &str) -> Run {
+        self.tool(scene, line, self.server.password().unwrap()).run()
+    }
+}
+
+fn message(run: &Run) -> String {
+    let report = run.events.last().unwrap();
+    report["errors"]["first"][0]["message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
+fn a_cache_goes_through_a_bucket_and_is_the_same() {
+    let scene = Scene::new();
+    let bucket = Bucket::new("through");
+    // More than one part of an upload.
+    let text = |n: usize| format!("{n:05}").repeat(1200);
+    let cache: Map<String, Value> = (0..2000)
+        .map(|n| {
+            (
+                format!("default:extract:{n:032}"),
+                json!({"return": text(n), "cache_type": "extract"}),
+            )
+        })
+        .collect();
+    scene.cache("rag_storage/large", &Value::Object(cache));
+    let there = bucket.address("a.jsonl");
+    let line = format!("--source ./rag_storage --target {there} --all-workspaces --yes");
+    let run = bucket.run(&scene, &line).expect(0);
+    assert_eq!(run.total("written"), 2067);
+    assert_eq!(run.report()["read_back"]["missing"], 0);
+    assert_eq!(run.report()["target"]["location"], there);
+    bucket
+        .run(
+            &scene,
+            &format!("--source {there} --target copy.jsonl.zst --all-workspaces --yes"),
+        )
+        .expect(0);
+    scene
+        .run("--source ./rag_storage --target own.jsonl.zst --all-workspaces --yes")
+        .expect(0);
+    let digest = |name: &str| {
+        let text = zstd::stream::decode_all(&std::fs::read(scene.path(name)).unwrap()[..]).unwrap();
+        let footer = text
+            .trim_ascii_end()
+            .rsplit(|byte| *byte == b'\n')
+            .next()
+            .unwrap();
+        serde_json::from_slice::<Value>(footer).unwrap()["footer"].take()
+    };
+    assert_eq!(digest("copy.jsonl.zst"), digest("own.jsonl.zst"));
+    let line =
+        format!("--source ./rag_storage --target {there} --all-workspaces --verify-only --verify full");
+    bucket.run(&scene, &line).expect(0);
+    // What is there stays beside what comes.
+    scene.cache("more/other", &json!({"default:extract:x": {"return": "x"}}));
+    bucket
+        .run(
+            &scene,
+            &format!("--source ./more --target {there} --all-workspaces --yes"),
+        )
+        .expect(0);
+    let line = format!("--source {there} --target ./back --all-workspaces --yes");
+    assert_eq!(bucket.run(&scene, &line).expect(0).total("written"), 2068);
+}
+
+#[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
+fn a_run_that_fails_leaves_nothing_in_the_bucket() {
+    let scene = Scene::new();
+    let bucket = Bucket::new("fails");
+    scene.cache(
+        "bad",
+        &json!({"default:extract:a": {"return": "x"}, "default:extract:b": 1}),
+    );
+    let there = bucket.address("a.jsonl.zst");
+    let line = format!("--source ./bad --target {there} --yes --max-errors 0");
+    assert_eq!(bucket.run(&scene, &line).expect(7).total("written"), 0);
+    let run = bucket
+        .run(&scene, &format!("--source {there} --target ./new --yes"))
+        .expect(4);
+    assert!(
+        message(&run).contains(&format!("there is no archive {there}")),
+        "{}",
+        message(&run)
+    );
+}
+
+#[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
+fn a_bucket_that_refuses_is_an_error_that_says_why() {
+    let scene = Scene::new();
+    let bucket = Bucket::new("refuses");
+    let there = bucket.address("a.jsonl.zst");
+    let line = format!("--source ./rag_storage --target {there} --yes");
+    let run = bucket.tool(&scene, &line, "a-wrong-secret").run().expect(5);
+    assert!(message(&run).contains(&there), "{}", message(&run));
+}
+
+#[test]
+fn an_address_of_a_bucket_names_an_archive() {
+    let scene = Scene::new();
+    let run = scene
+        .run("--source ./rag_storage --target s3://bucket/folder/ --yes")
+        .expect(2);
+    assert!(
+        message(&run).contains("expected an address that ends in .jsonl or .jsonl.zst"),
+        "{}",
+        message(&run)
+    );
+}
