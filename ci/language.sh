@@ -16,23 +16,36 @@ readonly PATHS=(
   scripts/examples
   tests/cli/snapshots/help_teaches_the_commonest_calls.snap
   src/config
+  src/engine
   src/interactive
   src/model
+  src/report
+  src/storage
   src/system
   src/app.rs
   src/lib.rs
 )
 
-# Write instead: report, print · no one · is, is written · crate layout · module · interface · fix · filtered · dropped.
-readonly WORDS=(told nobody stands house room seam mend passed_over left_behind)
+# Write instead: report, print · no one · is, is written · crate layout · module · interface · fix · contains · after ·
+# filtered · dropped.
+readonly WORDS=(told nobody stands house room seam mend holds behind passed_over left_behind)
+
+# Remove a file or folder here once its texts have been revised.
+readonly UNREVISED=(
+  src/engine/migrate.rs
+  src/engine/preflight.rs
+  src/storage/archive
+  src/storage/files
+)
 
 headline "language"
 patterns=()
 for word in "${WORDS[@]}"; do patterns+=(-e "$word"); done
-status=0
-grep -rniw "${patterns[@]}" -- "${PATHS[@]}" || status=$?
-case $status in
-  0) die "reword the lines above" ;;
-  1) ;; # no match
-  *) die "a path cannot be searched" ;;
-esac
+found=$(grep -rniw "${patterns[@]}" -- "${PATHS[@]}") || (($? == 1)) || die "a path cannot be searched"
+for path in "${UNREVISED[@]}"; do
+  found=$(grep -v "^$path[/:]" <<<"$found" || true)
+done
+if [[ -n $found ]]; then
+  echo "$found"
+  die "reword the lines above"
+fi

@@ -281,7 +281,7 @@ fn output_config(output: &OutputSettings, redactor: Redactor) -> Output {
     let stderr = std::io::stderr();
     Output {
         lines: !human,
-        voice: match output {
+        verbosity: match output {
             OutputSettings { quiet: true, .. } => Verbosity::Quiet,
             OutputSettings {
                 interactive: guided, ..

@@ -1,4 +1,4 @@
-//! How far a job came, in a file from which a later run goes on.
+//! The checkpoint file: the progress of a job, from which a later run resumes.
 
 use std::{
     collections::BTreeMap,
@@ -17,46 +17,46 @@ use crate::{
     system::atomic_file,
 };
 
-/// Raised when an older program must not read the file.
+/// Raised by a change after which older versions must not read the file.
 const FORMAT: u32 = 1;
 
-/// What of a job is done.
+/// The progress of a job.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
-    /// By workspace, in the order of the job.
+    /// The workspaces, in the order of the job.
     pub workspaces: Vec<WorkspaceProgress>,
-    /// The batches so far.
+    /// The numbers of batches so far.
     pub batches: BatchTotals,
-    /// What went wrong so far.
+    /// The errors so far.
     pub errors: ErrorTotals,
-    /// The length in bytes of the rejects file, where there is one: what stands behind it came later.
+    /// The length of the rejects file in bytes, if there is one. A resumed run truncates the file to this length.
     pub rejects_bytes: Option<u64>,
     /// Whether the job is done.
     pub complete: bool,
 }
 
-/// What of a workspace is done.
+/// The progress of a workspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkspaceProgress {
-    /// The workspace that is read.
+    /// The workspace of the source.
     pub from: String,
-    /// The workspace that is written.
+    /// The workspace of the target.
     pub to: String,
-    /// Where the source goes on; `None` where it begins at the beginning.
+    /// Where reading resumes; `None` for the beginning.
     pub cursor: Option<Cursor>,
-    /// Whether all of it is done.
+    /// Whether the workspace is done.
     pub complete: bool,
-    /// Batches so far.
+    /// The number of batches so far.
     pub batches: u64,
     /// The numbers so far.
     pub totals: Totals,
-    /// The same by type.
+    /// These numbers by cache type.
     pub by_cache_type: BTreeMap<CacheType, Totals>,
 }
 
 impl WorkspaceProgress {
-    /// Nothing of it is done.
+    /// Resets the workspace, so that a later run starts it from the beginning.
     pub(crate) fn clear(&mut self) {
         *self = Self {
             from: std::mem::take(&mut self.from),
@@ -66,21 +66,21 @@ impl WorkspaceProgress {
     }
 }
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
     format: u32,
     tool: String,
-    /// The job, as a digest.
+    /// A digest of the job.
     job: String,
     #[serde(flatten)]
     progress: Progress,
 }
 
-/// A checkpoint file that this run alone holds.
+/// A checkpoint file, locked by this run.
 ///
-/// The lock is on a file beside it, since the checkpoint itself is replaced at every write; it goes with the process,
-/// however that ends.
+/// The lock is on a file next to it, because the checkpoint is replaced on every write. The operating system releases it
+/// when the process ends.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -89,13 +89,13 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Locks the file for a job and reads how far that came: nothing, where there is no file, where the job was done,
-    /// or without `resume`.
+    /// Locks the file for a job and reads its progress. There is none if the file does not exist, if the job is complete, or
+    /// without `resume`.
     ///
-    /// `job` is whatever makes a job the same job: source, target, workspaces, types, policies.
+    /// `job` identifies the job: source, target, workspaces, types and policies.
     ///
     /// # Errors
-    /// [`ErrorKind::Checkpoint`]: the file is another job's, is held by another run, or cannot be read.
+    /// [`ErrorKind::Checkpoint`]: the file belongs to another job, is locked by another run, or cannot be read.
     pub fn open(path: &Path, job: &[String], resume: bool) -> Result<(Self, Option<Progress>)> {
         let lock = lock(path)?;
         let checkpoint = Self {
@@ -107,15 +107,15 @@ impl Checkpoint {
         Ok((checkpoint, progress))
     }
 
-    /// Whether a checkpoint could be written there now; nothing is made or changed.
+    /// Checks that a checkpoint could be written, without changing anything.
     ///
     /// # Errors
-    /// The folder is missing or cannot be written, or there is something that is no file.
+    /// The folder is missing or not writable, or the path is not a file.
     pub fn check(path: &Path) -> Result<()> {
         atomic_file::check(path).map_err(|error| unwritable(path, &error))
     }
 
-    /// The path.
+    /// The path of the checkpoint.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -134,37 +134,40 @@ impl Checkpoint {
             Err(error) => {
                 return refused(
                     format!("cannot be read: {error}"),
-                    "make it readable, or name another",
+                    "make it readable, or choose another file",
                 );
             }
         };
         let content: Content = match serde_json::from_slice(&text) {
             Ok(content) => content,
             Err(error) => {
-                let what = format!("is no checkpoint: {error}");
-                return refused(what, "name another file, or remove this one to begin anew");
+                let what = format!("is not a checkpoint: {error}");
+                return refused(
+                    what,
+                    "choose another file, or remove this one to start from the beginning",
+                );
             }
         };
         if content.format != FORMAT {
-            let what = format!("has format {}, and this program writes {FORMAT}", content.format);
+            let what = format!("has format {}; this version supports {FORMAT}", content.format);
             return refused(
                 what,
-                "finish with the program that began, or remove the file to begin anew",
+                "finish with the version that wrote it, or remove the file to start from the beginning",
             );
         }
         if content.job != self.job {
             return refused(
                 "belongs to another job".to_owned(),
-                "name another file for this job; source, target, workspaces, types and policies make a job",
+                "choose another file for this job; source, target, workspaces, types and policies identify a job",
             );
         }
         Ok(Some(content.progress))
     }
 
-    /// Replaces the file in one step.
+    /// Replaces the file atomically.
     ///
     /// # Errors
-    /// It cannot be written: the run must then end, or a later one would go on at the wrong place.
+    /// The file cannot be written. The run must end then, or a later run would resume at the wrong place.
     pub fn write(&self, progress: &Progress) -> Result<()> {
         let content = Content {
             format: FORMAT,
@@ -191,7 +194,7 @@ fn lock(path: &Path) -> Result<File> {
         .map_err(|error| unwritable(path, &error))?;
     match file.try_lock() {
         Ok(()) => {
-            // For people alone; the lock is what counts.
+            // The process ID is only for error messages.
             let _ = file
                 .set_len(0)
                 .and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -200,12 +203,12 @@ fn lock(path: &Path) -> Result<File> {
         Err(TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&lock).unwrap_or_default();
             let message = format!(
-                "another run (process {}) holds the checkpoint {}",
+                "another run (process {}) has locked the checkpoint {}",
                 holder.trim(),
                 path.display()
             );
             Err(Error::new(ErrorKind::Checkpoint, message)
-                .with_remedy("wait until it has ended, or name another file"))
+                .with_remedy("wait until it has ended, or choose another file"))
         }
         Err(TryLockError::Error(error)) => Err(unwritable(path, &error)),
     }
@@ -216,7 +219,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Error {
         ErrorKind::Checkpoint,
         format!("cannot write the checkpoint {}: {error}", path.display()),
     )
-    .with_remedy("name a file in a folder that can be written with --checkpoint")
+    .with_remedy("pass a path in a writable folder to --checkpoint")
 }
 
 #[cfg(test)]
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_goes_on_only_where_it_is_the_same_and_not_done() {
+    fn only_the_same_incomplete_job_is_resumed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.json");
         {
@@ -272,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_checkpoint_is_left_alone() {
+    fn a_file_that_is_not_a_checkpoint_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.json");
         std::fs::write(&path, "something else").unwrap();

@@ -15,14 +15,14 @@ use crate::{
     storage::{ConnectOptions, Connection, Connector, Count, Endpoint, Source, Target},
 };
 
-/// How much longer than a request may take a storage may need to say that connecting took too long.
+/// Extra time for a storage to report that connecting exceeded the time limit of a request.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A side that is connected to, and those of its workspaces that were opened and counted.
+/// A connected side, and its workspaces that were opened and counted.
 pub struct Connected<T: ?Sized> {
     pub(super) connector: &'static dyn Connector,
     pub(super) settings: Vec<SettingOrigin>,
-    /// The storage.
+    /// The connection to the storage.
     pub storage: Arc<dyn Connection>,
     pub(super) counted: BTreeMap<Workspace, Counted<T>>,
     pub(super) is_told_empty: bool,
@@ -47,21 +47,22 @@ pub struct Counted<T: ?Sized> {
     pub count: Count,
 }
 
-/// What the settings of a side are and where each came from.
+/// The settings of a side and the origin of each.
 fn setting_origins(values: &Values) -> Vec<SettingOrigin> {
-    let told = values.iter().filter(|(field, value)| {
-        // Of what nothing sets, only what LightRAG's configuration could have set.
+    let listed = values.iter().filter(|(field, value)| {
+        // List a default only if LightRAG's configuration could have set the field.
         value.origin != Origin::Default || field.variable.is_some()
     });
-    told.map(|(field, value)| SettingOrigin {
-        name: field.name.to_owned(),
-        value: values.printable(field.name, value).map(str::to_owned),
-        origin: value.origin.to_string(),
-    })
-    .collect()
+    listed
+        .map(|(field, value)| SettingOrigin {
+            name: field.name.to_owned(),
+            value: values.printable(field.name, value).map(str::to_owned),
+            origin: value.origin.to_string(),
+        })
+        .collect()
 }
 
-/// The workspace of a side as one of its settings, where one is named.
+/// The workspace of a side as one of its settings, if exactly one is named.
 pub(super) fn workspace_origin(
     workspaces: &WorkspaceChoice,
     pairs: &[WorkspacePair],
@@ -105,7 +106,7 @@ impl Run<'_> {
         Ok(Connected::new(endpoint, storage))
     }
 
-    /// Connects. A server that is not there, or hangs up on the first word, is not waited for; one that is busy is.
+    /// Connects. Retries a busy server, but not one that is unreachable or closes the connection at once.
     pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<dyn Connection>> {
         let options = ConnectOptions {
             timeout: self.settings.timeout,
@@ -117,7 +118,7 @@ impl Run<'_> {
                 side: endpoint.values.side(),
             }),
         };
-        // The storages keep to the time themselves, and know better what it means that it is over.
+        // The storages enforce the time limit themselves, with a more precise error.
         let lenient = Retrier {
             timeout: self.settings.timeout.saturating_add(GRACE),
             ..self.retrier()

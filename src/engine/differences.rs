@@ -1,4 +1,4 @@
-//! The differences file: every difference that a comparison found, a JSON object a line.
+//! The differences file: every difference that a comparison found, one JSON object per line.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use crate::{
     system::atomic_file,
 };
 
-/// Writes differences, a line each.
+/// Writes differences, one per line.
 #[derive(Debug)]
 pub(crate) struct DifferencesFile {
     path: PathBuf,
@@ -21,7 +21,7 @@ pub(crate) struct DifferencesFile {
 }
 
 impl DifferencesFile {
-    /// Begins the file anew.
+    /// Creates or truncates the file.
     ///
     /// # Errors
     /// It cannot be written.
@@ -33,7 +33,7 @@ impl DifferencesFile {
         })
     }
 
-    /// Whether [`Self::create`] could make it now; nothing is made or changed.
+    /// Checks that [`Self::create`] would succeed, without changing anything.
     ///
     /// # Errors
     /// It cannot be written.
@@ -62,6 +62,5 @@ impl DifferencesFile {
 
 fn failed(path: &Path, error: std::io::Error) -> Error {
     let failed = Error::io("write the differences file", path, error);
-    Error::new(ErrorKind::Rejects, failed.message())
-        .with_remedy("name a file that can be written with --differences")
+    Error::new(ErrorKind::Rejects, failed.message()).with_remedy("pass a writable path to --differences")
 }

@@ -1,4 +1,4 @@
-//! What a run tells of hits: whether LightRAG will find what is moved.
+//! Reporting hits: whether LightRAG will find the records that are moved.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::{
     report::{Event, HitsEvent, RunOutcome},
 };
 
-/// How many workspaces a sample of hits looks into.
+/// How many workspaces a sample of hits covers.
 const MOST_SAMPLED: usize = 10;
 
 impl Run<'_> {
-    /// Examines what is not moved, where that was asked for. `Some(_)` where somebody stopped it.
+    /// Examines the records of a run that moves nothing, with `--hits`. `Some(_)` if the run was stopped.
     ///
     /// # Errors
     /// The source failed.
@@ -44,8 +44,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Examines the first page of the first workspaces, reports nothing, and changes no number of the run. `None` where
-    /// the settings name no LightRAG.
+    /// Examines the first page of the first workspaces, without emitting events or changing the numbers of the run. `None`
+    /// if the settings do not describe a LightRAG.
     ///
     /// # Errors
     /// The source failed.
@@ -74,7 +74,7 @@ impl Run<'_> {
         survey.run().await
     }
 
-    /// Where the hits of a workspace are counted while it is moved, where that was asked for.
+    /// Counts the hits of a workspace while it is moved, with `--hits`.
     pub(super) fn watch_hits(
         &self,
         examiner: &Option<Arc<Examiner>>,
@@ -88,7 +88,7 @@ impl Run<'_> {
         ))
     }
 
-    /// Tells of the hits of a workspace, and enters them.
+    /// Adds the hits of a workspace to the numbers of the run, and emits them.
     pub(super) fn tell_hits(&self, examiner: &Examiner, workspace: &Workspace, hits: Hits) {
         let lightrag = examiner.lightrag();
         self.stats.run(|run| {

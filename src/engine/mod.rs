@@ -1,4 +1,4 @@
-//! One run: preflight, plan, the pipeline, verification, and what is kept for later runs.
+//! One run: preflight, plan, pipeline, verification, and the files that later runs read.
 
 pub mod checkpoint;
 mod connect;
@@ -23,7 +23,7 @@ pub use plan::Prepared;
 
 use crate::report::{Event, Reporter, WarningEvent};
 
-/// Warns, unless the same was said before. The report repeats it.
+/// Emits a warning, unless the same one was emitted before, and adds it to the report.
 pub(crate) fn warn(stats: &stats::RunStats, reporter: &Reporter, warning: WarningEvent) {
     if stats.add_warning(&warning.message) {
         reporter.emit(Event::Warning(warning));

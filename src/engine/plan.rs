@@ -1,4 +1,4 @@
-//! What a run is going to do: the plan, and the counts of both sides.
+//! The plan of a run, and the counts of both sides.
 
 use std::{
     path::PathBuf,
@@ -28,23 +28,23 @@ use crate::{
     storage::{Connection, Count, PageLimit, Source, Target},
 };
 
-/// How often a long count says how far it is.
+/// How often a long count emits its progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// How many workspaces are looked at, and how many small ones are moved, at the same time.
+/// How many workspaces are prepared, and how many small ones are moved, at the same time.
 pub(super) const AT_ONCE: usize = 16;
 
 /// A workspace that is ready to be moved.
 pub struct Prepared {
-    /// The workspace, and where it goes.
+    /// The workspace on both sides.
     pub pair: WorkspacePair,
     /// The selected records of the source.
     pub count: Count,
-    /// Those that the target has already.
+    /// The records of the selected types that the target already has.
     pub before: Count,
-    /// How large a batch of it is.
+    /// The size of a batch.
     pub batch: BatchLimit,
-    /// Whether source and target are the same place, to which only copies are added.
+    /// Whether source and target are the same place, so that only copies are added.
     pub(super) is_in_place: bool,
     pub(super) source: Arc<dyn Source>,
     pub(super) target: Arc<dyn Target>,
@@ -52,8 +52,8 @@ pub struct Prepared {
     pub(super) target_storage: Arc<dyn Connection>,
 }
 
-/// What was found out of a pair.
-struct LookedAt {
+/// A pair whose sides were opened and counted.
+struct OpenedPair {
     pair: WorkspacePair,
     source: Arc<dyn Source>,
     target: Arc<dyn Target>,
@@ -62,12 +62,12 @@ struct LookedAt {
 }
 
 impl Prepared {
-    /// Whether there may be something to move.
+    /// Whether there may be records to move.
     pub fn has_records(&self) -> bool {
         self.count.total() > 0 || !self.count.exact
     }
 
-    /// The pages in which the source is read where nothing is written.
+    /// The page size for reading the source without writing.
     pub(super) fn page_limit(&self) -> PageLimit {
         PageLimit {
             records: self.batch.records,
@@ -132,7 +132,7 @@ impl Run<'_> {
         }
     }
 
-    /// Opens a workspace of the source and counts it, unless that was done already.
+    /// Opens and counts a workspace of the source, unless that was done before.
     ///
     /// # Errors
     /// The source failed.
@@ -142,8 +142,8 @@ impl Run<'_> {
         workspace: &Workspace,
     ) -> Result<&'s Counted<dyn Source>> {
         if !source.counted.contains_key(workspace) {
-            let (opened, count, told) = self.open_source(source, workspace).await?;
-            self.reporter.emit(Event::Count(told));
+            let (opened, count, event) = self.open_source(source, workspace).await?;
+            self.reporter.emit(Event::Count(event));
             source
                 .counted
                 .insert(workspace.clone(), Counted { opened, count });
@@ -151,7 +151,7 @@ impl Run<'_> {
         Ok(&source.counted[workspace])
     }
 
-    /// Opens a workspace of the target and counts it, unless that was done already.
+    /// Opens and counts a workspace of the target, unless that was done before.
     ///
     /// # Errors
     /// The target failed.
@@ -161,8 +161,8 @@ impl Run<'_> {
         workspace: &Workspace,
     ) -> Result<&'t Counted<dyn Target>> {
         if !target.counted.contains_key(workspace) {
-            let (opened, count, told) = self.open_target(target, workspace).await?;
-            self.reporter.emit(Event::Count(told));
+            let (opened, count, event) = self.open_target(target, workspace).await?;
+            self.reporter.emit(Event::Count(event));
             target
                 .counted
                 .insert(workspace.clone(), Counted { opened, count });
@@ -179,8 +179,8 @@ impl Run<'_> {
             source.storage.source(workspace).await
         });
         let opened = opening.await?;
-        let (count, told) = self.count(Side::Source, workspace, &*opened).await?;
-        Ok((opened, count, told))
+        let (count, event) = self.count(Side::Source, workspace, &*opened).await?;
+        Ok((opened, count, event))
     }
 
     async fn open_target(
@@ -192,8 +192,8 @@ impl Run<'_> {
             target.storage.target(workspace).await
         });
         let opened = opening.await?;
-        let (count, told) = self.count(Side::Target, workspace, &*opened.reader()).await?;
-        Ok((opened, count, told))
+        let (count, event) = self.count(Side::Target, workspace, &*opened.reader()).await?;
+        Ok((opened, count, event))
     }
 
     /// Opens, counts and checks workspaces, several at a time.
@@ -218,13 +218,14 @@ impl Run<'_> {
             )?;
             let together = pairs.by_ref().take(gathered.0.min(gathered.1).max(1));
             let looked = stream::iter(together)
-                .map(|pair| self.look_at(source, target, pair))
+                .map(|pair| self.open_pair(source, target, pair))
                 .buffered(AT_ONCE);
             let mut looked = std::pin::pin!(looked);
-            while let Some((told, looked)) = looked.next().await {
-                // In the order of the pairs, whichever was counted first; and also of a pair that failed then.
-                told.into_iter()
-                    .for_each(|told| self.reporter.emit(Event::Count(told)));
+            while let Some((events, looked)) = looked.next().await {
+                // Emit the counts in the order of the pairs, even those of a pair that failed afterwards.
+                events
+                    .into_iter()
+                    .for_each(|event| self.reporter.emit(Event::Count(event)));
                 prepared.push(self.enter(looked?, source, target));
             }
         }
@@ -272,30 +273,30 @@ impl Run<'_> {
             .await
     }
 
-    /// Looks at both sides of a pair. Gives what was counted, also where it failed then.
-    async fn look_at(
+    /// Opens and counts both sides of a pair. Returns the counts even if a later step failed.
+    async fn open_pair(
         &self,
         source: &Connected<dyn Source>,
         target: &Connected<dyn Target>,
         pair: WorkspacePair,
-    ) -> (Vec<CountEvent>, Result<LookedAt>) {
-        let mut told = Vec::new();
-        let looked = self.look_at_both(source, target, pair, &mut told).await;
-        (told, looked)
+    ) -> (Vec<CountEvent>, Result<OpenedPair>) {
+        let mut events = Vec::new();
+        let looked = self.open_both(source, target, pair, &mut events).await;
+        (events, looked)
     }
 
-    async fn look_at_both(
+    async fn open_both(
         &self,
         source: &Connected<dyn Source>,
         target: &Connected<dyn Target>,
         pair: WorkspacePair,
-        told: &mut Vec<CountEvent>,
-    ) -> Result<LookedAt> {
+        events: &mut Vec<CountEvent>,
+    ) -> Result<OpenedPair> {
         let (source, count) = match source.counted.get(&pair.from) {
             Some(known) => (Arc::clone(&known.opened), known.count.clone()),
             None => {
                 let (opened, count, event) = self.open_source(source, &pair.from).await?;
-                told.push(event);
+                events.push(event);
                 (opened, count)
             }
         };
@@ -303,7 +304,7 @@ impl Run<'_> {
             Some(known) => (Arc::clone(&known.opened), known.count.clone()),
             None => {
                 let (opened, count, event) = self.open_target(target, &pair.to).await?;
-                told.push(event);
+                events.push(event);
                 (opened, count)
             }
         };
@@ -313,7 +314,7 @@ impl Run<'_> {
             });
             checking.await?;
         }
-        Ok(LookedAt {
+        Ok(OpenedPair {
             pair,
             source,
             target,
@@ -322,10 +323,10 @@ impl Run<'_> {
         })
     }
 
-    /// Enters what was found out of a pair.
+    /// Adds an opened pair to the run, with its warnings and numbers.
     fn enter(
         &self,
-        looked: LookedAt,
+        looked: OpenedPair,
         source: &Connected<dyn Source>,
         target: &Connected<dyn Target>,
     ) -> Prepared {
@@ -357,7 +358,7 @@ impl Run<'_> {
         }
     }
 
-    /// What is known of a target after it was checked or prepared.
+    /// Emits the warning that a target has after it was checked or prepared.
     pub(super) fn warn_of_target(&self, workspace: &Workspace, target: &dyn Target) {
         if let Some(warning) = target.warning() {
             self.warn(WarningEvent::new(WarningKind::Target, warning).in_workspace(workspace));
@@ -371,13 +372,13 @@ impl Run<'_> {
         storage: &dyn Source,
     ) -> Result<(Count, CountEvent)> {
         let started = Instant::now();
-        let told = AtomicU64::new(0);
+        let last_tick = AtomicU64::new(0);
         self.reporter.counting(side, workspace, 0);
         let progress = |scanned: u64| {
             self.reporter.counting(side, workspace, scanned);
             let tick = started.elapsed().as_millis() / PROGRESS_EVERY.as_millis();
             let tick = u64::try_from(tick).unwrap_or(u64::MAX);
-            if told.swap(tick, Ordering::Relaxed) < tick {
+            if last_tick.swap(tick, Ordering::Relaxed) < tick {
                 self.reporter.emit(Event::CountProgress(CountProgressEvent {
                     side,
                     workspace: workspace.clone(),
@@ -397,7 +398,7 @@ impl Run<'_> {
             .unbounded()
             .run(purpose, async || storage.count(selection, &progress).await)
             .await?;
-        let told = CountEvent {
+        let event = CountEvent {
             side,
             workspace: workspace.clone(),
             records: count.total(),
@@ -406,6 +407,6 @@ impl Run<'_> {
             exact: count.exact,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
-        Ok((count, told))
+        Ok((count, event))
     }
 }

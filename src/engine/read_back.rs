@@ -1,12 +1,11 @@
-//! Reading back what a target said it has written: its count, and some of the records.
+//! Reading back what a target confirmed: the number of records, and a sample of them.
 //!
-//! A target that answers "written" may have lost, changed or misplaced what it was given. After a workspace was moved, two
-//! questions are asked of it, whatever `--verify` says (unless that says `off`):
+//! A target that confirms a write may still have lost, changed or misplaced records. After a workspace was moved, two
+//! checks are made, unless `--verify off` is given:
 //!
-//! * Some of the written records, the same in every run, are read by their keys and compared field by field.
-//! * The number of records it has is compared with the number it should have at least. Others may write to it, too, so a
-//!   number alone decides nothing: where it is too small, every record of the source is looked up, and only those that are
-//!   not there count.
+//! * A sample of the written records, the same in every run, is read by key and compared field by field.
+//! * The number of records is compared with the expected minimum. Other processes may write to the target as well, so a
+//!   number alone proves nothing: if it is too small, every record of the source is looked up, and only missing ones count.
 
 use std::{
     collections::BTreeMap,
@@ -21,33 +20,36 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ErrorKind, OnConflict, Result, Side, VerifyLevel, WorkspacePair, number_of, plural,
+        Error, ErrorKind, OnConflict, Result, Side, VerifyLevel, WorkspacePair, plural,
         record::{CacheKey, KeyDigest, Record},
     },
-    report::{Difference, DifferenceKind, ReadBackReport, Verification, WarningEvent, WarningKind},
+    report::{
+        Difference, DifferenceKind, ReadBackReport, Verification, WarningEvent, WarningKind,
+        style::{grouped, grouped_of},
+    },
     storage::{Count, Target},
 };
 
-/// The fields in which a target may have what it was not given.
+/// The fields that a target may set itself.
 const TIMES: [&str; 2] = ["create_time", "update_time"];
-/// How many records of a workspace are read back at most.
+/// The most records of a workspace that are read back.
 const MOST_RECORDS: usize = 256;
-/// How many bytes they have together.
+/// The most bytes of these records together.
 const MOST_BYTES: usize = 4 << 20;
-/// A larger record is not read back: few of them would take the place of all others.
+/// A larger record is not read back: a few of them would leave no space for others.
 const LARGEST_RECORD: usize = MOST_BYTES / 4;
 
-/// Records with the smallest digests of keys among all that were offered: as many as fit.
+/// The records with the smallest key digests among all offered ones, as many as fit.
 #[derive(Debug, Default)]
 struct Sample {
     records: BTreeMap<KeyDigest, Record>,
     bytes: usize,
-    /// The smallest digest that found no place. None behind it is taken any more, or the choice would depend on the order.
+    /// The smallest digest that did not fit. From there on no record is taken, or the choice would depend on the order.
     end: Option<KeyDigest>,
 }
 
 impl Sample {
-    /// Offers a record. One that was taken under the same key is replaced: the later value holds.
+    /// Offers a record. It replaces an earlier one with the same key.
     fn offer(&mut self, record: &Record) {
         let digest = KeyDigest::of(record.key().as_str());
         if self.end.is_some_and(|end| digest >= end) {
@@ -71,28 +73,28 @@ impl Sample {
     }
 }
 
-/// What is to be asked of a workspace of the target after it was written to.
+/// What is checked in a workspace of the target after it was written.
 #[derive(Debug)]
 pub(crate) struct ReadBack {
     sample: Mutex<Sample>,
-    /// The selected records that it had before; `None` where only an estimate is known.
+    /// The selected records that it had before; `None` if only an estimate is known.
     records_before: Option<u64>,
-    /// All that the place had before, where the storage knows that.
+    /// The total size that the server reported before, if it does.
     size_before: Option<u64>,
-    /// What an earlier run of the same job had written.
+    /// Records that an earlier run of the same job wrote.
     written_before: u64,
 }
 
-/// What the target should have at least.
+/// The minimum that the target should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Expected {
     records: u64,
-    /// How many of them came with this run.
+    /// How many of them this run added.
     added: u64,
 }
 
 impl ReadBack {
-    /// Before the first write.
+    /// Prepares the checks, before the first write.
     ///
     /// # Errors
     /// The target failed.
@@ -117,16 +119,16 @@ impl ReadBack {
         })
     }
 
-    /// Takes note of a record of which the target said that it is written.
+    /// Offers a record that the target confirmed.
     pub(crate) fn offer(&self, record: &Record) {
         let mut sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
         sample.offer(record);
     }
 
-    /// Asks the target, which was finished.
+    /// Makes the checks, after the target was finished.
     ///
     /// # Errors
-    /// [`ErrorKind::Differences`]: it does not have what it said it has written. Or a side failed.
+    /// [`ErrorKind::Differences`]: the target does not have what it confirmed. Or a side failed.
     pub(crate) async fn check(&self, job: &WorkspaceJob<'_>) -> Result<()> {
         let mut found = ReadBackReport::default();
         let checked = self.check_all(job, &mut found).await;
@@ -138,20 +140,19 @@ impl ReadBack {
             return Ok(());
         }
         let message = format!(
-            "workspace {}: the target does not have all that it said it has written: of {} that {} read \
-             back or looked up, {wrong} {} missing or {} another value",
+            "workspace {}: the target confirmed records that it does not have: of {} read back or looked up, {} {} missing \
+             or different",
             job.pair.to,
-            number_of(read, "record"),
-            plural(read, "was", "were"),
-            plural(wrong, "is", "are"),
-            plural(wrong, "has", "have"),
+            grouped_of(read, "record"),
+            grouped(wrong),
+            plural(wrong, "is", "are")
         );
         Err(Error::new(ErrorKind::Differences, message)
             .on(Side::Target)
             .in_workspace(&job.pair.from)
             .of_records(wrong)
             .with_remedy(
-                "look at read_back.first in the report, and for what changes, removes or redirects records at the target",
+                "see read_back.first in the report, and find out what changes, removes or redirects records on the target",
             ))
     }
 
@@ -167,10 +168,11 @@ impl ReadBack {
         look_up_all(job, found).await?;
         if found.missing == 0 {
             let message = format!(
-                "workspace {}: the target has {} and should have {should_be} at least; every record of the source is \
-                 there, so somebody else removed others",
+                "workspace {}: the target has {} but should have at least {}; every record of the source is there, so \
+                 another process has removed others",
                 job.pair.to,
-                number_of(is, "record")
+                grouped_of(is, "record"),
+                grouped(should_be)
             );
             let warning = WarningEvent::new(WarningKind::TargetChanged, message).in_workspace(&job.pair.from);
             warn(job.stats, job.reporter, warning.of_records(should_be - is));
@@ -193,13 +195,13 @@ impl ReadBack {
         found.records += records.len() as u64;
         let mut with_other_times = 0;
         for (given, kept) in records.iter().zip(kept) {
-            // These records were written, so no policy excuses another value.
+            // These records were written, so no policy explains a different value.
             let (kind, fields) = match verdict(&*job.target, given, kept, OnConflict::Overwrite) {
                 Verdict::Missing | Verdict::Unmovable => {
                     found.missing += 1;
                     (DifferenceKind::Missing, Vec::new())
                 }
-                // A target may set times of its own, as LightRAG does: no answer of a model is lost by that.
+                // A target may set times itself, as LightRAG does. No LLM response is lost.
                 Verdict::Different(fields) if fields.iter().all(|field| TIMES.contains(&field.as_str())) => {
                     with_other_times += 1;
                     continue;
@@ -223,12 +225,11 @@ impl ReadBack {
         }
         if with_other_times > 0 {
             let message = format!(
-                "workspace {}: the target sets times of its own: {with_other_times} of {} that {} read back {} others \
-                 than the source",
+                "workspace {}: the target sets {} itself: they differ from the source in {} of {} read back",
                 job.pair.to,
-                number_of(found.records, "record"),
-                plural(found.records, "was", "were"),
-                plural(with_other_times, "has", "have")
+                TIMES.join(" and "),
+                grouped(with_other_times),
+                grouped_of(records.len() as u64, "record")
             );
             let warning = WarningEvent::new(WarningKind::Target, message).in_workspace(&job.pair.from);
             warn(job.stats, job.reporter, warning.of_records(with_other_times));
@@ -242,11 +243,11 @@ impl ReadBack {
         let before = self.records_before.unwrap_or(0);
         let written = seen.written - self.written_before.min(seen.written);
         let records = match job.on_conflict {
-            // All that was written was not there before.
+            // Every written record is new.
             OnConflict::Skip | OnConflict::Fail => before + written,
-            // What was written over was there already.
+            // Overwritten records existed before.
             OnConflict::Overwrite | OnConflict::Newer => {
-                // A record that came again, since somebody changed it meanwhile, was written twice.
+                // A record that changed during the run may have been read and written twice.
                 let distinct = match job.expected.exact {
                     true => job.expected.total(),
                     false => 0,
@@ -264,7 +265,7 @@ impl ReadBack {
         }
     }
 
-    /// What the target has and should have at least, where that is more.
+    /// The actual and the expected number of records, if the actual one is too small.
     async fn shortage(&self, job: &WorkspaceJob<'_>, expected: Expected) -> Result<Option<(u64, u64)>> {
         if let Some(before) = self.size_before {
             let asking = context(job, "asking for the size of the target");
@@ -273,7 +274,7 @@ impl ReadBack {
                 return Ok(None);
             }
         }
-        // A count may take as long as the cache is large, so it has no bound in time of its own.
+        // The duration of a count grows with the cache, so it has no time limit.
         let unbounded = job.retrier.unbounded();
         let reader = job.target.reader();
         let counting = context(job, "counting the target");
@@ -288,8 +289,8 @@ impl ReadBack {
     }
 }
 
-/// Looks up every record that the source had when the run began. Only those that are missing count: one with another value
-/// may have been changed at the source since it was moved.
+/// Looks up every record that the source had when the run started. Only missing ones count: a different one may have been
+/// changed in the source since it was moved.
 async fn look_up_all(job: &WorkspaceJob<'_>, found: &mut ReadBackReport) -> Result<()> {
     let mut all = Verification::new(VerifyLevel::Full);
     let comparison = Comparison {
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_value_takes_the_place_of_an_earlier_one_also_where_it_is_too_large() {
+    fn a_later_value_replaces_an_earlier_one_even_if_it_is_too_large() {
         let mut sample = Sample::default();
         sample.offer(&record(1, 10));
         sample.offer(&record(1, 20));

@@ -1,4 +1,4 @@
-//! What a dry run finds out: what a run would move, and how much of it the target has already.
+//! A dry run: counts what a run would move, and how much of it the target already has.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Looks for every record at the target. Where that has none, nothing is read.
+    /// Looks up every record on the target. If the target is empty, nothing is read.
     ///
     /// # Errors
     /// A side failed.
@@ -64,7 +64,7 @@ impl Run<'_> {
         let mut rehearsal = Rehearsal::default();
         let mut pages = Arc::clone(&pair.source).scan(&self.settings.selection, pair.page_limit(), None);
         let reading = context(Side::Source, "reading a page");
-        let looking = context(Side::Target, "looking for records of the target");
+        let looking = context(Side::Target, "looking up records of the target");
         while let Some(page) = retrier.run(reading, async || pages.next_page().await).await? {
             let keys: Vec<CacheKey> = page.entries.iter().map(|entry| entry.key().clone()).collect();
             if keys.is_empty() {

@@ -1,4 +1,4 @@
-//! The rejects file: what could not be moved, in a form that a later run can read back.
+//! The rejects file: the records that could not be moved, in a format that a later run can read as its source.
 
 use std::{
     borrow::Cow,
@@ -20,24 +20,21 @@ use crate::{
     system::atomic_file,
 };
 
-/// A line of a rejects file: a record, and why it was not moved.
+/// A line of a rejects file: a record, and why it was rejected.
 #[derive(Debug, Serialize)]
 struct RejectLine<'a> {
-    /// The key.
     key: Cow<'a, str>,
     /// The workspace of the source.
     workspace: Cow<'a, str>,
-    /// The kind of reason.
     kind: RejectKind,
-    /// The reason as text.
     reason: Cow<'a, str>,
-    /// The value as it was read, if it is JSON.
+    /// The original value, if it is JSON.
     record: Option<&'a RawValue>,
-    /// The value as it was read, if it is not JSON: text, with bytes that are not UTF-8 replaced by `\u{fffd}`.
+    /// The original value, if it is not JSON: text in which invalid UTF-8 is replaced by `\u{fffd}`.
     text: Option<String>,
 }
 
-/// Writes rejected records, a line each.
+/// Writes rejected records, one per line.
 #[derive(Debug)]
 pub struct RejectsFile {
     path: PathBuf,
@@ -46,7 +43,7 @@ pub struct RejectsFile {
 }
 
 impl RejectsFile {
-    /// Begins a file anew, or goes on behind so many bytes of an earlier run's.
+    /// Opens a file and truncates it to `from` bytes, the part that an earlier run wrote, or to nothing.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -68,7 +65,7 @@ impl RejectsFile {
         })
     }
 
-    /// Whether [`Self::open`] could open it now; nothing is made or changed.
+    /// Checks that [`Self::open`] would succeed, without changing anything.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -84,11 +81,11 @@ impl RejectsFile {
     /// Adds a line.
     ///
     /// # Errors
-    /// The line cannot be written: the run must then end, or a record would be lost silently.
+    /// The line cannot be written. The run must end then, or a record would be lost silently.
     pub fn add(&self, workspace: &Workspace, entry: &Entry, kind: RejectKind, reason: &str) -> Result<()> {
         let raw = entry.raw();
         let record = serde_json::from_slice::<&RawValue>(raw).ok();
-        // One line a record: line breaks between the fields of a value that was indented carry no meaning.
+        // One line per record: in JSON, line breaks occur only between fields.
         let one_line = record.map(|record| record.get().replace(['\n', '\r'], " "));
         let one_line = one_line.and_then(|text| RawValue::from_string(text).ok());
         let line = RejectLine {
@@ -111,12 +108,12 @@ impl RejectsFile {
         Ok(())
     }
 
-    /// The length in bytes, with everything added so far.
+    /// The length in bytes, including everything added so far.
     pub fn length(&self) -> u64 {
         self.length.load(Ordering::Relaxed)
     }
 
-    /// Everything added so far is on the disk after this.
+    /// Makes everything added so far durable.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -127,7 +124,6 @@ impl RejectsFile {
 
     fn failed(path: &Path, error: std::io::Error) -> Error {
         let failed = Error::io("write the rejects file", path, error);
-        Error::new(ErrorKind::Rejects, failed.message())
-            .with_remedy("name a file that can be written with --rejects")
+        Error::new(ErrorKind::Rejects, failed.message()).with_remedy("pass a writable path to --rejects")
     }
 }

@@ -1,4 +1,4 @@
-//! Trying again what may succeed later.
+//! Retrying requests that failed temporarily.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,35 +11,35 @@ use crate::{
     system::shutdown::Shutdown,
 };
 
-/// Bounds requests in time and tries them again, after the waits of [`backoff`]. [`ErrorKind::retry`] says what is worth
-/// another try.
+/// Limits the time of requests and retries them after the delays of [`backoff`]. [`ErrorKind::retry`] decides which errors
+/// are retried.
 #[derive(Clone)]
 pub struct Retrier {
-    /// How often a request is tried again.
+    /// The most retries of a request.
     pub retries: usize,
-    /// How long one try may take.
+    /// The time limit of one attempt.
     pub timeout: Duration,
-    /// Where retries are reported.
+    /// Emits the retries.
     pub reporter: Arc<Reporter>,
-    /// Ends the waiting.
+    /// Interrupts delays.
     pub shutdown: Shutdown,
 }
 
-/// What a request is for, as retries tell it.
+/// What a request is for, as errors and retries report it.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestContext<'a> {
-    /// In a clause: `writing a batch`.
+    /// The operation, as in `writing a batch`.
     pub what: &'a str,
-    /// On which side.
+    /// The side of the request.
     pub side: Side,
-    /// In which workspace, where it is for one.
+    /// The workspace, if it belongs to one.
     pub workspace: Option<&'a Workspace>,
-    /// For which batch, from 1, where it is for one.
+    /// The batch, from 1, if it belongs to one.
     pub batch: Option<u64>,
 }
 
 impl Retrier {
-    /// The same without a time limit, for a request that may take as long as the cache is large, such as a count.
+    /// The same without a time limit, for requests whose duration grows with the cache, such as a count.
     pub(crate) fn unbounded(&self) -> Self {
         Self {
             timeout: Duration::MAX,
@@ -47,10 +47,10 @@ impl Retrier {
         }
     }
 
-    /// Makes a request, again while that may help.
+    /// Makes a request, and retries it while that may help.
     ///
     /// # Errors
-    /// The error of the last try, marked with the side.
+    /// The error of the last attempt, with side, workspace and batch.
     pub async fn run<T>(
         &self,
         purpose: RequestContext<'_>,
@@ -65,7 +65,8 @@ impl Retrier {
         }
     }
 
-    /// Begins a request that is made by the caller: [`Retrier::once`] makes it, [`Attempts::next`] says whether again.
+    /// Counts the attempts of a caller that makes them itself: [`Retrier::once`] makes one, [`Attempts::next`] says whether
+    /// to make another.
     pub fn tries<'a>(&'a self, purpose: RequestContext<'a>) -> Attempts<'a> {
         Attempts {
             retrier: self,
@@ -74,10 +75,10 @@ impl Retrier {
         }
     }
 
-    /// Makes a request once, bounded in time.
+    /// Makes a request once, with the time limit.
     ///
     /// # Errors
-    /// Its own, or [`ErrorKind::Timeout`].
+    /// The error of the request, or [`ErrorKind::Timeout`].
     pub async fn once<T>(&self, what: &str, request: impl Future<Output = Result<T>>) -> Result<T> {
         let started = tokio::time::Instant::now();
         let result = tokio::time::timeout(self.timeout, request)
@@ -98,7 +99,7 @@ impl Retrier {
         result
     }
 
-    /// Reports a failed try and waits for the next.
+    /// Emits a failed attempt and waits before the next.
     async fn wait(&self, purpose: RequestContext<'_>, error: &Error, failed: usize) -> Waited {
         let Some(wait) = backoff(self.retries, failed) else {
             return Waited::Enough;
@@ -124,18 +125,18 @@ impl Retrier {
     }
 }
 
-/// What came of a wait between two tries.
+/// The result of a delay between two attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waited {
-    /// It is time for another try.
+    /// Make another attempt.
     Again,
-    /// There were as many as there may be.
+    /// No retry is left.
     Enough,
-    /// The run is to stop.
+    /// The run is stopping.
     Stopped,
 }
 
-/// The waits of a storage, as the run's own: reported, bounded by its number of retries, and ended when it is to stop.
+/// Lets a storage wait like the run itself: the delay is emitted, counts as a retry, and ends when the run stops.
 pub(crate) struct SideWaiter {
     pub(crate) retrier: Retrier,
     pub(crate) side: Side,
@@ -154,7 +155,7 @@ impl Waiter for SideWaiter {
     }
 }
 
-/// The tries of one request.
+/// The attempts of one request.
 pub struct Attempts<'a> {
     retrier: &'a Retrier,
     purpose: RequestContext<'a>,
@@ -162,10 +163,10 @@ pub struct Attempts<'a> {
 }
 
 impl Attempts<'_> {
-    /// Takes the result of a try: an answer, or `None` after a wait, when it is time for another try.
+    /// Handles the result of an attempt. Returns the value, or `None` after a delay if another attempt should be made.
     ///
     /// # Errors
-    /// The error of this try, marked with the side, where another would not help or there were enough.
+    /// The error of this attempt, with its context, if a retry would not help or none is left.
     pub async fn next<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
         let mut error = match result.on(self.purpose.side) {
             Ok(answer) => return Ok(Some(answer)),
@@ -193,7 +194,7 @@ impl Attempts<'_> {
         }
     }
 
-    /// How many tries failed so far.
+    /// The number of failed attempts.
     pub fn failed(&self) -> usize {
         self.failed
     }
@@ -221,7 +222,7 @@ mod tests {
     };
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_temporary_is_tried_again_and_then_given_up() {
+    async fn a_temporary_error_is_retried_until_no_retry_is_left() {
         let mut tries = 0;
         let result: Result<()> = retrier(3)
             .run(PURPOSE, async || {
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_permanent_is_tried_once() {
+    async fn a_permanent_error_is_not_retried() {
         let mut tries = 0;
         let result: Result<()> = retrier(3)
             .run(PURPOSE, async || {
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_try_that_takes_too_long_is_ended_and_tried_again() {
+    async fn an_attempt_that_times_out_is_retried() {
         let mut tries = 0;
         let answer = retrier(3)
             .run(PURPOSE, async || {
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wish_to_stop_ends_the_waiting() {
+    async fn a_request_to_stop_ends_a_delay() {
         let retrier = retrier(1000);
         retrier
             .shutdown

@@ -1,4 +1,4 @@
-//! One run, from settings to its end: connect, check, count, tell the plan, move, verify.
+//! One run from start to end: connect, check, count, emit the plan, move, verify.
 
 use std::sync::Arc;
 
@@ -18,23 +18,23 @@ use crate::{
 
 /// What every step of a run shares.
 pub struct Run<'a> {
-    /// What it is to do.
+    /// The settings of the run.
     pub settings: &'a Settings,
-    /// Where events go.
+    /// Emits events.
     pub reporter: &'a Arc<Reporter>,
-    /// Where numbers go.
+    /// Collects the numbers.
     pub stats: &'a RunStats,
-    /// Whether to stop.
+    /// Requests to stop.
     pub shutdown: &'a Shutdown,
 }
 
 impl Run<'_> {
-    /// Does it all.
+    /// Executes the whole run.
     ///
     /// # Errors
-    /// What ended it.
+    /// The error that ended it.
     pub async fn execute(&self, route: &Route) -> Result<RunOutcome> {
-        // Until the first write there is nothing to bring to an end.
+        // Before the first write the run can simply be dropped.
         let prepared = tokio::select! {
             () = self.shutdown.stopped() => return Ok(self.stopped()),
             prepared = self.prepare_route(route) => prepared?,
@@ -42,17 +42,17 @@ impl Run<'_> {
         self.carry_out(&prepared, self.settings.yes).await
     }
 
-    /// The ending of a run that somebody stopped.
+    /// The outcome of a run that was stopped.
     pub fn stopped(&self) -> RunOutcome {
         self.shutdown
             .reason()
             .map_or(RunOutcome::Done, RunOutcome::Stopped)
     }
 
-    /// Moves and compares what was prepared; writes only where that was `confirmed`.
+    /// Moves and verifies the prepared workspaces. Writes only if that was `confirmed`.
     ///
     /// # Errors
-    /// What ended it.
+    /// The error that ended the run.
     pub async fn carry_out(&self, prepared: &[Prepared], confirmed: bool) -> Result<RunOutcome> {
         let writes = self.settings.mode == Mode::Migrate && confirmed;
         let differences = match &self.settings.differences {
@@ -110,7 +110,7 @@ impl Run<'_> {
         }
     }
 
-    /// A request outside of any batch.
+    /// Makes a request that does not belong to a batch.
     pub(super) async fn ask<T>(
         &self,
         side: Side,
@@ -135,7 +135,7 @@ impl Run<'_> {
         self.prepare(source, target, &route.workspaces).await
     }
 
-    /// Warns of what was not warned of before.
+    /// Emits warnings about a storage, each of them once.
     pub(super) fn warn_of(&self, warnings: Vec<String>) {
         for warning in warnings {
             self.warn(WarningEvent::new(WarningKind::Storage, warning));

@@ -1,4 +1,4 @@
-//! Every number of a run, in one place. Events, the report, metrics and the checkpoint are views of it.
+//! Every number of a run, in one place. Events, the report, metrics and the checkpoint are derived from it.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::{
     storage::{Count, Cursor},
 };
 
-/// The numbers of a run, shared between the run and whoever reports when it panics.
+/// The numbers of a run. Shared with the panic handler, which reports them too.
 #[derive(Debug)]
 pub struct RunStats {
     started: Instant,
@@ -26,17 +26,17 @@ pub struct RunStats {
 
 #[derive(Debug)]
 struct State {
-    /// What belongs to no workspace. Its `workspaces` stay empty: they are a view of the next field.
+    /// The numbers of the whole run. Its `workspaces` stay empty: the report derives them from the next field.
     run: RunNumbers,
     workspaces: Vec<WorkspaceStats>,
-    /// Of all workspaces together, so that nobody has to add them up for every batch.
+    /// The sums over all workspaces, so that they need not be added up for every batch.
     sum: Sum,
     moving_since: Option<Instant>,
-    /// What an earlier run had moved already.
+    /// Records that an earlier run moved.
     resumed: u64,
 }
 
-/// How far workspaces are.
+/// The progress of one or more workspaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     done: u64,
@@ -54,17 +54,16 @@ pub(crate) struct WorkspaceStats {
     target_records_after: Option<u64>,
     rehearsal: Option<Rehearsal>,
     by_type: BTreeMap<CacheType, Totals>,
-    /// Entries that were read and are not selected.
+    /// Entries that were read but not selected.
     filtered: u64,
-    /// The number of the last batch of which something is counted.
+    /// The number of the last batch that was counted.
     batch: u64,
     completed: bool,
-    /// What is durable for certain.
+    /// The part of `by_type` that is durable.
     durable: BTreeMap<CacheType, Totals>,
 }
 
 impl WorkspaceStats {
-    /// A workspace of which nothing has been moved.
     pub(crate) fn new(pair: WorkspacePair, expected: Count, target_records_before: u64) -> Self {
         Self {
             pair,
@@ -80,14 +79,14 @@ impl WorkspaceStats {
         }
     }
 
-    /// Counts an entry of a batch, and what became of it.
+    /// Counts an entry of a batch and its outcome.
     pub(crate) fn add(&mut self, key: &str, change: &Totals) {
         let change = Totals {
             read: 1,
             selected: 1,
             ..change.clone()
         };
-        // Under the name under which it was counted.
+        // Use the type under which the entry was counted.
         let cache_type = self
             .expected
             .by_type
@@ -95,7 +94,7 @@ impl WorkspaceStats {
         self.by_type.entry(cache_type).or_default().add(&change);
     }
 
-    /// Counts entries that were read and are not selected.
+    /// Counts entries that were read but not selected.
     pub(crate) fn add_filtered(&mut self, entries: u64) {
         self.filtered += entries;
     }
@@ -104,7 +103,7 @@ impl WorkspaceStats {
         self.by_type.values()
     }
 
-    /// The numbers of all types together, as far as they go: what was seen and has no outcome yet is not attempted.
+    /// The sums over all types so far. Entries without an outcome count as not attempted.
     pub(crate) fn seen(&self) -> Totals {
         let mut all = Totals::default();
         self.parts().for_each(|part| all.add(part));
@@ -123,13 +122,12 @@ impl WorkspaceStats {
         }
     }
 
-    /// What is counted so far is durable.
+    /// Marks everything counted so far as durable.
     pub(crate) fn mark_durable(&mut self) {
         self.durable = self.by_type.clone();
     }
 
-    /// The target could not keep what it had accepted since it last made something durable: that is not written.
-    /// Gives the number of those records.
+    /// Takes back the records that the target accepted but could not make durable. Returns their number.
     pub(crate) fn revoke(&mut self) -> u64 {
         let mut lost = 0;
         let none = Totals::default();
@@ -143,7 +141,7 @@ impl WorkspaceStats {
         lost
     }
 
-    /// Nothing that the target had accepted is there.
+    /// Takes back every record that the target accepted.
     fn revoke_all(&mut self) {
         self.durable = BTreeMap::new();
         self.completed = false;
@@ -151,20 +149,18 @@ impl WorkspaceStats {
         self.revoke();
     }
 
-    /// What a run would do was found out.
     pub(crate) fn set_rehearsal(&mut self, rehearsal: Rehearsal) {
         self.rehearsal = Some(rehearsal);
     }
 
-    /// The target was counted again.
     pub(crate) fn set_target_records_after(&mut self, records: u64) {
         self.target_records_after = Some(records);
     }
 
-    /// The whole workspace was read, and what was to be moved was.
+    /// Marks the workspace as completely moved.
     pub(crate) fn complete(&mut self) {
         self.completed = true;
-        // Nothing is taken back any more, and there may be thousands of these.
+        // Free the memory, as there may be thousands of workspaces: nothing is taken back any more.
         self.durable = BTreeMap::new();
     }
 
@@ -179,7 +175,7 @@ impl WorkspaceStats {
             let closed = totals.clone().closed(expected.get(cache_type), self.completed);
             by_cache_type.insert(cache_type.clone(), closed);
         }
-        // The whole is the sum of its parts, also where the source changed between count and end.
+        // Add up the parts, so that the sums are consistent even if the source changed after the count.
         let mut totals = Totals::default();
         by_cache_type.values().for_each(|part| totals.add(part));
         totals.read += self.filtered;
@@ -213,13 +209,13 @@ impl WorkspaceStats {
         }
     }
 
-    /// Takes over what an earlier run did, where a later one can go on from it.
+    /// Restores the numbers of an earlier run, if it can be resumed from there.
     fn resume(&mut self, before: &WorkspaceProgress) {
         if !before.complete && before.cursor.is_none() {
             return;
         }
         self.by_type = before.by_cache_type.clone();
-        // What has no outcome yet is not attempted in any view; it is no number of its own here.
+        // `not_attempted` is derived in every report and not counted here.
         self.by_type
             .values_mut()
             .for_each(|totals| totals.not_attempted = 0);
@@ -231,18 +227,18 @@ impl WorkspaceStats {
     }
 }
 
-/// How far the whole run is.
+/// The progress of the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunProgress {
     pub(crate) done: u64,
     pub(crate) total: u64,
     pub(crate) elapsed: Duration,
-    /// `None` while nothing tells.
+    /// `None` while unknown.
     pub(crate) remaining: Option<Duration>,
 }
 
 impl State {
-    /// Changes or reads the numbers of a workspace.
+    /// Changes or reads the numbers of a workspace, and updates the sums.
     fn change<T>(&mut self, number: usize, change: impl FnOnce(&mut WorkspaceStats) -> T) -> T {
         let workspace = &mut self.workspaces[number];
         let before = workspace.sum();
@@ -271,7 +267,7 @@ impl Sum {
 }
 
 impl RunStats {
-    /// A run that begins now.
+    /// The numbers of a run that starts now.
     pub fn new(mode: Mode) -> Self {
         Self {
             started: Instant::now(),
@@ -285,22 +281,22 @@ impl RunStats {
         }
     }
 
-    /// Never held across a wait. A panic leaves numbers that are still right: each is written in one step.
+    /// The lock is never held across an await. A panic leaves the numbers valid: each change is a single step.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes or reads what belongs to no workspace.
+    /// Changes or reads the numbers of the whole run.
     pub(crate) fn run<T>(&self, change: impl FnOnce(&mut RunNumbers) -> T) -> T {
         change(&mut self.state().run)
     }
 
-    /// Changes or reads the numbers of a workspace, by its number in the run.
+    /// Changes or reads the numbers of a workspace, given its number in the run.
     pub(crate) fn workspace<T>(&self, number: usize, change: impl FnOnce(&mut WorkspaceStats) -> T) -> T {
         self.state().change(number, change)
     }
 
-    /// What a side is called.
+    /// The location of a side, once it is known.
     pub fn location(&self, side: Side) -> Option<Location> {
         self.run(|run| match side {
             Side::Source => run.source.clone(),
@@ -321,7 +317,7 @@ impl RunStats {
         state.workspaces.push(workspace);
     }
 
-    /// The target shows nothing of what it had accepted, of any workspace.
+    /// Takes back every record that the target accepted, of all workspaces.
     pub(crate) fn revoke_all(&self) {
         let mut state = self.state();
         for number in 0..state.workspaces.len() {
@@ -329,7 +325,7 @@ impl RunStats {
         }
     }
 
-    /// False where the same warning was there before.
+    /// Adds a warning. Returns false if the same one was added before.
     pub(crate) fn add_warning(&self, warning: &str) -> bool {
         self.run(|run| {
             let is_new = !run.warnings.iter().any(|known| known == warning);
@@ -348,9 +344,9 @@ impl RunStats {
         self.run(|run| run.verification = Some(verification));
     }
 
-    /// Records an error that ended the run, with those that followed from it.
+    /// Records the error that ended the run, with those that occurred while it was ending.
     pub fn record_failure(&self, error: &Error) {
-        // What failed while batches were written and once more at the end is one failure.
+        // An error that occurred while writing and again at the end is one failure.
         let mut failures: Vec<&Error> = Vec::new();
         for error in error.with_others() {
             match failures
@@ -365,7 +361,7 @@ impl RunStats {
         self.run(|run| failures.into_iter().for_each(|error| run.errors.fatal(error)));
     }
 
-    /// The time of moving begins or ends here.
+    /// Starts or stops the clock of moving records.
     pub(crate) fn set_moving(&self, moving: bool) {
         let mut state = self.state();
         let now = Instant::now();
@@ -375,7 +371,7 @@ impl RunStats {
         state.moving_since = moving.then_some(now);
     }
 
-    /// Begins a batch of a workspace: it is ok until something of it is not.
+    /// Counts a batch as ok; [`Self::batch_is_partial`] and [`Self::batch_failed`] change that.
     pub(crate) fn begin_batch(&self, workspace: usize, batch: u64, retried: bool) {
         let mut state = self.state();
         state.workspaces[workspace].batch = batch;
@@ -385,7 +381,7 @@ impl RunStats {
         batches.retried += u64::from(retried);
     }
 
-    /// Something of the batch that began last was rejected.
+    /// Counts the last batch as partial.
     pub(crate) fn batch_is_partial(&self) {
         self.run(|run| {
             run.batches.ok -= 1;
@@ -393,7 +389,7 @@ impl RunStats {
         });
     }
 
-    /// The batch that began last was not written.
+    /// Counts the last batch as failed.
     pub(crate) fn batch_failed(&self) {
         self.run(|run| {
             run.batches.ok -= 1;
@@ -401,13 +397,12 @@ impl RunStats {
         });
     }
 
-    /// Rejected records, and how many there are to move.
+    /// The number of rejected records, and of records to move.
     pub(crate) fn rejected(&self) -> (u64, u64) {
         let sum = self.state().sum;
         (sum.rejected, sum.expected)
     }
 
-    /// How far the whole run is.
     pub(crate) fn run_progress(&self) -> RunProgress {
         let state = self.state();
         let Sum { done, total, .. } = state.sum;
@@ -422,8 +417,8 @@ impl RunStats {
         }
     }
 
-    /// What of the job is done: all of the workspaces before `current`, and of that one what is counted, which a later run
-    /// continues at the cursor.
+    /// The progress of the job, for a checkpoint: all workspaces before `current`, and the part of `current` before the
+    /// cursor.
     pub(crate) fn progress(
         &self,
         current: usize,
@@ -451,7 +446,7 @@ impl RunStats {
         }
     }
 
-    /// Takes over what an earlier run did.
+    /// Restores the numbers of an earlier run.
     pub(crate) fn resume(&self, progress: &Progress) {
         let mut state = self.state();
         state.run.batches = progress.batches.clone();
@@ -468,7 +463,7 @@ impl RunStats {
         state.run.bytes_before = before.bytes;
     }
 
-    /// The report of a run that ended so.
+    /// The report of a run with this outcome.
     pub fn report(&self, ending: &RunOutcome) -> Report {
         let state = self.state();
         let mut numbers = state.run.clone();

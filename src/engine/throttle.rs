@@ -1,4 +1,4 @@
-//! Keeping to `--rate-limit`.
+//! Enforces `--rate-limit`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::model::RateLimit;
 
-/// Lets batches pass at a rate, over all that share it.
+/// Limits the rate of batches, over all tasks that share it.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     rate: RateLimit,
@@ -17,7 +17,7 @@ pub(crate) struct Throttle {
     next: Mutex<Instant>,
 }
 
-/// What was not used may be made up for within this time, such as the time that a slow answer took.
+/// Unused time up to this is made up for, such as the time of a slow response.
 const CREDIT: Duration = Duration::from_millis(200);
 
 impl Throttle {
@@ -28,7 +28,7 @@ impl Throttle {
         })
     }
 
-    /// Waits until a batch of so many records and bytes may pass.
+    /// Waits until a batch with these numbers of records and bytes may pass.
     pub(crate) async fn pass(&self, records: u64, bytes: u64) {
         let (amount, rate) = match self.rate {
             RateLimit::Records(rate) => (records, rate.get()),
@@ -56,7 +56,7 @@ mod tests {
         RateLimit::Records(NonZeroU64::new(rate).unwrap())
     }
 
-    /// How many records pass in a time, by several workers whose requests take so long.
+    /// The records that pass in each second of `time`, by several workers whose requests take `request`.
     async fn passed(rate: u64, workers: usize, request: Duration, time: Duration) -> Vec<u64> {
         let throttle = Throttle::new(records(rate));
         let size = rate / 20;

@@ -1,4 +1,4 @@
-//! Comparing two storages by value: every record of the source is looked up at the target.
+//! Comparing two storages by value: every record of the source is looked up on the target.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -16,54 +16,49 @@ use crate::{
     },
     model::{
         BatchLimit, Error, ErrorKind, OnConflict, Rekey, Result, Selection, Side, VerifyLevel, WorkspacePair,
-        number_of,
         record::{CacheKey, KeyDigest, KeySet, Record, compare},
     },
-    report::{Difference, DifferenceKind, Event, Reporter, Verification, VerifyEvent, VerifyNumbers},
+    report::{
+        Difference, DifferenceKind, Event, Reporter, Verification, VerifyEvent, VerifyNumbers,
+        style::{grouped, grouped_of},
+    },
     storage::{Entry, Page, PageLimit, PageReader, Source, Target, WriteOutcome},
 };
 
-/// What comparing one workspace needs to know.
+/// The comparison of one workspace.
 pub(crate) struct Comparison<'a> {
-    /// Which workspace, and where its records went.
     pub pair: &'a WorkspacePair,
-    /// What was read.
     pub source: &'a Arc<dyn Source>,
-    /// What was written.
     pub target: &'a Arc<dyn Target>,
-    /// Which records.
     pub selection: &'a Selection,
-    /// What made copies of records, where a run was to add some.
+    /// Determines the copies that `--rekey` adds; `None` without copies.
     pub examiner: Option<&'a Arc<Examiner>>,
-    /// How many there are, as counted.
+    /// The number of records, as counted.
     pub expected: u64,
-    /// How thoroughly.
     pub level: VerifyLevel,
-    /// Whether to count what the target has beyond, too.
+    /// Whether to count the records that only the target has.
     pub counts_beyond: bool,
-    /// Only records that were last changed before this second since 1970: later ones came while a run went on.
+    /// Compares only records last changed before this Unix time in seconds: later ones appeared during the run.
     pub older_than: Option<i64>,
-    /// The policy by which records were written: under some a target rightly keeps another value.
+    /// The policy of the writes: some policies rightly leave a different value on the target.
     pub on_conflict: OnConflict,
     /// How much is looked up at a time.
     pub batch: BatchLimit,
-    /// Bounds and repeats requests.
     pub retrier: &'a Retrier,
-    /// Where events go.
     pub reporter: &'a Reporter,
-    /// Where every difference goes.
+    /// Receives every difference.
     pub differences: Option<&'a DifferencesFile>,
 }
 
-/// How many records of a workspace a sample holds, about.
+/// The approximate number of records of a workspace in a sample.
 const SAMPLE: u64 = 1000;
 /// How many pages of records are looked up at the same time.
 const LOOKED_UP_AT_ONCE: usize = 4;
-/// How often a long verification says how far it is.
+/// How often a long verification emits its progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl Comparison<'_> {
-    /// Compares, and adds what it finds to the verification. Finding differences is no error.
+    /// Compares the records and adds the result to the verification. Differences are not an error.
     ///
     /// # Errors
     /// The source or the target failed.
@@ -71,9 +66,9 @@ impl Comparison<'_> {
         let mut numbers = VerifyNumbers::default();
         let started = Instant::now();
         let mut progress = VerifyProgress::default();
-        let mut told = started;
+        let mut last_event = started;
         let mut found = Found::default();
-        // Records are looked up while others are read.
+        // Look up records while more are read.
         let looked_up = self
             .pages(Side::Source, Arc::clone(self.source))
             .map_ok(|page| self.look_up(page))
@@ -81,7 +76,7 @@ impl Comparison<'_> {
         let mut looked_up = std::pin::pin!(looked_up);
         while let Some(page) = looked_up.try_next().await? {
             progress.done += page.entries;
-            // What is no record could not be moved.
+            // Invalid entries cannot be moved.
             numbers.invalid += page.invalid;
             numbers.compared += page.records.len() as u64;
             for (given, kept) in page.records.iter().zip(page.kept) {
@@ -95,17 +90,17 @@ impl Comparison<'_> {
                 self.find_copies(&added, &mut numbers, verification).await?;
                 added.iter().for_each(|key| found.add(key));
             }
-            if told.elapsed() >= PROGRESS_EVERY {
-                told = Instant::now();
+            if last_event.elapsed() >= PROGRESS_EVERY {
+                last_event = Instant::now();
                 progress.elapsed = started.elapsed();
-                self.tell(&numbers, progress, false);
+                self.emit(&numbers, progress, false);
             }
         }
         if self.level == VerifyLevel::Full && self.counts_beyond {
             numbers.beyond = Some(self.count_beyond(&found).await?);
         }
         progress.elapsed = started.elapsed();
-        self.tell(&numbers, progress, true);
+        self.emit(&numbers, progress, true);
         verification.numbers.add(&numbers);
         Ok(())
     }
@@ -119,7 +114,7 @@ impl Comparison<'_> {
         })
     }
 
-    /// The records of a page that are to be compared, and what the target has under their keys.
+    /// The records of a page to compare, and what the target has under their keys.
     async fn look_up(&self, page: Page) -> Result<LookedUp> {
         let entries = page.entries.len() as u64;
         let mut invalid = 0;
@@ -208,13 +203,13 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// The keys under which copies of these records were to be added.
+    /// The keys under which `--rekey` adds copies of these records.
     async fn copies_of(&self, examiner: &Arc<Examiner>, records: Vec<Record>) -> Result<Vec<CacheKey>> {
         let examiner = Arc::clone(examiner);
         let target = Arc::clone(self.target);
         let examining = tokio::task::spawn_blocking(move || {
             let copies = examiner.examine(&records, |_| true).copies.into_iter();
-            // What the target cannot store was not copied either.
+            // A record that the target cannot store was not copied.
             let copies = copies.filter(|copy| {
                 let original = records.get(copy.of);
                 original.is_some_and(|original| {
@@ -228,7 +223,7 @@ impl Comparison<'_> {
             .map_err(|error| Error::new(ErrorKind::Internal, "examining records panicked").caused_by(error))
     }
 
-    /// Looks for copies at the target. Whose record is under such a key does not matter: LightRAG finds it.
+    /// Looks for copies on the target. Any record under such a key counts: LightRAG finds it.
     async fn find_copies(
         &self,
         keys: &[CacheKey],
@@ -255,11 +250,11 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Counts the records of the target that the source does not have, without copies. Where the target has as many as
-    /// were found in it, there are none, and it need not be read.
+    /// Counts the records that only the target has, without copies. If the target has as many records as were found in it,
+    /// there are none, and it is not read.
     async fn count_beyond(&self, found: &Found) -> Result<u64> {
         let target = self.target.reader();
-        // A count may take as long as the cache is large.
+        // The duration of a count grows with the cache.
         let unbounded = self.retrier.unbounded();
         let purpose = self.purpose(Side::Target, "counting");
         let count = unbounded
@@ -277,7 +272,7 @@ impl Comparison<'_> {
             .await
     }
 
-    /// How many of a page of the target the source does not have.
+    /// How many records of a page of the target the source does not have.
     async fn given_for(&self, page: Page, found: &Found) -> Result<u64> {
         let keys = page.entries.iter().map(|entry| entry.key().clone());
         let keys: Vec<CacheKey> = keys.filter(|key| !found.contains(key)).collect();
@@ -292,7 +287,7 @@ impl Comparison<'_> {
         Ok(given.iter().filter(|entry| entry.is_none()).count() as u64)
     }
 
-    /// A sample is chosen by the digests of keys, so that it is the same in every run.
+    /// Chooses a sample by the digests of keys, so that every run chooses the same.
     fn is_in_sample(&self, key: &CacheKey) -> bool {
         if self.level == VerifyLevel::Full || self.expected <= SAMPLE {
             return true;
@@ -305,7 +300,7 @@ impl Comparison<'_> {
 
     fn limit(&self) -> PageLimit {
         PageLimit {
-            // What is looked up at once is held twice.
+            // Records that are looked up are in memory twice.
             records: self.batch.records.min(const { NonZeroUsize::new(1000).unwrap() }),
             bytes: self.batch.bytes.min(PAGE_BYTES),
             ahead: AHEAD,
@@ -329,7 +324,7 @@ impl Comparison<'_> {
         }
     }
 
-    fn tell(&self, numbers: &VerifyNumbers, progress: VerifyProgress, complete: bool) {
+    fn emit(&self, numbers: &VerifyNumbers, progress: VerifyProgress, complete: bool) {
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let VerifyProgress { done, elapsed } = progress;
         let total = self.expected.max(done);
@@ -390,12 +385,12 @@ impl Run<'_> {
         }
         let message = format!(
             "{} compared: {} missing, {} different",
-            number_of(numbers.compared, "record"),
-            numbers.missing,
-            numbers.different
+            grouped_of(numbers.compared, "record"),
+            grouped(numbers.missing),
+            grouped(numbers.different)
         );
         Err(Error::new(ErrorKind::Differences, message)
-            .with_remedy("look at verification.first in the report, then migrate again"))
+            .with_remedy("see verification.first in the report, then migrate again"))
     }
 
     async fn compare(
@@ -430,30 +425,30 @@ impl Run<'_> {
     }
 }
 
-/// How far a comparison is.
+/// The progress of a comparison.
 #[derive(Clone, Copy, Debug, Default)]
 struct VerifyProgress {
     done: u64,
     elapsed: Duration,
 }
 
-/// A page of the source, and what the target has of it.
+/// A page of the source, and the corresponding entries of the target.
 struct LookedUp {
     /// The records to compare.
     records: Vec<Record>,
     /// What the target has under their keys, in their order.
     kept: Vec<Option<Entry>>,
-    /// How many entries the page has.
+    /// The number of entries in the page.
     entries: u64,
-    /// How many of those to compare are no records.
+    /// How many entries to compare are not records.
     invalid: u64,
 }
 
-/// The keys that were found at the target.
+/// The keys that were found on the target.
 #[derive(Default)]
 struct Found {
     keys: KeySet,
-    /// How many keys that are.
+    /// The number of these keys.
     records: u64,
 }
 
@@ -467,18 +462,18 @@ impl Found {
     }
 }
 
-/// What a comparison says of a record.
+/// The result of comparing a record.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// The target has it, equal in every field.
     Equal,
-    /// The target has another value in these fields, and was to keep it.
+    /// The target has different values in these fields, which the policy keeps.
     Kept(Vec<String>),
-    /// The target cannot hold it, and does not have it.
+    /// The target cannot store it, and does not have it.
     Unmovable,
     /// The target does not have it.
     Missing,
-    /// The target has another value in these fields.
+    /// The target has different values in these fields.
     Different(Vec<String>),
 }
 
@@ -497,7 +492,7 @@ pub(crate) fn verdict(
     let kept = match kept {
         None if matches!(preview, WriteOutcome::Rejected { .. }) => return Verdict::Unmovable,
         None => return Verdict::Missing,
-        Some(Entry::Invalid(_)) => return Verdict::Different(vec!["(no record)".to_owned()]),
+        Some(Entry::Invalid(_)) => return Verdict::Different(vec!["(not a record)".to_owned()]),
         Some(Entry::Record(kept)) => kept,
     };
     let fields = compare::differing_fields(given, &kept, sanitized, dropped_fields);

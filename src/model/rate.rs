@@ -53,7 +53,7 @@ impl RateLimit {
     }
 }
 
-/// A batch holds what may be moved in this part of a second, so that the rate is kept smoothly.
+/// A batch contains what may be moved in this part of a second, so that the rate is even.
 const BATCHES_PER_SECOND: u64 = 20;
 
 impl fmt::Display for RateLimit {

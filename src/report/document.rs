@@ -1,38 +1,38 @@
-//! The report: what a run did, in numbers that add up.
+//! The report: what a run did, in numbers whose sums are consistent.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::style::grouped_of;
 use crate::model::{
-    CacheType, Error, ErrorKind, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace,
-    number_of, plural,
+    CacheType, Error, ErrorKind, ForetoldHits, LeftOutRecords, Location, Mode, VerifyLevel, Workspace, plural,
 };
 
-/// Numbers of records. Always `selected = written + skipped + rejected + not_attempted`.
+/// Numbers of records. Invariant: `selected = written + skipped + rejected + not_attempted`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
-    /// Entries of the source that were looked at, selected or not.
+    /// Entries of the source that were read, selected or not.
     pub read: u64,
-    /// Entries that the run was to move.
+    /// Entries to move.
     pub selected: u64,
-    /// Records that the target says it keeps.
+    /// Records that the target confirmed.
     pub written: u64,
-    /// Records left as the target had them.
+    /// Records that the target already had and that were not written.
     pub skipped: u64,
     /// Entries that could not be moved.
     pub rejected: u64,
-    /// Entries that the run did not come to, or whose fate it does not know.
+    /// Entries that the run did not reach, or whose outcome is unknown.
     pub not_attempted: u64,
-    /// Records, among the written ones, that had to be changed to be held.
+    /// Written records from which invalid characters were removed.
     pub sanitized: u64,
     /// Bytes of keys and values of the written records.
     pub bytes: u64,
 }
 
 impl Totals {
-    /// Adds other numbers to these.
+    /// Adds other numbers.
     pub fn add(&mut self, other: &Self) {
         self.read += other.read;
         self.selected += other.selected;
@@ -44,13 +44,13 @@ impl Totals {
         self.bytes += other.bytes;
     }
 
-    /// The records whose fate is known.
+    /// Records whose outcome is known.
     pub fn done(&self) -> u64 {
         self.written + self.skipped + self.rejected
     }
 
-    /// These numbers of a workspace of which `expected` records were counted before the run: what of them is not done is
-    /// not attempted. A run that has `completed` saw all there was, whatever the count said.
+    /// Sets `not_attempted` for a workspace in which `expected` records were counted before the run. A run that has
+    /// `completed` read every record, whatever the count was.
     #[must_use]
     pub fn closed(mut self, expected: u64, completed: bool) -> Self {
         let done = self.done();
@@ -71,11 +71,11 @@ pub enum Status {
     Ok,
     /// Done, but some records were rejected.
     Partial,
-    /// It could not go on.
+    /// An error ended it.
     Failed,
-    /// It did not begin.
+    /// It did not start: a setting or a check failed.
     Refused,
-    /// Somebody stopped it.
+    /// A signal or a time limit stopped it.
     Interrupted,
     /// A verification found differences.
     Differences,
@@ -84,7 +84,7 @@ pub enum Status {
 /// Numbers of batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchTotals {
-    /// All that were begun.
+    /// All that were started.
     pub total: u64,
     /// Every record written or skipped.
     pub ok: u64,
@@ -92,23 +92,23 @@ pub struct BatchTotals {
     pub partial: u64,
     /// Not written.
     pub failed: u64,
-    /// Written at a later try.
+    /// Written after a retry.
     pub retried: u64,
 }
 
-/// What a dry run found of the records that a run would move. Always `to_move = new + existing`.
+/// What a dry run found. Invariant: `to_move = new + existing`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rehearsal {
     /// Selected records of the source.
     pub to_move: u64,
     /// Those whose keys the target does not have.
     pub new: u64,
-    /// Those whose keys the target has: `--on-conflict` says what becomes of them.
+    /// Those whose keys the target already has: `--on-conflict` decides what happens to them.
     pub existing: u64,
 }
 
 impl Rehearsal {
-    /// Adds other numbers to these.
+    /// Adds other numbers.
     pub fn add(&mut self, other: Self) {
         self.to_move += other.to_move;
         self.new += other.new;
@@ -116,66 +116,66 @@ impl Rehearsal {
     }
 }
 
-/// What became of one workspace.
+/// The result of one workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkspaceReport {
     /// The workspace that was read.
     pub from: Workspace,
     /// The workspace that was written.
     pub to: Workspace,
-    /// Selected records that the source had when they were counted; null where the run did not come to it.
+    /// Selected records that the source had when they were counted; null if the run did not reach the workspace.
     pub source_records: Option<u64>,
-    /// Records of the selected types that the target had before; null where the run did not come to it.
+    /// Records of the selected types that the target had before; null if the run did not reach the workspace.
     pub target_records_before: Option<u64>,
-    /// The same after the run; null where the target was not counted again: a storage that has to look at every record to
-    /// count them is asked for its own number instead, unless that is too small.
+    /// The same after the run; null if the target was not counted again, which is done only if the total that the server
+    /// reports is too small.
     pub target_records_after: Option<u64>,
-    /// What a run that writes would do; null where this run was no dry run, or did not come to it.
+    /// What a run that writes would do; null unless this is a dry run that reached the workspace.
     pub rehearsal: Option<Rehearsal>,
     /// The numbers of this workspace.
     pub totals: Totals,
-    /// The same by cache type.
+    /// These numbers by cache type.
     pub by_cache_type: BTreeMap<CacheType, Totals>,
-    /// What the source has beyond the selection, by mode and type; null where that is not known.
+    /// What the source contains that is not selected, by mode and type; null if unknown.
     pub left_out: Option<Vec<LeftOutRecords>>,
 }
 
-/// What went wrong, in numbers and first examples.
+/// Errors: numbers and the first examples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorTotals {
-    /// Records rejected, plus one for what ended the run, if something else did than a record that was rejected.
+    /// Rejected records, plus one for an error that ended the run, unless that was a rejected record.
     pub total: u64,
-    /// The same by kind.
+    /// The same number by kind.
     pub by_kind: BTreeMap<String, u64>,
-    /// The first of them.
+    /// The first errors.
     pub first: Vec<ErrorSample>,
 }
 
-/// How many examples a report holds.
+/// How many examples a report contains.
 pub(super) const MOST_SAMPLES: usize = 20;
-/// How many keys an example holds.
+/// How many keys an example contains.
 const MOST_KEYS: usize = 5;
 
-/// One thing that went wrong.
+/// An example of an error: one that ended the run, or rejected records of one batch with the same reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorSample {
-    /// The workspace that is read; null where it happened outside of one.
+    /// The workspace of the source; null if the error belongs to none.
     #[serde(default)]
     pub workspace: Option<String>,
-    /// The batch, from 1; null where it happened outside of one.
+    /// The batch, from 1; null if the error belongs to none.
     pub batch: Option<u64>,
-    /// The kind.
+    /// The kind of the error.
     pub kind: String,
-    /// What happened, and where.
+    /// What failed, and where.
     pub message: String,
-    /// Records that it concerns.
+    /// The number of affected records.
     pub records: u64,
     /// The first of their keys.
     pub keys: Vec<String>,
 }
 
 impl BatchTotals {
-    /// Adds other numbers to these.
+    /// Adds other numbers.
     pub fn add(&mut self, other: &Self) {
         self.total += other.total;
         self.ok += other.ok;
@@ -214,8 +214,8 @@ impl ErrorTotals {
         }
     }
 
-    /// Counts what ended the run, unless its records are counted already: a conflict is a rejected record. It is always
-    /// among the examples.
+    /// Counts an error that ended the run, unless its records are counted already, as those of a conflict are. The error is
+    /// always added to the examples.
     pub fn fatal(&mut self, error: &Error) {
         let kind = error.kind().as_str();
         if error.kind() != ErrorKind::Conflict || !self.by_kind.contains_key(kind) {
@@ -233,31 +233,31 @@ impl ErrorTotals {
     }
 }
 
-/// What a verification found, in numbers of records.
+/// The numbers of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyNumbers {
     /// Records of the source that were compared.
     pub compared: u64,
-    /// Those that the target has, equal in every field.
+    /// Those that are equal on the target in every field.
     pub equal: u64,
-    /// Those that the target has with another value, and was to keep (`--on-conflict skip` or `newer`).
+    /// Those that are different on the target, and that `--on-conflict skip` or `newer` keeps.
     pub kept: u64,
-    /// Those that the target cannot hold, and so does not have.
+    /// Those that the target cannot store and therefore does not have.
     pub unmovable: u64,
-    /// Entries of the source that are no records, and were compared with nothing.
+    /// Entries of the source that are not records and were not compared.
     pub invalid: u64,
     /// Those that the target does not have.
     pub missing: u64,
-    /// Those that the target has with another value.
+    /// Those that are different on the target.
     pub different: u64,
     /// Copies of `--rekey` that the target has.
     pub copies: u64,
-    /// Records of the target that are neither at the source nor copies; null where nobody looked.
+    /// Records that only the target has and that are not copies; null if they were not counted.
     pub beyond: Option<u64>,
 }
 
 impl VerifyNumbers {
-    /// Adds other numbers to these.
+    /// Adds other numbers.
     pub fn add(&mut self, other: &Self) {
         self.compared += other.compared;
         self.equal += other.equal;
@@ -281,19 +281,19 @@ impl VerifyNumbers {
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verification {
-    /// How thorough it was.
+    /// How thorough the verification was.
     pub level: VerifyLevel,
-    /// All numbers.
+    /// The sums over all workspaces.
     #[serde(flatten)]
     pub numbers: VerifyNumbers,
     /// The first differences.
     pub first: Vec<Difference>,
-    /// The first records that differ and were to be kept.
+    /// The first records that differ and that `--on-conflict` keeps.
     pub first_kept: Vec<Difference>,
 }
 
 impl Verification {
-    /// A verification that has found nothing yet.
+    /// An empty verification.
     pub fn new(level: VerifyLevel) -> Self {
         Self {
             level,
@@ -303,7 +303,7 @@ impl Verification {
         }
     }
 
-    /// Keeps a difference, if it is among the first ones.
+    /// Adds a difference, unless there are enough.
     pub fn note(&mut self, difference: Difference) {
         let first = match difference.kind {
             DifferenceKind::Kept => &mut self.first_kept,
@@ -315,21 +315,21 @@ impl Verification {
     }
 }
 
-/// What was read back of what a run had written, in numbers of records.
+/// The numbers of written records that were read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadBackReport {
     /// Records that were looked up and compared.
     pub records: u64,
     /// Those that the target does not have.
     pub missing: u64,
-    /// Those that the target has with another value.
+    /// Those that are different on the target.
     pub different: u64,
     /// The first differences.
     pub first: Vec<Difference>,
 }
 
 impl ReadBackReport {
-    /// Adds what was read back of another workspace.
+    /// Adds the numbers of another workspace.
     pub fn add(&mut self, other: Self) {
         self.records += other.records;
         self.missing += other.missing;
@@ -340,7 +340,7 @@ impl ReadBackReport {
             .for_each(|difference| self.note(difference));
     }
 
-    /// Keeps a difference, if it is among the first ones.
+    /// Adds a difference, unless there are enough.
     pub fn note(&mut self, difference: Difference) {
         if self.first.len() < MOST_DIFFERENCES {
             self.first.push(difference);
@@ -348,94 +348,94 @@ impl ReadBackReport {
     }
 }
 
-/// How many differences a report names.
+/// How many differences a report contains.
 const MOST_DIFFERENCES: usize = 20;
 
-/// How a record of the target differs from the one of the source.
+/// How a record on the target differs from the record of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
     /// The target does not have it.
     Missing,
-    /// The target has another value.
+    /// The target has a different value.
     Different,
-    /// The target has another value, which it was to keep (`--on-conflict skip` or `newer`).
+    /// The target has a different value that `--on-conflict skip` or `newer` keeps.
     Kept,
 }
 
-/// A record that is not the same on both sides. A line of the `--differences` file, too.
+/// A record that differs between source and target. Also a line of the `--differences` file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
-    /// The workspace that is read.
+    /// The workspace of the source.
     pub workspace: Workspace,
-    /// The key.
+    /// The key of the record.
     pub key: String,
-    /// How it differs.
+    /// How the record differs.
     pub kind: DifferenceKind,
-    /// The fields that differ; none where the record is missing.
+    /// The fields that differ; empty if the record is missing.
     pub fields: Vec<String>,
 }
 
 /// What a run did: the last event, and the content of `--report`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
-    /// The program.
+    /// The name of the program.
     pub tool: String,
-    /// Its version.
+    /// The version of the program.
     pub version: String,
-    /// What it was to do.
+    /// What the run was asked to do.
     pub mode: Mode,
-    /// How it ended.
+    /// How the run ended.
     pub status: Status,
     /// The exit code of the process.
     pub exit_code: u8,
-    /// Whether the same command may succeed later with nothing changed.
+    /// Whether the same command may succeed later without changes.
     pub retryable: bool,
-    /// When it began, RFC 3339, UTC.
+    /// When the run started, RFC 3339, UTC.
     pub started_at: String,
-    /// When it ended.
+    /// When the run ended, RFC 3339, UTC.
     pub finished_at: String,
-    /// How long it took, in milliseconds.
+    /// The duration of the run, in milliseconds.
     pub duration_ms: u64,
-    /// What was read; null where the run ended before it knew.
+    /// The storage that was read; null if the settings do not say.
     pub source: Option<Location>,
-    /// What was written; null where the run ended before it knew.
+    /// The storage that was written; null if the settings do not say.
     pub target: Option<Location>,
-    /// The share of the source that was to be moved (`--shard`), as `0/4`; null for everything.
+    /// The share of the source (`--shard`), as `0/4`; null for everything.
     pub shard: Option<String>,
-    /// All numbers.
+    /// The sums over all workspaces.
     pub totals: Totals,
-    /// The same by cache type.
+    /// These numbers by cache type.
     pub by_cache_type: BTreeMap<CacheType, Totals>,
-    /// What the source has beyond the selection, by mode and type; null where that is not known.
+    /// What the source contains that is not selected, by mode and type; null if unknown.
     pub left_out: Option<Vec<LeftOutRecords>>,
-    /// The same by workspace.
+    /// The numbers of each workspace.
     pub workspaces: Vec<WorkspaceReport>,
-    /// Records that a run would move; null unless this was a dry run that came to its end.
+    /// Records that a run would move; null unless this is a completed dry run.
     pub to_move: Option<u64>,
     /// Those whose keys the target does not have.
     pub new: Option<u64>,
-    /// Those whose keys the target has.
+    /// Those whose keys the target already has.
     pub existing: Option<u64>,
-    /// The batches.
+    /// The numbers of batches.
     pub batches: BatchTotals,
-    /// Written and skipped among the selected, in percent, two decimals; null where nothing was attempted.
+    /// Written and skipped records in percent of the selected ones, two decimals; null if nothing was attempted.
     pub success_rate: Option<f64>,
-    /// Written records a second, over the time of moving alone.
+    /// Written records per second, without the time of counts and verification.
     pub records_per_second: f64,
-    /// Written bytes a second, over the time of moving alone.
+    /// Written bytes per second, without the time of counts and verification.
     pub bytes_per_second: u64,
-    /// What went wrong.
+    /// The errors of the run.
     pub errors: ErrorTotals,
-    /// What a person should know.
+    /// The texts of all warnings.
     pub warnings: Vec<String>,
-    /// What was read back of what was written; null where nothing was.
+    /// The written records that were read back; null if none were.
     pub read_back: Option<ReadBackReport>,
-    /// What a verification found; null without one.
+    /// The result of the verification; null without one.
     pub verification: Option<Verification>,
-    /// Copies that were added under the keys that LightRAG asks for; in no other number.
+    /// Copies that were added under the keys that LightRAG uses; not included in any other number.
     pub rekeyed: u64,
-    /// What LightRAG will find; null where that was not asked.
+    /// Which records LightRAG will find; null without `--hits`.
     pub hits: Option<ForetoldHits>,
     /// The checkpoint file; null without one.
     pub checkpoint: Option<String>,
@@ -448,14 +448,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// What of a run that came to its end was left behind, and what to do about it; `None` where nothing was.
-    pub fn dropped_fields(&self) -> Option<(String, &'static str)> {
+    /// What a completed run did not move, and what to do about it; `None` if it moved everything.
+    pub fn shortfall(&self) -> Option<(String, &'static str)> {
         if self.status != Status::Partial {
             return None;
         }
         if self.totals.rejected == 0 {
-            let what = "some of the source could not be read".to_owned();
-            return Some((what, "look at the warnings in the report"));
+            let what = "part of the source could not be read".to_owned();
+            return Some((what, "check the warnings in the report"));
         }
         let kinds: Vec<String> = self
             .errors
@@ -466,18 +466,18 @@ impl Report {
         let what = format!(
             "{} of {} {} rejected ({})",
             self.totals.rejected,
-            number_of(self.totals.selected, "record"),
+            grouped_of(self.totals.selected, "record"),
             plural(self.totals.rejected, "was", "were"),
             kinds.join(", ")
         );
         Some((
             what,
-            "look at errors.first in the report, or keep the records with --rejects",
+            "see errors.first in the report, or save the records with --rejects FILE",
         ))
     }
 }
 
-/// A part of a whole in percent, two decimals, cut so that only all of it is 100; 100 where there is no whole.
+/// `part` in percent of `whole`, rounded down to two decimals, so that only the whole is 100; 100 if `whole` is 0.
 pub fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         return 100.0;
@@ -491,7 +491,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_that_stopped_early_says_what_was_not_attempted() {
+    fn what_a_run_did_not_reach_is_not_attempted() {
         let totals = Totals {
             selected: 60,
             written: 40,

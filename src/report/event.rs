@@ -1,4 +1,4 @@
-//! The events: one JSON object a line.
+//! The events: one JSON object per line.
 
 use std::collections::BTreeMap;
 
@@ -11,183 +11,183 @@ use crate::model::{
     Workspace, WorkspacePair, record::OnInvalid,
 };
 
-/// Raised when a reader of the events would have to change.
+/// Raised by a change that breaks existing readers.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What every event carries.
+/// The fields of every event.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Envelope<'a> {
     /// The version of this format.
     pub schema_version: u32,
     /// The number of the event in its run, from 0, without gaps.
     pub seq: u64,
-    /// When, RFC 3339, UTC, to the millisecond.
+    /// The time: RFC 3339, UTC, to the millisecond.
     pub ts: String,
-    /// The run: a UUID, version 7.
+    /// The ID of the run: a UUID, version 7.
     pub run_id: String,
-    /// The event in a sentence for a person.
+    /// The event as a sentence.
     pub message: String,
-    /// What happened.
+    /// The event and its own fields.
     #[serde(flatten)]
     pub event: &'a Event,
 }
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The first line, always.
     RunStarted(RunStarted),
-    /// What the run is going to do.
+    /// What the run will do.
     Plan(PlanEvent),
-    /// A count is under way.
+    /// A count is in progress.
     CountProgress(CountProgressEvent),
     /// A count is done.
     Count(CountEvent),
     /// A batch is done.
     Batch(BatchEvent),
-    /// Something failed and is tried again.
+    /// A request failed and will be retried.
     Retry(RetryEvent),
     /// An entry cannot be moved.
     Reject(RejectEvent),
-    /// How far the run came is on the disk.
+    /// A checkpoint was written.
     Checkpoint(CheckpointEvent),
-    /// What LightRAG will find of a workspace.
+    /// Which records of a workspace LightRAG will find.
     Hits(HitsEvent),
-    /// A verification of a workspace is under way or done.
+    /// A verification of a workspace is in progress or done.
     Verify(VerifyEvent),
-    /// Something that a person should know.
+    /// A warning.
     Warning(WarningEvent),
     /// The last line, always.
     Report(Box<Report>),
 }
 
-/// The run begins.
+/// The run starts.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RunStarted {
-    /// The program.
+    /// The name of the program.
     pub tool: String,
-    /// Its version.
+    /// The version of the program.
     pub version: String,
-    /// The process.
+    /// The ID of the process.
     pub pid: u32,
-    /// What it is to do.
+    /// What the run will do.
     pub mode: Mode,
 }
 
-/// What the run is going to do.
+/// What the run will do.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PlanEvent {
-    /// What is read.
+    /// The storage that is read.
     pub source: Location,
-    /// What is written.
+    /// The storage that is written.
     pub target: Location,
-    /// The settings of both sides, and where each came from.
+    /// The settings of both sides, and the origin of each.
     pub settings: PlanSettings,
-    /// The workspaces.
+    /// The workspaces, in the order of the run.
     pub workspaces: Vec<WorkspacePair>,
-    /// The cache types.
+    /// The selected cache types.
     pub types: Selection,
-    /// The options in force.
+    /// The effective options.
     pub options: PlanOptions,
 }
 
 /// The settings of both sides.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PlanSettings {
-    /// Those of the source.
+    /// The settings of the source.
     pub source: Vec<SettingOrigin>,
-    /// Those of the target.
+    /// The settings of the target.
     pub target: Vec<SettingOrigin>,
 }
 
-/// A setting and where it came from.
+/// A setting and its origin.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SettingOrigin {
     /// The name in the job file.
     pub name: String,
-    /// The value; null for one that may hold a secret.
+    /// The value; null if it may contain a secret.
     pub value: Option<String>,
     /// A flag, a path and a line of the job file, a variable, a line of `.env` or `config.ini`, or the default.
     pub origin: String,
 }
 
-/// The options in force.
+/// The effective options.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PlanOptions {
-    /// What happens to keys that the target has.
+    /// What happens to records whose keys the target already has.
     pub on_conflict: OnConflict,
-    /// What happens to records that the target could hold if a character went.
+    /// What happens to a record that the target could store if one invalid character were removed.
     pub on_invalid: OnInvalid,
-    /// Records in a batch.
+    /// The most records per batch.
     pub batch_records: u64,
-    /// Bytes in a batch.
+    /// The most bytes per batch.
     pub batch_bytes: u64,
-    /// Batches under way at once.
+    /// The most batches written at the same time.
     pub concurrency: u64,
     /// The share of the source that is moved, as `0/4`; null for everything.
     pub shard: Option<String>,
-    /// How much is moved a second, at most; null for as much as passes.
+    /// The most records or bytes moved per second; null for no limit.
     pub rate_limit: Option<String>,
-    /// How often a request is tried again.
+    /// The most retries of a request.
     pub retries: u64,
-    /// How long a request may take, in milliseconds.
+    /// The time limit of a request, in milliseconds.
     pub timeout_ms: u64,
-    /// How long the run may take, in milliseconds; null for as long as it takes.
+    /// The time limit of the run, in milliseconds; null for no limit.
     pub max_duration_ms: Option<u64>,
-    /// How many rejected records end it; null for no number.
+    /// The most rejected records, as a number or in percent; null for no limit.
     pub max_errors: Option<String>,
-    /// How thoroughly the target is compared afterwards.
+    /// How thoroughly source and target are compared after the run.
     pub verify: VerifyLevel,
     /// The checkpoint file; null for none.
     pub checkpoint: Option<String>,
-    /// Whether it goes on where an earlier run stopped.
+    /// Whether the run resumes from the checkpoint.
     pub resume: bool,
     /// The rejects file; null for none.
     pub rejects: Option<String>,
-    /// The file for differences; null for none.
+    /// The differences file; null for none.
     pub differences: Option<String>,
-    /// Whether it takes what stands before the damage of a damaged file.
+    /// Whether the intact records before the damage in a damaged file are moved.
     pub salvage: bool,
-    /// Whether it tells which records LightRAG will find.
+    /// Whether the run reports which records LightRAG will find.
     pub hits: bool,
-    /// Which records get a copy under the key that LightRAG asks for.
+    /// Which records are copied to the key that LightRAG uses.
     pub rekey: Rekey,
-    /// Whether it may write without being asked.
+    /// Whether writing was confirmed with `--yes`.
     pub yes: bool,
-    /// Whether nothing to migrate is an error.
+    /// Whether it is an error if there is nothing to migrate.
     pub fail_on_empty: bool,
-    /// Whether a workspace that the source does not have is accepted.
+    /// Whether a workspace may be missing in the source.
     pub allow_missing: bool,
 }
 
-/// A count is under way.
+/// A count is in progress.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CountProgressEvent {
-    /// Which side.
+    /// The side that is counted.
     pub side: Side,
-    /// Which workspace.
+    /// The workspace that is counted.
     pub workspace: Workspace,
-    /// Entries looked at so far.
+    /// Entries scanned so far.
     pub scanned: u64,
 }
 
 /// A count is done.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CountEvent {
-    /// Which side.
+    /// The side that was counted.
     pub side: Side,
-    /// Which workspace.
+    /// The workspace that was counted.
     pub workspace: Workspace,
     /// Records of the selected types.
     pub records: u64,
-    /// The same by type.
+    /// These records by type.
     pub by_cache_type: BTreeMap<CacheType, u64>,
-    /// What is there and not selected, by mode and type; null where that is not known.
+    /// What exists but is not selected, by mode and type; null if unknown.
     pub left_out: Option<Vec<LeftOutRecords>>,
-    /// Whether the number is exact or an estimate.
+    /// Whether the number is exact, not an estimate.
     pub exact: bool,
-    /// How long the count took, in milliseconds.
+    /// The duration of the count, in milliseconds.
     pub duration_ms: u64,
 }
 
@@ -195,157 +195,157 @@ pub struct CountEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchStatus {
-    /// Every record written or skipped.
+    /// Every record was written or skipped.
     Ok,
-    /// Some records rejected.
+    /// Some records were rejected.
     Partial,
-    /// Not written.
+    /// An error occurred; it is unknown which records were written.
     Failed,
 }
 
 /// A batch is done.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct BatchEvent {
-    /// The workspace that is read.
+    /// The workspace of the source.
     pub workspace: Workspace,
     /// The number of the batch in its workspace, from 1.
     pub batch: u64,
-    /// How many batches there will be, as far as counts and the limit of records tell; never less than `batch`.
+    /// The expected number of batches, from the count and the most records per batch; never less than `batch`.
     pub batches: u64,
-    /// Entries in it, those that are no records among them.
+    /// Entries in the batch, including invalid ones.
     pub records: u64,
-    /// Written ones.
+    /// Written records.
     pub written: u64,
-    /// Ones left as the target had them.
+    /// Records that the target already had and that were not written.
     pub skipped: u64,
-    /// Rejected ones.
+    /// Rejected entries.
     pub rejected: u64,
-    /// Bytes of keys and values written.
+    /// Bytes of written keys and values.
     pub bytes: u64,
-    /// The type of its first record; null for a batch without records.
+    /// The type of the first record; null for a batch without records.
     pub cache_type: Option<CacheType>,
-    /// Entries in it by type.
+    /// Entries in the batch by type.
     pub by_cache_type: BTreeMap<CacheType, u64>,
-    /// How it ended.
+    /// The result of the batch.
     pub status: BatchStatus,
-    /// How long it took, in milliseconds.
+    /// The duration of the batch, in milliseconds.
     pub duration_ms: u64,
-    /// Entries done so far in the workspace.
+    /// Entries of the workspace that are done so far.
     pub done: u64,
-    /// Entries there are in the workspace, as counted.
+    /// Entries of the workspace, as counted.
     pub total: u64,
-    /// The first in percent of the second.
+    /// `done` in percent of `total`.
     pub percent: f64,
-    /// Entries done so far in all workspaces of the run, those that an earlier run did among them.
+    /// Entries of all workspaces that are done so far, including those of an earlier run.
     pub run_done: u64,
-    /// Entries there are in all workspaces of the run, as counted.
+    /// Entries of all workspaces, as counted.
     pub run_total: u64,
-    /// How long the run has taken so far, in milliseconds.
+    /// The duration of the run so far, in milliseconds.
     pub elapsed_ms: u64,
-    /// How much longer it should take to move the rest, in milliseconds; null while nothing tells.
+    /// The estimated time to move the rest, in milliseconds; null while unknown.
     pub remaining_ms: Option<u64>,
 }
 
 /// An entry cannot be moved.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RejectEvent {
-    /// The workspace that is read.
+    /// The workspace of the source.
     pub workspace: Workspace,
-    /// The batch, from 1.
+    /// The number of the batch, from 1.
     pub batch: u64,
-    /// The key.
+    /// The key of the entry.
     pub key: String,
-    /// Why.
+    /// The kind of reason.
     pub kind: crate::model::record::RejectKind,
-    /// The same for a person.
+    /// The reason as text.
     pub reason: String,
 }
 
-/// Something failed and is tried again.
+/// A request failed and will be retried.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RetryEvent {
-    /// Which side.
+    /// The side of the request.
     pub side: Side,
-    /// Which workspace; null where it is for none.
+    /// The workspace; null if the request belongs to none.
     pub workspace: Option<Workspace>,
-    /// Which batch, from 1; null where it is for none.
+    /// The number of the batch, from 1; null if the request belongs to none.
     pub batch: Option<u64>,
-    /// What was tried.
+    /// What failed, as in `writing a batch`.
     pub operation: String,
-    /// How often it failed so far.
+    /// Failed attempts so far.
     pub attempt: u64,
-    /// How often it may be tried again.
+    /// The most retries.
     pub retries: u64,
-    /// How long it is until the next try, in milliseconds.
+    /// The time until the next attempt, in milliseconds.
     pub wait_ms: u64,
     /// The kind of the error.
     pub kind: String,
-    /// What happened: the message of the event.
+    /// The error: the message of the event.
     #[serde(skip)]
     pub message: String,
 }
 
-/// How far the run came is on the disk.
+/// A checkpoint was written.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CheckpointEvent {
-    /// The file.
+    /// The path of the checkpoint file.
     pub file: String,
-    /// The workspace that is read.
+    /// The workspace of the source.
     pub workspace: Workspace,
-    /// Batches of the workspace that are durable.
+    /// Durable batches of the workspace.
     pub batch: u64,
     /// Entries of the workspace that are done.
     pub done: u64,
 }
 
-/// A verification of a workspace is under way or done.
+/// A verification of a workspace is in progress or done.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct VerifyEvent {
-    /// The workspace that is read.
+    /// The workspace of the source.
     pub workspace: Workspace,
-    /// Whether this is the last word on the workspace.
+    /// Whether the verification of the workspace is done.
     pub complete: bool,
     /// The numbers so far.
     #[serde(flatten)]
     pub numbers: VerifyNumbers,
-    /// Records of the source that were looked at so far. In a sample not all of them are compared.
+    /// Records of the source that were read so far. A sample compares only some of them.
     pub done: u64,
-    /// Records of the source there are, as counted.
+    /// Records of the source, as counted.
     pub total: u64,
-    /// How long the verification of the workspace has taken so far, in milliseconds.
+    /// The duration of the verification of the workspace so far, in milliseconds.
     pub elapsed_ms: u64,
-    /// How much longer it should take, in milliseconds; null while nothing tells.
+    /// The estimated time that is left, in milliseconds; null while unknown.
     pub remaining_ms: Option<u64>,
 }
 
-/// What LightRAG will find of a workspace.
+/// Which records of a workspace LightRAG will find.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct HitsEvent {
-    /// The workspace that is read.
+    /// The workspace of the source.
     pub workspace: Workspace,
-    /// What it will find.
+    /// The numbers of the workspace.
     #[serde(flatten)]
     pub foretold: ForetoldHits,
 }
 
-/// Something that a person should know.
+/// A warning.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WarningEvent {
-    /// What it is about.
+    /// What the warning is about.
     pub kind: WarningKind,
-    /// The workspace that is read; null where it is about none.
+    /// The workspace of the source; null if the warning is not about one.
     pub workspace: Option<Workspace>,
-    /// The field of records; null where it is about none.
+    /// The field of records; null if the warning is not about one.
     pub field: Option<String>,
-    /// How many records it is about; null where that is not known, or it is about none.
+    /// The number of affected records; null if unknown or not applicable.
     pub count: Option<u64>,
-    /// What: the message of the event.
+    /// The text: the message of the event.
     #[serde(skip)]
     pub message: String,
 }
 
 impl WarningEvent {
-    /// A warning about nothing in particular.
+    /// A warning without workspace, field and count.
     pub fn new(kind: WarningKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -356,21 +356,21 @@ impl WarningEvent {
         }
     }
 
-    /// It is about a workspace.
+    /// Sets the workspace.
     #[must_use]
     pub fn in_workspace(mut self, workspace: &Workspace) -> Self {
         self.workspace = Some(workspace.clone());
         self
     }
 
-    /// It is about a field.
+    /// Sets the field.
     #[must_use]
     pub fn of_field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
     }
 
-    /// It is about so many records.
+    /// Sets the number of affected records.
     #[must_use]
     pub fn of_records(mut self, records: u64) -> Self {
         self.count = Some(records);
@@ -382,31 +382,31 @@ impl WarningEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {
-    /// A file with settings, or a line of it, that is not taken as it may have been meant.
+    /// A settings file, or a line of it, may be read differently than intended.
     Configuration,
-    /// A storage, or how it is set up.
+    /// A storage, or its configuration.
     Storage,
-    /// A target that may change, redirect or lose what is written to it.
+    /// The target may change, redirect or lose what is written to it.
     Target,
-    /// Which workspace is meant.
+    /// The workspace may not be the intended one.
     Workspace,
-    /// A workspace that cannot be read, and is not migrated.
+    /// A workspace cannot be read and is not migrated.
     Unreadable,
-    /// Damage in the source, behind which records are lost.
+    /// The source is damaged, and the records after the damage are lost.
     Damaged,
-    /// Something that was selected and is not there.
+    /// A selection matches nothing.
     NothingSelected,
-    /// A field that the target has no place for.
+    /// The target cannot store a field.
     DroppedField,
-    /// A field that records lacked, and that the target got.
+    /// Records lacked a field, which was filled in on the target.
     FilledField,
-    /// A source that others wrote to while it was read.
+    /// Another process wrote to the source while it was read.
     SourceChanged,
-    /// A target that others removed records from while it was written to.
+    /// Another process removed records from the target while it was written.
     TargetChanged,
 }
 
-/// The JSON Schema of one line.
+/// The JSON Schema of an event.
 pub fn event_schema() -> Schema {
     schema_for!(Envelope<'_>)
 }
@@ -425,7 +425,7 @@ mod tests {
         let kept = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             kept == made,
-            "run `UPDATE_SCHEMA=1 cargo test schema` and look at the difference"
+            "run `UPDATE_SCHEMA=1 cargo test --lib schema` and review the diff"
         );
     }
 }

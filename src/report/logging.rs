@@ -1,4 +1,4 @@
-//! Logs, for whoever looks for the cause of a thing: on standard error, filtered in `RUST_LOG`'s words.
+//! Diagnostic logs on standard error, filtered by `--log-level` or `RUST_LOG`.
 
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -9,28 +9,28 @@ use crate::{
     report::Stderr,
 };
 
-/// The variable that filters logs where `--log-level` does not.
+/// The variable that filters logs unless `--log-level` is given.
 pub const RUST_LOG: &str = "RUST_LOG";
 
-/// What a filter of one word can be.
+/// The filters that consist of one word.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// How logs are written.
+/// The format of logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Time, level and words.
+    /// Time, level and message.
     #[default]
     Text,
     /// One JSON object per line, including errors.
     Json,
 }
 
-/// Sets logs up, once a process. They share `stderr` with what else is said there. Where the filter cannot be read,
-/// there is a default one, so that the error about it can be logged.
+/// Sets up logging, once per process. Logs share `stderr` with other output. If the filter is invalid, a default filter is
+/// used, so that the error can be logged.
 ///
 /// # Errors
-/// A filter that cannot be read.
+/// The filter is invalid.
 pub fn init(format: LogFormat, level: Option<&str>, quiet: bool, stderr: Stderr) -> Result<()> {
     let default = if quiet { "error" } else { "warn" };
     let from_environment = std::env::var(RUST_LOG)
@@ -39,7 +39,7 @@ pub fn init(format: LogFormat, level: Option<&str>, quiet: bool, stderr: Stderr)
     let read = match (level, &from_environment) {
         (Some(level), _) => read_level(level),
         (None, Some(filter)) => EnvFilter::try_new(filter).map_err(|_| unreadable(RUST_LOG, filter, None)),
-        // What this library finds wrong with a certificate is told as the error that it brings.
+        // A certificate that this library rejects is reported as an error of the connection.
         (None, None) => Ok(EnvFilter::new(format!("{default},rustls_platform_verifier=off"))),
     };
     let (filter, outcome) = match read {
@@ -47,7 +47,7 @@ pub fn init(format: LogFormat, level: Option<&str>, quiet: bool, stderr: Stderr)
         Err(error) => (EnvFilter::new(default), Err(error)),
     };
     let logs = fmt().with_env_filter(filter).with_writer(stderr).with_ansi(false);
-    // A process that logs already (a test) keeps its way of logging.
+    // A test process may have set up logging already.
     let _ = match format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs
@@ -60,7 +60,7 @@ pub fn init(format: LogFormat, level: Option<&str>, quiet: bool, stderr: Stderr)
     outcome
 }
 
-/// Reads what `--log-level` says. A single word that is no level would be taken for the name of a module, and
+/// Parses `--log-level`. A single word that is not a level is refused: it would be taken as the name of a module and
 /// silence everything else.
 fn read_level(text: &str) -> Result<EnvFilter> {
     let word = text.trim().to_ascii_lowercase();
@@ -75,7 +75,7 @@ fn unreadable(name: &str, filter: &str, near: Option<&str>) -> Error {
     let hint = near
         .map(|near| format!("; did you mean {near}?"))
         .unwrap_or_default();
-    Error::config(format!("{name}: `{filter}` is no log filter{hint}")).with_remedy(format!(
+    Error::config(format!("{name}: `{filter}` is not a log filter{hint}")).with_remedy(format!(
         "expected {}, or a filter such as migrate_llm_cache=debug",
         LEVELS.join(", ")
     ))

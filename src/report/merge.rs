@@ -1,4 +1,4 @@
-//! One report of the reports of several shares.
+//! Merging the reports of all shares into one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Sha
 /// Reads a report that `--report` wrote.
 ///
 /// # Errors
-/// The file cannot be read, or is none.
+/// The file cannot be read, or is not a report.
 pub fn read(path: &Path) -> Result<Report> {
     let content =
         std::fs::read(path).map_err(|error| Error::io("read the report", path, error).on(Side::Source))?;
@@ -21,11 +21,11 @@ pub fn read(path: &Path) -> Result<Report> {
         let message = format!("{} is not a report: {error}", path.display());
         Error::new(ErrorKind::Damaged, message)
             .on(Side::Source)
-            .with_remedy("name files that were written by --report")
+            .with_remedy("pass files that --report wrote")
     })
 }
 
-/// Exit codes, the worst first. What is not listed is as bad as an internal error.
+/// Exit codes, the worst first. A code that is not listed counts as an internal error.
 const WORST_FIRST: [ExitCode; 15] = [
     ExitCode::Internal,
     ExitCode::Target,
@@ -44,19 +44,18 @@ const WORST_FIRST: [ExitCode; 15] = [
     ExitCode::Done,
 ];
 
-/// The exit code with this number.
 fn exit_code(number: u8) -> ExitCode {
     let known = WORST_FIRST.into_iter().find(|code| code.code() == number);
     known.unwrap_or(ExitCode::Internal)
 }
 
-/// How bad an exit code is, the worst first.
+/// The severity of an exit code; 0 is the worst.
 fn rank(number: u8) -> usize {
     let rank = WORST_FIRST.iter().position(|code| code.code() == number);
     rank.unwrap_or(0)
 }
 
-/// Adds up reports: one report, and what is wrong with the set of them. `None` where there are none.
+/// Merges reports. Returns the merged report and an error if shares are missing or duplicated; `None` without reports.
 pub fn merge(reports: Vec<(PathBuf, Report)>) -> Option<(Report, Result<()>)> {
     let complete = check_shares(&reports);
     let mut reports = reports.into_iter().map(|(_, report)| report);
@@ -96,7 +95,7 @@ pub fn code_of(report: &Report) -> ExitCode {
     exit_code(report.exit_code)
 }
 
-/// Whether each share is there once.
+/// Checks that there is exactly one report per share.
 fn check_shares(reports: &[(PathBuf, Report)]) -> Result<()> {
     let mut count = None;
     let mut files: BTreeMap<u32, Vec<&Path>> = BTreeMap::new();
@@ -172,8 +171,8 @@ fn add(merged: &mut Report, other: Report) {
     for (kind, number) in other.errors.by_kind {
         *merged.errors.by_kind.entry(kind).or_default() += number;
     }
-    let room = MOST_SAMPLES.saturating_sub(merged.errors.first.len());
-    let first: Vec<ErrorSample> = other.errors.first.into_iter().take(room).collect();
+    let space = MOST_SAMPLES.saturating_sub(merged.errors.first.len());
+    let first: Vec<ErrorSample> = other.errors.first.into_iter().take(space).collect();
     merged.errors.first.extend(first);
     let known: BTreeSet<String> = merged.warnings.iter().cloned().collect();
     merged.warnings.extend(
@@ -205,7 +204,7 @@ fn add(merged: &mut Report, other: Report) {
         (mine @ None, others) => *mine = others,
         (Some(_), None) => {}
     }
-    // Each share has its own files; the report of each names them.
+    // Each share has its own files, which its own report names.
     merged.checkpoint = None;
     merged.rejects = None;
     merged.differences = None;
@@ -240,12 +239,12 @@ fn add_by_type<K: Ord>(merged: &mut BTreeMap<K, Totals>, other: BTreeMap<K, Tota
     }
 }
 
-/// A number is known where both are.
+/// The sum of two numbers, if both are known.
 fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     Some(one? + other?)
 }
 
-/// Times of the same form, in UTC, are in the order of their texts.
+/// Timestamps of the same format, in UTC, sort as text.
 fn earlier(one: &str, other: &str) -> String {
     one.min(other).to_owned()
 }

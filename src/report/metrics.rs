@@ -1,11 +1,10 @@
-//! The report as metrics: Prometheus's text format, in a file for the textfile collector of its node exporter.
+//! The report as metrics: a file in Prometheus text format, for the textfile collector of the node exporter.
 //!
-//! A run is over before anybody looks, so nearly everything is a gauge that tells of the last run. What outlives a run,
-//! when one last succeeded and how many there were, is carried over from the file that is replaced.
+//! Nearly every metric is a gauge that describes the last run. The number of runs and the time of the last success are
+//! carried over from the file that is replaced.
 //!
-//! Written by hand, since nothing here is measured while it happens, which is what the crates for metrics are for:
-//! `prometheus-client` writes OpenMetrics, which the collector takes for something else, and `prometheus` a registry of
-//! counters in memory. The format itself is three lines of escapes.
+//! The format is written by hand: crates for metrics measure a running process, and `prometheus-client` writes
+//! OpenMetrics, which the collector does not parse.
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details>
 
@@ -19,13 +18,13 @@ use crate::{
     system::atomic_file,
 };
 
-/// What every name begins with.
+/// The prefix of every name.
 const PREFIX: &str = "migrate_llm_cache_";
 
-/// Replaces the file by the metrics of a run that ended so.
+/// Replaces the file with the metrics of a report.
 ///
-/// The label `migration` is the name of the file without its ending: the collector reads a whole folder, and refuses it
-/// where two files have the same series.
+/// The label `migration` is the name of the file without its extension: the collector reads a whole folder and rejects
+/// it if two files contain the same series.
 ///
 /// # Errors
 /// The file cannot be read or written.
@@ -43,7 +42,7 @@ pub fn write(path: &Path, report: &Report) -> Result<()> {
     atomic_file::replace(path, text.as_bytes()).map_err(|error| failed("write", error))
 }
 
-/// The metrics of a report; `before` is the text that they replace.
+/// The metrics of a report; `before` is the text of the previous file.
 fn exposition(migration: &str, report: &Report, before: &str) -> String {
     let mut metrics = Exposition {
         text: String::new(),
@@ -56,7 +55,7 @@ fn exposition(migration: &str, report: &Report, before: &str) -> String {
     metrics.text
 }
 
-/// Labels beside `migration`, and the value.
+/// The labels, without `migration`, and the value.
 type Sample<'a> = (Vec<(&'static str, &'a str)>, f64);
 
 struct Exposition<'a> {
@@ -87,7 +86,11 @@ impl Exposition<'_> {
             ("target", &target),
         ];
         labels.extend(report.shard.as_deref().map(|shard| ("shard", shard)));
-        self.gauge("info", "What the last run was; always 1.", [(labels, 1.0)]);
+        self.gauge(
+            "info",
+            "Version, mode, source and target of the last run; always 1.",
+            [(labels, 1.0)],
+        );
 
         self.runs(&mode, &status);
         self.successes(report, &mode, finished);
@@ -100,7 +103,7 @@ impl Exposition<'_> {
         let seconds = report.duration_ms as f64 / 1000.0;
         self.gauge(
             "last_run_duration_seconds",
-            "How long the last run took.",
+            "Duration of the last run.",
             one(seconds),
         );
         let exit_code = f64::from(report.exit_code);
@@ -120,7 +123,7 @@ impl Exposition<'_> {
         );
     }
 
-    /// How many runs ended so, carried on from file to file.
+    /// Counts the runs by mode and status, including those of the previous file.
     fn runs(&mut self, mode: &str, status: &str) {
         let words = |mode: &Mode| STATUSES.map(|status| (word(mode), word(&status)));
         let runs: Vec<_> = MODES.iter().flat_map(words).collect();
@@ -128,15 +131,15 @@ impl Exposition<'_> {
             let labels = vec![("mode", of.as_str()), ("status", ended.as_str())];
             let before = self.carried("runs_total", &labels);
             let now = (of == mode).then_some(f64::from(ended == status));
-            // A rate needs a zero to begin from.
+            // A rate needs an initial zero.
             (before.is_some() || now.is_some())
                 .then(|| (labels, before.unwrap_or_default() + now.unwrap_or_default()))
         });
         let runs = runs.collect();
-        self.family("runs_total", "counter", "Runs that came to an end.", runs);
+        self.family("runs_total", "counter", "Runs that ended.", runs);
     }
 
-    /// When a run of each mode last did all it was to do, carried on from file to file.
+    /// When a run of each mode last succeeded, including the runs of the previous file.
     fn successes(&mut self, report: &Report, mode: &str, finished: f64) {
         let modes = MODES.map(|mode| word(&mode));
         let successes = modes.iter().filter_map(|of| {
@@ -159,7 +162,7 @@ impl Exposition<'_> {
     }
 
     fn records(&mut self, report: &Report) {
-        /// Labels and numbers of each workspace and cache type.
+        /// The labels and numbers of each workspace and cache type.
         fn by_type(report: &Report) -> impl Iterator<Item = (Vec<(&'static str, &str)>, &Totals)> {
             report.workspaces.iter().flat_map(|workspace| {
                 workspace.by_cache_type.iter().map(|(cache_type, totals)| {
@@ -186,13 +189,13 @@ impl Exposition<'_> {
         });
         self.gauge(
             "last_run_records",
-            "Records of the source that the last run was to move, by what became of them.",
+            "Selected records of the last run, by result.",
             results,
         );
         let sanitized = by_type(report).map(|(labels, totals)| (labels, totals.sanitized as f64));
         self.gauge(
             "last_run_sanitized_records",
-            "Written records that had to be changed to be held.",
+            "Written records from which invalid characters were removed.",
             sanitized,
         );
         let bytes = by_type(report).map(|(labels, totals)| (labels, totals.bytes as f64));
@@ -234,7 +237,11 @@ impl Exposition<'_> {
             let results = results
                 .into_iter()
                 .filter_map(|(result, number)| Some((vec![("result", result)], number? as f64)));
-            self.gauge("last_run_verified_records", "Records that the last run compared, by what it found; beyond are those that only the target has.", results);
+            self.gauge(
+                "last_run_verified_records",
+                "Records that the last run compared, by result; beyond: records that only the target has.",
+                results,
+            );
         }
     }
 
@@ -246,14 +253,10 @@ impl Exposition<'_> {
             ("failed", batches.failed),
         ];
         let results = results.map(|(result, number)| (vec![("result", result)], number as f64));
-        self.gauge(
-            "last_run_batches",
-            "Batches of the last run, by how they ended.",
-            results,
-        );
+        self.gauge("last_run_batches", "Batches of the last run, by result.", results);
         self.gauge(
             "last_run_retried_batches",
-            "Batches that were written at a later try.",
+            "Batches that were written after a retry.",
             [(Vec::new(), batches.retried as f64)],
         );
         let kinds = report
@@ -263,7 +266,7 @@ impl Exposition<'_> {
             .map(|(kind, number)| (vec![("kind", kind.as_str())], *number as f64));
         self.gauge(
             "last_run_errors",
-            "Rejected records, and what ended the last run, by kind.",
+            "Rejected records and the error that ended the last run, by kind.",
             kinds,
         );
         self.gauge(
@@ -291,7 +294,7 @@ impl Exposition<'_> {
         }
     }
 
-    /// Name and labels.
+    /// The name and labels of a series.
     fn series(&self, name: &str, labels: &[(&str, &str)]) -> String {
         let mut series = format!("{PREFIX}{name}{{migration=\"{}\"", escaped(self.migration));
         for (label, value) in labels {
@@ -301,7 +304,7 @@ impl Exposition<'_> {
         series
     }
 
-    /// What the text before says of a series. This program wrote it, so a line is found by its beginning.
+    /// The value of a series in the previous file. This program wrote that file, so a line can be found by its prefix.
     fn carried(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let series = self.series(name, labels);
         let mut lines = self.before.lines();
@@ -319,7 +322,7 @@ const STATUSES: [Status; 6] = [
     Status::Differences,
 ];
 
-/// The value of a label as it stands between quotes.
+/// Escapes the value of a label.
 fn escaped(value: &str) -> String {
     value
         .replace('\\', "\\\\")

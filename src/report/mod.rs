@@ -1,4 +1,4 @@
-//! What comes out: events while a run goes on, one report at its end.
+//! The output of a run: events while it runs, one report at the end.
 
 mod document;
 mod event;
@@ -25,13 +25,13 @@ pub use outcome::{RunNumbers, RunOutcome, TargetUse};
 pub use reporter::{Output, Reporter};
 pub use style::Palette;
 
-/// The name under which the program presents itself.
+/// The name of the program.
 pub const TOOL: &str = env!("CARGO_PKG_NAME");
 
-/// Its version.
+/// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The word that events and reports have for a value.
+/// The name of a unit variant in events and reports.
 pub(crate) fn word(value: &impl serde::Serialize) -> String {
     let text = serde_json::to_string(value).unwrap_or_default();
     text.trim_matches('"').to_owned()

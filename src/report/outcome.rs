@@ -1,4 +1,4 @@
-//! How a run ended, and what its report concludes from the numbers.
+//! How a run ended, and the report of its numbers.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,38 +6,40 @@ use jiff::Timestamp;
 
 use super::{
     BatchTotals, ErrorTotals, ReadBackReport, Rehearsal, Report, Status, TOOL, Totals, VERSION, Verification,
-    WorkspaceReport, percent, reporter::timestamp,
+    WorkspaceReport, percent,
+    reporter::timestamp,
+    style::{grouped, grouped_of},
 };
 use crate::{
     model::{
         Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode, VerifyLevel,
-        number_of, plural,
+        plural, record::RejectKind,
     },
     system::shutdown::StopReason,
 };
 
-/// How a run came to its end.
+/// How a run ended.
 #[derive(Debug)]
 pub enum RunOutcome {
-    /// It did all it was to do.
+    /// It did everything.
     Done,
-    /// The person at the terminal left it before there was anything to do.
+    /// The user left the interactive mode before choosing anything.
     Left,
-    /// Somebody stopped it.
+    /// A signal, a time limit or a closed output stopped it.
     Stopped(StopReason),
     /// An error ended it.
     Failed {
-        /// The exit code.
+        /// The exit code of the process.
         exit_code: ExitCode,
         /// Whether the same command may succeed later.
         retryable: bool,
-        /// What to do about it.
+        /// What to do next: a clause without a full stop.
         remedy: Option<String>,
     },
 }
 
 impl RunOutcome {
-    /// The ending that an error brings.
+    /// The outcome of a run that an error ended.
     pub fn of(error: &Error) -> Self {
         Self::Failed {
             exit_code: error.exit_code(),
@@ -46,8 +48,7 @@ impl RunOutcome {
         }
     }
 
-    /// The ending that an error brings to a run that may have been asked to stop: what was given up for that alone did not
-    /// end it.
+    /// The same for a run that may have been asked to stop: a request that was abandoned for that reason is not the cause.
     pub fn of_run(error: &Error, asked: Option<StopReason>) -> Self {
         match asked {
             Some(reason) if error.is_abandoned() => Self::Stopped(reason),
@@ -56,66 +57,66 @@ impl RunOutcome {
     }
 }
 
-/// What a target is to LightRAG.
+/// How LightRAG uses a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetUse {
-    /// The run did not come so far as to know.
+    /// The run ended before it connected to the target.
     Unknown,
-    /// LightRAG uses it with this class.
+    /// As the storage of this class.
     Class(&'static str),
-    /// LightRAG does not use it: what is there is kept to be moved on.
+    /// Not at all: it is an archive.
     Kept,
 }
 
-/// The numbers of a run at one moment, as a report is made of them.
+/// The numbers of a run, from which its report is made.
 #[derive(Clone, Debug)]
 pub struct RunNumbers {
-    /// What the run was to do.
+    /// What the run was asked to do.
     pub mode: Mode,
-    /// When it began.
+    /// When the run started.
     pub started_at: Timestamp,
-    /// How long it has taken.
+    /// The duration of the run.
     pub duration: Duration,
-    /// How long it has moved records, without counts and verification.
+    /// The time spent on moving records, without counts and verification.
     pub moving: Duration,
-    /// Records that an earlier run of the same job had written; they are among the numbers of the workspaces.
+    /// Records that an earlier run of the same job wrote, which the numbers of the workspaces include.
     pub written_before: u64,
-    /// Their bytes.
+    /// The bytes of these records.
     pub bytes_before: u64,
-    /// What is read.
+    /// The storage that is read.
     pub source: Option<Location>,
-    /// What is written.
+    /// The storage that is written.
     pub target: Option<Location>,
-    /// What the target is to LightRAG.
+    /// How LightRAG uses the target.
     pub target_use: TargetUse,
-    /// The share of the source that the run was to move, as `0/4`; `None` for everything.
+    /// The share of the source that the run moves, as `0/4`; `None` for everything.
     pub shard: Option<String>,
-    /// The workspaces, in the order of the run.
+    /// In the order of the run.
     pub workspaces: Vec<WorkspaceReport>,
-    /// The batches.
+    /// The numbers of batches.
     pub batches: BatchTotals,
-    /// What went wrong.
+    /// The errors so far.
     pub errors: ErrorTotals,
-    /// What a person should know.
+    /// The texts of all warnings.
     pub warnings: Vec<String>,
-    /// Whether something of the source could not even be read: behind damage, or a whole workspace.
+    /// Whether part of the source could not be read: the records after damage, or a whole workspace.
     pub is_incomplete: bool,
-    /// What was read back of what was written.
+    /// The written records that were read back.
     pub read_back: Option<ReadBackReport>,
-    /// What a verification found.
+    /// The result of the verification.
     pub verification: Option<Verification>,
-    /// What LightRAG will find of what was moved or looked at.
+    /// Which records LightRAG will find.
     pub hits: Option<ForetoldHits>,
     /// The checkpoint file.
     pub checkpoint: Option<String>,
     /// The rejects file.
     pub rejects: Option<String>,
-    /// The file with every difference.
+    /// The differences file.
     pub differences: Option<String>,
 }
 
 impl RunNumbers {
-    /// No numbers yet.
+    /// The numbers of a run that has not done anything.
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
@@ -149,7 +150,7 @@ impl RunNumbers {
             .is_some_and(|foretold| foretold.hits.total.rekeyed > 0)
     }
 
-    /// The report of a run that ended so.
+    /// The report of a run with this outcome.
     pub fn into_report(self, ending: &RunOutcome) -> Report {
         let mut totals = Totals::default();
         let mut by_cache_type = BTreeMap::new();
@@ -162,7 +163,7 @@ impl RunNumbers {
                     .add(numbers);
             }
         }
-        // The whole is known where each part is.
+        // The sum is known only if every part is.
         let rehearsals: Option<Vec<Rehearsal>> = match self.mode {
             Mode::DryRun => self
                 .workspaces
@@ -243,57 +244,55 @@ impl RunNumbers {
         }
     }
 
-    /// What a verification that found no difference says, and no more than it says.
+    /// The result of a verification without differences, claiming no more than was compared.
     fn agreement(&self) -> String {
         let Some(found) = &self.verification else {
             return "Nothing was compared.".to_owned();
         };
         let numbers = &found.numbers;
         if numbers.compared == 0 {
-            return "There was nothing to compare; if you expected records, check source, workspace and types.".to_owned();
+            return "There was nothing to compare. If you expected records, check source, workspace and types.".to_owned();
         }
         let mut but = Vec::new();
         if numbers.kept > 0 {
             but.push(format!(
-                "{} {} another value there, which --on-conflict keeps",
-                numbers.kept,
+                "{} {} a different value there, kept because of --on-conflict",
+                grouped(numbers.kept),
                 plural(numbers.kept, "has", "have")
             ));
         }
         if numbers.unmovable > 0 {
-            but.push(format!("{} cannot be stored there", numbers.unmovable));
+            but.push(format!("{} cannot be stored there", grouped(numbers.unmovable)));
         }
         if numbers.invalid > 0 {
             but.push(format!(
-                "{} further {} of the source {}",
-                numbers.invalid,
+                "{} more {} of the source {}",
+                grouped(numbers.invalid),
                 plural(numbers.invalid, "entry", "entries"),
-                plural(numbers.invalid, "is no record", "are no records")
+                plural(numbers.invalid, "is not a record", "are not records")
             ));
         }
         match (but.as_slice(), found.level) {
             ([], VerifyLevel::Full) => "Source and target agree.".to_owned(),
             ([], _) => format!(
-                "Source and target agree in the {} that {} compared.",
-                number_of(numbers.compared, "record"),
-                plural(numbers.compared, "was", "were")
+                "Source and target agree in the {} compared.",
+                grouped_of(numbers.compared, "record")
             ),
             (but, _) => format!(
-                "Of {} that {} compared, {}.",
-                number_of(numbers.compared, "record"),
-                plural(numbers.compared, "was", "were"),
+                "Of {} compared, {}.",
+                grouped_of(numbers.compared, "record"),
                 but.join(" and ")
             ),
         }
     }
 
-    /// Whether records of a workspace with a name went to the one without.
+    /// Whether records of a named workspace were written to the empty one.
     fn moves_to_empty_workspace(&self) -> bool {
         let mut workspaces = self.workspaces.iter();
         workspaces.any(|workspace| workspace.to.name().is_empty() && !workspace.from.name().is_empty())
     }
 
-    /// What comes after a run that moved everything.
+    /// The next step after a run that moved everything.
     fn after_moving(&self) -> String {
         let class = match self.target_use {
             TargetUse::Kept => {
@@ -302,60 +301,97 @@ impl RunNumbers {
                     "To restore the records, run with --source {target}. The source is unchanged."
                 );
             }
-            TargetUse::Class(class) => format!(" (LIGHTRAG_KV_STORAGE={class})"),
-            TargetUse::Unknown => String::new(),
+            TargetUse::Class(class) => format!("set LIGHTRAG_KV_STORAGE={class} and its connection settings"),
+            TargetUse::Unknown => "set LIGHTRAG_KV_STORAGE and its connection settings".to_owned(),
         };
-        if self.moves_to_empty_workspace() {
-            return format!(
-                "Point LightRAG at the target{class} with no WORKSPACE set: the records are in the empty workspace. The \
-                 source is unchanged."
-            );
+        let workspace = if self.moves_to_empty_workspace() {
+            ", leave WORKSPACE unset (the records are in the empty workspace)"
+        } else {
+            ""
+        };
+        format!("Point LightRAG at the target: {class}{workspace}, and restart it. The source is unchanged.")
+    }
+
+    /// What to do about rejected records.
+    fn after_rejects(&self) -> String {
+        let can_be_sanitized = |kind: &String| {
+            [RejectKind::NulCharacter, RejectKind::LoneSurrogate]
+                .iter()
+                .any(|sanitized| sanitized.as_str() == kind)
+        };
+        if self.errors.by_kind.keys().all(can_be_sanitized) {
+            return "To store the rejected records without the invalid characters, run the same command again with \
+                    --on-invalid sanitize."
+                .to_owned();
         }
-        format!("Point LightRAG at the target{class} and restart it. The source is unchanged.")
+        match &self.rejects {
+            Some(file) => format!("Fix the records in {file}, then move them with --source {file}."),
+            None => "Fix the rejected records at the source and run the same command again, or save them with --rejects FILE."
+                .to_owned(),
+        }
+    }
+
+    /// What a stopped run wrote, and how to finish.
+    fn after_stop(&self, reason: StopReason, totals: &Totals) -> String {
+        // The outcome of a batch that failed is unknown.
+        let written = match (totals.written, self.batches.total) {
+            (_, 0) => " Nothing was written.",
+            (0, _) => "",
+            _ => " What was written stays.",
+        };
+        let finish = if self.checkpoint.is_some() {
+            "add --resume"
+        } else if totals.written > 0 {
+            AGAIN
+        } else {
+            "run the same command again"
+        };
+        format!("Stopped: {}.{written} To finish, {finish}.", reason.as_str())
     }
 
     fn next(&self, ending: &RunOutcome, totals: &Totals) -> String {
         let is_incomplete = self.is_incomplete;
-        let again = "run the same command again: records that are there already are written over or skipped by \
-                     --on-conflict";
         match ending {
             RunOutcome::Done if self.mode == Mode::DryRun && is_incomplete => {
-                "Look at the warnings: some of the source cannot be read, and would not be migrated.".into()
+                "Check the warnings: part of the source cannot be read and would not be migrated.".into()
             }
-            RunOutcome::Done if self.mode == Mode::DryRun && totals.selected == 0 => "There is nothing to migrate.".into(),
-            RunOutcome::Done if self.mode == Mode::DryRun => "Run the same command with --yes instead of --dry-run.".into(),
+            RunOutcome::Done if self.mode == Mode::DryRun && totals.selected == 0 => {
+                "There is nothing to migrate.".into()
+            }
+            RunOutcome::Done if self.mode == Mode::DryRun => {
+                "Run the same command with --yes instead of --dry-run.".into()
+            }
             RunOutcome::Done if self.mode == Mode::Verify => self.agreement(),
             RunOutcome::Done if is_incomplete => {
-                "Look at the warnings: some of the source could not be read, and was not migrated.".into()
+                "Check the warnings: part of the source could not be read and was not migrated.".into()
             }
-            RunOutcome::Done if totals.rejected > 0 => {
-                "Look at errors.first and the reject events (--rejects keeps the records), mend those at the source, \
-                 and run the same command again."
+            RunOutcome::Done if totals.rejected > 0 => self.after_rejects(),
+            RunOutcome::Done if totals.selected == 0 => {
+                "There was nothing to migrate. If you expected records, check source, workspace and types."
                     .into()
             }
-            RunOutcome::Done if totals.selected == 0 => {
-                "There was nothing to migrate; if you expected records, check source, workspace and types.".into()
-            }
             RunOutcome::Done if totals.written == 0 && self.has_copies() => {
-                "Copies were added, and nothing else was changed; start LightRAG again if it runs.".into()
+                "Only copies were added. If LightRAG is running, restart it.".into()
             }
             RunOutcome::Done => self.after_moving(),
-            RunOutcome::Left => "Nothing was chosen, and nothing was done.".into(),
-            RunOutcome::Stopped(reason) => {
-                let stays = if totals.written > 0 { " What was written stays." } else { "" };
-                if self.checkpoint.is_some() {
-                    return format!("Stopped: {}.{stays} To finish, add --resume.", reason.as_str());
-                }
-                format!("Stopped: {}.{stays} To finish, {again}.", reason.as_str())
+            RunOutcome::Left => "Nothing was selected. Nothing was written.".into(),
+            RunOutcome::Stopped(reason) => self.after_stop(*reason, totals),
+            RunOutcome::Failed {
+                remedy: Some(remedy), ..
+            } => sentence(remedy),
+            RunOutcome::Failed { retryable: true, .. } => sentence(AGAIN),
+            RunOutcome::Failed { .. } => {
+                "Fix the errors in errors.first, then run the same command again.".into()
             }
-            RunOutcome::Failed { remedy: Some(remedy), .. } => sentence(remedy),
-            RunOutcome::Failed { retryable: true, .. } => sentence(again),
-            RunOutcome::Failed { .. } => "Mend what errors.first names, then run the same command again.".into(),
         }
     }
 }
 
-/// What all workspaces have beyond the selection; `None` where that is not known of one of them, or of any.
+/// Why a run can simply be repeated.
+const AGAIN: &str =
+    "run the same command again: --on-conflict overwrites or skips the records that were written";
+
+/// What all workspaces contain that is not selected; `None` if that is unknown for one of them.
 fn left_out(workspaces: &[WorkspaceReport]) -> Option<Vec<LeftOutRecords>> {
     let mut all = LeftOut::default();
     for workspace in workspaces {
@@ -366,7 +402,7 @@ fn left_out(workspaces: &[WorkspaceReport]) -> Option<Vec<LeftOutRecords>> {
     (!workspaces.is_empty()).then(|| all.list())
 }
 
-/// A clause as a sentence.
+/// Makes a clause a sentence.
 fn sentence(clause: &str) -> String {
     let mut characters = clause.chars();
     let first = characters

@@ -1,4 +1,4 @@
-//! Where events go: standard output as JSON lines, or standard error in words, and the report to its file.
+//! Emits events: as JSON lines on standard output, as text on standard error, and the report to its file.
 
 use std::{
     io::{self, Write},
@@ -23,36 +23,34 @@ use crate::{
     },
 };
 
-/// Numbers the events of one run and tells them. Safe to share between tasks; lines never mix.
+/// Numbers and emits the events of one run. Tasks can share it: lines are never interleaved.
 pub struct Reporter {
     run_id: Uuid,
     output: Output,
     stderr: Stderr,
     shutdown: Shutdown,
     state: Mutex<State>,
-    /// Sees every event, in tests.
     #[cfg(test)]
     observer: Option<Observer>,
 }
 
-/// What sees every event.
 #[cfg(test)]
 pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
 
-/// What is told where.
+/// What is printed where.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Whether events stand on standard output, as JSON lines.
+    /// Whether events are printed on standard output, as JSON lines.
     pub lines: bool,
-    /// What is said on standard error.
-    pub voice: Verbosity,
-    /// The colours of that.
+    /// How much is printed on standard error.
+    pub verbosity: Verbosity,
+    /// The colours of text on standard error.
     pub palette: Palette,
-    /// How logs are written there. Logs in JSON leave no room for words beside them.
+    /// The format of logs on standard error. If it is JSON, errors are logged as well instead of being printed as text.
     pub log: LogFormat,
     /// The file for the report.
     pub report: Option<PathBuf>,
-    /// Keeps secrets out of all of it.
+    /// Removes secrets from all output.
     pub redactor: Arc<Redactor>,
 }
 
@@ -64,9 +62,9 @@ struct State {
 }
 
 impl Reporter {
-    /// Begins a run. When standard output is closed by its reader, `shutdown` is asked to stop the run.
+    /// Starts a run. If the reader of standard output closes it, `shutdown` stops the run.
     pub fn new(output: Output, shutdown: Shutdown) -> Self {
-        let (human, stderr) = Human::new(output.voice, output.palette, Arc::clone(&output.redactor));
+        let (human, stderr) = Human::new(output.verbosity, output.palette, Arc::clone(&output.redactor));
         Self {
             run_id: Uuid::now_v7(),
             output,
@@ -83,12 +81,12 @@ impl Reporter {
         }
     }
 
-    /// A reporter that prints nothing, and shows its events to an observer.
+    /// A reporter that prints nothing and passes its events to an observer.
     #[cfg(test)]
     pub(crate) fn observed(shutdown: Shutdown, observer: Observer) -> Self {
         let output = Output {
             lines: false,
-            voice: Verbosity::Quiet,
+            verbosity: Verbosity::Quiet,
             palette: Palette::new(false),
             log: LogFormat::Text,
             report: None,
@@ -100,7 +98,7 @@ impl Reporter {
         }
     }
 
-    /// Tells an event.
+    /// Emits an event.
     pub fn emit(&self, event: Event) {
         self.emit_numbered(&event);
         #[cfg(test)]
@@ -109,19 +107,19 @@ impl Reporter {
         }
     }
 
-    /// Tells the report, once: a second one is dropped, so that no path out can print two.
+    /// Emits the report. A second report is dropped, so that no way to exit prints two.
     ///
     /// # Errors
-    /// The report's file could not be written.
+    /// The report file could not be written.
     pub fn finish(&self, report: Box<super::Report>) -> Result<()> {
         if std::mem::replace(&mut self.state().reported, true) {
             return Ok(());
         }
-        if matches!(self.output.voice, Verbosity::Quiet | Verbosity::Brief)
-            && let Some((what, remedy)) = report.dropped_fields()
+        if matches!(self.output.verbosity, Verbosity::Quiet | Verbosity::Brief)
+            && let Some((what, remedy)) = report.shortfall()
         {
-            // Whoever hears of errors alone must hear why the exit code is not 0.
-            self.say_bad(&what, Some(remedy));
+            // With errors only, explain why the exit code is not 0.
+            self.print_failure(&what, Some(remedy));
         }
         let event = Event::Report(report);
         let line = self.emit_numbered(&event);
@@ -134,29 +132,29 @@ impl Reporter {
         }
     }
 
-    /// The run: a UUID, version 7.
+    /// The ID of the run: a UUID, version 7.
     pub fn run_id(&self) -> Uuid {
         self.run_id
     }
 
-    /// Shows a person how far a count is. It is no event, and may be called as often as there is something new.
+    /// Shows the progress of a count on a terminal. This is not an event and can be called often.
     pub fn counting(&self, side: Side, workspace: &Workspace, scanned: u64) {
         self.state().human.counting(side, workspace, scanned);
     }
 
-    /// The colours of what is said to a person.
+    /// The colours of text on standard error.
     pub fn palette(&self) -> Palette {
         self.output.palette
     }
 
-    /// Standard error, for whoever else writes to it.
+    /// Standard error, for other code that writes to it.
     pub fn stderr(&self) -> Stderr {
         self.stderr.clone()
     }
 
-    /// Says why a run stopped, where no report in words does.
+    /// Prints why a run stopped, unless the report as text does.
     pub fn say_stopped(&self, reason: StopReason) {
-        if self.output.voice != Verbosity::Brief || reason == StopReason::OutputClosed {
+        if self.output.verbosity != Verbosity::Brief || reason == StopReason::OutputClosed {
             return;
         }
         if self.output.log == LogFormat::Json {
@@ -166,14 +164,14 @@ impl Reporter {
         }
     }
 
-    /// Says a sentence to a person, unless only errors are wanted.
+    /// Prints a sentence, unless only errors are wanted.
     pub fn say(&self, text: &str) {
-        if self.output.voice != Verbosity::Quiet {
+        if self.output.verbosity != Verbosity::Quiet {
             self.stderr.line(text);
         }
     }
 
-    /// Tells a person of an error and what to do about it.
+    /// Prints an error and its remedy.
     pub fn say_error(&self, error: &Error) {
         if self.output.log == LogFormat::Json {
             tracing::error!(
@@ -183,11 +181,11 @@ impl Reporter {
                 "{error}"
             );
         } else {
-            self.say_bad(&error.to_string(), error.remedy());
+            self.print_failure(&error.to_string(), error.remedy());
         }
     }
 
-    /// Tells a person of a panic, of which no more is known than the place.
+    /// Prints where the program panicked.
     pub fn say_panic(&self, place: &str) {
         if self.output.log == LogFormat::Json {
             tracing::error!(place, "internal error");
@@ -196,12 +194,12 @@ impl Reporter {
         }
     }
 
-    fn say_bad(&self, what: &str, remedy: Option<&str>) {
+    fn print_failure(&self, what: &str, remedy: Option<&str>) {
         if self.output.log == LogFormat::Json {
             tracing::error!(remedy, "{what}");
             return;
         }
-        self.state().human.pause();
+        self.state().human.clear();
         let error = self.output.palette.bad("error:");
         self.stderr.line(
             &self
@@ -214,10 +212,10 @@ impl Reporter {
         }
     }
 
-    /// At a terminal, lines that fit into it; elsewhere whoever reads decides on breaks.
+    /// Wraps text to the width of a terminal; elsewhere lines are not wrapped.
     fn fitted(&self, text: &str, indent: &str) -> String {
-        match self.output.voice {
-            // A word that holds a secret must not be broken before it is recognized.
+        match self.output.verbosity {
+            // A secret must be redacted before a line break can split it.
             Verbosity::Bars { .. } => wrap(&self.output.redactor.redact(text), terminal_width(), indent),
             _ => text.to_owned(),
         }
@@ -239,13 +237,13 @@ impl Reporter {
         if self.output.lines {
             self.write_stdout(&mut state, &line);
         }
-        state.human.tell(event);
+        state.human.print(event);
         line
     }
 
-    /// An event as a line of JSON. Only the few that might hold a secret are taken apart once more.
+    /// An event as a line of JSON. Only a line that may contain a secret is parsed again and redacted.
     fn redacted(&self, envelope: &Envelope<'_>) -> Vec<u8> {
-        // Every event is made of texts and numbers, which always have a JSON form.
+        // Events consist of strings and numbers, which can always be serialized.
         let line = serde_json::to_string(envelope).unwrap_or_default();
         if !self.output.redactor.may_redact(&line) {
             return line.into_bytes();
@@ -269,13 +267,13 @@ impl Reporter {
         }
     }
 
-    /// A panic while the lock was held leaves numbers that are still right.
+    /// A panic while the lock is held leaves the state valid.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A moment as events carry it: RFC 3339, UTC, milliseconds.
+/// A time in the format of events: RFC 3339, UTC, milliseconds.
 pub(crate) fn timestamp(moment: Timestamp) -> String {
     format!("{moment:.3}")
 }

@@ -1,19 +1,14 @@
-//! What words look like at a terminal: colours, where they are wanted, and texts cut to the width that there is.
+//! Text for a terminal: colours, numbers, and lines that fit its width.
 
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::model::plural;
 
-/// A number with a noun that takes an `s`, its digits in groups: `1 record`, `1,000 records`.
-pub(crate) fn grouped_of(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(number), plural(number, "", "s"))
-}
-
-/// How wide a terminal is that does not say.
+/// The width in columns, if the terminal does not report one.
 const DEFAULT_WIDTH: usize = 80;
 
-/// Columns of the terminal at standard error.
+/// The width in columns of the terminal on standard error.
 pub(crate) fn terminal_width() -> usize {
     let size = terminal_size::terminal_size_of(std::io::stderr());
     size.map(|(terminal_size::Width(columns), _)| usize::from(columns))
@@ -21,39 +16,39 @@ pub(crate) fn terminal_width() -> usize {
         .unwrap_or(DEFAULT_WIDTH)
 }
 
-/// Colours for words that mean something, or none.
+/// Colours for results, warnings and headings, or none.
 #[derive(Clone, Copy, Debug)]
 pub struct Palette {
     colored: bool,
 }
 
 impl Palette {
-    /// With colours or without.
+    /// A palette with or without colours.
     pub const fn new(colored: bool) -> Self {
         Self { colored }
     }
 
-    /// Whether it has colours.
+    /// Whether the palette has colours.
     pub const fn is_colored(self) -> bool {
         self.colored
     }
 
-    /// What went well.
+    /// Paints a success.
     pub fn good(self, text: &str) -> String {
         self.paint(AnsiColor::Green.on_default(), text)
     }
 
-    /// What a person should look at.
+    /// Paints a warning.
     pub fn warning(self, text: &str) -> String {
         self.paint(AnsiColor::Yellow.on_default(), text)
     }
 
-    /// What went wrong.
+    /// Paints a failure.
     pub fn bad(self, text: &str) -> String {
         self.paint(AnsiColor::Red.on_default().bold(), text)
     }
 
-    /// A heading.
+    /// Paints a heading.
     pub fn strong(self, text: &str) -> String {
         self.paint(Style::new().bold(), text)
     }
@@ -67,8 +62,8 @@ impl Palette {
     }
 }
 
-/// A text of at most so many columns: what is too much goes out of its middle, since places and keys differ at both
-/// ends. What would move the cursor or break the line is shown as a space.
+/// Shortens text to `width` columns. The middle is cut, since locations and keys differ at both ends. Control characters
+/// become spaces, since they would move the cursor or break the line.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     let text: String = text
         .chars()
@@ -77,13 +72,16 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text;
     }
-    let room = width.saturating_sub(1);
-    let head = take(text.chars(), room / 2);
-    let tail: String = take(text.chars().rev(), room - room / 2).chars().rev().collect();
+    let space = width.saturating_sub(1);
+    let head = take(text.chars(), space / 2);
+    let tail: String = take(text.chars().rev(), space - space / 2)
+        .chars()
+        .rev()
+        .collect();
     format!("{head}…{tail}")
 }
 
-/// The first characters that fit into a width.
+/// The first characters that fit into `width` columns.
 fn take(characters: impl Iterator<Item = char>, width: usize) -> String {
     let mut used = 0;
     characters
@@ -94,14 +92,14 @@ fn take(characters: impl Iterator<Item = char>, width: usize) -> String {
         .collect()
 }
 
-/// Words in lines of at most so many columns, those behind the first one indented. A word that is wider stays whole.
+/// Wraps text to `width` columns and indents every line but the first. A word wider than a line is not broken.
 pub(crate) fn wrap(text: &str, width: usize, indent: &str) -> String {
-    let room = width.saturating_sub(indent.width());
+    let space = width.saturating_sub(indent.width());
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         match lines.last_mut() {
             Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.width() + 1 + word.width() <= room => {
+            Some(line) if line.width() + 1 + word.width() <= space => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -109,6 +107,11 @@ pub(crate) fn wrap(text: &str, width: usize, indent: &str) -> String {
         }
     }
     lines.join(&format!("\n{indent}"))
+}
+
+/// A grouped number with its noun: `1 record`, `2,000 records`.
+pub(crate) fn grouped_of(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(number), plural(number, "", "s"))
 }
 
 /// A number with commas between thousands.
@@ -137,6 +140,13 @@ mod tests {
     }
 
     #[test]
+    fn nouns_agree_with_their_numbers() {
+        assert_eq!(grouped_of(0, "record"), "0 records");
+        assert_eq!(grouped_of(1, "record"), "1 record");
+        assert_eq!(grouped_of(2_000, "record"), "2,000 records");
+    }
+
+    #[test]
     fn a_long_text_loses_its_middle() {
         assert_eq!(cut("short", 10), "short");
         assert_eq!(cut("default:extract:0123456789abcdef", 15), "default…9abcdef");
@@ -145,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_break_between_words_alone() {
+    fn lines_break_only_between_words() {
         let text = wrap("one two three four-five-six-seven-eight", 12, "  ");
         assert_eq!(text, "one two\n  three\n  four-five-six-seven-eight");
     }
 
     #[test]
-    fn colours_are_left_out_where_they_are_not_wanted() {
+    fn colours_can_be_turned_off() {
         assert_eq!(Palette::new(false).bad("x"), "x");
         assert_eq!(Palette::new(true).good("x"), "\u{1b}[32mx\u{1b}[0m");
     }

@@ -1,11 +1,11 @@
-//! One side of a run: which storage, with which settings.
+//! One side of a run: a storage and its settings.
 
 use std::sync::Arc;
 
 use super::{ConnectOptions, Connection, Connector};
 use crate::model::{ErrorKind, Result, Values, WorkspaceChoice};
 
-/// One side: which storage, with which settings.
+/// One side of a run: a storage and its settings.
 pub struct Endpoint {
     /// The storage.
     pub connector: &'static dyn Connector,
@@ -17,11 +17,11 @@ impl Endpoint {
     /// Connects to the storage.
     ///
     /// # Errors
-    /// Wrong settings, an unreachable server, a refused login. The message says where the settings came from.
+    /// Invalid settings, an unreachable server, a refused login. The message names the origins of the settings.
     pub async fn connect(&self, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let connected = self.connector.connect(&self.values, options).await;
         connected.map_err(|error| match error.kind() {
-            // It names the one setting that is wrong.
+            // The message names the invalid setting already.
             ErrorKind::Config => error,
             _ => error.with_settings(&self.values.address_origins()),
         })
@@ -37,13 +37,13 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// From where to where a run goes.
+/// Both sides of a run, and its workspaces.
 #[derive(Debug)]
 pub struct Route {
-    /// Where it reads.
+    /// The side that is read.
     pub source: Endpoint,
-    /// Where it writes.
+    /// The side that is written.
     pub target: Endpoint,
-    /// Which workspaces.
+    /// The workspaces on both sides.
     pub workspaces: WorkspaceChoice,
 }

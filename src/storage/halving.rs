@@ -1,9 +1,9 @@
-//! Asking for half where a request is refused as a whole.
+//! Splitting a refused request in halves.
 
 use crate::model::{Error, ErrorKind, Result, record::RejectKind};
 
-/// The pieces of a batch that are still to be asked for, in order. A piece that is refused with a kind that is
-/// [`ErrorKind::is_splittable`] is asked for in halves, down to the items that are refused alone.
+/// The remaining pieces of a batch, in order. A piece that is refused with an error that [`ErrorKind::is_splittable`] is
+/// split in halves, down to the single items that are refused.
 pub(crate) struct Halving<'a, T> {
     pieces: Vec<&'a [T]>,
 }
@@ -14,10 +14,10 @@ impl<'a, T> Halving<'a, T> {
         Self { pieces: vec![items] }
     }
 
-    /// Puts the halves of a piece that was refused in its place. Why the target cannot hold its item, where it has but one.
+    /// Replaces a refused piece with its halves. For a piece of one item, returns why the target cannot store it.
     ///
     /// # Errors
-    /// The error itself, where fewer items at a time would not help.
+    /// The error itself, if splitting would not help.
     pub(crate) fn refused(&mut self, piece: &'a [T], error: Error) -> Result<Option<(RejectKind, String)>> {
         if !error.kind().is_splittable() {
             return Err(error);

@@ -1,4 +1,4 @@
-//! What can be wrong with a host, whatever is asked for there.
+//! Errors that any service can have with a host: the name does not resolve, or another service listens on the port.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::model::{Error, ErrorKind};
 
-/// Whether a text says that a name leads to no address. The system's resolver has no kind of error for it.
+/// Whether an error message says that a name does not resolve. The system's resolver has no error kind for it.
 pub(super) fn is_unresolved(text: &str) -> bool {
     [
         "failed to lookup address",
@@ -23,7 +23,7 @@ pub(super) fn is_unresolved(text: &str) -> bool {
     .any(|said| text.contains(said))
 }
 
-/// The error for a host whose name leads to no address. `service` is what was looked for there: `Redis`.
+/// The error for a host whose name does not resolve. `service` is the expected one: `Redis`.
 pub(super) fn unresolved(service: &str, host: &str, cause: &str) -> Error {
     let message = format!("the host name of {service} at {host} does not resolve: {cause}");
     Error::new(ErrorKind::Unreachable, message).with_remedy(if host.contains('.') {
@@ -34,19 +34,19 @@ pub(super) fn unresolved(service: &str, host: &str, cause: &str) -> Error {
     })
 }
 
-/// How long a server may take to show what it is.
+/// The time limit for a server to identify itself.
 const PROBE_TIME: Duration = Duration::from_millis(500);
 
-/// What PostgreSQL answers with one letter: a request to begin TLS (PostgreSQL documentation, "SSLRequest").
+/// A request to start TLS, which PostgreSQL answers with one letter (PostgreSQL documentation, "SSLRequest").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// What listens at a host and port, where it is a service that shows itself. Asked when a connection has failed, to tell
-/// a wrong port from a server that is away.
+/// Identifies the service on a host and port, if possible. Called after a failed connection, to distinguish a wrong port
+/// from an unreachable server.
 pub(super) async fn service_at(address: &str) -> Option<&'static str> {
-    // A Redis that waits for the end of a line says nothing to the other one.
+    // Redis waits for the end of a line, so it does not answer the other request.
     match answer_to(address, b"GET / HTTP/1.0\r\n\r\n").await {
         answer if answer.starts_with(b"HTTP/") => {
-            // mongod says so to a browser.
+            // The answer of mongod to a browser.
             let is_mongo = memchr::memmem::find(&answer, b"MongoDB").is_some();
             return Some(if is_mongo { "MongoDB" } else { "an HTTP server" });
         }
@@ -57,7 +57,7 @@ pub(super) async fn service_at(address: &str) -> Option<&'static str> {
     matches!(letter[..], [b'S' | b'N']).then_some("PostgreSQL")
 }
 
-/// The first bytes of an answer; none where there is no answer in time.
+/// The first bytes of an answer; empty if there is none in time.
 async fn answer_to(address: &str, question: &[u8]) -> Vec<u8> {
     let mut answer = vec![0; 512];
     let asking = async {
@@ -70,7 +70,7 @@ async fn answer_to(address: &str, question: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// The error for a port where another service listens than was looked for.
+/// The error for a port on which another service listens.
 pub(super) fn another_service(service: &str, host: &str, found: &str) -> Error {
     let message = format!("{host} answered, but not as {service}: {found} listens there");
     Error::new(ErrorKind::Unreachable, message).with_remedy("check host and port")
@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers each connection's first bytes so.
+    /// A server that answers every connection with these bytes.
     async fn server(answers: &'static [(&'static [u8], &'static [u8])]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

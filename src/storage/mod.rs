@@ -1,52 +1,50 @@
-//! The storages: the interface between them and the engine, and a folder for each kind.
+//! The storages: a folder for each kind, and the interface between them and the engine.
 //!
-//! Each storage (`json`, `redis`, …) knows nothing of the others and has the same files: `config.rs` (its settings),
-//! `codec.rs` (record ↔ stored form, pure), `source.rs`, `target.rs`, and `mod.rs` (connecting, and an overview). The
-//! registry alone lists them: a new storage is a folder and a line there.
+//! The storages (`json`, `redis`, …) are independent of each other and have the same files: `config.rs` (settings),
+//! `codec.rs` (conversion between records and their stored form, pure), `source.rs`, `target.rs`, and `mod.rs`
+//! (connecting, and an overview). Only the registry lists them: a new storage is a folder and a line there.
 //!
 //! # The contract
 //!
-//! What the engine relies on. `tests/conformance` checks each sentence for every storage, except where it says that it
-//! cannot be seen from outside; the storage in memory that the engine is tested with does all that is allowed here.
+//! The engine relies on the following. `tests/conformance` checks each sentence for every storage, unless it says that it
+//! cannot be observed. The storage in memory, which the engine tests use, does everything that is allowed here.
 //!
 //! ## Reading
-//! * **Order.** [`Source::scan`] gives pages in an order of the storage's own choice. Two scans of an unchanged source
-//!   need not have the same order.
-//! * **Cursors.** A page says where the next one begins. A scan from there gives everything that was there when the first
-//!   scan began and that is in no page up to this one; it may give some of those again. A cursor outlives the process. A
-//!   page without one is not the end of anything: a later scan then begins at the last cursor, or at the beginning. A
-//!   cursor that no longer fits what is stored is refused as [`crate::model::ErrorKind::Checkpoint`], never guessed at.
-//! * **Duplicates.** A scan gives a key once, and again only where somebody changed the record meanwhile, and then with its
-//!   later value. What a server repeats, or a file has twice, the storage sorts out.
-//! * **Trying again.** [`PageReader::next_page`] may be called again after a temporary error, and after a call that nobody
-//!   waited for to its end; no entry is lost or given twice by that.
-//! * **One reader at a time.** Of one [`PageReader`] one call is under way at a time. Beside it, [`Source::count`] and
-//!   [`Source::get_many`] may be called at any time, by several tasks.
-//! * **A source is changed by nothing**, not even by a conversion of an old layout.
+//! * **Order.** [`Source::scan`] returns pages in any order. Two scans of an unchanged source may differ in order.
+//! * **Cursors.** A page says where the next one starts. A scan from there returns every entry that existed when the first
+//!   scan started and is in no page up to this one; it may return some entries again. A cursor remains valid after the
+//!   process ends. A page may have none: a later scan then starts at the previous cursor, or at the beginning. A cursor
+//!   that no longer matches the stored data is refused with [`crate::model::ErrorKind::Checkpoint`].
+//! * **Duplicates.** A scan returns a key once, unless the record changes during the scan; then it may return the later
+//!   value too. The storage removes entries that a server repeats or a file contains twice.
+//! * **Retries.** [`PageReader::next_page`] may be called again after a temporary error, and after a call that was
+//!   cancelled. No entry is lost or returned twice.
+//! * **Concurrency.** A [`PageReader`] has one call in progress at a time. [`Source::count`] and [`Source::get_many`] may be
+//!   called at any time, by several tasks.
+//! * **A source is never changed**, not even by converting an old layout.
 //!
 //! ## Writing
-//! * **Nothing is made before [`Target::prepare`]**: no table, index, file or folder; until then a target that does not
-//!   exist answers as an empty one. `prepare` may be called again after it failed.
-//! * **At once.** At most as many calls of [`Target::write`] are under way as [`ConnectOptions::concurrency`] says, of all
-//!   targets of a connection together, and no two calls of one target have a key in common. A key stands once in a call.
-//! * **Order.** Calls that are under way at the same time take effect in any order. A call that began after another had
-//!   ended takes effect after it, also where the other failed or was not waited for: see the next point.
-//! * **What a failed call leaves.** When `write` fails, or is abandoned because its time is over, any of its records may
-//!   have been written, and a server may still write them after a repeated call has ended. So the engine repeats the call
-//!   with the same records, before any other write of their keys. An error that is
-//!   [`crate::model::ErrorKind::is_splittable`] says that nothing was written.
-//! * **Answers** are in the order of the records. `Written` and `Exists` say what the target has accepted; that it is durable
-//!   only [`Target::flush`] says. After a repeated call, `Exists` may mean what the first one wrote.
-//! * **Accepted or durable.** A record is durable when a `flush` that began after its write had been answered has
-//!   succeeded. Only then may a checkpoint include it, and a report count it as written at the end of a run. Where
-//!   [`Target::is_visible_when_flushed`] is false, that holds for [`Target::finish`] instead.
-//! * **`flush` may overlap writes**: those under way when it begins may become durable by it or not. Two calls of `flush` of
-//!   one target do not overlap, except where nobody waits for the first one any more. It may be repeated.
-//! * **`finish`** comes after the last flush, with no write under way and none after it. It may be repeated after a temporary
-//!   error.
-//! * **[`Target::read_back`]** comes after `finish`, and reads what the target has then, under the keys by which LightRAG
-//!   finds it.
-//! * **Waits.** A storage that has to wait before it repeats a part of a call waits by [`ConnectOptions::waiter`].
+//! * **Nothing is created before [`Target::prepare`]**: no table, index, file or folder. Until then a target that does not
+//!   exist behaves like an empty one. `prepare` may be called again after it failed.
+//! * **Concurrency.** At most [`ConnectOptions::concurrency`] calls of [`Target::write`] are in progress, over all targets of
+//!   a connection. No two calls of a target have a key in common, and no call contains a key twice.
+//! * **Order.** Concurrent calls take effect in any order. A call that starts after another has ended takes effect after it,
+//!   even if the other failed or was cancelled: see the next point.
+//! * **Failed calls.** When `write` fails or is cancelled by a timeout, any of its records may have been written, and a
+//!   server may still write them after a repeated call has ended. Therefore the engine repeats the call with the same
+//!   records before any other write of their keys. After an error that [`crate::model::ErrorKind::is_splittable`], nothing
+//!   was written.
+//! * **Outcomes** are in the order of the records. `Written` and `Exists` report what the target has accepted; only
+//!   [`Target::flush`] makes it durable. After a repeated call, `Exists` may refer to a record that the first call wrote.
+//! * **Accepted or durable.** A record is durable after a `flush` that started after its write had returned has succeeded.
+//!   Only then may a checkpoint include the record and the final report count it as written. If
+//!   [`Target::is_visible_when_flushed`] is false, the same applies to [`Target::finish`] instead.
+//! * **`flush` may overlap with writes**: a write in progress when it starts may become durable or not. Two calls of `flush`
+//!   of one target do not overlap, unless the first was cancelled. It may be repeated.
+//! * **`finish`** is called after the last flush, with no write in progress or following. It may be repeated after a
+//!   temporary error.
+//! * **[`Target::read_back`]** is called after `finish` and reads records the way LightRAG does.
+//! * **Delays.** A storage that has to wait before it repeats a part of a call uses [`ConnectOptions::waiter`].
 
 mod endpoint;
 pub(crate) mod files;
@@ -82,7 +80,7 @@ pub mod redis;
 #[cfg(feature = "tls")]
 mod tls;
 
-// A storage that is left out of a build keeps its name and its settings, so that the build can say what it lacks.
+// A storage that is excluded from a build keeps its name and settings, so that the error can name it.
 #[cfg(not(feature = "archive"))]
 mod archive {
     pub(super) mod info;
@@ -121,55 +119,54 @@ use crate::model::{
     record::{CacheKey, Invalid, OnInvalid, Record, RejectKind},
 };
 
-/// What a kind of storage is called, and where its settings come from.
+/// The metadata of a kind of storage: its names, and the origins of its settings.
 #[derive(Debug)]
 pub struct ConnectorInfo {
     /// The name on the command line and in reports: `json`.
     pub kind: &'static str,
-    /// The name for people: `PostgreSQL`.
+    /// The display name: `PostgreSQL`.
     pub title: &'static str,
-    /// LightRAG's class, accepted as a name too: `PGKVStorage`. `None` for what LightRAG has no storage for.
+    /// LightRAG's class, also accepted as a name: `PGKVStorage`. `None` if LightRAG has no such storage.
     pub class_name: Option<&'static str>,
-    /// Other names for the same: `postgresql`.
+    /// Other accepted names: `postgresql`.
     pub aliases: &'static [&'static str],
-    /// The schemes of the addresses that belong to this kind.
+    /// The URI schemes of this kind.
     pub schemes: &'static [&'static str],
-    /// The endings of the paths that belong to this kind: `.jsonl`.
+    /// The file extensions of this kind: `.jsonl`.
     pub path_endings: &'static [&'static str],
-    /// Whether a path that no ending gives to a kind belongs to this one. At most one kind takes them.
+    /// Whether this kind takes paths with any other extension. At most one kind does.
     pub takes_other_paths: bool,
     /// The section of LightRAG's `config.ini`.
     pub ini_section: Option<&'static str>,
-    /// The variable that names the workspace for this kind alone.
+    /// The variable that sets the workspace for this kind only.
     pub workspace_variable: Option<&'static str>,
-    /// The key in its section of `config.ini` that names the workspace for this kind alone.
+    /// The key in its section of `config.ini` that sets the workspace for this kind only.
     pub workspace_ini_key: Option<&'static str>,
-    /// Whether LightRAG takes white space around the name in that variable or key away.
+    /// Whether LightRAG trims white space around the name in that variable or key.
     pub trims_workspace: bool,
-    /// The size of a batch, in bytes, above which writing gets no faster and only costs memory: the limit of a batch
-    /// where the settings name none. Measured.
+    /// The default size of a batch, in bytes. Measured: larger batches are not faster and only cost memory.
     pub batch_bytes: NonZeroUsize,
-    /// Every setting, as the job file, the environment and `config.ini` know it.
+    /// Every setting, with its names in the job file, the environment and `config.ini`.
     pub fields: &'static [Field],
 }
 
-/// A kind of storage: its metadata, how to read its addresses, and how to connect to one.
+/// A kind of storage: its metadata, the parser of its addresses, and how to connect.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// Its metadata.
+    /// The metadata of the kind.
     fn info(&self) -> &'static ConnectorInfo;
 
-    /// Takes a place (an address with one of the schemes, or a path) apart into settings.
+    /// Parses a place (an address with one of the schemes, or a path) into settings.
     ///
     /// # Errors
-    /// [`crate::model::ErrorKind::Config`] where it cannot be read. The message does not repeat the place, which may hold a
-    /// password.
+    /// [`crate::model::ErrorKind::Config`] if the place is invalid. The message does not contain the place, which may include
+    /// a password.
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>>;
 
     /// Checks the settings and connects.
     ///
     /// # Errors
-    /// Wrong settings, an unreachable server, a refused login.
+    /// Invalid settings, an unreachable server, a refused login.
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>>;
 }
 
@@ -184,7 +181,7 @@ impl dyn Connector + '_ {
         self.info().workspace_ini_key
     }
 
-    /// The name of a workspace in the text of this kind's variable or key, as LightRAG reads it.
+    /// The workspace in the value of this kind's variable or key, as LightRAG parses it.
     pub fn workspace_name<'a>(&self, text: &'a str) -> &'a str {
         if self.info().trims_workspace {
             text.trim()
@@ -223,92 +220,91 @@ impl dyn Connector + '_ {
         self.info().fields
     }
 
-    /// LightRAG's class, or the kind where LightRAG has none.
+    /// LightRAG's class, or the kind if LightRAG has none.
     pub fn class_name(&self) -> &'static str {
         self.info().class_name.unwrap_or(self.info().kind)
     }
 }
 
-/// What every storage is told when it is opened.
+/// The options that every storage gets when it connects.
 #[derive(Clone)]
 pub struct ConnectOptions {
-    /// How long connecting, and each request, may take.
+    /// The time limit for connecting and for each request.
     pub timeout: Duration,
-    /// How many writes the run will have under way at once, at most: how many they are, bandwidth and distance decide.
+    /// The most writes in progress at the same time. Bandwidth and round trip decide how many there are.
     pub concurrency: NonZeroUsize,
-    /// What to do with a record that the storage could hold if a character went.
+    /// What to do with a record that the storage could store if one invalid character were removed.
     pub on_invalid: OnInvalid,
-    /// Whether to read what stands before the damage of a damaged source.
+    /// Whether to read the intact records of a damaged source.
     pub salvage: bool,
-    /// Waits before a storage repeats a request by itself, and reports that.
+    /// Waits before a storage repeats a request itself, and emits a retry event.
     pub waiter: Arc<dyn Waiter>,
 }
 
-/// One connected place, which holds the caches of any number of workspaces.
+/// A connection to one place, which contains the caches of any number of workspaces.
 #[async_trait]
 pub trait Connection: Send + Sync {
-    /// Kind and redacted place.
+    /// The kind and the redacted place.
     fn location(&self) -> Location;
 
-    /// What a person should know of the connection, whatever comes of it.
+    /// Warnings about the connection.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// The workspaces that have a cache here, and those of which that cannot be said.
+    /// The workspaces that have a cache here, and those that cannot be read.
     async fn workspaces(&self) -> Result<WorkspaceListing>;
 
-    /// Where the records of a workspace live. Two workspaces with the same container would mix their records.
+    /// Where the records of a workspace are stored. Workspaces with the same location would mix their records.
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation>;
 
-    /// Says that these workspaces are about to be counted or read, in about this order. A storage that looks at
-    /// everything to find one of them can look once for many: for as many, from the first on, as it remembers within a
-    /// bounded memory. Gives how many that are, at least one.
+    /// Announces that these workspaces are about to be counted or read, in about this order. A storage that has to scan
+    /// everything to find a workspace can scan once for many, as far as they fit into a limited memory. Returns how many
+    /// workspaces that covers, counted from the first; at least one.
     ///
-    /// What the next count or scan of each of them finds is what was there when this was called, or later; one that
-    /// comes after it looks by itself. A later call replaces an earlier one.
+    /// The next count or scan of each of them returns the state at the time of this call, or a later one; the one after that
+    /// scans again. A later call replaces an earlier one.
     async fn gather(&self, workspaces: &[Workspace]) -> Result<usize> {
         Ok(workspaces.len())
     }
 
-    /// Whether nothing that is written is there before [`Connection::finish`], for all workspaces at once: then no part
-    /// of a run that ends early is.
+    /// Whether all workspaces become visible together in [`Connection::finish`]: then a run that ends early leaves nothing.
     fn is_published_as_a_whole(&self) -> bool {
         false
     }
 
-    /// Says from where the records come that are about to be written. Called once, before the first
+    /// Announces the source of the records that are about to be written. Called once, before the first
     /// [`Target::prepare`].
     async fn begin(&self, _source: &Location) -> Result<()> {
         Ok(())
     }
 
-    /// Called once after every target of a run was finished, and only if all of the run was written: makes visible what
-    /// was not yet.
+    /// Makes everything visible that is not yet. Called once after every target of a run was finished, and only if the run
+    /// wrote everything.
     async fn finish(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Opens a workspace to read.
+    /// Opens a workspace for reading.
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>>;
 
-    /// Opens a workspace to read and write. Makes nothing yet.
+    /// Opens a workspace for reading and writing. Creates nothing yet.
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>>;
 }
 
 /// The workspaces of a storage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkspaceListing {
-    /// Those that have a cache, sorted.
+    /// The workspaces that have a cache, sorted.
     pub found: Vec<Workspace>,
-    /// Those that may have one, but cannot be read.
+    /// The workspaces that may have a cache but cannot be read.
     pub unreadable: Vec<UnreadableWorkspace>,
 }
 
-/// A workspace that may have a cache, but cannot be read.
+/// A workspace that may have a cache but cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableWorkspace {
-    /// Its name, as far as it can be shown.
+    /// The name, with invalid characters replaced.
     pub name: String,
     /// Why it cannot be read.
     pub reason: String,
@@ -324,10 +320,11 @@ impl From<Vec<Workspace>> for WorkspaceListing {
     }
 }
 
-/// One workspace's cache, to read.
+/// The cache of one workspace, for reading.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// Counts the selected records, by type, and what else there is. `progress` is told how many were looked at while a long count runs.
+    /// Counts the selected records by type, and the others by kind. A long count passes the number of entries scanned so far
+    /// to `progress`.
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count>;
 
     /// Reads the selected records in pages.
@@ -338,26 +335,26 @@ pub trait Source: Send + Sync {
         from: Option<Cursor>,
     ) -> Box<dyn PageReader>;
 
-    /// Reads records by key: an answer for each key, in order, `None` where there is none.
+    /// Reads records by key. The result has the order of the keys, with `None` for a key that does not exist.
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>>;
 
-    /// Whether there is something under each of these keys, in order.
+    /// Whether each of these keys exists, in order.
     async fn contains(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
         let found = self.get_many(keys).await?;
         Ok(found.iter().map(Option::is_some).collect())
     }
 
-    /// What counting and reading have found so far that a person should know, such as an old layout. Asked after a
-    /// count and after a scan; what was told before may come again.
+    /// Warnings from counting and reading so far, such as an old layout. Called after a count and after a scan; may return
+    /// earlier warnings again.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// One workspace's cache, to write.
+/// The cache of one workspace, for writing.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// The same cache, to read.
+    /// The same cache, for reading.
     fn reader(&self) -> Arc<dyn Source>;
 
     /// Checks, without writing, whether the target would accept writes.
@@ -365,29 +362,28 @@ pub trait Target: Send + Sync {
         Ok(())
     }
 
-    /// Makes what is missing: table, index, folder. Called once, before the first write.
+    /// Creates what is missing: table, index, folder. Called once, before the first write.
     async fn prepare(&self) -> Result<()>;
 
-    /// Writes records; no key stands twice among them. The answers are in the records' order.
+    /// Writes records with different keys. The outcomes have the order of the records.
     ///
     /// # Errors
-    /// [`crate::model::ErrorKind::BatchRefused`] or [`crate::model::ErrorKind::RequestTooLarge`] where fewer records
-    /// at a time may pass; nothing of the batch was then written. Otherwise, what failed; any of it may have been
-    /// written.
+    /// [`crate::model::ErrorKind::BatchRefused`] or [`crate::model::ErrorKind::RequestTooLarge`] if a smaller batch may
+    /// succeed; nothing was written then. After any other error, any of the records may have been written.
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>>;
 
-    /// What a write of this record would answer: what it would change, or that it would refuse. Asks nobody.
+    /// Predicts the outcome of writing a record, without a request: what would be changed, or why it would be rejected.
     fn preview(&self, _record: &Record) -> WriteOutcome {
         WriteOutcome::written()
     }
 
-    /// Whether what was flushed is visible at once, or only after [`Target::finish`]: then a process that is killed
-    /// before leaves the target as it was.
+    /// Whether flushed records are visible at once. If not, they become visible in [`Target::finish`], and a process that is
+    /// killed earlier leaves the target unchanged.
     fn is_visible_when_flushed(&self) -> bool {
         true
     }
 
-    /// What a person should know before this target is written to.
+    /// A warning about writing to this target.
     fn warning(&self) -> Option<String> {
         None
     }
@@ -400,56 +396,53 @@ pub trait Target: Send + Sync {
         self.reader().get_many(keys).await
     }
 
-    /// How many entries the place has, those of other workspaces among them where it has several: a number that the
-    /// storage knows without looking at each. Of the difference between two such numbers it is known that no record can
-    /// have been added without it. `None` where [`Source::count`] is to be asked, which costs little there.
+    /// The number of entries in the place, possibly with those of other workspaces, if the storage knows it without a scan.
+    /// The number grows with every record that is added. `None` if [`Source::count`] is cheap enough instead.
     async fn size(&self) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// Called once after the last flush, also when a run stops early: makes what was written visible where it was
-    /// not yet. Nothing is written after it.
+    /// Makes everything written visible that is not yet. Called once after the last flush, even if a run stops early.
+    /// Nothing is written after it.
     async fn finish(&self) -> Result<()>;
 }
 
-/// Told how many entries a count has looked at so far.
+/// Receives the number of entries that a count has scanned so far.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
-/// Reads one page after another. Independent of the source's lifetime, so that it can be read in a task of its own.
+/// Reads one page after another. Does not borrow from the source, so that a separate task can use it.
 #[async_trait]
 pub trait PageReader<P: Send + 'static = Page>: Send + 'static {
-    /// The next page; `None` at the end, and then always.
+    /// The next page; at the end, `None` from every call.
     ///
-    /// Who stops waiting loses nothing: the next call gives the page that this one would have given. The request under
-    /// way may go on meanwhile, so that the next call waits for it.
+    /// Cancelling a call loses nothing: the next call returns the same page. The request may continue in the meantime, and
+    /// the next call waits for it.
     ///
     /// # Errors
-    /// The page could not be read. After a temporary error the next call tries again where this one failed, and nothing is
-    /// tried until then; after any other the reader is of no further use.
+    /// The page could not be read. After a temporary error the next call retries; no request is made until then. After any
+    /// other error the reader cannot be used any more.
     async fn next_page(&mut self) -> Result<Option<P>>;
 }
 
-/// How much a page may hold. A page may go beyond the bytes by one record.
+/// The limits of a page. A page may exceed the bytes by one record.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimit {
-    /// Entries.
+    /// The most entries.
     pub records: NonZeroUsize,
-    /// Bytes of keys and values.
+    /// The most bytes of keys and values.
     pub bytes: NonZeroUsize,
-    /// Bytes that a source may have on their way at once, behind the pages. How many it has is for bandwidth and distance
-    /// to say.
+    /// The most bytes that a source may prefetch. Bandwidth and round trip decide how many it does.
     pub ahead: NonZeroUsize,
 }
 
-/// A piece of a scan.
+/// A part of a scan.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The selected entries.
     pub entries: Vec<Entry>,
-    /// How many entries were read and are not selected.
+    /// The number of entries that were read but not selected.
     pub filtered: u64,
-    /// Where to go on after this page; `None` where no later scan could: in a storage without an order, and between two
-    /// such places of others.
+    /// Where a later scan can resume after this page; `None` if it cannot.
     pub cursor: Option<Cursor>,
 }
 
@@ -458,7 +451,7 @@ pub struct Page {
 pub enum Entry {
     /// A record.
     Record(Record),
-    /// Something under a selected key that is no record.
+    /// A value under a selected key that is not a record.
     Invalid(Invalid),
 }
 
@@ -480,7 +473,7 @@ impl Entry {
         }
     }
 
-    /// The text of its value, whatever it is.
+    /// The value as it was read.
     pub fn raw(&self) -> &Bytes {
         match self {
             Self::Record(record) => record.value(),
@@ -488,27 +481,27 @@ impl Entry {
         }
     }
 
-    /// Bytes of key and value: what pages and batches are measured by.
+    /// The bytes of key and value, as the limits of pages and batches count them.
     pub fn size(&self) -> usize {
         self.key().as_str().len() + self.raw().len()
     }
 }
 
-/// A position in a scan, in words that only its storage understands. It survives the process.
+/// A position in a scan, in a format that only its storage understands. It remains valid after the process ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Cursor(pub String);
 
-/// How many selected records there are, and how many others.
+/// The numbers of selected and other records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// By type; a type that has none may be missing.
+    /// Selected records by type. A type without records may be missing.
     pub by_type: Counts<CacheType>,
-    /// What is there and not selected, by kind; `None` where that is not known.
+    /// What exists but is not selected, by kind; `None` if unknown.
     pub left_out: Option<LeftOut>,
-    /// Whether the numbers hold for a moment in time, or are a server's estimate.
+    /// Whether the numbers are exact, not a server's estimate.
     pub exact: bool,
-    /// What of a damaged source was left out, where it was to be salvaged.
+    /// What was skipped in a damaged source, with `--salvage`.
     pub damage: Option<String>,
 }
 
@@ -529,7 +522,7 @@ impl Count {
         }
     }
 
-    /// Counts records of the share that is selected, whose keys have the mode and the type of this one.
+    /// Counts records of the selected share whose keys have the mode and type of this one.
     pub fn add_kind(&mut self, selection: &Selection, key: &str, records: u64) {
         if let Some(cache_type) = selection.of_key(key) {
             self.by_type.add(cache_type, CacheType::Other, records);
@@ -538,7 +531,7 @@ impl Count {
         }
     }
 
-    /// Takes back one record of this key, which was counted twice.
+    /// Subtracts a record that was counted twice.
     pub(crate) fn remove(&mut self, selection: &Selection, key: &str) {
         if !selection.is_of_shard(key) {
             return;
@@ -550,7 +543,7 @@ impl Count {
         }
     }
 
-    /// Adds what was counted of another part of the same source.
+    /// Adds the count of another part of the same source.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.by_type.merge(&other.by_type, &CacheType::Other);
         match (&mut self.left_out, &other.left_out) {
@@ -563,7 +556,7 @@ impl Count {
         }
     }
 
-    /// Whether there is surely nothing, selected or not.
+    /// Whether there is certainly no record, selected or not.
     pub fn is_empty(&self) -> bool {
         self.total() == 0
             && self.exact
@@ -571,44 +564,44 @@ impl Count {
             && self.left_out.as_ref().is_some_and(|others| others.total() == 0)
     }
 
-    /// All selected records together.
+    /// The number of selected records.
     pub fn total(&self) -> u64 {
         self.by_type.total()
     }
 }
 
-/// What to do with a record whose key is there already.
+/// What to do with a record whose key already exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteMode {
     /// Replace it.
     Upsert,
-    /// Leave it, and answer [`WriteOutcome::Exists`].
+    /// Keep it, and return [`WriteOutcome::Exists`].
     Create,
 }
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// The target has it.
+    /// The target has accepted it.
     Written(Changes),
-    /// The key was there already, and was left as it was.
+    /// The key already existed, and its record was kept.
     Exists,
-    /// The target cannot hold it.
+    /// The target cannot store it.
     Rejected {
-        /// Why.
+        /// The kind of reason.
         kind: RejectKind,
-        /// The same for a person.
+        /// The reason as text.
         reason: String,
     },
 }
 
 impl WriteOutcome {
-    /// Written, and nothing of it changed.
+    /// Written without changes.
     pub fn written() -> Self {
         Self::Written(Changes::default())
     }
 
-    /// A record that the target cannot hold.
+    /// A record that the target cannot store.
     pub fn rejected(kind: RejectKind, reason: impl Into<String>) -> Self {
         Self::Rejected {
             kind,
@@ -617,18 +610,18 @@ impl WriteOutcome {
     }
 }
 
-/// What a target changed in a record to be able to hold it. Empty for nearly every record, and then costs nothing.
+/// What a target changed in a record to store it. Empty for nearly every record, and then without any allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Fields out of which a character had to go.
+    /// Fields from which an invalid character was removed.
     pub sanitized: Vec<String>,
-    /// Fields that the target has no place for, and whose loss is one: a null is none.
+    /// Fields other than null that the target cannot store.
     pub dropped_fields: Vec<String>,
-    /// Fields that the record lacked and the target got, taken from the key.
+    /// Missing fields that were filled in from the key.
     pub filled_fields: Vec<&'static str>,
 }
 
-/// Collects entries into a page and says when it is full.
+/// Collects entries into a page until it is full.
 #[derive(Debug)]
 pub(crate) struct PageBuilder {
     limit: PageLimit,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{ConnectOptions, Connection, Connector, ConnectorInfo};
 use crate::model::{Error, Result, Secret, Values};
 
-/// Stands for the storage of this metadata and refuses to connect.
+/// A placeholder for the storage with this metadata, which refuses to connect.
 pub(super) struct NotCompiled(pub(super) &'static ConnectorInfo);
 
 impl NotCompiled {

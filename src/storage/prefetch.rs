@@ -1,4 +1,4 @@
-//! Reading one page ahead.
+//! Prefetching the next page.
 
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
@@ -6,22 +6,22 @@ use tokio::task::JoinHandle;
 use super::{Page, PageReader};
 use crate::model::{Error, ErrorKind, Result};
 
-/// A reader whose call has ended, and what that gave.
+/// A reader whose call has ended, and the result.
 type Ended<P> = (Box<dyn PageReader<P>>, Result<Option<P>>);
 
-/// The pages of a reader, of which the one behind the last given is already under way in a task of its own.
+/// The pages of a reader. A separate task reads the next page while the last one is being processed.
 ///
-/// One page is under way or waits, and no more. Behind an error nothing is begun until somebody asks: when to try again
-/// is for them to say.
+/// At most one page is being read or waiting. After an error nothing is read until the next call, since the caller decides
+/// when to retry.
 pub(super) struct Prefetch<P: Send + 'static = Page> {
-    /// What the reader does, for the report of a panic: `reading a collection`.
+    /// What the reader does, for the error after a panic: `reading a collection`.
     action: &'static str,
     idle: Option<Box<dyn PageReader<P>>>,
     under_way: Option<JoinHandle<Ended<P>>>,
 }
 
 impl<P: Send + 'static> Prefetch<P> {
-    /// Begins when it is first asked.
+    /// Starts reading at the first call.
     pub(super) fn new(action: &'static str, reader: impl PageReader<P>) -> Self {
         Self {
             action,
@@ -40,7 +40,7 @@ impl<P: Send + 'static> Prefetch<P> {
 
 #[async_trait]
 impl<P: Send + 'static> PageReader<P> for Prefetch<P> {
-    /// [`ErrorKind::Internal`] where the reader panicked, which ends the pages.
+    /// [`ErrorKind::Internal`] if the reader panicked, which ends the pages.
     async fn next_page(&mut self) -> Result<Option<P>> {
         if let Some(reader) = self.idle.take() {
             self.begin(reader);
@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts, and reports what it begins.
+    /// Counts upwards, and reports every read that starts.
     struct Numbers {
         next: u32,
         begun: mpsc::UnboundedSender<u32>,
@@ -90,8 +90,8 @@ mod tests {
     }
 
     fn from(next: u32) -> (Prefetch<u32>, mpsc::UnboundedReceiver<u32>) {
-        let (begun, told) = mpsc::unbounded_channel();
-        (Prefetch::new("counting", Numbers { next, begun }), told)
+        let (begun, started) = mpsc::unbounded_channel();
+        (Prefetch::new("counting", Numbers { next, begun }), started)
     }
 
     #[tokio::test]
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(numbers.next_page().await.unwrap(), Some(0));
         assert_eq!(begun.recv().await, Some(0));
         assert_eq!(begun.recv().await, Some(1));
-        // And no more than the next.
+        // Only the next page is prefetched.
         tokio::task::yield_now().await;
         assert!(begun.try_recv().is_err());
     }
@@ -131,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn who_stops_waiting_loses_nothing() {
         let (mut numbers, _begun) = from(0);
-        // Not even begun, and never waited for to its end.
+        // Cancelled before it starts, and while it is in progress.
         assert!(futures::FutureExt::now_or_never(numbers.next_page()).is_none());
         assert_eq!(numbers.next_page().await.unwrap(), Some(0));
         assert_eq!(numbers.next_page().await.unwrap(), Some(1));

@@ -10,7 +10,7 @@
 use super::not_compiled::NotCompiled;
 use super::{Connector, archive, json, mongo, opensearch, postgres, redis};
 
-/// Every storage, in the order of LightRAG's own list, then what LightRAG has not.
+/// Every storage, in the order of LightRAG's own list, followed by those that LightRAG does not have.
 static CONNECTORS: &[&dyn Connector] = &[
     &json::Json,
     #[cfg(feature = "redis")]
@@ -35,7 +35,7 @@ static CONNECTORS: &[&dyn Connector] = &[
     &NotCompiled(&archive::info::INFO),
 ];
 
-/// Every storage, in the order in which they are listed to people.
+/// Every storage, in the order in which they are listed.
 pub fn connectors() -> &'static [&'static dyn Connector] {
     CONNECTORS
 }

@@ -1,21 +1,21 @@
-//! Which keys of a file come more than once, in memory that hardly grows with their number.
+//! Finding the repeated keys of a file in little memory.
 
 use std::collections::HashSet;
 
 use crate::model::record::KeyDigest;
 
-/// The keys that seem to come more than once. A few of them do not: whoever needs to know looks at those a second time.
+/// The keys that seem to be repeated. A few are not, so the caller must check them again.
 #[derive(Debug)]
 pub(super) struct Repeated {
     filter: Filter,
     keys: HashSet<KeyDigest>,
 }
 
-/// With 32 bits or more for a key and [`Filter::PROBES`] of them set, one key in two million looks as if it had been there.
+/// With at least 32 bits per key and [`Filter::PROBES`] of them set, one key in two million is a false positive.
 const BITS_PER_KEY: u64 = 32;
 
 impl Repeated {
-    /// For about so many keys.
+    /// A filter for about this many keys.
     pub(super) fn among(keys: u64) -> Self {
         Self {
             filter: Filter::for_keys(keys),
@@ -36,14 +36,14 @@ impl Repeated {
     }
 }
 
-/// A Bloom filter: remembers keys in a few bits each, and sometimes believes to have seen one that it has not.
+/// A Bloom filter: a set of keys that takes a few bits per key and has rare false positives.
 #[derive(Debug)]
 struct Filter {
     words: Vec<u64>,
 }
 
 impl Filter {
-    /// Bits that a key sets.
+    /// The bits set per key.
     const PROBES: u64 = 12;
 
     fn for_keys(keys: u64) -> Self {
@@ -55,9 +55,9 @@ impl Filter {
         }
     }
 
-    /// Adds a key; whether it may have been there before.
+    /// Adds a key. Returns whether it may have been added before.
     fn insert(&mut self, key: KeyDigest) -> bool {
-        // Two halves of the digest make as many probes as wanted (Kirsch and Mitzenmacher, 2006).
+        // Two halves of the digest yield any number of probes (Kirsch and Mitzenmacher, 2006).
         let (mut probe, step) = (key.bits() as u64, (key.bits() >> 64) as u64 | 1);
         // The number of words is a power of two.
         let mask = self.words.len() as u64 - 1;

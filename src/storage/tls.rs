@@ -1,5 +1,5 @@
-//! TLS: whom to trust, and who we are. Every driver here speaks it by rustls; most take its configuration as it is made
-//! here, the others a file with the system's authorities.
+//! TLS: trusted authorities and the client certificate. Every driver uses rustls; most take the configuration made here, the
+//! others take a file with the system's authorities.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,37 +21,37 @@ use rustls::{
 
 use crate::model::{Error, ErrorKind, Result};
 
-/// How far a server's certificate is looked at.
+/// How a server's certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verification {
-    /// Not at all: what is sent is encrypted, and anybody may be at the other end.
+    /// Not at all: the connection is encrypted, but any server can answer.
     None,
-    /// It must come from a trusted authority, for whatever host.
+    /// It must be issued by a trusted authority, for any host.
     Authority,
-    /// It must come from a trusted authority, and be made out to the host.
+    /// It must be issued by a trusted authority for the host.
     Host,
 }
 
-/// Whom to trust, and who we are: PEM files all.
+/// The trusted authorities and the client certificate, as PEM files.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TlsOptions<'a> {
-    /// How far the server's certificate is looked at.
+    /// How the server's certificate is checked.
     pub(crate) verification: Verification,
     /// The authorities to trust, instead of the system's.
     pub(crate) root_cert: Option<&'a Path>,
-    /// The certificates that the authorities have revoked; takes `root_cert` beside it.
+    /// A certificate revocation list; requires `root_cert`.
     pub(crate) crl: Option<&'a Path>,
-    /// Our certificate and those up to its authority; takes `key` beside it.
+    /// The client certificate and its chain; requires `key`.
     pub(crate) cert: Option<&'a Path>,
-    /// The private key of our certificate, without a passphrase.
+    /// The private key of the client certificate, not encrypted.
     pub(crate) key: Option<&'a Path>,
 }
 
-/// What a driver needs to speak TLS.
+/// The TLS configuration for a driver.
 ///
 /// # Errors
-/// [`ErrorKind::Config`] where a file cannot be read, or one is missing beside another; [`ErrorKind::Tls`] where the
-/// system has no authorities to trust.
+/// [`ErrorKind::Config`] if a file cannot be read or a required one is missing; [`ErrorKind::Tls`] if the system has no
+/// trusted authorities.
 pub(crate) fn client_config(options: &TlsOptions<'_>) -> Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = verifier(options, &provider)?;
@@ -69,16 +69,12 @@ pub(crate) fn client_config(options: &TlsOptions<'_>) -> Result<ClientConfig> {
             builder.with_client_auth_cert(chain, private).map_err(|error| {
                 let (cert, key) = (cert.display(), key.display());
                 Error::config(format!(
-                    "{cert} and {key} are no certificate and its key: {error}"
+                    "{cert} and {key} are not a certificate and its key: {error}"
                 ))
             })
         }
-        (Some(_), None) => Err(Error::config(
-            "a client certificate is of no use without its private key",
-        )),
-        (None, Some(_)) => Err(Error::config(
-            "a private key is of no use without its certificate",
-        )),
+        (Some(_), None) => Err(Error::config("a client certificate requires its private key")),
+        (None, Some(_)) => Err(Error::config("a private key requires its certificate")),
     }
 }
 
@@ -96,7 +92,7 @@ fn verifier(options: &TlsOptions<'_>, provider: &Arc<CryptoProvider>) -> Result<
     })
 }
 
-/// A verifier that trusts the authorities that are named, or the system's.
+/// A verifier that trusts the configured authorities, or the system's.
 fn authorities(
     options: &TlsOptions<'_>,
     provider: &Arc<CryptoProvider>,
@@ -104,7 +100,7 @@ fn authorities(
     match (options.root_cert, options.crl) {
         (Some(path), crl) => trusting(path, crl, provider),
         (None, Some(_)) => Err(Error::config(
-            "a revocation list is of no use without the certificate of its authority",
+            "a revocation list requires the certificate of its authority",
         )),
         (None, None) => {
             let verifier = rustls_platform_verifier::Verifier::new(Arc::clone(provider));
@@ -118,26 +114,26 @@ fn authorities(
 fn no_authorities() -> Error {
     Error::new(
         ErrorKind::Tls,
-        "this system has no certificate authorities to trust",
+        "this system has no trusted certificate authorities",
     )
-    .with_remedy("install them (Debian: ca-certificates), or name the authority's certificate")
+    .with_remedy("install them (Debian: ca-certificates), or configure the authority's certificate")
 }
 
-/// The file with the system's authorities, for a driver that takes no more than a file: the one that `SSL_CERT_FILE`
-/// names, or where the systems have theirs.
+/// The file with the system's authorities, for a driver that takes only a file: `SSL_CERT_FILE`, or the usual paths of
+/// operating systems.
 ///
 /// # Errors
-/// [`ErrorKind::Tls`] where there is none.
+/// [`ErrorKind::Tls`] if there is none.
 pub(crate) fn system_authorities() -> Result<PathBuf> {
     openssl_probe::probe().cert_file.ok_or_else(no_authorities)
 }
 
-/// What a person should know of a connection to whoever answers.
+/// The warning about a connection whose server is not verified.
 pub(crate) fn unverified(place: &str, remedy: &str) -> String {
-    format!("{place}: the server's certificate is not checked, so anybody may have answered; {remedy}")
+    format!("{place}: the server's certificate is not checked, so any server could answer; {remedy}")
 }
 
-/// A verifier that trusts the authorities in a file, and no certificate that is on the list.
+/// A verifier that trusts the authorities in a file, and rejects certificates in the revocation list.
 fn trusting(
     path: &Path,
     crl: Option<&Path>,
@@ -147,7 +143,7 @@ fn trusting(
     for certificate in read_all::<CertificateDer<'static>>(path, "certificate")? {
         roots.add(certificate).map_err(|error| {
             Error::config(format!(
-                "{} holds no certificate of an authority: {error}",
+                "{} contains no valid certificate of an authority: {error}",
                 path.display()
             ))
         })?;
@@ -180,13 +176,13 @@ fn read_all<T: PemObject>(path: &Path, what: &str) -> Result<Vec<T>> {
 fn unreadable(path: &Path, what: &str, error: pem::Error) -> Error {
     let message = match &error {
         pem::Error::Io(error) => format!("cannot read {}: {error}", path.display()),
-        _ => format!("{} holds no {what} in PEM form", path.display()),
+        _ => format!("{} contains no {what} in PEM format", path.display()),
     };
     Error::config(message).caused_by(error)
 }
 
-/// Trusts more than is safe, because that was asked for: whoever has the key to the certificate that it shows, and if
-/// there are authorities, has it from one of them, for whatever host.
+/// Deliberately checks less than is safe: that the server has the key of its certificate and, if there are authorities, that
+/// one of them issued it, for any host.
 #[derive(Debug)]
 struct Lenient {
     authorities: Option<Arc<dyn ServerCertVerifier>>,
@@ -206,7 +202,7 @@ impl ServerCertVerifier for Lenient {
             authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         });
         match verified {
-            // The name is the last thing that verifiers look at: a certificate with the wrong one has passed all else.
+            // Verifiers check the name last: a certificate with a wrong name has passed all other checks.
             None
             | Some(Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

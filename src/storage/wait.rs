@@ -1,4 +1,4 @@
-//! Waiting before something is tried again.
+//! Delays before retries.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,20 +10,20 @@ use crate::model::Error;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
-/// Decides how long a storage waits before it repeats a request by itself, and reports it as a run reports its own retries:
-/// the number of retries is the run's, each wait is a `retry` event, and a run that is to stop ends it.
+/// Waits before a storage repeats a request itself, with the rules of the run: the number of retries is the same, each delay
+/// is a `retry` event, and a run that stops ends it.
 ///
-/// A storage waits by itself only for a part of a call, as for those records of a bulk request that the server was too busy
-/// for. For the rest it returns the temporary error, and the run repeats the whole call.
+/// A storage waits itself only for a part of a call, such as the records of a bulk request that the server was too busy to
+/// write. Otherwise it returns the temporary error, and the run repeats the whole call.
 #[async_trait]
 pub trait Waiter: Send + Sync {
-    /// Waits after the `failed`-th failure in a row, counted from 1. `false` where it is not to be tried again: then the
+    /// Waits after the `failed`-th consecutive failure, counted from 1. Returns false if there must be no retry: then the
     /// storage returns the error.
     async fn wait(&self, operation: &str, failed: usize, error: &Error) -> bool;
 }
 
-/// How long to wait after the `failed`-th failure in a row: 0.2 s, growing by a factor of two to 20 s, each spread at random
-/// so that clients that failed together do not come back together. `None` after the last of `retries`.
+/// The delay after the `failed`-th consecutive failure: 0.2 s, doubling up to 20 s, with random jitter so that clients that
+/// failed together do not retry together. `None` after the last of `retries`.
 pub fn backoff(retries: usize, failed: usize) -> Option<Duration> {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(FIRST_WAIT)
@@ -34,15 +34,15 @@ pub fn backoff(retries: usize, failed: usize) -> Option<Duration> {
     waits.nth(failed.checked_sub(1)?)
 }
 
-/// Waits without reporting, for who connects outside of a run.
+/// Waits without events, for connections outside of a run.
 #[derive(Debug)]
 pub struct SilentWaiter {
-    /// How often something is tried again.
+    /// The most retries.
     pub retries: usize,
 }
 
 impl SilentWaiter {
-    /// One that waits so often at most.
+    /// A waiter with this number of retries.
     pub fn shared(retries: usize) -> Arc<dyn Waiter> {
         Arc::new(Self { retries })
     }

@@ -1,9 +1,9 @@
-//! How much is on its way to or from a server at the same time: as much as its bandwidth and its distance take.
+//! Limits the bytes in flight to or from a server to bandwidth × round trip.
 //!
-//! Beside a server one request and the next keep it busy. Far away, an answer that takes a round trip leaves the server
-//! idle unless more requests follow meanwhile: as many bytes as the bandwidth delivers in one round trip. Both are
-//! measured as BBR does (Cardwell et al., 2016): the bandwidth is the greatest rate of the last rounds, the round trip
-//! the least time in which a request was answered. More in flight than their product only waits in the server's queue.
+//! Two requests in flight keep a nearby server busy. A distant server is idle for a round trip unless more requests follow:
+//! as many bytes as the bandwidth delivers in that time. Both are measured as in BBR (Cardwell et al., 2016): the
+//! bandwidth is the highest rate of the last rounds, the round trip is the shortest time of a request. More bytes in flight
+//! than their product would only wait in the server's queue.
 
 use std::{
     collections::VecDeque,
@@ -13,59 +13,59 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-/// What a window must never exceed.
+/// The limits of a window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WindowLimit {
-    /// Requests in flight.
+    /// The most requests in flight.
     pub(crate) requests: usize,
-    /// Bytes in flight and of answers that nobody has taken yet. A single request may be larger.
+    /// The most bytes in flight and in responses that have not been consumed. A single request may be larger.
     pub(crate) bytes: usize,
 }
 
-/// The requests that are let in before anything is known: the fewest with which a rate of several can be seen.
+/// The requests admitted before anything is measured: the fewest that show the rate of several.
 const FIRST_REQUESTS: usize = 2;
 
-/// While the rate grows, twice as much in each round.
+/// While the rate grows, the window doubles in each round.
 const SEARCH_GAIN: f64 = 2.0;
 
-/// Afterwards a little more than bandwidth × round trip, so that the server always has the next request, and a rate that
-/// grows later is found.
+/// Afterwards the window is slightly larger than bandwidth × round trip, so that the server always has the next request and
+/// a growing rate is noticed.
 const STEADY_GAIN: f64 = 1.25;
 
-/// A round in which the rate did not grow by so much found nothing.
+/// A round counts as growth if the rate grew by at least this factor.
 const GROWTH: f64 = 1.25;
 
-/// So many rounds without growth end the search.
+/// The search ends after this many rounds without growth.
 const ROUNDS_WITHOUT_GROWTH: u32 = 3;
 
-/// For so many rounds a rate counts.
+/// A rate is remembered for this many rounds.
 const ROUNDS_KEPT: u64 = 10;
 
-/// For so long a round trip counts. A path may get longer.
+/// A round trip is remembered for this time, since the path may change.
 const ROUND_TRIP_KEPT: Duration = Duration::from_secs(10);
 
-/// The law, without a clock of its own.
+/// The control algorithm, without a clock.
 #[derive(Debug)]
 struct Law {
     limit: WindowLimit,
-    /// Requests and bytes on their way.
+    /// Requests and bytes in flight.
     requests: usize,
     bytes: usize,
-    /// Bytes that were answered in all, and when the last of them were.
+    /// The bytes answered so far, and the time of the last answer.
     answered: u64,
     answered_at: Option<Instant>,
-    /// The round under way ends with a request that was sent when so much had been answered.
+    /// The current round ends with a request that was sent after this many bytes had been answered.
     round: u64,
     round_ends: u64,
-    /// Rates in bytes a second, each with its round; the greatest first.
+    /// Rates in bytes per second with their rounds, the highest first.
     rates: VecDeque<(u64, f64)>,
     round_trip: Option<(Instant, Duration)>,
-    /// The greatest rate of the last round that found more, and the rounds since.
+    /// The rate at the last growth, and the rounds since.
     found: f64,
     rounds_without_growth: u32,
 }
 
-/// What was true when a request was sent.
+/// The state when a request was sent.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     at: Instant,
@@ -90,7 +90,7 @@ impl Law {
         }
     }
 
-    /// Whether the window lets in another request. `held` bytes are answered and not taken yet.
+    /// Whether the window admits another request. `held` bytes are answered but not consumed.
     fn has_room(&self, bytes: usize, held: usize) -> bool {
         if self.requests >= self.limit.requests.max(1) {
             return false;
@@ -100,13 +100,13 @@ impl Law {
         }
         self.bytes + held + bytes <= self.limit.bytes
             && match self.window() {
-                // One request is under way in any case.
+                // One request is always in flight.
                 Some(window) => self.requests == 0 || (self.bytes as f64) < window,
                 None => self.requests < FIRST_REQUESTS,
             }
     }
 
-    /// The bytes that are to be in flight, as far as that is known. A request is let in while fewer are.
+    /// The target for the bytes in flight, once measured. Requests are admitted below it.
     fn window(&self) -> Option<f64> {
         let (_, rate) = self.rates.front()?;
         let (_, round_trip) = self.round_trip?;
@@ -130,7 +130,7 @@ impl Law {
 
     fn send(&mut self, now: Instant) -> Sent {
         let answered_at = match self.answered_at {
-            // What was sent when nothing else was on its way measures only itself.
+            // A request that was sent alone measures only itself.
             Some(at) if self.requests > 1 => at,
             _ => now,
         };
@@ -155,7 +155,7 @@ impl Law {
         {
             self.round_trip = Some((now, took));
         }
-        // Of a rate over no time at all nothing can be said.
+        // No time has passed, so there is no rate.
         let during = (now - sent.answered_at).max(Duration::from_micros(1));
         let rate = (self.answered - sent.answered) as f64 / during.as_secs_f64();
         while self.rates.back().is_some_and(|(_, lesser)| *lesser <= rate) {
@@ -184,7 +184,7 @@ impl Law {
     }
 }
 
-/// A window that tasks share.
+/// A window shared by tasks.
 #[derive(Debug)]
 pub(crate) struct Window {
     state: Mutex<State>,
@@ -194,12 +194,12 @@ pub(crate) struct Window {
 #[derive(Debug)]
 struct State {
     law: Law,
-    /// Bytes that were answered and not taken yet.
+    /// Bytes that were answered but not consumed.
     held: usize,
 }
 
 impl Window {
-    /// A window that nothing has passed yet.
+    /// A new window.
     pub(crate) fn new(limit: WindowLimit) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
@@ -214,11 +214,11 @@ impl Window {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until a request of so many bytes may be sent. Requests are let in in the order in which they ask.
+    /// Waits until a request of `bytes` may be sent. Requests are admitted in the order of their calls.
     pub(crate) async fn enter(self: Arc<Self>, bytes: usize) -> Passage {
         loop {
             if let Some(passage) = self.try_enter(bytes) {
-                // Whoever waits behind this one may fit in as well.
+                // The next request in the queue may be admitted as well.
                 self.freed.notify_one();
                 return passage;
             }
@@ -237,7 +237,7 @@ impl Window {
         Some(self.passage(bytes))
     }
 
-    /// Lets a request in whether there is room or not: one for which those that are in flight already have to wait.
+    /// Admits a request unconditionally: one that requests in flight are waiting for.
     pub(crate) fn enter_anyway(self: &Arc<Self>, bytes: usize) -> Passage {
         self.state().law.enter(bytes);
         self.passage(bytes)
@@ -253,7 +253,7 @@ impl Window {
     }
 }
 
-/// A request that was let in. What it takes up is free again when this is dropped.
+/// An admitted request. Dropping it frees its share of the window.
 #[derive(Debug)]
 pub(crate) struct Passage {
     window: Arc<Window>,
@@ -263,13 +263,13 @@ pub(crate) struct Passage {
 }
 
 impl Passage {
-    /// The request is sent now.
+    /// Marks the request as sent.
     pub(crate) fn send(&mut self) {
         let sent = self.window.state().law.send(Instant::now());
         self.sent = Some(sent);
     }
 
-    /// The request was answered. Its bytes count as held until this is dropped.
+    /// Marks the request as answered. Its bytes stay in the window until this is dropped.
     pub(crate) fn answer(&mut self) {
         if !std::mem::take(&mut self.is_in_flight) {
             return;
@@ -308,7 +308,7 @@ mod tests {
 
     const REQUEST: usize = 100_000;
 
-    /// A server at a distance that works on so many requests at a time.
+    /// A distant server that processes a number of requests at a time.
     #[derive(Clone, Copy)]
     struct Server {
         round_trip: Duration,
@@ -316,8 +316,8 @@ mod tests {
         workers: usize,
     }
 
-    /// Sends requests through a window. Gives the most that were in flight at once, from the beginning on and in the
-    /// second half, and the time in all.
+    /// Sends requests through a window. Returns the most requests in flight, in total and in the second half, and the
+    /// total time.
     async fn run(server: Server, limit: WindowLimit, requests: usize) -> ([usize; 2], Duration) {
         let window = Window::new(limit);
         let workers = tokio::sync::Semaphore::new(server.workers);
@@ -381,7 +381,7 @@ mod tests {
         // The server answers one request a millisecond, and each takes 51: 51 of them keep it busy.
         let ([_, in_flight], took) = run(milliseconds(50, 1, 1), AMPLE, 3000).await;
         assert!((51..=70).contains(&in_flight), "{in_flight}");
-        // As fast as the server, but for the search at the beginning.
+        // As fast as the server, except for the search at the start.
         assert!(took <= Duration::from_millis(3_500), "{took:?}");
     }
 
@@ -433,7 +433,7 @@ mod tests {
         let window = Window::new(limit);
         let first = window.try_enter(REQUEST).unwrap();
         assert!(window.try_enter(1).is_none());
-        // Given up, it was not answered and takes up nothing.
+        // A cancelled request takes no space.
         drop(first);
         assert!(window.try_enter(1).is_some());
     }

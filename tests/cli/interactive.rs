@@ -77,7 +77,7 @@ fn the_whole_way_of_the_guide_from_json_to_redis() {
         .enter("redis");
     terminal.wait_for("Warning: the target already has 22 records");
     let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
-    told(&screen, "Skipped, there already:           22");
+    told(&screen, "Skipped (already there):          22");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn enter_and_0_end_it_with_nothing_done() {
             terminal.wait_for("to exit):").enter(answer);
         }
         let screen = terminal.end().expect(0);
-        told(&screen, "Nothing was chosen, and nothing was done.");
+        told(&screen, "Nothing was selected. Nothing was written.");
         let report = report(&scene);
         assert_eq!(
             (&report["status"], &report["totals"]["read"]),

@@ -28,7 +28,7 @@ fn at_terminal(scene: &Scene, line: &str) -> Screen {
 }
 
 #[test]
-fn bars_show_what_goes_on_and_only_what_happened_stays() {
+fn bars_disappear_and_results_remain() {
     let scene = scene_of(3_000);
     let screen = at_terminal(&scene, "--source ./many --target ./new --yes --batch-size 100").expect(0);
     let raw = screen.raw();
@@ -73,7 +73,7 @@ fn wide_names_and_keys_stay_in_their_line() {
     );
     let screen = at_terminal(&scene, &line).expect(3);
     assert!(
-        screen.text().contains("Rejected default:extract:kk"),
+        screen.text().contains("1. default:extract:kk"),
         "{}",
         screen.text()
     );
@@ -81,7 +81,7 @@ fn wide_names_and_keys_stay_in_their_line() {
 }
 
 #[test]
-fn rejected_records_stand_above_the_bar_and_in_the_report() {
+fn rejected_records_are_listed_once() {
     let scene = Scene::new();
     let entries: Map<String, Value> = (0..40)
         .map(|n| {
@@ -175,7 +175,7 @@ fn the_job_file_may_say_it() {
 }
 
 #[test]
-fn a_run_that_had_to_leave_records_says_so_also_when_it_is_to_be_quiet() {
+fn rejected_records_are_reported_even_with_quiet() {
     let scene = Scene::new();
     scene.cache(
         "odd",

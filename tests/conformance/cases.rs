@@ -721,7 +721,7 @@ pub async fn no_shape_of_a_record_is_lost_or_changed_silently(place: Place) {
                 written += 1;
                 let found = found
                     .as_ref()
-                    .unwrap_or_else(|| panic!("{} was written and is gone", record.key()));
+                    .unwrap_or_else(|| panic!("{} was written and no longer exists", record.key()));
                 let (mut sent, mut kept) = (meaning(record), meaning(record_of(found)));
                 for field in changes.sanitized.iter().chain(&changes.dropped_fields) {
                     sent.remove(field);

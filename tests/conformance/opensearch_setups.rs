@@ -501,7 +501,7 @@ async fn a_server_without_room_for_a_record_is_waited_for_as_the_run_says() {
     assert_eq!(failed, [1, 2, 3]);
     assert!(
         waits.iter().all(|(operation, _, error)| {
-            operation == "writing records that the server had no room for"
+            operation == "writing records that the server had no capacity for"
                 && error.contains("the queue is full")
         }),
         "{waits:?}"

@@ -77,7 +77,7 @@ async fn a_row_that_a_trigger_swallows_is_rejected() {
             if record.key().as_str().ends_with('3') {
                 let reason = refusal(outcome);
                 assert!(reason.contains("the trigger guard"), "{reason}");
-                assert!(reason.contains("not there"), "{reason}");
+                assert!(reason.contains("does not exist"), "{reason}");
             } else {
                 assert!(is_written(outcome), "{outcome:?}");
             }
@@ -128,7 +128,7 @@ async fn an_update_that_a_trigger_swallows_is_rejected() {
         .map(|old| record(old.key().as_str(), &new))
         .collect();
     for outcome in write(&place, "w", &changed, WriteMode::Upsert).await {
-        assert!(refusal(&outcome).contains("other values"), "{outcome:?}");
+        assert!(refusal(&outcome).contains("different values"), "{outcome:?}");
     }
     // What is there already as it should be is not written again, and is there.
     let again = write(&place, "w", &records, WriteMode::Upsert).await;
@@ -163,7 +163,7 @@ async fn a_value_that_a_trigger_changes_is_rejected_unless_it_is_a_time() {
     .await;
     for outcome in write(&place, "changed", &records, WriteMode::Upsert).await {
         assert!(
-            refusal(&outcome).contains("other values in return"),
+            refusal(&outcome).contains("different values in return"),
             "{outcome:?}"
         );
     }
@@ -184,7 +184,7 @@ async fn a_row_that_a_trigger_deletes_at_the_commit_is_rejected() {
     )
     .await;
     for outcome in write(&place, "w", &records, WriteMode::Upsert).await {
-        assert!(refusal(&outcome).contains("not there"), "{outcome:?}");
+        assert!(refusal(&outcome).contains("does not exist"), "{outcome:?}");
     }
     assert_eq!(rows(&place, "w").await, 0);
 }

@@ -1,4 +1,4 @@
-//! What may explain a key: schemes, options and identities, those that were found first.
+//! Candidates that may explain a key: schemes, options and identities, the most frequent first.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -37,24 +37,24 @@ fn hashed(identity: &Identity, role: Role) -> String {
             Role::Vlm => "vlm",
         },
     };
-    // Strings and nulls can always be written.
+    // Strings and nulls can always be serialized.
     serde_json::to_string(&sorted).unwrap_or_default()
 }
 
-/// How LightRAG writes that it wants an answer in JSON.
+/// How LightRAG requests an answer in JSON.
 const JSON_OBJECT: &str = r#"{"type":"json_object"}"#;
 
 /// What explains a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Explanation {
     pub(super) scheme: Scheme,
-    /// Whether an answer in JSON was asked for, where that is part of the key.
+    /// Whether an answer in JSON was requested, if the key includes that.
     pub(super) json: Option<bool>,
-    /// Its number among the identities, where one is part of the key.
+    /// The number of the identity, if the key includes one.
     pub(super) identity: Option<usize>,
 }
 
-/// The texts that a chat hashes behind its prompt: extraction, summaries, title blocks.
+/// The texts that are hashed after the prompt of a chat: extraction, summaries, title blocks.
 fn chat_texts<'a>(response_format: &'a str, identity: &'a str) -> [&'a str; 4] {
     [
         "\n<response_format>\n",
@@ -64,7 +64,7 @@ fn chat_texts<'a>(response_format: &'a str, identity: &'a str) -> [&'a str; 4] {
     ]
 }
 
-/// What an analysis is of: which texts are hashed behind its prompt.
+/// The object of an analysis, which determines the texts that are hashed after its prompt.
 pub(super) struct Analysis<'a> {
     /// `drawing`, `table` or `equation`.
     pub(super) kind: &'a str,
@@ -86,7 +86,7 @@ impl Analysis<'_> {
     }
 }
 
-/// The hash of a chat's key, and of an analysis's.
+/// How the hash in the key of a chat or an analysis is computed.
 pub(super) fn chat_hash(hasher: &mut PromptHasher, scheme: Scheme, json: bool, identity: &Identity) -> Hash {
     let mut suffix = Vec::new();
     if scheme.has_identity() {
@@ -109,7 +109,7 @@ pub(super) fn analysis_hash(
     hasher.hash(scheme, &suffix)
 }
 
-/// One way to make a key, with the texts that follow the prompt ready.
+/// One way to make a key, with the texts that follow the prompt.
 #[derive(Debug)]
 struct Candidate {
     explanation: Explanation,
@@ -121,12 +121,12 @@ struct Candidate {
 pub(super) struct Candidates {
     identities: Vec<Identity>,
     chats: Vec<Candidate>,
-    /// How many keys each of them explained.
+    /// The number of keys that each candidate explained.
     found: Mutex<Vec<u64>>,
 }
 
 impl Candidates {
-    /// Candidates of these identities, the likeliest first.
+    /// The candidates for these identities, the most likely first.
     pub(super) fn new(identities: Vec<Identity>) -> Self {
         let mut chats = Vec::new();
         for scheme in [Scheme::LengthPrefixed, Scheme::PromptAlone, Scheme::Joined] {
@@ -165,16 +165,16 @@ impl Candidates {
         }
     }
 
-    /// An identity by its number.
+    /// The identity with this number.
     pub(super) fn identity(&self, number: usize) -> Option<&Identity> {
         self.identities.get(number)
     }
 
-    /// An order of candidates for a chat: what explained most keys comes first.
+    /// The order of candidates for a chat: those that explained most keys come first.
     pub(super) fn order(&self) -> Order {
         let found = self.found().clone();
         let mut order: Vec<usize> = (0..found.len()).collect();
-        // Stable: of those that were not found yet, the likeliest stays first.
+        // A stable sort keeps the most likely of the unused candidates first.
         order.sort_by_key(|candidate| std::cmp::Reverse(found[*candidate]));
         Order {
             found: vec![0; order.len()],
@@ -182,7 +182,7 @@ impl Candidates {
         }
     }
 
-    /// Remembers what explained keys.
+    /// Counts the candidates that explained keys.
     pub(super) fn remember(&self, order: &Order) {
         for (all, more) in self.found().iter_mut().zip(&order.found) {
             *all += more;
@@ -227,7 +227,7 @@ impl Candidates {
             .collect()
     }
 
-    /// What explains the key of a chat.
+    /// The candidate that explains the key of a chat.
     pub(super) fn explain_chat(
         &self,
         hasher: &mut PromptHasher,
@@ -257,7 +257,7 @@ impl Candidates {
         self.chats[number].explanation
     }
 
-    /// What explains the key of an analysis.
+    /// The candidate that explains the key of an analysis.
     pub(super) fn explain_analysis(
         &self,
         hasher: &mut PromptHasher,
@@ -284,7 +284,7 @@ impl Candidates {
     }
 }
 
-/// In which order candidates are tried, and what was found so far by one worker.
+/// The order in which one worker tries candidates, and what it has found so far.
 #[derive(Debug)]
 pub(super) struct Order {
     order: Vec<usize>,

@@ -1,4 +1,4 @@
-//! Finding out, record by record, how a key was made and whether LightRAG will ask for it.
+//! Examines records: how their keys were made, and whether LightRAG will find them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,11 +15,11 @@ use crate::model::{
     record::{CacheKey, Record},
 };
 
-/// Examines the records of a run. Shared by all its batches.
+/// Examines the records of a run. Shared by all batches.
 #[derive(Debug)]
 pub struct Examiner {
     lightrag: LightRag,
-    /// Its number among the known releases.
+    /// The number of the release in the table.
     release: usize,
     scheme: Scheme,
     rekey: Rekey,
@@ -27,30 +27,30 @@ pub struct Examiner {
     templates: &'static Templates,
 }
 
-/// What was found out about some records.
+/// The result of examining records.
 #[derive(Debug, Default)]
 pub(crate) struct Examined {
-    /// Counts, by type and by how the keys were made.
+    /// Counts by type and by the origin of the keys.
     pub(crate) hits: Hits,
-    /// Copies to add. Two of them may have the same key.
+    /// Copies to add. Two may have the same key.
     pub(crate) copies: Vec<Copy>,
 }
 
-/// A copy of a record under the key that LightRAG will ask for.
+/// A copy of a record under the key that LightRAG will use.
 #[derive(Debug)]
 pub(crate) struct Copy {
-    /// The place of the record among those that were examined.
+    /// The index of the record among the examined ones.
     pub(crate) of: usize,
     /// The copy.
     pub(crate) record: Record,
 }
 
-/// What LightRAG will do with a record. The first that applies counts.
+/// Whether LightRAG will find a record, and if not, why. The first variant that applies counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Nothing that was tried explains the key.
+    /// No candidate explains the key.
     Unexplained,
-    /// The prompt is one that this LightRAG no longer asks.
+    /// This LightRAG no longer sends the prompt.
     OlderPrompt,
     /// The key was made for another model.
     OtherModel,
@@ -58,9 +58,9 @@ enum Verdict {
     OtherHost,
     /// The key was made under another LightRAG's scheme.
     OlderScheme,
-    /// The prompt is of no release: a hit if the user's template is unchanged.
+    /// No release sends the prompt: a hit if the user's template is unchanged.
     UnknownPrompt,
-    /// LightRAG asks this prompt under this key.
+    /// LightRAG looks up this prompt under this key.
     WillHit,
 }
 
@@ -77,10 +77,10 @@ fn count(counts: &mut HitCounts, verdict: Verdict) {
     } += 1;
 }
 
-/// The types whose keys can be computed again.
+/// The types whose keys can be recomputed.
 const COMPUTABLE: [&str; 4] = ["extract", "summary", "smartheading", "analysis"];
 
-/// Whether the keys of a type can be computed again from their records.
+/// Whether the keys of a type can be recomputed from their records.
 fn is_computable(cache_type: &str) -> bool {
     COMPUTABLE.contains(&cache_type)
 }
@@ -89,7 +89,7 @@ impl Examiner {
     /// An examiner for this LightRAG.
     ///
     /// # Errors
-    /// A release whose prompts are not known.
+    /// The prompts of the release are unknown.
     pub fn new(lightrag: LightRag, rekey: Rekey) -> Result<Arc<Self>> {
         let templates = &*TEMPLATES;
         let releases = templates.releases();
@@ -102,8 +102,8 @@ impl Examiner {
             let version = lightrag.version.as_deref().unwrap_or_default();
             let [first, last] =
                 [releases.first(), releases.last()].map(|release| release.map_or("", String::as_str));
-            Error::config(format!("the prompts of LightRAG {version} are not known")).with_remedy(format!(
-                "name a release from {first} to {last}; without one, {last} is assumed"
+            Error::config(format!("the prompts of LightRAG {version} are unknown")).with_remedy(format!(
+                "choose a release from {first} to {last}; the default is {last}"
             ))
         })?;
         let numbers: Vec<u32> = releases[release]
@@ -125,7 +125,7 @@ impl Examiner {
         self.rekey
     }
 
-    /// What a run is asked to foretell; `None` where it is not.
+    /// The examiner for the settings of a run; `None` without `--hits`.
     ///
     /// # Errors
     /// As [`Examiner::new`].
@@ -136,7 +136,7 @@ impl Examiner {
             .transpose()
     }
 
-    /// The LightRAG whose hits are foretold.
+    /// The LightRAG whose hits are counted.
     pub(crate) fn lightrag(&self) -> AskingLightRag {
         AskingLightRag {
             version: self.templates.releases()[self.release].clone(),
@@ -147,7 +147,7 @@ impl Examiner {
         }
     }
 
-    /// Examines records that are to be counted. Computes for some milliseconds a megabyte.
+    /// Examines the records to count. Takes some milliseconds of CPU time per megabyte.
     pub(crate) fn examine(&self, records: &[Record], is_counted: impl Fn(&Record) -> bool) -> Examined {
         let mut worker = Worker {
             examiner: self,
@@ -177,7 +177,7 @@ impl Examiner {
 struct Worker<'a> {
     examiner: &'a Examiner,
     order: Order,
-    /// The pattern of the last prompt.
+    /// The pattern of the previous prompt.
     recent: usize,
     counts: BTreeMap<String, HitCounts>,
     origins: HashMap<(Scheme, Option<usize>), u64>,
@@ -216,11 +216,11 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// What a record was found to be.
+/// The result of examining a record.
 struct Finding {
     verdict: Verdict,
     explanation: Option<Explanation>,
-    /// The hash that LightRAG will ask for, where a copy belongs under it.
+    /// The hash that LightRAG will use, if a copy is needed there.
     asked: Option<Hash>,
 }
 
@@ -276,7 +276,7 @@ impl Worker<'_> {
         }
         if let Some(asked) = finding.asked {
             let key = CacheKey::new(format!("default:{cache_type}:{}", written(asked)));
-            // The value was a record under its old key, and is one under any.
+            // A valid record is valid under any key.
             let copy = Record::new(key, record.value().clone());
             self.copies.extend(copy.map(|record| Copy { of: at, record }));
         }
@@ -318,7 +318,7 @@ impl Worker<'_> {
         let pattern = examiner.templates.recognize(cache_type, prompt, &mut self.recent);
         let lightrag = &examiner.lightrag;
         let is_extract = cache_type == "extract";
-        // Of a template of the user's own, only what its key says is known.
+        // For a custom template, only the key is known.
         let json = match pattern {
             Some(pattern) => pattern.json,
             None => explanation.json.unwrap_or(is_extract && lightrag.json_extraction),
@@ -364,7 +364,7 @@ impl Worker<'_> {
             &lightrag.extract
         };
         let verdict = self.verdict(pattern, explanation, identity, false);
-        // Before 1.5 nothing was analysed.
+        // There were no analyses before 1.5.
         let asked = (self.gets_copy(verdict) && examiner.scheme.has_identity())
             .then(|| analysis_hash(&mut hasher, examiner.scheme, &analysis, identity));
         Some(Finding {
@@ -374,7 +374,7 @@ impl Worker<'_> {
         })
     }
 
-    /// What LightRAG, with this identity, will do with a record whose key is explained.
+    /// Whether LightRAG, with this identity, will find a record whose key is explained.
     fn verdict(
         &self,
         pattern: Option<&Pattern>,
@@ -416,9 +416,9 @@ impl Worker<'_> {
     }
 }
 
-/// A stored prompt of an analysis without the block on images at its end, and what LightRAG hashes of them.
+/// Splits the stored prompt of an analysis into the prompt and what LightRAG hashes of the images listed at its end.
 ///
-/// `None` where the block cannot be read.
+/// `None` if that list cannot be parsed.
 fn split_images(stored: &[u8]) -> Option<(&[u8], Option<String>)> {
     const BEGIN: &[u8] = b"\n<vlm_images>";
     const HASHED: [&str; 6] = ["bytes", "height", "index", "mime_type", "sha256", "width"];

@@ -1,4 +1,4 @@
-//! Whether LightRAG will find what is in a cache: under which key it asks, and for which prompts.
+//! Determines which records of a cache LightRAG will find: which prompts it sends, and which keys it looks up.
 //!
 //! A key ends in a hash of the prompt and, since LightRAG 1.5, of the identity of the model. `scheme` computes it, `md5`
 //! for many prompts at once, and

@@ -29,7 +29,7 @@ pub(super) fn decode(json: &str, buffer: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Decodes what follows `\u`, and gives what is behind it.
+/// Decodes the digits after `\u` and returns the rest of the text.
 fn code_point<'a>(digits: &'a [u8], buffer: &mut Vec<u8>) -> Option<&'a [u8]> {
     let (first, mut rest) = hexadecimal(digits)?;
     let mut code = first;

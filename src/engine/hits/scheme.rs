@@ -1,26 +1,26 @@
-//! The hash in a key: how each LightRAG computes it, over which texts.
+//! The hash in a key: how each LightRAG release computes it, and over which texts.
 
 use super::{
     md5::{self, Ending, State},
     prompt::decode,
 };
 
-/// An MD5, as it stands at the end of a key.
+/// The MD5 at the end of a key.
 pub(super) type Hash = [u8; 16];
 
-/// How the texts that make a key are put together for its hash.
+/// How the texts are combined to compute the hash in a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Scheme {
     /// Up to 1.4.16: the prompt alone.
     PromptAlone,
     /// 1.5.0 to 1.5.4: prompt, options and the model's identity, joined.
     Joined,
-    /// From 1.5.5 on: the same, each behind its length and a colon.
+    /// Since 1.5.5: the same, each preceded by its length and a colon.
     LengthPrefixed,
 }
 
 impl Scheme {
-    /// The scheme of a release, by its numbers.
+    /// The scheme of a release, given its version numbers.
     pub(crate) fn of_release(numbers: &[u32]) -> Self {
         match numbers {
             numbers if numbers >= &[1, 5, 5][..] => Self::LengthPrefixed,
@@ -38,7 +38,7 @@ impl Scheme {
         }
     }
 
-    /// Whether the model's identity is part of what is hashed.
+    /// Whether the hash includes the model's identity.
     pub(crate) const fn has_identity(self) -> bool {
         !matches!(self, Self::PromptAlone)
     }
@@ -59,9 +59,9 @@ impl Scheme {
     }
 }
 
-/// Hashes of one prompt. A pass over the prompt is made once for all schemes that begin alike, whatever follows it.
+/// Computes hashes of one prompt. The prompt is hashed only once for all schemes with the same prefix.
 pub(super) struct PromptHasher {
-    /// The prompt in UTF-8, behind room for its length.
+    /// The prompt in UTF-8, after space for its length.
     text: Vec<u8>,
     /// By how a scheme begins: without the length, and with it.
     begun: [Option<Begun>; 2],
@@ -76,21 +76,21 @@ struct Begun {
 }
 
 /// Bytes that a length may take up, with its colon.
-const ROOM: usize = 24;
+const LENGTH_SPACE: usize = 24;
 
 impl PromptHasher {
     /// A hasher of a prompt in UTF-8.
     pub(super) fn new(prompt: &[u8]) -> Self {
         Self {
-            text: [&[0; ROOM], prompt].concat(),
+            text: [&[0; LENGTH_SPACE], prompt].concat(),
             begun: [None; 2],
         }
     }
 
     /// A hasher of the prompt that a JSON string is; `None` where it is no string.
     pub(super) fn of_json(json: &str) -> Option<Self> {
-        let mut text = Vec::with_capacity(ROOM + json.len());
-        text.resize(ROOM, 0);
+        let mut text = Vec::with_capacity(LENGTH_SPACE + json.len());
+        text.resize(LENGTH_SPACE, 0);
         decode(json, &mut text)?;
         Some(Self {
             text,
@@ -100,7 +100,7 @@ impl PromptHasher {
 
     /// The prompt.
     pub(super) fn prompt(&self) -> &[u8] {
-        &self.text[ROOM..]
+        &self.text[LENGTH_SPACE..]
     }
 
     /// Makes the pass that a scheme needs over several prompts in step, where it was not made yet.
@@ -126,11 +126,11 @@ impl PromptHasher {
     /// Writes what a scheme hashes before the prompt. Gives where that begins.
     fn write_start(&mut self, scheme: Scheme) -> usize {
         if !scheme.begins_with_length() {
-            return ROOM;
+            return LENGTH_SPACE;
         }
         let length = format!("{}:", characters(self.prompt()));
-        let start = ROOM - length.len();
-        self.text[start..ROOM].copy_from_slice(length.as_bytes());
+        let start = LENGTH_SPACE - length.len();
+        self.text[start..LENGTH_SPACE].copy_from_slice(length.as_bytes());
         start
     }
 
@@ -150,7 +150,7 @@ impl PromptHasher {
         begun
     }
 
-    /// What is left to hash of the prompt with these bytes behind it, made by [`Scheme::append`].
+    /// What is left to hash of the prompt followed by these bytes, made by [`Scheme::append`].
     pub(super) fn ending(&mut self, scheme: Scheme, suffix: &[u8]) -> Ending {
         let Begun { start, state } = self.begun(scheme);
         let text = &self.text[start..];
@@ -162,19 +162,19 @@ impl PromptHasher {
         }
     }
 
-    /// The hash of the prompt with these bytes behind it.
+    /// The hash of the prompt followed by these bytes.
     pub(super) fn hash(&mut self, scheme: Scheme, suffix: &[u8]) -> Hash {
         let hashes = md5::finish(vec![self.ending(scheme, suffix)]);
         hashes.into_iter().next().unwrap_or_default()
     }
 }
 
-/// How many code points a text in UTF-8 has.
+/// The number of code points in UTF-8 text.
 fn characters(text: &[u8]) -> usize {
     text.iter().filter(|byte| (**byte & 0xC0) != 0x80).count()
 }
 
-/// The hash at the end of a key, which is written in lower case.
+/// Parses the hash at the end of a key, in lower case.
 pub(super) fn parse(text: &str) -> Option<Hash> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -192,7 +192,7 @@ pub(super) fn parse(text: &str) -> Option<Hash> {
     Some(hash)
 }
 
-/// A hash as it is written in a key.
+/// Formats a hash as in a key.
 pub(super) fn written(hash: Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -22,7 +22,7 @@ pub(crate) struct Survey<'a> {
     pub(crate) selection: &'a Selection,
     pub(crate) limit: PageLimit,
     pub(crate) retrier: &'a Retrier,
-    /// How many pages to read; all where there is no number.
+    /// The number of pages to read; `None` for all.
     pub(crate) pages: Option<usize>,
 }
 

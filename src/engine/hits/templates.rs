@@ -1,8 +1,8 @@
-//! Which prompt a text is: recognized by a table of what is fixed in the prompts of every LightRAG release.
+//! Recognizes prompts by a table of their fixed parts in every LightRAG release.
 //!
-//! The table (`templates.json`, written by scripts/prompt_templates.py) holds lengths and digests, no text. A text is
-//! learned from the first prompt in which it is found, and is then compared and searched for as it is: so only the first
-//! record of a kind pays for digests.
+//! The table (`templates.json`, written by scripts/prompt_templates.py) contains lengths and digests, not text. The text
+//! is learned from the first prompt that contains it and is compared directly afterwards, so digests are computed only for
+//! the first record of a kind.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -12,9 +12,9 @@ use serde::Deserialize;
 
 use super::scheme::{Hash, parse};
 
-/// The table that the program carries.
+/// The embedded table.
 pub(crate) static TEMPLATES: LazyLock<Templates> = LazyLock::new(|| {
-    // It is a part of the program, and a test reads it.
+    // The table is embedded, and a test parses it.
     Templates::parse(include_str!("templates.json")).unwrap_or_default()
 });
 
@@ -26,31 +26,31 @@ pub(crate) struct Templates {
     patterns: Vec<Pattern>,
 }
 
-/// Some of the known releases: a bit for each.
+/// A set of known releases, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Releases(u128);
 
 impl Releases {
-    /// Whether a release, by its number in the table, is one of them.
+    /// Whether the set contains a release, given its number in the table.
     pub(crate) fn contains(self, release: usize) -> bool {
         self.0 >> release & 1 == 1
     }
 }
 
-/// A prompt's fixed and varying parts, in order.
+/// The fixed and variable parts of a prompt, in order.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     cache_type: String,
-    /// What the prompt is for: `initial`, `continue`, `table`, …
+    /// The purpose of the prompt: `initial`, `continue`, `table`, …
     pub(crate) part: String,
     /// Whether it asks for JSON.
     pub(crate) json: bool,
     /// Whether the user replaced examples or the guidance on entity types.
     pub(crate) custom: bool,
-    /// The releases that ask it.
+    /// The releases that send it.
     pub(crate) releases: Releases,
     segments: Vec<Segment>,
-    /// Bytes that are fixed.
+    /// The number of fixed bytes.
     fixed: usize,
 }
 
@@ -60,7 +60,7 @@ enum Segment {
     Gap(Gap),
 }
 
-/// What may stand between two texts.
+/// A variable part between two fixed texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Gap {
@@ -70,7 +70,7 @@ enum Gap {
 }
 
 impl Gap {
-    /// The most bytes that it may have.
+    /// Its maximum length in bytes.
     fn longest(self) -> usize {
         match self {
             Self::Int => 20,
@@ -88,7 +88,7 @@ impl Gap {
     }
 }
 
-/// A fixed text: what is known of it, and what was learned.
+/// A fixed text: its digest, and the text once it was learned.
 #[derive(Debug)]
 struct Literal {
     length: usize,
@@ -97,10 +97,10 @@ struct Literal {
     text: OnceLock<Finder<'static>>,
 }
 
-/// Bytes that the hash of a beginning covers.
+/// The number of bytes in the hash of a prefix.
 const HEAD: usize = 16;
 
-/// A hash of the first 16 bytes. The same is in scripts/prompt_templates.py.
+/// A hash of the first 16 bytes, the same as in scripts/prompt_templates.py.
 fn head(first: &[u8]) -> u64 {
     let mut padded = [0; HEAD];
     let length = first.len().min(HEAD);
@@ -111,7 +111,7 @@ fn head(first: &[u8]) -> u64 {
 }
 
 impl Literal {
-    /// Whether a text begins with this one.
+    /// Whether `text` starts with this text.
     fn begins(&self, text: &[u8]) -> bool {
         let Some(text) = text.get(..self.length) else {
             return false;
@@ -126,7 +126,7 @@ impl Literal {
         true
     }
 
-    /// Where this text stands first in another.
+    /// The first occurrence of this text in another.
     fn find(&self, text: &[u8]) -> Option<usize> {
         if let Some(known) = self.text.get() {
             return known.find(text);
@@ -215,9 +215,9 @@ impl Templates {
         &self.releases
     }
 
-    /// The prompt of a cache type that a text is, or most of it is; `None` for one of no release.
+    /// The pattern that matches a prompt of a cache type, preferably the most specific one; `None` if no release sends it.
     ///
-    /// `recent` is the pattern of the last prompt, which the next one mostly is too.
+    /// `recent` is the pattern of the previous prompt, which usually matches the next one too.
     pub(crate) fn recognize(&self, cache_type: &str, text: &[u8], recent: &mut usize) -> Option<&Pattern> {
         if let Some(pattern) = self.patterns.get(*recent)
             && !pattern.custom
@@ -227,7 +227,7 @@ impl Templates {
             return Some(pattern);
         }
         let patterns = self.patterns.iter().enumerate();
-        // Of two that match, the one that fixes more of the text is the one that made it.
+        // If two match, the one with the longer fixed text is the right one.
         let (at, pattern) = patterns
             .filter(|(_, pattern)| pattern.cache_type == cache_type && self.matches(pattern, text))
             .max_by_key(|(at, pattern)| (pattern.fixed, *at))?;
@@ -235,7 +235,7 @@ impl Templates {
         Some(pattern)
     }
 
-    /// Whether a text is what a pattern makes, from its first byte to its last.
+    /// Whether a pattern matches a whole text.
     fn matches(&self, pattern: &Pattern, text: &[u8]) -> bool {
         let mut rest = text;
         let mut gap = None;

@@ -1,4 +1,4 @@
-//! What a run finds out about the keys of a workspace while it moves it.
+//! Counts the hits of a workspace while it is moved.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,14 +24,14 @@ pub struct WorkspaceHits {
 #[derive(Default)]
 struct Found {
     hits: Hits,
-    /// The keys of copies, each of which is made once.
+    /// The keys of all copies, so that none is added twice.
     claimed: KeySet,
-    /// Those that were added where source and target are the same place: there they are no records of the source.
+    /// The copies that were added in place: a later page of the source may contain them, but they are not its records.
     added: KeySet,
 }
 
 impl WorkspaceHits {
-    /// Those of a workspace that is read from here; `is_in_place` where it is the target too.
+    /// Counts the hits of a workspace of this source; `is_in_place` if it is the target too.
     pub fn new(examiner: Arc<Examiner>, source: Arc<dyn Source>, is_in_place: bool) -> Arc<Self> {
         Arc::new(Self {
             examiner,
@@ -46,12 +46,12 @@ impl WorkspaceHits {
         self.is_in_place
     }
 
-    /// Where the records come from.
+    /// The source of the records.
     pub(crate) fn source(&self) -> &Arc<dyn Source> {
         &self.source
     }
 
-    /// Examines records on a thread of its own, while they are written.
+    /// Examines records on a separate thread while they are written.
     pub(crate) fn examine(self: &Arc<Self>, records: &[Record]) -> JoinHandle<Examined> {
         let records = records.to_vec();
         let all = Arc::clone(self);
@@ -66,7 +66,7 @@ impl WorkspaceHits {
         self.found().added.contains(KeyDigest::of(key.as_str()))
     }
 
-    /// Takes note of copies that are about to be added.
+    /// Registers copies that are about to be added.
     pub(crate) fn announce(&self, copies: &[Record]) {
         if self.is_in_place {
             let mut found = self.found();
@@ -76,17 +76,17 @@ impl WorkspaceHits {
         }
     }
 
-    /// Takes a key for a copy; `false` where one was made under it already.
+    /// Claims a key for a copy; `false` if another copy has it.
     pub(crate) fn claim(&self, key: &CacheKey) -> bool {
         self.found().claimed.insert(KeyDigest::of(key.as_str()))
     }
 
-    /// Adds what was found out about a batch.
+    /// Adds the hits of a batch.
     pub(crate) fn add(&self, hits: &Hits) {
         self.found().hits.add(hits);
     }
 
-    /// What was found out so far.
+    /// The hits so far.
     pub(crate) fn hits(&self) -> Hits {
         self.found().hits.clone()
     }

@@ -1,4 +1,4 @@
-//! Cutting pages into batches.
+//! Forming batches from pages.
 
 use std::collections::HashSet;
 
@@ -7,34 +7,33 @@ use crate::{
     storage::{Cursor, Entry, Page},
 };
 
-/// What is written at once.
+/// The entries that are written in one request.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// From 1, in its workspace.
+    /// The number of the batch in its workspace, from 1.
     pub(super) number: u64,
-    /// Records, and entries that are none; no key stands twice among them.
+    /// Records and invalid entries, no two with the same key.
     pub(super) entries: Vec<Entry>,
     /// The bytes of the entries.
     pub(super) bytes: usize,
     /// The keys of the entries.
     pub(super) keys: HashSet<KeyDigest>,
-    /// Entries that the source read before these, since the last batch, and that are not selected.
+    /// Entries that the source read since the last batch and that are not selected.
     pub(super) filtered: u64,
-    /// The last end of a page in this batch.
+    /// The end of the last page that ends in this batch.
     pub(super) page_end: Option<PageEnd>,
 }
 
-/// The end of a page inside of a batch: a place from which a later run can go on.
+/// The end of a page in a batch, from which a later run can resume.
 #[derive(Debug)]
 pub(super) struct PageEnd {
-    /// Where the source goes on behind the page.
+    /// The cursor after the page.
     pub(super) cursor: Cursor,
-    /// How many of the batch's entries belong to pages up to this one.
+    /// The number of entries of the batch up to the end of the page.
     pub(super) entries: usize,
 }
 
-/// Fills batches from pages, anew by records and bytes: pages are cut where reading is fastest, batches where writing
-/// is.
+/// Fills batches from pages. The two have separate limits: the size of pages suits reading, that of batches writing.
 #[derive(Debug)]
 pub(super) struct Batcher {
     limit: BatchLimit,
@@ -43,7 +42,7 @@ pub(super) struct Batcher {
 }
 
 impl Batcher {
-    /// A batcher whose first batch comes after the one of this number.
+    /// A batcher that numbers its batches from `number + 1`.
     pub(super) fn new(limit: BatchLimit, number: u64) -> Self {
         Self {
             limit,
@@ -52,7 +51,7 @@ impl Batcher {
         }
     }
 
-    /// Takes a page, and gives the batches that it filled.
+    /// Adds a page and returns the batches that are full.
     pub(super) fn add(&mut self, page: Page) -> Vec<Batch> {
         let mut full = Vec::new();
         self.batch.filtered += page.filtered;
@@ -75,7 +74,7 @@ impl Batcher {
                 full.push(self.take());
             }
         }
-        // A page that held nothing selected ends here.
+        // The end of a page without selected entries.
         self.end_page(cursor);
         full
     }
@@ -87,7 +86,7 @@ impl Batcher {
         }
     }
 
-    /// What is left when the source has ended, if anything was read since the last batch.
+    /// The last batch, if anything was read since the one before.
     pub(super) fn rest(&mut self) -> Option<Batch> {
         let batch = &self.batch;
         let empty = batch.entries.is_empty() && batch.filtered == 0;
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_cut_across_pages_and_lose_nothing() {
+    fn batches_span_pages_and_contain_every_entry() {
         let mut batcher = batcher(3, 1000);
         let mut batches = batcher.add(page(0..2));
         batches.extend(batcher.add(page(2..7)));
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_comes_again_begins_a_batch() {
+    fn a_repeated_key_starts_a_new_batch() {
         let mut batcher = batcher(10, 1000);
         let mut batches = batcher.add(page(0..3));
         batches.extend(batcher.add(page(2..4)));
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_behind_its_last_entry_in_whatever_batch_that_is() {
+    fn a_page_ends_in_the_batch_of_its_last_entry() {
         let mut batcher = batcher(3, 1000);
         let mut batches = batcher.add(page(0..2));
         batches.extend(batcher.add(page(2..7)));
@@ -183,13 +182,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_end_a_batch_too() {
+    fn a_batch_is_also_full_by_bytes() {
         let mut batcher = batcher(1000, 40);
         assert_eq!(batcher.add(page(0..5)).len(), 1);
     }
 
     #[test]
-    fn what_was_only_passed_over_is_still_accounted_for() {
+    fn a_batch_without_entries_still_counts_filtered_ones() {
         let mut batcher = batcher(3, 1000);
         assert!(batcher.add(page(0..0)).is_empty());
         assert_eq!(batcher.rest().unwrap().filtered, 1);

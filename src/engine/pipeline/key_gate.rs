@@ -1,5 +1,5 @@
-//! Several batches are written at a time, but never two with the same key: a record that somebody changed while it was
-//! read may come twice, and its later value is to stay.
+//! Prevents two batches with the same key from being written at the same time. A record that changes while the source is
+//! read may be read twice, and its later value must be written last.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -20,7 +20,7 @@ struct UnderWay {
     written: watch::Receiver<()>,
 }
 
-/// A batch's turn. The batch counts as written when this is dropped.
+/// The turn of a batch. Dropping it marks the batch as written.
 #[derive(Debug)]
 pub(super) struct Turn {
     before: Vec<watch::Receiver<()>>,
@@ -28,7 +28,7 @@ pub(super) struct Turn {
 }
 
 impl KeyGate {
-    /// Takes the next batch, by its keys.
+    /// Registers the keys of the next batch.
     pub(super) fn next(&mut self, keys: HashSet<KeyDigest>) -> Turn {
         self.under_way.retain(|batch| batch.written.has_changed().is_ok());
         let shares_a_key = |batch: &&UnderWay| !batch.keys.is_disjoint(&keys);
@@ -44,10 +44,10 @@ impl KeyGate {
 }
 
 impl Turn {
-    /// Waits until every earlier batch that shares a key was written.
+    /// Waits until every earlier batch that shares a key has been written.
     pub(super) async fn acquire(&mut self) {
         for mut written in self.before.drain(..) {
-            // Nothing is ever sent: it ends with an error, when the other end is dropped.
+            // Nothing is ever sent: the wait ends with an error when the sender is dropped.
             let _ = written.changed().await;
         }
     }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_waits_for_those_that_share_a_key_and_for_no_other() {
+    async fn a_batch_waits_only_for_batches_that_share_a_key() {
         let mut order = KeyGate::default();
         let first = order.next(keys(&["a", "b"]));
         let mut second = order.next(keys(&["c"]));
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_written_is_forgotten() {
+    async fn written_batches_are_forgotten() {
         let mut order = KeyGate::default();
         for _ in 0..10 {
             drop(order.next(keys(&["a"])));

@@ -1,9 +1,8 @@
-//! The one straight way of a record: source → batch → target → durable → checkpoint → report.
+//! The path of a record: source → batch → target → durable → checkpoint → report.
 //!
-//! A task reads pages and cuts them into batches; a bounded number of batches is written at the same time; their
-//! results are settled in the order of the source, so that a checkpoint never stands before an unfinished batch.
-//! Nothing in between grows with the cache: the batches that are being written share a window of some bytes, one batch
-//! waits, and one is being filled.
+//! A task reads pages and forms batches. A limited number of batches is written concurrently. Their results are settled in
+//! the order of the source, so that a checkpoint never includes an unfinished batch. Memory does not grow with the cache:
+//! the batches that are being written share a window of bytes, one batch waits, and one is being filled.
 
 mod batcher;
 mod key_gate;
@@ -37,66 +36,52 @@ use crate::{
     system::shutdown::{Shutdown, StopReason},
 };
 
-/// What moving one workspace needs to know.
+/// The job of moving one workspace.
 pub(crate) struct WorkspaceJob<'a> {
-    /// Which workspace, and where to.
     pub(crate) pair: &'a WorkspacePair,
-    /// Its number among the workspaces of the job.
+    /// The number of the workspace in the run, from 0.
     pub(crate) number: usize,
-    /// What is read.
     pub(crate) source: Arc<dyn Source>,
-    /// What is written. It must be prepared.
+    /// The target, which must be prepared.
     pub(crate) target: Arc<dyn Target>,
-    /// Which records.
     pub(crate) selection: &'a Selection,
-    /// How many there are, as counted.
+    /// The records to move, as counted.
     pub(crate) expected: &'a Count,
-    /// How large a batch is.
     pub(crate) batch: BatchLimit,
-    /// What is being written at the same time.
+    /// Limits the bytes that are being written, over all workspaces.
     pub(crate) window: &'a Arc<Window>,
-    /// What keeps to a rate; `None` where there is none to keep to.
+    /// Enforces the rate limit; `None` without one.
     pub(crate) throttle: Option<Arc<Throttle>>,
-    /// How many batches of this workspace that is, at most.
+    /// The most batches of this workspace that are written at the same time.
     pub(crate) concurrency: NonZeroUsize,
-    /// What to do with keys that are there.
     pub(crate) on_conflict: OnConflict,
-    /// How many rejected records end the run.
     pub(crate) max_errors: Option<MaxErrors>,
-    /// Bounds and repeats requests.
     pub(crate) retrier: &'a Retrier,
-    /// Where events go.
     pub(crate) reporter: &'a Reporter,
-    /// Where numbers go.
     pub(crate) stats: &'a RunStats,
-    /// Where rejected records go.
     pub(crate) rejects: Option<&'a RejectsFile>,
-    /// What is asked of the target at the end; `None` where it is taken at its word.
+    /// Checks the target at the end; `None` with `--verify off`.
     pub(crate) read_back: Option<Arc<ReadBack>>,
-    /// Where differences go.
     pub(crate) differences: Option<&'a DifferencesFile>,
-    /// Where it is asked whether LightRAG will find the records.
+    /// Counts which records LightRAG will find; `None` without `--hits`.
     pub(crate) hits: Option<Arc<WorkspaceHits>>,
-    /// Where to keep how far the run came.
     pub(crate) checkpoint: Option<&'a Checkpoint>,
     /// Where an earlier run stopped: the cursor, and the number of its last batch.
     pub(crate) resume: Option<(Cursor, u64)>,
-    /// Whether to stop.
     pub(crate) shutdown: &'a Shutdown,
 }
 
-/// The most that a page holds: a page is the smallest piece that is read, and several are in memory at a time.
+/// The most bytes of a page: the smallest unit that is read, of which several are in memory at a time.
 pub(crate) const PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 
-/// What is being written at the same time, in bytes of keys and values: 120 MB/s at a round trip of 50 ms. A storage has
-/// it in memory once more, in the form in which it is sent.
+/// The most bytes of keys and values that are being written at the same time: enough for 120 MB/s at a round trip of
+/// 50 ms. A storage has them in memory a second time, encoded.
 const WRITTEN_BYTES: usize = 6 << 20;
 
-/// What a source may have on its way.
+/// The most bytes that a source prefetches.
 pub(crate) const AHEAD: NonZeroUsize = NonZeroUsize::new(8 << 20).unwrap();
 
-/// The window through which everything of a run is written, in batches up to this size. Of larger ones than usual there is
-/// room for two.
+/// The window that all batches of a run share, with space for at least two of the largest batches.
 pub(crate) fn window(concurrency: NonZeroUsize, batch: BatchLimit) -> Arc<Window> {
     Window::new(WindowLimit {
         requests: concurrency.get(),
@@ -107,9 +92,9 @@ pub(crate) fn window(concurrency: NonZeroUsize, batch: BatchLimit) -> Arc<Window
 /// Moves one workspace.
 ///
 /// # Errors
-/// What ended it: the source or the target failed. `Ok(Some(_))` where somebody stopped it.
+/// The source or the target failed. `Ok(Some(_))` if the run was stopped.
 pub(crate) async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
-    // Ends the reading, be it for a signal or for a batch that failed; batches under way are finished.
+    // Stops reading after a failed batch. Batches that are being written are finished.
     let enough = CancellationToken::new();
     let (reading, receiver) = begin_reading(&job);
     let results = written(&job, receiver, enough.clone());
@@ -117,7 +102,7 @@ pub(crate) async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
     let mut settlement = Settlement::new(job);
     let failure = settle_all(&mut settlement, results, &enough).await;
     let failure = match failure {
-        // The batches also end where the reader does, so it must say that it came to its end.
+        // The stream of batches also ends if the reader panics, so check how the reader ended.
         None if shutdown.reason().is_none() => reading.await.map_err(task_failed).err(),
         failure => {
             reading.abort();
@@ -133,7 +118,7 @@ pub(crate) async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
     }
 }
 
-/// Begins to read batches in a task of its own.
+/// Starts a task that reads batches.
 fn begin_reading(job: &WorkspaceJob<'_>) -> (JoinHandle<()>, mpsc::Receiver<Result<Batch>>) {
     let (from, batches_before) = job.resume.clone().unzip();
     let limit = PageLimit {
@@ -153,10 +138,10 @@ fn begin_reading(job: &WorkspaceJob<'_>) -> (JoinHandle<()>, mpsc::Receiver<Resu
     (tokio::spawn(reader.read(from, batcher, sender)), receiver)
 }
 
-/// A batch, what became of it, how long that took, and its part of the window; an error for one that was not even read.
+/// A batch with its outcome, duration and share of the window; an error if it could not be read.
 type Written = Result<(Batch, Result<BatchOutcome>, Duration, Passage)>;
 
-/// The batches, written several at a time, in the order of the source.
+/// Writes several batches at a time and returns them in the order of the source.
 fn written(
     job: &WorkspaceJob<'_>,
     mut receiver: mpsc::Receiver<Result<Batch>>,
@@ -205,13 +190,13 @@ fn written(
                 turn.acquire().await;
                 let started = Instant::now();
                 passage.send();
-                // A task of its own, so that batches are prepared on every core.
+                // In a separate task, so that batches are encoded on all cores.
                 let written = tokio::spawn(async move {
                     let result = writer.write(&batch).await;
                     (batch, result)
                 });
                 let (batch, result) = written.await.map_err(task_failed)?;
-                // Settled in the order of the source, it is in memory until then.
+                // The batch stays in memory until it is settled, in the order of the source.
                 passage.answer();
                 Ok((batch, result, started.elapsed(), passage))
             }
@@ -219,7 +204,7 @@ fn written(
         .buffered(job.concurrency.get())
 }
 
-/// Settles every batch that was begun. Gives what is to end the run, if something is.
+/// Settles every batch that was started. Returns the error that ends the run, if any.
 async fn settle_all(
     settlement: &mut Settlement<'_>,
     results: impl Stream<Item = Written>,
@@ -229,7 +214,7 @@ async fn settle_all(
     let mut failure: Option<Error> = None;
     while let Some(result) = results.next().await {
         let settled = match result {
-            // Behind a batch that failed nothing may count as a place to go on from.
+            // No run may resume after a batch that failed.
             Ok((batch, outcome, duration, _passage)) => {
                 settlement.settle(batch, outcome, duration, failure.is_none())
             }
@@ -250,7 +235,7 @@ async fn settle_all(
     failure
 }
 
-/// What was written stays, also when the run stops early: so it must become durable and visible.
+/// Makes everything written durable and visible, even if the run stops early.
 async fn end(mut settlement: Settlement<'_>, target: &dyn Target, is_whole: bool) -> Result<()> {
     if let Err(error) = settlement.finish(target).await {
         return Err(settlement.revoke(error));
@@ -268,10 +253,10 @@ async fn end(mut settlement: Settlement<'_>, target: &dyn Target, is_whole: bool
     failures.into_iter().reduce(Error::and).map_or(Ok(()), Err)
 }
 
-/// A task that did not come to its end panicked, which is a bug, or was aborted with its run.
+/// The error for a task that panicked, which is a bug, or was aborted with its run.
 fn task_failed(error: tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Internal, "a task of the pipeline panicked").caused_by(error)
 }
 
-/// How often, at most, a checkpoint is written: it costs a flush and two small writes to the disk.
+/// The shortest time between two checkpoints. Each costs a flush and two small writes to the disk.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Reading pages and cutting them into batches.
+//! Reading pages and forming batches.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads from a cursor and sends batches, until the source ends or nobody wants more.
+    /// Reads from a cursor and sends batches, until the source ends or the receiver is dropped.
     pub(super) async fn read(
         self,
         from: Option<Cursor>,
@@ -34,7 +34,7 @@ impl Reader {
                 Ok(Some(page)) => page,
                 Ok(None) => break,
                 Err(error) => {
-                    // What was read before goes on its way first.
+                    // Send what was read before the error.
                     if let Some(batch) = batcher.rest() {
                         let _ = batches.send(Ok(batch)).await;
                     }
@@ -53,7 +53,7 @@ impl Reader {
         }
     }
 
-    /// The next page, asked for again while that may help.
+    /// The next page, with retries.
     async fn next_page(&self, pages: &mut dyn PageReader) -> Result<Option<Page>> {
         let purpose = RequestContext {
             what: "reading a page",

@@ -1,5 +1,4 @@
-//! Settling batches in the order of the source: their numbers, their rejected records, and how far a later run may rely on
-//! them.
+//! Settling batches in the order of the source: numbers, rejected records and checkpoints.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,13 +15,11 @@ use crate::{
         retry::{RequestContext, Retrier},
         warn,
     },
-    model::{
-        CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, number_of, plural,
-        record::RejectKind,
-    },
+    model::{CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, plural, record::RejectKind},
     report::{
         BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, WarningEvent, WarningKind,
         percent,
+        style::{grouped, grouped_of},
     },
     storage::{Cursor, Entry, Target},
 };
@@ -33,9 +30,9 @@ pub(super) struct Settlement<'a> {
     dropped_fields: BTreeMap<String, u64>,
     filled_fields: BTreeMap<&'static str, u64>,
     last_checkpoint: Instant,
-    /// What the next checkpoint says, where that is more than the last one said.
+    /// The content of the next checkpoint, if there has been progress since the last one.
     resumable: Option<Progress>,
-    /// What a checkpoint says by which a later run begins this workspace anew.
+    /// The content of a checkpoint from which a later run restarts this workspace.
     at_begin: Option<Progress>,
 }
 
@@ -69,10 +66,10 @@ impl<'a> Settlement<'a> {
             .workspace(self.job.number, |workspace| workspace.seen())
     }
 
-    /// Settles a batch. `is_next` is false behind a batch that failed: no later run may go on from there.
+    /// Settles a batch. `is_next` is false after a batch that failed: no later run may resume from there.
     ///
     /// # Errors
-    /// What is to end the run.
+    /// The error that ends the run.
     pub(super) fn settle(
         &mut self,
         batch: Batch,
@@ -108,9 +105,9 @@ impl<'a> Settlement<'a> {
         is_next: bool,
     ) -> (BatchStatus, Result<()>) {
         let outcomes = match result {
-            Ok(outcome) => outcome.fates,
+            Ok(outcome) => outcome.records,
             Err(error) => {
-                // What became of its records is not known.
+                // The outcome of its records is unknown.
                 for entry in &batch.entries {
                     self.add(entry, &Totals::default());
                 }
@@ -167,8 +164,8 @@ impl<'a> Settlement<'a> {
         }
         if conflicts > 0 && self.job.on_conflict == OnConflict::Fail {
             let message = format!(
-                "the target has {} of batch {} already",
-                number_of(conflicts, "key"),
+                "the target already has {conflicts} of the {} of batch {}",
+                grouped_of(batch.entries.len() as u64, "record"),
                 batch.number
             );
             return Err(Error::new(ErrorKind::Conflict, message).on(Side::Target));
@@ -176,7 +173,7 @@ impl<'a> Settlement<'a> {
         Ok(())
     }
 
-    /// Writes a checkpoint, if the last one is old enough: what it says is durable, then the file is replaced.
+    /// Writes a checkpoint if the last one is old enough: makes the writes durable, then replaces the file.
     ///
     /// # Errors
     /// The target could not make its writes durable, or a file could not be written.
@@ -189,7 +186,7 @@ impl<'a> Settlement<'a> {
         self.write_checkpoint()
     }
 
-    /// Makes durable what was written.
+    /// Makes everything written durable.
     async fn flush(&self) -> Result<()> {
         let purpose = self.purpose("making writes durable");
         let retrier = self.job.retrier;
@@ -202,7 +199,7 @@ impl<'a> Settlement<'a> {
         Ok(())
     }
 
-    /// Makes everything durable, and visible where it was not yet.
+    /// Makes everything written durable and visible.
     ///
     /// # Errors
     /// The target failed.
@@ -216,12 +213,12 @@ impl<'a> Settlement<'a> {
         let retrier = self.job.retrier;
         let purpose = self.purpose("making writes durable");
         retrier.run(purpose, async || target.flush().await).await?;
-        // Putting a file of gigabytes in place has no bound in time.
+        // Moving a file of gigabytes into place may take long.
         let unbounded = Retrier {
             timeout: Duration::MAX,
             ..retrier.clone()
         };
-        let purpose = self.purpose("putting the target in place");
+        let purpose = self.purpose("moving the target into place");
         unbounded.run(purpose, async || target.finish().await).await
     }
 
@@ -234,8 +231,8 @@ impl<'a> Settlement<'a> {
         }
     }
 
-    /// The target could not keep what it had accepted: that does not count as written, and no checkpoint says more than
-    /// the last one. Gives the error, with the number of records that it concerns.
+    /// Takes back the records that the target accepted but could not make durable; the last checkpoint remains. Returns the
+    /// error with the number of these records.
     pub(super) fn revoke(self, error: Error) -> Error {
         let lost = self
             .job
@@ -244,16 +241,17 @@ impl<'a> Settlement<'a> {
         error.of_records(lost)
     }
 
-    /// The error for a source that ended before it gave as many records as it had when they were counted. Somebody may
-    /// have deleted them meanwhile; but what looks like it may as well be a loss.
+    /// The error for a source that returned fewer records than were counted. Another process may have deleted them, but
+    /// they may as well be lost.
     pub(super) fn missing_at_source(&self) -> Option<Error> {
-        let (counted, read) = (self.job.expected.total(), self.seen().selected);
-        let is_short = self.job.expected.exact && read < counted;
+        let (expected, read) = (self.job.expected.total(), self.seen().selected);
+        let is_short = self.job.expected.exact && read < expected;
         is_short.then(|| {
             let message = format!(
-                "workspace {}: the source had {} when counted, and gave {read}",
+                "workspace {}: the source returned {}, but {} were counted",
                 self.workspace(),
-                number_of(counted, "record")
+                grouped_of(read, "record"),
+                grouped(expected)
             );
             Error::new(ErrorKind::Incomplete, message)
                 .on(Side::Source)
@@ -261,11 +259,11 @@ impl<'a> Settlement<'a> {
         })
     }
 
-    /// Asks the target, once it is finished, whether it has what it said it has written. False where somebody stopped the
-    /// run meanwhile.
+    /// Checks, after the target was finished, that it has what it confirmed. Returns false if the run was stopped during the
+    /// check.
     ///
     /// # Errors
-    /// It does not, or a side failed. A later run then does not rely on anything that was written.
+    /// Records are missing or different, or a side failed. A later run then restarts the workspace.
     pub(super) async fn read_back(&mut self) -> Result<bool> {
         let Some(read_back) = self.job.read_back.clone() else {
             return Ok(true);
@@ -282,7 +280,7 @@ impl<'a> Settlement<'a> {
         checked.map(|()| true)
     }
 
-    /// Ends a workspace that was moved wholly or stopped early; everything written is durable.
+    /// Ends a workspace, moved completely or not. Everything written is durable.
     ///
     /// # Errors
     /// The checkpoint could not be written.
@@ -291,7 +289,7 @@ impl<'a> Settlement<'a> {
             let message = format!(
                 "workspace {}: the target cannot store the field `{field}`: dropped from {}",
                 self.workspace(),
-                number_of(records, "record")
+                grouped_of(records, "record")
             );
             self.warn(
                 WarningEvent::new(WarningKind::DroppedField, message)
@@ -301,9 +299,9 @@ impl<'a> Settlement<'a> {
         }
         for (field, records) in std::mem::take(&mut self.filled_fields) {
             let message = format!(
-                "workspace {}: {} had no `{field}`; the target got it from the key",
+                "workspace {}: {} had no `{field}`; it was taken from the key",
                 self.workspace(),
-                number_of(records, "record")
+                grouped_of(records, "record")
             );
             self.warn(
                 WarningEvent::new(WarningKind::FilledField, message)
@@ -322,16 +320,16 @@ impl<'a> Settlement<'a> {
     }
 
     fn warn_if_changed(&self) {
-        let expected = self.job.expected;
-        let (counted, read) = (expected.total(), self.seen().selected);
-        if expected.exact && counted != read {
+        let (expected, read) = (self.job.expected.total(), self.seen().selected);
+        if self.job.expected.exact && expected != read {
             let message = format!(
-                "workspace {}: the source had {} when counted and {read} when read: somebody wrote to it meanwhile",
+                "workspace {}: the source changed during the run: {} counted, {} read",
                 self.workspace(),
-                number_of(counted, "record")
+                grouped_of(expected, "record"),
+                grouped(read)
             );
             self.warn(
-                WarningEvent::new(WarningKind::SourceChanged, message).of_records(counted.abs_diff(read)),
+                WarningEvent::new(WarningKind::SourceChanged, message).of_records(expected.abs_diff(read)),
             );
         }
     }
@@ -341,7 +339,7 @@ impl<'a> Settlement<'a> {
         warn(self.job.stats, self.job.reporter, warning);
     }
 
-    /// Counts an entry, and what became of it.
+    /// Counts an entry and its outcome.
     fn add(&self, entry: &Entry, change: &Totals) {
         self.job.stats.workspace(self.job.number, |workspace| {
             workspace.add(entry.key().as_str(), change);
@@ -349,7 +347,7 @@ impl<'a> Settlement<'a> {
     }
 
     fn reject(&self, batch: &Batch, entry: &Entry, kind: RejectKind, reason: String) -> Result<()> {
-        // First where it can be found again, then in words.
+        // Save the record before it is reported.
         if let Some(rejects) = self.job.rejects {
             rejects.add(self.workspace(), entry, kind, &reason)?;
         }
@@ -374,7 +372,7 @@ impl<'a> Settlement<'a> {
         Ok(())
     }
 
-    /// Whether more records were rejected than the run may reject.
+    /// Fails if more records were rejected than `--max-errors` allows.
     fn check_rejected(&self) -> Result<()> {
         let (rejected, total) = self.job.stats.rejected();
         let is_exceeded = |most: crate::model::MaxErrors| most.is_exceeded(rejected, total);
@@ -384,14 +382,15 @@ impl<'a> Settlement<'a> {
         Err(Error::new(
             ErrorKind::TooManyErrors,
             format!(
-                "{rejected} of {} {} rejected, which is more than --max-errors allows",
-                number_of(total, "record"),
+                "{} of {} {} rejected, more than --max-errors allows",
+                grouped(rejected),
+                grouped_of(total, "record"),
                 plural(rejected, "was", "were")
             ),
         ))
     }
 
-    /// Notes that everything settled so far is done: a later run can go on at the cursor, or has nothing left to do.
+    /// Records that everything settled so far is done, for the next checkpoint: a later run resumes from the cursor.
     fn keep(&mut self, cursor: Option<&Cursor>) {
         if self.job.checkpoint.is_some() {
             let rejects_bytes = self.job.rejects.map(RejectsFile::length);

@@ -1,4 +1,4 @@
-//! Writing one batch by the policy for keys that are there already.
+//! Writing one batch according to `--on-conflict`.
 
 use std::sync::Arc;
 
@@ -16,23 +16,23 @@ use crate::{
     storage::{Changes, Entry, Halving, Source, Target, WriteMode, WriteOutcome},
 };
 
-/// What became of an entry of a batch.
+/// The outcome of an entry of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RecordOutcome {
-    /// The target has it.
+    /// The target confirmed it.
     Written(Changes),
-    /// The target keeps what it had.
+    /// The target already had a record with this key, which was kept.
     Skipped,
     /// It cannot be moved.
     Rejected { kind: RejectKind, reason: String },
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug)]
 pub(super) struct BatchOutcome {
-    /// For each entry, in order.
-    pub(super) fates: Vec<RecordOutcome>,
-    /// Whether a request was made again.
+    /// The outcome of each entry, in order.
+    pub(super) records: Vec<RecordOutcome>,
+    /// Whether a request was retried.
     pub(super) retried: bool,
 }
 
@@ -42,9 +42,8 @@ pub(super) struct Writer {
     pub(super) workspace: Workspace,
     pub(super) on_conflict: OnConflict,
     pub(super) retrier: Retrier,
-    /// Where it is asked whether LightRAG will find the records.
     pub(super) hits: Option<Arc<WorkspaceHits>>,
-    /// Where copies are noted that were written.
+    /// Is offered the copies that were written.
     pub(super) read_back: Option<Arc<ReadBack>>,
 }
 
@@ -59,7 +58,7 @@ impl Writer {
     /// Writes a batch.
     ///
     /// # Errors
-    /// The target failed; any of the batch may have been written.
+    /// The target failed; any record of the batch may have been written.
     pub(super) async fn write(&self, batch: &Batch) -> Result<BatchOutcome> {
         let records: Vec<Record> = batch
             .entries
@@ -81,38 +80,38 @@ impl Writer {
             request.add_copies(hits, examined, &outcomes).await?;
         }
         let mut outcomes = outcomes.into_iter();
-        let fates = batch.entries.iter().map(|entry| match entry {
+        let records = batch.entries.iter().map(|entry| match entry {
             Entry::Invalid(invalid) => Some(RecordOutcome::Rejected {
                 kind: invalid.kind,
                 reason: invalid.reason.clone(),
             }),
-            Entry::Record(_) => outcomes.next().map(|outcome| self.fate(outcome)),
+            Entry::Record(_) => outcomes.next().map(|outcome| self.outcome(outcome)),
         });
-        let fates: Option<Vec<RecordOutcome>> = fates.collect();
-        let fates = fates.ok_or_else(|| {
+        let records: Option<Vec<RecordOutcome>> = records.collect();
+        let records = records.ok_or_else(|| {
             Error::new(
                 ErrorKind::Internal,
-                "the target gave fewer answers than it was given records",
+                "the target returned fewer outcomes than it was given records",
             )
         })?;
         Ok(BatchOutcome {
-            fates,
+            records,
             retried: request.retried,
         })
     }
 
-    /// Whether the target is where the records come from, and only copies are written.
+    /// Whether source and target are the same place, so that only copies are written.
     fn is_in_place(&self) -> bool {
         self.hits.as_ref().is_some_and(|hits| hits.is_in_place())
     }
 
-    fn fate(&self, outcome: WriteOutcome) -> RecordOutcome {
+    fn outcome(&self, outcome: WriteOutcome) -> RecordOutcome {
         match outcome {
             WriteOutcome::Written(changes) => RecordOutcome::Written(changes),
             WriteOutcome::Exists if self.on_conflict == OnConflict::Fail && !self.is_in_place() => {
                 RecordOutcome::Rejected {
                     kind: RejectKind::Conflict,
-                    reason: "the target has a record of this key already".to_owned(),
+                    reason: "the target already has a record with this key".to_owned(),
                 }
             }
             WriteOutcome::Exists => RecordOutcome::Skipped,
@@ -136,8 +135,8 @@ impl Request<'_> {
         }
     }
 
-    /// Adds copies of records that the target has, where nothing is under their keys, and what was found out to the hits
-    /// of the workspace.
+    /// Adds copies of records that the target has, unless their keys are taken, and adds the result to the hits of the
+    /// workspace.
     async fn add_copies(
         &mut self,
         all: &WorkspaceHits,
@@ -156,7 +155,7 @@ impl Request<'_> {
                 count(&mut hits, copy.record.key(), |counts| &mut counts.rekey_existing);
             }
         }
-        // A record that the source has under this key is still to come, or came: a copy must not take its place.
+        // If the source has a record under this key, it is or will be moved, and a copy must not replace it.
         let keys: Vec<CacheKey> = copies.iter().map(|copy| copy.key().clone()).collect();
         let at_source = self.look_up(Side::Source, all.source(), &keys).await?;
         let mut at_source = at_source.iter();
@@ -183,7 +182,7 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// Creates what is missing, then replaces what is older than the record that comes.
+    /// Creates missing records, then replaces those that are older than the source's.
     async fn newer(&mut self, records: &[Record]) -> Result<Vec<WriteOutcome>> {
         let mut outcomes = self.write_all(records, WriteMode::Create).await?;
         let there: Vec<usize> = (0..outcomes.len())
@@ -192,7 +191,7 @@ impl Request<'_> {
         let kept = self.kept(records, &there).await?;
         let newer = there.iter().zip(kept).filter(|(at, kept)| match kept {
             Some(Entry::Record(kept)) => records[**at].update_time() > kept.update_time(),
-            // What LightRAG could not read, or what has gone meanwhile, is no reason to keep ours back.
+            // An entry that LightRAG cannot read, or that has been removed since, does not prevent the write.
             Some(Entry::Invalid(_)) | None => true,
         });
         let newer: Vec<usize> = newer.map(|(at, _)| *at).collect();
@@ -211,7 +210,7 @@ impl Request<'_> {
             .await
     }
 
-    /// What is under keys on a side.
+    /// What a side has under some keys.
     async fn look_up(
         &self,
         side: Side,
@@ -238,8 +237,8 @@ impl Request<'_> {
         }
     }
 
-    /// Writes records in as many requests as it takes: a target that refuses them is asked for half, down to the
-    /// one record that it cannot hold.
+    /// Writes records in as many requests as necessary: a refused request is split in half, down to the single record that
+    /// the target cannot store.
     async fn write_all(&mut self, records: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
         let mut outcomes = Vec::with_capacity(records.len());
         let mut halving = Halving::of(records);
@@ -256,7 +255,7 @@ impl Request<'_> {
         Ok(outcomes)
     }
 
-    /// One request, again while that may help.
+    /// One request, with retries.
     async fn write_piece(&mut self, piece: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
         let retrier = &self.writer.retrier;
         let purpose = self.purpose("writing a batch");
@@ -277,8 +276,8 @@ impl Request<'_> {
         Ok(outcomes)
     }
 
-    /// A try that failed may have created records before its answer was lost. What is there and equals what was to be
-    /// created is then our own, not somebody else's.
+    /// A failed attempt may have created records before the connection was lost. An existing record that equals the one to
+    /// create counts as ours, not as a conflict.
     async fn claim_own(&self, records: &[Record], outcomes: &mut [WriteOutcome]) -> Result<()> {
         let there: Vec<usize> = (0..outcomes.len())
             .filter(|at| outcomes[*at] == WriteOutcome::Exists)
@@ -310,7 +309,7 @@ impl Request<'_> {
     }
 }
 
-/// Counts a copy, by the type in its key too.
+/// Counts a copy, in total and by the type in its key.
 fn count(hits: &mut Hits, key: &CacheKey, which: impl Fn(&mut HitCounts) -> &mut u64) {
     let cache_type = key.as_str().split(':').nth(1).unwrap_or_default();
     let by_type = hits.by_cache_type.entry(cache_type.to_owned()).or_default();

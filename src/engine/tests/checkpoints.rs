@@ -230,7 +230,7 @@ fn a_run_whose_last_flush_fails_keeps_what_was_durable_before() {
     assert_eq!((ran.report.totals.written, world.kept().len()), (40, 40));
 }
 
-/// Batches behind one that failed may have been written: they are not where the next run goes on.
+/// Batches after a failed one may have been written, but the next run does not resume after them.
 #[test]
 fn the_next_run_begins_at_the_batch_that_failed_not_behind_it() {
     let mut written_behind = 0;
@@ -250,10 +250,7 @@ fn the_next_run_begins_at_the_batch_that_failed_not_behind_it() {
             assert_eq!(world.kept(), texts(&records(15)), "{case}");
         }
     }
-    assert!(
-        written_behind > 0,
-        "no batch behind the one that failed was written"
-    );
+    assert!(written_behind > 0, "no batch after the failed one was written");
 }
 
 /// Two workspaces, each with a record that the target refuses.
@@ -266,7 +263,7 @@ fn two_workspaces() -> World {
     world
 }
 
-/// Runs until a batch of the second workspace was settled behind a checkpoint of it, and is killed there.
+/// Runs until a batch of the second workspace was settled after a checkpoint of it, and is killed there.
 fn kill_in_the_second(world: &World) {
     let whole = two_workspaces().run();
     let of_second = |event: &Event| matches!(event, Event::Checkpoint(checkpoint) if checkpoint.workspace.name() == "second");

@@ -155,9 +155,9 @@ fn what_differs_is_named_with_its_fields_and_all_of_it_is_in_the_file() {
     assert!(!file.exists());
 }
 
-/// Nothing that was to be equal differs; that is not to say that both sides agree.
+/// Without unexpected differences, the two sides still need not agree.
 #[test]
-fn a_verification_says_no_more_than_it_found() {
+fn a_verification_claims_no_more_than_it_compared() {
     let mut world = verified(6);
     world.settings.on_conflict = OnConflict::Skip;
     world
@@ -170,14 +170,16 @@ fn a_verification_says_no_more_than_it_found() {
     world.settings.mode = Mode::Verify;
     let next = world.run().report.next;
     assert!(
-        next.starts_with("Of 6 records") && next.contains("1 has another") && next.contains("1 cannot"),
+        next.starts_with("Of 6 records")
+            && next.contains("1 has a different value")
+            && next.contains("1 cannot"),
         "{next}"
     );
     assert!(!next.contains("agree"), "{next}");
 }
 
 #[test]
-fn a_verification_says_how_far_it_is() {
+fn a_verification_emits_its_progress() {
     let mut world = verified(300);
     world.settings.mode = Mode::Verify;
     let ran = world.run();

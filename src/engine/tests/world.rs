@@ -37,7 +37,7 @@ pub(super) struct World {
     pub(super) workspaces: Vec<Workspace>,
     /// Where each of them goes; empty where each keeps its name.
     pub(super) targets: Vec<Workspace>,
-    /// Holds checkpoint and rejects file.
+    /// The folder of the checkpoint and rejects files.
     folder: tempfile::TempDir,
     /// Stops a run at an event, by its number.
     pub(super) stop_at: Option<(usize, StopReason)>,

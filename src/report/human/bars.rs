@@ -1,15 +1,11 @@
-//! At a terminal: bars for what goes on, and above them what happened.
+//! Output for a terminal: a progress bar, and results above it.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use super::{
-    Stderr,
-    phrases::{self, Rejects},
-    summary,
-};
+use super::{Stderr, phrases, summary};
 use crate::{
     model::{Mode, Side, Workspace},
     report::{
@@ -18,15 +14,13 @@ use crate::{
     },
 };
 
-/// How often a bar moves on where nothing is told.
+/// How often a bar is redrawn while no event arrives.
 const TICK: Duration = Duration::from_millis(200);
-/// Up to so many workspaces, each has lines of its own.
-const MOST_TOLD_APART: usize = 6;
-/// Columns for the sign that turns and for the time, beside a text.
+/// With more workspaces than this, counts are printed as sums.
+const MOST_LISTED: usize = 6;
+/// Columns for the spinner and the elapsed time, next to a text.
 const SPINNER: usize = 10;
-/// Columns for a key in a sentence.
-const KEY: usize = 52;
-/// Columns for the name of a workspace beside a bar.
+/// Columns for the name of a workspace, next to a bar.
 const NAME: usize = 20;
 
 pub(in crate::report) struct Bars {
@@ -34,16 +28,17 @@ pub(in crate::report) struct Bars {
     palette: Palette,
     width: usize,
     guided: bool,
-    rejects: Rejects,
+
     workspaces: Vec<Workspace>,
     counted: BTreeMap<Side, (usize, u64)>,
     bar: Option<(Activity, ProgressBar)>,
     bytes: u64,
-    /// A dry run also says where its settings came from.
+    rejected: u64,
+    /// A dry run also prints the origins of its settings.
     is_dry_run: bool,
 }
 
-/// What a bar is for.
+/// What a bar shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Activity {
     Connecting,
@@ -59,20 +54,21 @@ impl Bars {
             palette,
             width,
             guided,
-            rejects: Rejects::default(),
+
             workspaces: Vec::new(),
             counted: BTreeMap::new(),
             bar: None,
             bytes: 0,
+            rejected: 0,
             is_dry_run: false,
         }
     }
 
-    pub(super) fn tell(&mut self, event: &Event) {
+    pub(super) fn print(&mut self, event: &Event) {
         match event {
             Event::RunStarted(started) => {
                 self.is_dry_run = started.mode == Mode::DryRun;
-                // A question must not share its place with a bar.
+                // A bar would overwrite the question.
                 if !self.guided {
                     self.spin(Activity::Connecting, "Connecting".to_owned());
                 }
@@ -84,14 +80,8 @@ impl Bars {
             Event::Count(count) => self.count(count),
             Event::Batch(batch) => self.batch(batch),
             Event::Retry(retry) => self.warning(&phrases::retry(retry)),
-            Event::Reject(reject) => {
-                let key = cut(&reject.key, KEY);
-                if let Some(text) = self.rejects.next(&key, &reject.reason) {
-                    self.warning(&text);
-                }
-            }
-            // The report says it of all workspaces together.
-            Event::Checkpoint(_) | Event::Hits(_) => {}
+            // The bar counts the rejected records; the summary lists them, and the hits of all workspaces.
+            Event::Checkpoint(_) | Event::Hits(_) | Event::Reject(_) => {}
             Event::Verify(verify) if verify.complete => {
                 self.clear();
                 self.line(&phrases::verify(verify));
@@ -109,17 +99,17 @@ impl Bars {
         }
     }
 
-    /// Shows how far a count is.
+    /// Shows the progress of a count.
     pub(super) fn counting(&mut self, side: Side, workspace: &Workspace, scanned: u64) {
         let text = format!(
-            "Counting the {side}, workspace {}: {} looked at",
+            "Counting the {side}, workspace {}: {} scanned",
             cut(&workspace.to_string(), NAME),
             grouped(scanned)
         );
         self.spin(Activity::Counting(side, workspace.clone()), text);
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn clear(&mut self) {
         if let Some((_, bar)) = self.bar.take() {
             bar.finish_and_clear();
@@ -151,7 +141,7 @@ impl Bars {
         if self.guided {
             return;
         }
-        if self.workspaces.len() <= MOST_TOLD_APART {
+        if self.workspaces.len() <= MOST_LISTED {
             self.line(&phrases::count(count));
             return;
         }
@@ -177,16 +167,21 @@ impl Bars {
         let is_new = self.bar.as_ref().is_none_or(|(current, _)| *current != activity);
         if is_new {
             self.bytes = 0;
+            self.rejected = 0;
         }
         self.bytes += batch.bytes;
+        self.rejected += batch.rejected;
         let mut message = ByteSize(self.bytes).display().iec().to_string();
+        if self.rejected > 0 {
+            let _ = write!(message, ", {} rejected", grouped(self.rejected));
+        }
         if batch.done == batch.total {
             message.push_str(", making it durable");
         } else if let Some(cache_type) = &batch.cache_type {
             let _ = write!(message, ", {cache_type}");
         }
         if is_new {
-            // What an earlier run did counts as done, and not for the rate.
+            // Records of an earlier run count as done, but not towards the rate.
             let before = batch.done.saturating_sub(batch.records);
             let bar = ProgressBar::new(batch.total)
                 .with_style(moving_style())
@@ -203,7 +198,7 @@ impl Bars {
         }
     }
 
-    /// Which workspace is being moved, the how manieth of how many.
+    /// The workspace that is being moved, and its number among all of them.
     fn heading(&self, workspace: &Workspace) -> String {
         let name = cut(&self.stderr.redacted(&workspace.to_string()), NAME);
         let number = self.workspaces.iter().position(|other| other == workspace);
@@ -215,7 +210,7 @@ impl Bars {
         }
     }
 
-    /// Shows that something goes on whose end is not known.
+    /// Shows progress towards an unknown total.
     fn spin(&mut self, activity: Activity, text: String) {
         let text = cut(&self.stderr.redacted(&text), self.width.saturating_sub(SPINNER));
         match &self.bar {
@@ -229,14 +224,14 @@ impl Bars {
         }
     }
 
-    /// Puts a bar where the one before was. Until then nothing of it may be drawn, or that would stay.
+    /// Replaces the bar. The new one must not be drawn earlier, or its first frame would remain on the screen.
     fn show(&mut self, activity: Activity, bar: ProgressBar) {
         self.clear();
         let bar = match self.stderr.bars() {
             Some(bars) => bars.add(bar),
             None => bar,
         };
-        // At once, since the first tick comes later.
+        // Draw at once: the first steady tick comes after an interval.
         bar.tick();
         bar.enable_steady_tick(TICK);
         self.bar = Some((activity, bar));
@@ -250,21 +245,21 @@ impl Bars {
         self.stderr.line(&self.fitted(text));
     }
 
-    /// A sentence in lines of the terminal's width. A name that is wider is cut: the events have it whole.
+    /// Wraps a sentence to the width of the terminal. A word wider than a line is cut; the JSON events contain it whole.
     fn fitted(&self, text: &str) -> String {
         const INDENT: &str = "  ";
-        let room = self.width.saturating_sub(INDENT.len());
+        let space = self.width.saturating_sub(INDENT.len());
         let words: Vec<String> = self
             .stderr
             .redacted(text)
             .split_whitespace()
-            .map(|word| cut(word, room))
+            .map(|word| cut(word, space))
             .collect();
         wrap(&words.join(" "), self.width, INDENT)
     }
 }
 
-/// Two lines: how far it is, and in what numbers.
+/// Two lines: the bar, and the numbers.
 fn moving_style() -> ProgressStyle {
     style("{prefix} {wide_bar} {percent:>3}%\n  {human_pos}/{human_len} records, {msg}, {rate}, {left}")
         .with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
@@ -277,7 +272,7 @@ fn moving_style() -> ProgressStyle {
         .progress_chars("█▉▊▋▌▍▎▏░")
 }
 
-/// A template of this file, which is right: a test draws each.
+/// The style of a template in this file. Templates are valid: a test draws each of them.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

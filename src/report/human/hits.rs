@@ -1,4 +1,4 @@
-//! What LightRAG will find, in a sentence, and what to do about the rest.
+//! Which records LightRAG will find, and what to do about the others, in one sentence.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use crate::{
     report::style::{grouped, grouped_of},
 };
 
-/// How many hosts or models are named.
+/// How many hosts or models are listed.
 const MOST_NAMED: usize = 3;
 
-/// How many records LightRAG will find, and why it will not find the others.
+/// The number of records that LightRAG will find, and why it will not find the others.
 pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
     let (lightrag, counts) = (&foretold.lightrag, &foretold.hits.total);
     let rekey = lightrag.rekey;
@@ -59,38 +59,38 @@ pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
     let model = if rekey == Rekey::Model {
         ""
     } else {
-        ": add --rekey model to use them all the same"
+        ": add --rekey model to use them anyway"
     };
     add(counts.other_model, &|number| {
         format!("{} made for {}{model}", were(number), models(foretold))
     });
     add(counts.older_prompt, &|number| {
         format!(
-            "{} a prompt that it no longer asks, and only {} rebuilds",
+            "{} a prompt that it no longer sends, and {} useful only for rebuilds",
             plural(number, "answers", "answer"),
-            plural(number, "serves", "serve")
+            plural(number, "is", "are")
         )
     });
     add(counts.unknown_prompt, &|number| {
         format!(
-            "{} a prompt of your own, and will be hit if that is unchanged",
+            "{} a custom prompt, and will be hit if you have not changed it",
             plural(number, "answers", "answer")
         )
     });
     add(counts.unexplained, &|number| {
-        format!("{} a key that nothing explains", plural(number, "has", "have"))
+        format!("{} a key of unknown origin", plural(number, "has", "have"))
     });
     clauses.join("; ") + "."
 }
 
-/// The hosts, other than LightRAG's, that keys were made for.
+/// The other hosts that keys were made for.
 fn hosts(foretold: &ForetoldHits) -> String {
     let asked = &foretold.lightrag.identity;
     let others = others(foretold).filter(|identity| identity.has_same_model(asked));
     named(others.map(|identity| identity.host.clone().unwrap_or_else(|| "no host".to_owned())))
 }
 
-/// The models, other than LightRAG's, that keys were made for.
+/// The other models that keys were made for.
 fn models(foretold: &ForetoldHits) -> String {
     let asked = &foretold.lightrag.identity;
     let others = others(foretold).filter(|identity| !identity.has_same_model(asked));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn records_of_another_host_are_told_with_what_makes_them_hits() {
+    fn records_of_another_host_are_counted_with_a_remedy() {
         let counts = HitCounts {
             records: 50_000,
             will_hit: 48_120,
@@ -170,8 +170,8 @@ mod tests {
         assert_eq!(
             sentence(&foretold(Rekey::Host, counts)),
             "1 of 3 records will be hit by LightRAG 1.5.7 with openai / gpt-4o-mini at https://api.openai.com/v1; 1 of \
-             them by a copy that was added; 1 was made for http://localhost:11434; 1 answers a prompt that it no longer \
-             asks, and only serves rebuilds; 1 answers a prompt of your own, and will be hit if that is unchanged."
+              them by a copy that was added; 1 was made for http://localhost:11434; 1 answers a prompt that it no longer \
+              sends, and is useful only for rebuilds; 1 answers a custom prompt, and will be hit if you have not changed it."
         );
     }
 }

@@ -1,30 +1,25 @@
-//! One line after the other: for logs, mails and whoever reads a pipe.
+//! One line per event, for logs, mails and pipes.
 
 use std::time::{Duration, Instant};
 
-use super::{
-    Stderr,
-    phrases::{self, Rejects},
-    summary,
-};
+use super::{Stderr, phrases, summary};
 use crate::{
     model::Mode,
     report::{BatchStatus, Event, Palette},
 };
 
-/// How often, at most, it is said how far something is.
+/// The shortest time between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 pub(in crate::report) struct Lines {
     stderr: Stderr,
     palette: Palette,
-    rejects: Rejects,
     progress: Pace,
-    /// A dry run also says where its settings came from.
+    /// A dry run also prints the origins of its settings.
     is_dry_run: bool,
 }
 
-/// Lets something pass now and then.
+/// Limits how often progress is printed.
 struct Pace {
     last: Instant,
 }
@@ -44,13 +39,13 @@ impl Lines {
         Self {
             stderr,
             palette,
-            rejects: Rejects::default(),
+
             progress: Pace { last: Instant::now() },
             is_dry_run: false,
         }
     }
 
-    pub(super) fn tell(&mut self, event: &Event) {
+    pub(super) fn print(&mut self, event: &Event) {
         if let Some(text) = self.text(event) {
             self.stderr.line(&text);
         }
@@ -62,7 +57,8 @@ impl Lines {
                 self.is_dry_run = started.mode == Mode::DryRun;
                 None
             }
-            Event::Checkpoint(_) | Event::Hits(_) => None,
+            // The summary lists the rejected records, and the hits of all workspaces.
+            Event::Checkpoint(_) | Event::Hits(_) | Event::Reject(_) => None,
             Event::Plan(plan) => {
                 let mut rows = phrases::plan(plan);
                 if self.is_dry_run {
@@ -81,10 +77,7 @@ impl Lines {
             Event::Verify(verify) => {
                 (self.progress.is_due() || verify.complete).then(|| phrases::verify(verify))
             }
-            Event::Reject(reject) => self
-                .rejects
-                .next(&reject.key, &reject.reason)
-                .map(|text| self.palette.warning(&text)),
+
             Event::Warning(warning) => Some(self.palette.warning(&format!("Warning: {}", warning.message))),
             Event::Report(report) => Some(summary::text(report, self.palette, None)),
         }

@@ -1,10 +1,10 @@
-//! Events in words, on standard error.
+//! Human-readable output on standard error.
 //!
-//! * `lines`: one line after the other, for logs and mails.
-//! * `bars`: at a terminal: what goes on stands in a place of its own, what happened above it.
-//! * `hits`: what LightRAG will find, for `summary`.
-//! * `phrases`: an event in a line, for both.
+//! * `lines`: one line per event, for logs and mails.
+//! * `bars`: progress bars on a terminal, with results above them.
+//! * `phrases`: each event as one sentence, for both.
 //! * `summary`: the report, for both.
+//! * `hits`: which records LightRAG will find, for `summary`.
 //! * `stderr`: standard error itself, shared with the logs.
 
 mod bars;
@@ -24,23 +24,23 @@ use std::sync::Arc;
 use super::{Event, Palette, style::terminal_width};
 use crate::model::{Redactor, Side, Workspace};
 
-/// How much is said on standard error.
+/// How much is printed on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
-    /// Errors.
+    /// Errors only.
     Quiet,
-    /// Errors, and why a run stopped.
+    /// Errors, and the reason why a run stopped.
     Brief,
-    /// What happens, line by line.
+    /// One line per event.
     Lines,
-    /// What happens, at a terminal.
+    /// Progress bars, for a terminal.
     Bars {
-        /// Whether a person was asked, who has seen plan and counts then.
+        /// Whether the run is interactive: the user has seen plan and counts already.
         guided: bool,
     },
 }
 
-/// Tells events in words.
+/// Prints events as text.
 pub(super) enum Human {
     Silent,
     Lines(Lines),
@@ -48,9 +48,8 @@ pub(super) enum Human {
 }
 
 impl Human {
-    /// Tells in this voice.
-    pub(super) fn new(voice: Verbosity, palette: Palette, redactor: Arc<Redactor>) -> (Self, Stderr) {
-        match voice {
+    pub(super) fn new(verbosity: Verbosity, palette: Palette, redactor: Arc<Redactor>) -> (Self, Stderr) {
+        match verbosity {
             Verbosity::Quiet | Verbosity::Brief => (Self::Silent, Stderr::plain(redactor)),
             Verbosity::Lines => {
                 let stderr = Stderr::plain(redactor);
@@ -64,24 +63,23 @@ impl Human {
         }
     }
 
-    /// Tells an event.
-    pub(super) fn tell(&mut self, event: &Event) {
+    pub(super) fn print(&mut self, event: &Event) {
         match self {
             Self::Silent => {}
-            Self::Lines(lines) => lines.tell(event),
-            Self::Bars(bars) => bars.tell(event),
+            Self::Lines(lines) => lines.print(event),
+            Self::Bars(bars) => bars.print(event),
         }
     }
 
-    /// Shows how far a count is, more often than an event tells it.
+    /// Shows the progress of a count. Called more often than events are emitted.
     pub(super) fn counting(&mut self, side: Side, workspace: &Workspace, scanned: u64) {
         if let Self::Bars(bars) = self {
             bars.counting(side, workspace, scanned);
         }
     }
 
-    /// Takes away what shows that something goes on.
-    pub(super) fn pause(&mut self) {
+    /// Removes the progress bar.
+    pub(super) fn clear(&mut self) {
         if let Self::Bars(bars) = self {
             bars.clear();
         }

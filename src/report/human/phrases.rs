@@ -1,10 +1,10 @@
-//! Events as single phrases.
+//! Each event as one sentence.
 
 use std::{fmt::Write as _, time::Duration};
 
 use super::{hits, summary::duration_text};
 use crate::{
-    model::{Side, number_of},
+    model::Side,
     report::{
         BatchEvent, BatchStatus, CheckpointEvent, CountEvent, CountProgressEvent, Event, PlanEvent,
         PlanSettings, RetryEvent, SettingOrigin, VerifyEvent, percent,
@@ -13,18 +13,20 @@ use crate::{
     },
 };
 
-/// An event in a sentence.
+/// The sentence of an event.
 pub(in crate::report) fn message(event: &Event) -> String {
     match event {
         Event::RunStarted(run) => format!("{} {} started ({})", run.tool, run.version, word(&run.mode)),
-        Event::Plan(plan) => {
-            let workspaces = number_of(plan.workspaces.len() as u64, "workspace");
-            format!("Plan: {workspaces} from {} to {}", plan.source, plan.target)
-        }
+        Event::Plan(plan) => format!(
+            "Plan: {} from {} to {}",
+            grouped_of(plan.workspaces.len() as u64, "workspace"),
+            plan.source,
+            plan.target
+        ),
         Event::CountProgress(progress) => counting(progress),
         Event::Count(found) => count(found),
         Event::Batch(done) => batch(done),
-        // Its own message says why; the other fields say when it is tried again.
+        // The message gives the reason; the fields say when the request is retried.
         Event::Retry(retry) => retry.message.clone(),
         Event::Reject(reject) => format!("Rejected {}: {}", reject.key, reject.reason),
         Event::Checkpoint(written) => checkpoint(written),
@@ -52,10 +54,10 @@ fn checkpoint(written: &CheckpointEvent) -> String {
     )
 }
 
-/// How many workspaces a plan names.
+/// How many workspaces of a plan are listed.
 const MOST_NAMED: usize = 8;
 
-/// The plan, as rows of a name and what stands for it.
+/// The plan as rows of a name and a value.
 pub(super) fn plan(plan: &PlanEvent) -> Vec<(&'static str, String)> {
     let mut workspaces: Vec<String> = plan
         .workspaces
@@ -66,7 +68,7 @@ pub(super) fn plan(plan: &PlanEvent) -> Vec<(&'static str, String)> {
                 pair.from.to_string()
             } else if pair.to.name().is_empty() {
                 format!(
-                    "{} -> (empty), where LightRAG looks without a WORKSPACE",
+                    "{} -> (empty), which LightRAG uses if WORKSPACE is not set",
                     pair.from
                 )
             } else {
@@ -85,7 +87,7 @@ pub(super) fn plan(plan: &PlanEvent) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Where the settings of both sides came from, as further rows of a plan.
+/// The origins of the settings of both sides, as further rows of a plan.
 pub(super) fn origins(settings: &PlanSettings) -> Vec<(&'static str, String)> {
     [("source", &settings.source), ("target", &settings.target)]
         .map(|(side, settings)| ("Settings", format!("{side}: {}", by_origin(settings))))
@@ -107,37 +109,36 @@ fn by_origin(settings: &[SettingOrigin]) -> String {
     groups.collect::<Vec<_>>().join("; ")
 }
 
-/// How far a count is.
+/// The progress of a count.
 pub(super) fn counting(progress: &CountProgressEvent) -> String {
     format!(
-        "Counting the {} ({}): {} looked at so far",
+        "Counting the {} ({}): {} entries scanned so far",
         progress.side,
         progress.workspace,
         grouped(progress.scanned)
     )
 }
 
-/// What a count found.
+/// The result of a count.
 pub(super) fn count(count: &CountEvent) -> String {
-    let verb = match count.side {
-        Side::Source => "to move",
-        Side::Target => "there already",
+    let what = match count.side {
+        Side::Source => "to move from the source",
+        Side::Target => "already on the target",
     };
     let about = if count.exact { "" } else { "about " };
     format!(
-        "Workspace {}: {about}{} {verb} ({})",
+        "Workspace {}: {about}{} {what}",
         count.workspace,
-        grouped_of(count.records, "record"),
-        count.side
+        grouped_of(count.records, "record")
     )
 }
 
-/// What became of a batch.
+/// The result of a batch.
 pub(super) fn batch(batch: &BatchEvent) -> String {
     let mark = match batch.status {
-        BatchStatus::Ok => "ok",
-        BatchStatus::Partial => "some rejected",
-        BatchStatus::Failed => "FAILED",
+        BatchStatus::Ok => "ok".to_owned(),
+        BatchStatus::Partial => format!("{} rejected", grouped(batch.rejected)),
+        BatchStatus::Failed => "FAILED".to_owned(),
     };
     let cache_type = batch
         .cache_type
@@ -155,15 +156,15 @@ pub(super) fn batch(batch: &BatchEvent) -> String {
     )
 }
 
-/// What is tried again.
+/// The next attempt, and why the last one failed.
 pub(super) fn retry(retry: &RetryEvent) -> String {
     format!(
-        "Trying again in {} ms ({} of {}): {}",
+        "Retrying in {} ms ({} of {}): {}",
         retry.wait_ms, retry.attempt, retry.retries, retry.message
     )
 }
 
-/// What a comparison found so far.
+/// What a verification found so far.
 pub(super) fn verify(verify: &VerifyEvent) -> String {
     let numbers = &verify.numbers;
     let state = if verify.complete { "Verified" } else { "Verifying" };
@@ -175,10 +176,10 @@ pub(super) fn verify(verify: &VerifyEvent) -> String {
         grouped(numbers.different)
     );
     if numbers.kept > 0 {
-        let _ = write!(text, ", {} kept, different", grouped(numbers.kept));
+        let _ = write!(text, ", {} kept although different", grouped(numbers.kept));
     }
-    if let Some(beyond) = numbers.beyond {
-        let _ = write!(text, ", {} beyond", grouped(beyond));
+    if let Some(extra) = numbers.beyond {
+        let _ = write!(text, ", {} only on the target", grouped(extra));
     }
     if !verify.complete {
         let _ = write!(text, " ({:.1}%", percent(verify.done, verify.total));
@@ -188,25 +189,4 @@ pub(super) fn verify(verify: &VerifyEvent) -> String {
         text.push(')');
     }
     text
-}
-
-/// How many rejected records are told as they come; the report counts all of them.
-const MOST_REJECTS: u64 = 5;
-
-/// Which of many rejected records are told.
-#[derive(Debug, Default)]
-pub(super) struct Rejects(u64);
-
-impl Rejects {
-    /// What to say of another one, if anything.
-    pub(super) fn next(&mut self, key: &str, reason: &str) -> Option<String> {
-        self.0 += 1;
-        match self.0 {
-            ..=MOST_REJECTS => Some(format!("Rejected {key}: {reason}")),
-            number if number == MOST_REJECTS + 1 => {
-                Some("More records are rejected; they are counted, and kept by --rejects".to_owned())
-            }
-            _ => None,
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Standard error, which bars, sentences and logs share.
+//! Standard error, shared by progress bars, messages and logs.
 
 use std::{
     borrow::Cow,
@@ -11,14 +11,14 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::model::Redactor;
 
-/// Standard error, without secrets. Where bars are drawn, whatever else is written takes their place and they move down.
+/// Standard error with secrets redacted. Other output is written above the progress bars.
 #[derive(Clone)]
 pub struct Stderr {
     bars: Option<MultiProgress>,
     redactor: Arc<Redactor>,
 }
 
-/// How often bars are drawn, in Hertz.
+/// How often bars are drawn, in hertz.
 const DRAWS: u8 = 10;
 
 impl Stderr {
@@ -39,12 +39,12 @@ impl Stderr {
         self.bars.as_ref()
     }
 
-    /// Writes a text and a line's end. A closed standard error is nothing to stop for: there is nobody left to tell.
+    /// Writes a line. Errors are ignored: if standard error is closed, they cannot be reported either.
     pub fn line(&self, text: &str) {
         self.write_all_of(format!("{text}\n").as_bytes());
     }
 
-    /// A text as it may be shown.
+    /// Redacts secrets.
     pub(super) fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.redactor.redact(text)
     }

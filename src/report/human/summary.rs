@@ -1,4 +1,4 @@
-//! The report in words: what the readers of LightRAG's guide know, and what to do next.
+//! The report as text: the summary of LightRAG's own migration tool, and the next step.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -13,12 +13,12 @@ use crate::{
     },
 };
 
-/// How many errors are shown.
+/// How many errors are listed.
 const MOST_ERRORS: usize = 5;
-/// The width of a text that no terminal bounds.
+/// The width of lines that are not wrapped.
 const UNBOUNDED: usize = usize::MAX;
 
-/// The report. A `width` bounds its lines; without one they are as long as what they say.
+/// The report as text, in lines of at most `width` columns, or not wrapped if there is no width.
 pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> String {
     let width = width.unwrap_or(UNBOUNDED);
     let mut text = String::new();
@@ -34,7 +34,7 @@ pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> S
     if let Some(verdict) = verdict(report, palette) {
         let _ = write!(text, "\n{verdict}");
     }
-    // What ended a run otherwise was told with its remedy when it happened.
+    // Otherwise the error that ended the run has been printed, with its remedy.
     if !matches!(
         report.status,
         Status::Failed | Status::Refused | Status::Differences
@@ -44,7 +44,7 @@ pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> S
     text
 }
 
-/// The heading; none over a run that did nothing.
+/// The heading, unless the run did nothing.
 fn title(report: &Report) -> Option<&'static str> {
     let did_nothing = report.totals.selected == 0 || report.status == Status::Refused;
     match (report.status, report.mode) {
@@ -72,8 +72,8 @@ fn statistics(text: &mut String, report: &Report) {
                 grouped(report.to_move.unwrap_or(totals.selected)),
             );
             for (name, number) in [
-                ("New at the target:", report.new),
-                ("There already:", report.existing),
+                ("New to the target:", report.new),
+                ("Already on the target:", report.existing),
             ] {
                 if let Some(number) = number {
                     row(text, name, grouped(number));
@@ -91,8 +91,8 @@ fn statistics(text: &mut String, report: &Report) {
             row(text, "Failed batches:", grouped(batches.failed));
             row(text, "Successfully migrated:", grouped(totals.written));
             for (name, number) in [
-                ("Skipped, there already:", totals.skipped),
-                ("Changed to be held:", totals.sanitized),
+                ("Skipped (already there):", totals.skipped),
+                ("Sanitized:", totals.sanitized),
                 ("Not attempted:", totals.not_attempted),
             ] {
                 if number > 0 {
@@ -121,7 +121,7 @@ fn statistics(text: &mut String, report: &Report) {
     }
 }
 
-/// A duration to a tenth of a second below a minute, to a second above.
+/// A duration, to a tenth of a second if it is below a minute, else to a second.
 pub(super) fn duration_text(duration: Duration) -> String {
     if duration < Duration::from_secs(60) {
         format!("{:.1} s", duration.as_secs_f64())
@@ -132,7 +132,7 @@ pub(super) fn duration_text(duration: Duration) -> String {
 
 fn errors(text: &mut String, report: &Report, width: usize) {
     let errors = &report.errors;
-    // One error that ended the run was told already.
+    // An error that ended the run has been printed already.
     if report.totals.rejected == 0 {
         return;
     }
@@ -140,13 +140,11 @@ fn errors(text: &mut String, report: &Report, width: usize) {
     for (kind, number) in &errors.by_kind {
         let _ = write!(text, "\n  - {kind}: {}", grouped_of(*number, "occurrence"));
     }
-    let shown = errors.first.len().min(MOST_ERRORS);
-    match shown {
-        1 => text.push_str("\nFirst error:"),
-        shown => {
-            let _ = write!(text, "\nFirst {shown} errors:");
-        }
-    }
+    let listed = errors.first.len().min(MOST_ERRORS);
+    let _ = match listed {
+        1 => write!(text, "\nFirst error:"),
+        _ => write!(text, "\nFirst {listed} errors:"),
+    };
     for (at, sample) in errors.first.iter().take(MOST_ERRORS).enumerate() {
         let key = sample.keys.first().map_or("", String::as_str);
         let more = match sample.records.saturating_sub(1) {
@@ -166,10 +164,17 @@ fn errors(text: &mut String, report: &Report, width: usize) {
             cut(&what, width.saturating_sub(5))
         );
     }
+    if report.totals.rejected > listed as u64 {
+        let more = match &report.rejects {
+            Some(file) => format!("All rejected records are in {file}"),
+            None => "Further rejects are not listed; use --rejects FILE to save them all".to_owned(),
+        };
+        let _ = write!(text, "\n{}", wrap(&more, width, ""));
+    }
     text.push('\n');
 }
 
-/// What differs between source and target: the first keys, and in which fields.
+/// The first keys that differ between source and target, with the fields that differ.
 fn differences(text: &mut String, report: &Report, width: usize) {
     let read_back = report.read_back.as_ref().map(|found| &found.first);
     let verification = report.verification.as_ref();
@@ -177,7 +182,7 @@ fn differences(text: &mut String, report: &Report, width: usize) {
         ("Differences", read_back),
         ("Differences", verification.map(|found| &found.first)),
         (
-            "Kept at the target, different",
+            "Different, but kept on the target",
             verification.map(|found| &found.first_kept),
         ),
     ];
@@ -197,15 +202,16 @@ fn differences(text: &mut String, report: &Report, width: usize) {
         }
         if list.len() > MOST_ERRORS {
             let more = match &report.differences {
-                Some(file) => format!("\n  More are in {file}"),
-                None => "\n  More are in the report, and all of them with --differences FILE".to_owned(),
+                Some(file) => format!("\n  All differences are in {file}"),
+                None => "\n  Further differences are not listed; use --differences FILE to save them all"
+                    .to_owned(),
             };
             text.push_str(&more);
         }
     }
 }
 
-/// How it ended, in a line; none where the sentence about what to do next says it.
+/// The result in one line, unless the next step says it.
 fn verdict(report: &Report, palette: Palette) -> Option<String> {
     let totals = &report.totals;
     Some(match (report.status, report.mode) {
@@ -213,41 +219,34 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
         (Status::Ok, Mode::Migrate) if totals.selected > 0 => palette.good(&success(report)),
         (Status::Ok, _) | (Status::Interrupted, _) => return None,
         (Status::Partial, _) if totals.rejected == 0 => {
-            palette.warning("WARNING: Some of the source could not be read and was not migrated")
+            palette.warning("WARNING: Part of the source could not be read and was not migrated")
         }
         (Status::Partial, _) => palette.warning("WARNING: Migration completed with errors!"),
         (Status::Failed, Mode::Migrate) if totals.written == 0 && report.batches.total == 0 => {
             palette.bad("✗ Failed: nothing was written")
         }
         (Status::Failed, _) => palette.bad("✗ Failed"),
-        (Status::Refused, _) => palette.bad("✗ Not begun: nothing was written"),
+        (Status::Refused, _) => palette.bad("✗ Not started: nothing was written"),
         (Status::Differences, _) => palette.bad("✗ Differences found"),
     })
 }
 
-/// What a run did that failed nowhere.
+/// The result of a run without errors.
 fn success(report: &Report) -> String {
     let totals = &report.totals;
+    let skipped = grouped(totals.skipped);
     if totals.written == 0 && report.rekeyed > 0 {
-        return format!(
-            "✓ SUCCESS: {} {} added",
-            grouped(report.rekeyed),
-            plural(report.rekeyed, "copy was", "copies were")
-        );
+        let copies = plural(report.rekeyed, "copy", "copies");
+        return format!("✓ SUCCESS: {} {copies} added", grouped(report.rekeyed));
     }
     match (totals.written, totals.skipped) {
         (_, 0) => "✓ SUCCESS: All records migrated successfully!".to_owned(),
-        (0, 1) => "✓ Nothing was written: the target has the key already".to_owned(),
-        (0, skipped) => format!(
-            "✓ Nothing was written: the target has all {} keys already",
-            grouped(skipped)
-        ),
-        (written, skipped) => format!(
-            "✓ SUCCESS: {} migrated, {} left as the target had {}",
-            grouped_of(written, "record"),
-            grouped(skipped),
-            plural(skipped, "it", "them")
-        ),
+        (0, 1) => "✓ Nothing was written: the target already has the record".to_owned(),
+        (0, _) => format!("✓ Nothing was written: the target already has all {skipped} records"),
+        _ => {
+            let written = grouped_of(totals.written, "record");
+            format!("✓ SUCCESS: {written} migrated, {skipped} skipped (already there)")
+        }
     }
 }
 
@@ -265,8 +264,13 @@ mod tests {
 
     const WIDTH: usize = 80;
 
-    /// What a run that ended so is told to have done.
-    fn told(mode: Mode, totals: Totals, ending: &RunOutcome, fill: impl FnOnce(&mut RunNumbers)) -> String {
+    /// The summary of a run with these numbers and this outcome.
+    fn summary(
+        mode: Mode,
+        totals: Totals,
+        ending: &RunOutcome,
+        fill: impl FnOnce(&mut RunNumbers),
+    ) -> String {
         let mut numbers = RunNumbers::new(mode);
         numbers.workspaces.push(WorkspaceReport {
             from: Workspace::default(),
@@ -303,8 +307,8 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_migration_is_told_as_the_guide_tells_it() {
-        let text = told(Mode::Migrate, totals(8_734, 0, 0), &RunOutcome::Done, |numbers| {
+    fn a_complete_migration() {
+        let text = summary(Mode::Migrate, totals(8_734, 0, 0), &RunOutcome::Done, |numbers| {
             numbers.batches = BatchTotals {
                 total: 9,
                 ok: 9,
@@ -315,8 +319,8 @@ mod tests {
     }
 
     #[test]
-    fn rejected_records_are_told_by_kind_and_by_example() {
-        let text = told(
+    fn rejected_records_by_kind_and_by_example() {
+        let text = summary(
             Mode::Migrate,
             totals(7_728, 1_006, 0),
             &RunOutcome::Done,
@@ -352,12 +356,12 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_a_run_is_told_once() {
+    fn the_error_that_ended_a_run_is_not_repeated() {
         let error = Error::new(ErrorKind::ConnectionLost, "the server hung up")
             .on(Side::Target)
             .in_batch(6)
             .of_records(1_000);
-        let text = told(
+        let text = summary(
             Mode::Migrate,
             totals(5_000, 0, 3_734),
             &RunOutcome::of(&error),
@@ -370,9 +374,11 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_stopped_says_what_stays_and_how_to_go_on() {
+    fn a_stopped_run_says_what_was_written_and_how_to_finish() {
         let ending = RunOutcome::Stopped(StopReason::Interrupted);
-        let text = told(Mode::Migrate, totals(5_000, 0, 3_734), &ending, |numbers| {
+        let begun = |numbers: &mut RunNumbers| numbers.batches.total = 6;
+        let text = summary(Mode::Migrate, totals(5_000, 0, 3_734), &ending, |numbers| {
+            begun(numbers);
             numbers.checkpoint = Some("c".to_owned());
         });
         assert!(
@@ -383,6 +389,48 @@ mod tests {
             text.ends_with("What was written stays. To finish, add --resume."),
             "{text}"
         );
+        let next = |totals, fill: &dyn Fn(&mut RunNumbers)| {
+            summary(Mode::Migrate, totals, &ending, fill).replace('\n', " ")
+        };
+        let text = next(totals(5_000, 0, 3_734), &begun);
+        assert!(text.ends_with("skips the records that were written."), "{text}");
+        // The outcome of the failed batches is unknown.
+        let text = next(totals(0, 0, 8_734), &begun);
+        assert!(
+            text.ends_with("(SIGINT). To finish, run the same command again."),
+            "{text}"
+        );
+        let text = next(totals(0, 0, 8_734), &|_| ());
+        assert!(
+            text.ends_with("Nothing was written. To finish, run the same command again."),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn rejects_that_are_not_listed_can_be_saved_or_sanitized() {
+        let rejected = |kind: &'static str, file: Option<&str>| {
+            summary(Mode::Migrate, totals(1, 2, 0), &RunOutcome::Done, |numbers| {
+                numbers.rejects = file.map(str::to_owned);
+                for key in ["a", "b"] {
+                    numbers
+                        .errors
+                        .reject(&Workspace::default(), 1, kind, "refused", key);
+                }
+            })
+        };
+        let text = rejected("invalid_json", None);
+        assert!(
+            text.contains(": 2 occurrences\nFirst error:\n  1. a and 1 more"),
+            "{text}"
+        );
+        assert!(text.contains("use --rejects FILE to save them all"), "{text}");
+        assert!(text.contains("Fix the rejected records at the source"), "{text}");
+        let text = rejected("invalid_json", Some("r.jsonl"));
+        assert!(text.contains("All rejected records are in r.jsonl"), "{text}");
+        assert!(text.contains("move them with --source r.jsonl."), "{text}");
+        let text = rejected("nul_character", None);
+        assert!(text.contains("--on-invalid sanitize"), "{text}");
     }
 
     #[test]
@@ -391,13 +439,13 @@ mod tests {
             (Mode::Migrate, RunOutcome::Done),
             (Mode::Migrate, RunOutcome::Left),
         ] {
-            let text = told(mode, totals(0, 0, 0), &ending, |_| ());
+            let text = summary(mode, totals(0, 0, 0), &ending, |_| ());
             assert!(!text.contains("Final Report") && !text.contains(':'), "{text}");
         }
         let refused = RunOutcome::of(&Error::new(ErrorKind::NotConfirmed, "no"));
-        let text = told(Mode::Migrate, totals(0, 0, 10), &refused, |_| ());
-        assert_eq!(text, "\n✗ Not begun: nothing was written");
-        let counted = told(Mode::DryRun, totals(0, 0, 10), &RunOutcome::Done, |_| ());
+        let text = summary(Mode::Migrate, totals(0, 0, 10), &refused, |_| ());
+        assert_eq!(text, "\n✗ Not started: nothing was written");
+        let counted = summary(Mode::DryRun, totals(0, 0, 10), &RunOutcome::Done, |_| ());
         assert!(
             counted.contains("To move:                          10"),
             "{counted}"
@@ -412,15 +460,15 @@ mod tests {
             skipped: 10 - written,
             ..Totals::default()
         };
-        let text = told(Mode::Migrate, skipped(0), &RunOutcome::Done, |_| ());
+        let text = summary(Mode::Migrate, skipped(0), &RunOutcome::Done, |_| ());
         assert!(text.starts_with("\nNothing Written"), "{text}");
         assert!(
-            text.contains("✓ Nothing was written: the target has all 10 keys already"),
+            text.contains("✓ Nothing was written: the target already has all 10 records"),
             "{text}"
         );
-        let text = told(Mode::Migrate, skipped(4), &RunOutcome::Done, |_| ());
+        let text = summary(Mode::Migrate, skipped(4), &RunOutcome::Done, |_| ());
         assert!(
-            text.contains("4 records migrated, 6 left as the target had them"),
+            text.contains("4 records migrated, 6 skipped (already there)"),
             "{text}"
         );
     }
@@ -434,7 +482,7 @@ mod tests {
             fields: fields.iter().map(|field| (*field).to_owned()).collect(),
         };
         let error = Error::new(ErrorKind::Differences, "7 differ");
-        let text = told(
+        let text = summary(
             Mode::Verify,
             totals(0, 0, 10),
             &RunOutcome::of(&error),
@@ -452,9 +500,9 @@ mod tests {
             text.contains("Differences:\n  default:extract:0\n     return, chunk_id\n"),
             "{text}"
         );
-        assert!(text.contains("all of them with --differences FILE"), "{text}");
+        assert!(text.contains("use --differences FILE to save them all"), "{text}");
         assert!(
-            text.contains("Kept at the target, different:\n  default:extract:7\n     return"),
+            text.contains("Different, but kept on the target:\n  default:extract:7\n     return"),
             "{text}"
         );
     }

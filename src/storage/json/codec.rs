@@ -1,8 +1,8 @@
-//! A cache file's entries as records: today's flat layout, the old nested one, and files that hold both.
+//! Converts the entries of a cache file to records: the current flat layout, the old nested one, and files with both.
 //!
-//! Today: `{"default:extract:<hash>": {"return": …}}`. Before LightRAG 1.4: `{"default": {"<hash>": {"return": …,
+//! Current: `{"default:extract:<hash>": {"return": …}}`. Before LightRAG 1.4: `{"default": {"<hash>": {"return": …,
 //! "cache_type": "extract"}}}`, which LightRAG rewrites as `default:extract:<hash>` when it starts
-//! (`JsonKVStorage._migrate_legacy_cache_structure`). Here each entry is looked at by itself, so that a file with both
+//! (`JsonKVStorage._migrate_legacy_cache_structure`). Here each entry is converted separately, so that a file with both
 //! layouts loses nothing, and the file is never rewritten.
 
 use std::{io::Read, ops::Deref, path::Path, sync::Arc};
@@ -39,23 +39,23 @@ impl Deref for CacheFile {
 }
 
 impl CacheFile {
-    /// Opens a file; `None` where it is not there.
+    /// Opens a file; `None` if it does not exist.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The file cannot be opened.
     pub(super) fn open(path: &Path) -> Result<Option<Arc<Self>>> {
         Ok(OpenFile::open(path)?.map(|file| Arc::new(Self(file))))
     }
 
-    /// What this file is, where its first bytes say that it is no cache file.
+    /// The type of the file, if its first bytes show that it is not a cache file.
     fn other_kind(&self) -> Option<(&'static str, &'static str)> {
         let mut head = [0; HEAD];
         let read = os::read_at(self.file(), &mut head, 0).unwrap_or(0);
         of_head(&head[..read])
     }
 
-    /// A place behind a byte that looks like the beginning of an entry in a file that LightRAG wrote, with its indentation
-    /// of two. It may be none: in another file the same characters may stand anywhere but in a text.
+    /// A position after a byte that looks like the start of an entry in a file that LightRAG wrote, with its indentation
+    /// of two. It may not be one: in other files the same characters may occur anywhere outside of strings.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -71,7 +71,7 @@ impl CacheFile {
         }))
     }
 
-    /// Line and column, from 1, of a byte; the column counts bytes.
+    /// The line and column of a byte, from 1; the column counts bytes.
     fn line_and_column(&self, offset: u64) -> std::io::Result<(u64, u64)> {
         let mut piece = vec![0; 1 << 16];
         let (mut at, mut line, mut column) = (0, 1, 1);
@@ -95,7 +95,7 @@ impl CacheFile {
     }
 }
 
-/// Reads an open file from a place of its own, so that several readers do not disturb each other.
+/// Reads an open file with a separate position, so that readers are independent of each other.
 #[derive(Debug)]
 struct FileReader {
     file: Arc<CacheFile>,
@@ -110,14 +110,14 @@ impl Read for FileReader {
     }
 }
 
-/// Where an entry was found.
+/// The position of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Position {
-    /// The byte behind which the entry's key is looked for.
+    /// The byte after which the entry's key is expected.
     pub(super) offset: u64,
-    /// The mode, inside of an old nested object.
+    /// The mode, inside an old nested object.
     pub(super) mode: Option<String>,
-    /// Whether an entry begins there, with no comma before it.
+    /// Whether the entry is the first one, without a comma before it.
     pub(super) first: bool,
 }
 
@@ -142,22 +142,22 @@ impl Position {
     }
 }
 
-/// An entry of a file. Its value must be taken or passed over before the next one is asked for.
+/// An entry of a file. Its value must be read or skipped before the next entry.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// The key as it is in today's layout. That of an old entry holds its type, which is only known with the value; until
-    /// that is taken, the default stands there.
+    /// The key in the current layout. The key of an old entry includes its type, which is known only with the value; until
+    /// then it contains the default type.
     pub(super) key: CacheKey,
-    /// Whether the key could not be read as text, for half of a surrogate pair in it; `key` then holds its JSON text.
+    /// Whether the key could not be decoded, because of a lone surrogate; `key` is its JSON text then.
     pub(super) unreadable_key: bool,
-    /// Where the entry begins.
+    /// The start of the entry.
     pub(super) position: Position,
-    /// The second half of the key of an old entry.
+    /// The hash in the key of an old entry.
     hash: Option<String>,
 }
 
 impl Found {
-    /// Whether this is an entry of the old layout, so that its type stands in its value.
+    /// Whether this is an entry of the old layout, whose type is in its value.
     pub(super) fn is_nested(&self) -> bool {
         self.hash.is_some()
     }
@@ -167,27 +167,27 @@ impl Found {
 pub(super) struct EntryReader {
     splitter: Splitter<FileReader>,
     file: Arc<CacheFile>,
-    /// Inside of an old nested object: its key.
+    /// The key of the current old nested object.
     mode: Option<String>,
     first: bool,
-    /// Whether the value of the last entry was neither taken nor passed over yet.
+    /// Whether the value of the last entry has not been read or skipped yet.
     pending: bool,
-    /// The key of the last entry that was found whole.
+    /// The key of the last intact entry.
     last_key: Option<CacheKey>,
-    /// The key of the entry whose value comes.
+    /// The key of the entry whose value comes next.
     this_key: Option<CacheKey>,
     done: bool,
-    /// The byte behind the last entry that was found whole.
+    /// The byte after the last intact entry.
     last_whole: u64,
-    /// The end of the object, before its bracket; where an object was found at all.
+    /// The end of the object, before its brace, if the file contains an object.
     end: Option<Position>,
 }
 
 impl EntryReader {
-    /// Reads an open file, from its beginning or from a position in it.
+    /// Reads an open file from the beginning or from a position.
     ///
     /// # Errors
-    /// The file cannot be read, or does not begin as a cache.
+    /// The file cannot be read or does not start like a cache.
     pub(super) fn new(file: &Arc<CacheFile>, from: Option<Position>) -> Result<Self> {
         let is_at_start = from.is_none();
         let mut reader = Self::at(file, from);
@@ -197,7 +197,7 @@ impl EntryReader {
         Ok(reader)
     }
 
-    /// Reads an open file from a position in it, or from its beginning, and then must be told to
+    /// Reads an open file from a position, or from the beginning, which requires a call of
     /// [`begin`](Self::begin).
     pub(super) fn at(file: &Arc<CacheFile>, from: Option<Position>) -> Self {
         let from = from.unwrap_or(Position {
@@ -208,18 +208,18 @@ impl EntryReader {
         Self::with_window(file, from, WINDOW)
     }
 
-    /// Goes into the object that the file is.
+    /// Enters the outer object of the file.
     ///
     /// # Errors
-    /// The file cannot be read, or does not begin as a cache.
+    /// The file cannot be read or does not start like a cache.
     pub(super) fn begin(&mut self) -> Result<()> {
-        // An empty file is what LightRAG reads as a cache without records.
+        // LightRAG reads an empty file as a cache without records.
         let is_there = self.splitter.begin().map_err(|error| self.damaged(error))?;
         self.done = !is_there;
         Ok(())
     }
 
-    /// Reads the one entry at a position.
+    /// Reads the entry at a position.
     pub(super) fn for_one(file: &Arc<CacheFile>, at: Position) -> Self {
         Self::with_window(file, at, SMALL_WINDOW)
     }
@@ -243,7 +243,7 @@ impl EntryReader {
         }
     }
 
-    /// Where the next entry is to be looked for; `None` in a file that holds no object.
+    /// The position of the next entry; `None` in a file without an object.
     pub(super) fn position(&self) -> Option<Position> {
         if self.done {
             return self.end.clone();
@@ -255,11 +255,11 @@ impl EntryReader {
         })
     }
 
-    /// The next entry; `None` at the end of the file, whose outer structure is then known to be whole. A value that
-    /// was not taken is passed over.
+    /// The next entry; `None` at the end of the file, whose outer structure is then known to be valid. A value that
+    /// was not read is skipped.
     ///
     /// # Errors
-    /// The file cannot be read, or is damaged at this place.
+    /// The file cannot be read or is damaged here.
     pub(super) fn next(&mut self) -> Result<Option<Found>> {
         if std::mem::take(&mut self.pending) {
             self.splitter.skip_value().map_err(|error| self.damaged(error))?;
@@ -286,7 +286,7 @@ impl EntryReader {
                 return Ok(Some(self.found(key, unreadable_key, Some(text))));
             }
             let key = CacheKey::new(text);
-            // A key without a colon is a mode, if what it holds are objects or nothing: a record holds texts and numbers.
+            // A key without a colon is a mode if its value contains only objects: a record contains strings and numbers.
             if may_be_mode(key.as_str()) {
                 let nested = self.splitter.value_is_object_of_objects();
                 if nested.map_err(|error| self.damaged(error))? {
@@ -317,10 +317,10 @@ impl EntryReader {
         }
     }
 
-    /// Takes the value of the entry that was just found, and gives an old entry its final key.
+    /// Reads the value of the current entry, and completes the key of an old one.
     ///
     /// # Errors
-    /// The file cannot be read, or is damaged at this place.
+    /// The file cannot be read or is damaged here.
     pub(super) fn take(&mut self, found: &mut Found) -> Result<Bytes> {
         self.pending = false;
         let (file, keys) = (&self.file, (self.this_key.as_ref(), self.last_key.as_ref()));
@@ -334,9 +334,9 @@ impl EntryReader {
         Ok(value)
     }
 
-    /// Takes the entry that was just found, as what it is. Its value must be JSON: where it is not, a quote or a bracket
-    /// is missing, and what follows cannot be told from what belongs to it. Then the file is damaged, and not this record
-    /// alone. (What is no UTF-8 is one record's matter: quotes and brackets are found without.)
+    /// Reads the current entry. Its value must be valid JSON: otherwise a quote or a bracket
+    /// is missing, and the end of the entry is unknown. Then the file is damaged, not only this record.
+    /// (Invalid UTF-8 affects only one record: quotes and brackets are found regardless.)
     ///
     /// # Errors
     /// As [`EntryReader::take`].
@@ -348,7 +348,7 @@ impl EntryReader {
             return Ok(Entry::Invalid(Invalid {
                 key: found.key,
                 kind: RejectKind::InvalidKey,
-                reason: "the key is no text: it holds half of a surrogate pair, or is no UTF-8".to_owned(),
+                reason: "the key is not text: it contains a lone surrogate or invalid UTF-8".to_owned(),
                 raw: value,
             }));
         }
@@ -361,19 +361,19 @@ impl EntryReader {
         Ok(entry)
     }
 
-    /// Tells that the entry which was just taken is not kept.
+    /// Marks the current entry as no longer needed, so that its window can be reused.
     pub(super) fn let_go(&mut self, entry: &Entry) {
         self.splitter.let_go(entry.size());
     }
 
     fn check_is_json(&self, start: u64, key: &CacheKey, value: &[u8]) -> Result<()> {
-        // A byte that is no UTF-8 is a character like others inside of a string, and damage elsewhere.
+        // Invalid UTF-8 is allowed inside a string, and is damage elsewhere.
         let text = String::from_utf8_lossy(value);
         match serde_json::from_str::<IgnoredAny>(&text) {
             Err(error) if !is_json_for_python(text.as_bytes()) => {
                 let syntax = SplitError::Syntax {
                     offset: start + offset_of(text.as_bytes(), error.line(), error.column()),
-                    what: "the value of this entry is no JSON",
+                    what: "the value of this entry is not valid JSON",
                 };
                 Err(damaged(&self.file, (Some(key), self.last_key.as_ref()), syntax))
             }
@@ -381,8 +381,8 @@ impl EntryReader {
         }
     }
 
-    /// Behind which byte another entry can begin after this reader found damage: the first one of the damaged entry's
-    /// key, or the last one of the whole entry before.
+    /// The byte after which another entry can start after damage: the first one of the damaged entry's
+    /// key, or the last one of the intact entry before it.
     pub(super) fn damage_begins(&self) -> u64 {
         match self.this_key {
             Some(_) => self.splitter.key_offset() + 1,
@@ -390,12 +390,12 @@ impl EntryReader {
         }
     }
 
-    /// How far the file was read.
+    /// The number of bytes read so far.
     pub(super) fn read_to(&self) -> u64 {
         self.splitter.position()
     }
 
-    /// The mode, inside of an old nested object.
+    /// The mode, inside an old nested object.
     pub(super) fn mode(&self) -> Option<&str> {
         self.mode.as_deref()
     }
@@ -425,7 +425,7 @@ fn old_cache_type(value: &[u8]) -> String {
         .unwrap_or_else(|| DEFAULT_TYPE.to_owned())
 }
 
-/// The text of a key, and whether it could not be decoded.
+/// The text of a key, and whether decoding it failed.
 pub(super) fn read_key(json: &[u8]) -> (String, bool) {
     let text = std::str::from_utf8(json).ok().and_then(unescape);
     match text {
@@ -437,7 +437,7 @@ pub(super) fn read_key(json: &[u8]) -> (String, bool) {
     }
 }
 
-/// The error for a file that is no whole JSON object: where, in which entry, behind which whole one, and what to do.
+/// The error for a file that is not one valid JSON object: the place, the entry, the last intact entry, and a remedy.
 fn damaged(
     file: &CacheFile,
     (this, last): (Option<&CacheKey>, Option<&CacheKey>),
@@ -447,7 +447,7 @@ fn damaged(
         SplitError::Io(error) => return Error::io("read", file.path(), error),
         SplitError::Syntax { offset, what } => (offset, what),
     };
-    // A file of another kind fails at once: no entry of it is whole.
+    // A file of another type fails at once: it has no intact entry.
     if last.is_none()
         && let Some((what, remedy)) = file.other_kind()
     {
@@ -461,28 +461,28 @@ fn damaged(
     let inside = this
         .map(|key| format!(" (in the entry {key})"))
         .unwrap_or_default();
-    let behind = match last {
-        Some(key) => format!("; the last whole entry is {key}"),
-        None => "; no whole entry stands before it".to_owned(),
+    let before = match last {
+        Some(key) => format!("; the last intact entry is {key}"),
+        None => "; there is no intact entry before it".to_owned(),
     };
     Error::new(
         ErrorKind::Damaged,
         format!(
-            "{} is damaged at {place}: {what}{inside}{behind}",
+            "{} is damaged at {place}: {what}{inside}{before}",
             file.path().display()
         ),
     )
-    .with_remedy("restore the file from a backup, mend it at that place, or see --salvage")
+    .with_remedy("restore the file from a backup, repair it at that place, or use --salvage")
 }
 
-/// The byte of a text at a line and a column, both from 1.
+/// The byte of text at a line and a column, both from 1.
 fn offset_of(text: &[u8], line: usize, column: usize) -> u64 {
     let lines = text.split_inclusive(|byte| *byte == b'\n');
     let before: usize = lines.take(line.saturating_sub(1)).map(<[u8]>::len).sum();
     (before + column.saturating_sub(1)) as u64
 }
 
-/// Adds an entry to the text of a cache file, in LightRAG's form: indented by two, a line for each entry at least.
+/// Appends an entry to the text of a cache file in LightRAG's format: indented by two, at least one line per entry.
 pub(super) fn push_entry(out: &mut Vec<u8>, first: bool, key_json: &[u8], value: &[u8]) {
     out.extend_from_slice(if first { b"\n  " } else { b",\n  " });
     out.extend_from_slice(key_json);

@@ -1,4 +1,4 @@
-//! Where the files are.
+//! The settings: where the files are.
 
 use std::{
     borrow::Cow,
@@ -12,14 +12,14 @@ use crate::{
     storage::{UnreadableWorkspace, WorkspaceListing, files::not_a_file},
 };
 
-/// What LightRAG calls its working directory where nobody says otherwise.
+/// LightRAG's default working directory.
 const WORKING_DIR: &str = "rag_storage";
 
 /// The settings in the job file and the environment.
 pub(super) const FIELDS: &[Field] = &[
     Field::new(
         "working_dir",
-        "LightRAG's working directory, which holds a folder for each workspace",
+        "LightRAG's working directory, which contains a folder for each workspace",
     )
     .variable("WORKING_DIR")
     .read_as(directory)
@@ -28,18 +28,18 @@ pub(super) const FIELDS: &[Field] = &[
     .address(),
     Field::new(
         "file",
-        "the cache file itself, instead of a working directory (workspaces then play no part)",
+        "the cache file itself, instead of a working directory; a source then has no workspaces",
     )
     .plain()
     .address(),
 ];
 
-/// An empty name is the current directory.
+/// An empty path is the current directory.
 fn directory(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(if text.is_empty() { "." } else { text }))
 }
 
-/// A path, as a flag or a `uri` gives it: a working directory, or the cache file itself.
+/// A path in a flag or a `uri`: a working directory, or the cache file itself.
 pub(super) fn parse_uri(path: &str) -> Vec<(&'static str, Secret)> {
     let has_ending = |ending: &str| {
         Path::new(path)
@@ -54,9 +54,9 @@ pub(super) fn parse_uri(path: &str) -> Vec<(&'static str, Secret)> {
 /// Where the files are.
 #[derive(Debug, Clone)]
 pub(super) enum Config {
-    /// One file, whatever the workspace.
+    /// One file for any workspace.
     File(PathBuf),
-    /// A file for each workspace.
+    /// One file per workspace.
     WorkingDir(PathBuf),
 }
 
@@ -68,7 +68,7 @@ impl Config {
         }
     }
 
-    /// The place, for people.
+    /// The path for messages.
     pub(super) fn parse_uri(&self) -> &Path {
         match self {
             Self::File(path) | Self::WorkingDir(path) => path,
@@ -85,26 +85,26 @@ impl Config {
         }
     }
 
-    /// A source must at least have a place; a workspace in it that has no file is one without records.
+    /// Checks that a source exists. A workspace without a file has no records.
     pub(super) fn check_source(&self) -> Result<()> {
         let path = self.parse_uri();
         let metadata = path.metadata().map_err(|error| {
             Error::io("read the cache in", path, error)
-                .with_remedy("name LightRAG's working directory (WORKING_DIR) or the cache file itself")
+                .with_remedy("use LightRAG's working directory (WORKING_DIR) or the cache file itself")
         })?;
         match self {
             Self::WorkingDir(_) if metadata.is_dir() => Ok(()),
             Self::WorkingDir(_) if metadata.is_file() => {
                 let message = format!("{} is not a directory", path.display());
                 Err(Error::new(ErrorKind::NotFound, message)
-                    .with_remedy("name a directory, or a file that ends in .json"))
+                    .with_remedy("use a directory, or a file that ends in .json"))
             }
             _ if !metadata.is_file() => Err(not_a_file(path, metadata.file_type())),
             _ => self.check_store(),
         }
     }
 
-    /// A file is not one of LightRAG's other stores, which it would not know as a cache.
+    /// Checks that a file is not one of LightRAG's other stores, which are not caches.
     pub(super) fn check_store(&self) -> Result<()> {
         let Self::File(file) = self else {
             return Ok(());
@@ -113,14 +113,14 @@ impl Config {
             return Ok(());
         };
         let message = format!(
-            "{} is LightRAG's store `{store}`, not its cache of answers",
+            "{} is LightRAG's store `{store}`, not its LLM cache",
             file.display()
         );
         let remedy = format!("name {} beside it", file_name());
         Err(Error::new(ErrorKind::NotFound, message).with_remedy(remedy))
     }
 
-    /// The working directory and the workspace that were meant, where a directory is given that is a workspace's
+    /// The intended working directory and workspace, if the given directory is a workspace's
     /// folder: it has a cache, and the directory above it has one too or LightRAG's name for working directories.
     pub(super) fn meant_workspace(&self) -> Option<(PathBuf, Workspace)> {
         let Self::WorkingDir(folder) = self else {
@@ -129,7 +129,7 @@ impl Config {
         let has_cache = |folder: &Path| folder.join(file_name()).is_file();
         let above = folder.canonicalize().ok()?;
         let (above, name) = (above.parent()?, above.file_name()?.to_str()?);
-        // A directory beside it with a cache may as well be another working directory.
+        // A sibling directory with a cache may be another working directory.
         let is_working_dir = has_cache(above) || above.file_name().is_some_and(|name| name == WORKING_DIR);
         let is_workspace = has_cache(folder) && is_working_dir;
         let working_dir = match folder.parent() {
@@ -156,7 +156,7 @@ impl Config {
     }
 }
 
-/// Adds the workspace of a folder to a listing, if it has a cache or that cannot be said.
+/// Adds the workspace of a folder to a listing, if it has a cache or cannot be read.
 fn add_if_cache(listing: &mut WorkspaceListing, name: Result<String, OsString>, folder: &Path) {
     let shown = match &name {
         Ok(name) => Workspace::new(name.as_str()).map_or_else(|_| name.clone(), |named| named.to_string()),
@@ -176,7 +176,7 @@ fn add_if_cache(listing: &mut WorkspaceListing, name: Result<String, OsString>, 
     }
 }
 
-/// Whether a folder holds a cache file that can be read; an error where it may hold one that cannot.
+/// Whether a folder contains a readable cache file; an error if it may contain one that cannot be read.
 fn look_for_cache(folder: &Path) -> Result<bool, String> {
     let file = folder.join(file_name());
     let is_link = |path: &Path| {
@@ -215,7 +215,7 @@ fn file_name() -> String {
     format!("kv_store_{NAMESPACE}.json")
 }
 
-/// LightRAG's other store of that a file of this name is, if it is one: `full_docs`.
+/// The name of LightRAG's other store that a file belongs to, if any: `full_docs`.
 fn other_store(file: &Path) -> Option<&str> {
     let name = file.file_name()?.to_str()?;
     let store = name.strip_prefix("kv_store_")?.strip_suffix(".json")?;

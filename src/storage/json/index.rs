@@ -1,4 +1,4 @@
-//! Where in a file each record stands.
+//! An index of the records of a file.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use crate::model::{
     record::{CacheKey, KeyDigest},
 };
 
-/// The places of a file's records, in at most 20 bytes a record: 64 bits of the key's digest, and a byte offset. That
-/// two keys share 64 bits is seen when the key at the place is read, so that no answer is wrong.
+/// The positions of a file's records, in at most 20 bytes per record: 64 bits of the key's digest, and a byte offset. If
+/// two keys share 64 bits, reading the key at the position shows that, so no result is wrong.
 ///
-/// Where a key stands twice, its last place is found first, as the last value counts for LightRAG.
+/// For a repeated key, the last position is found first, as the last value counts for LightRAG.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Sorted by digest, then offset.
     places: Vec<(u64, u64)>,
-    /// The old nested objects: the byte behind which each begins, and its mode; `None` behind its end.
+    /// The old nested objects: the byte after which each starts, and its mode; `None` after its end.
     sections: Vec<(u64, Option<String>)>,
 }
 
 impl Index {
-    /// Reads a file once and remembers where its records stand.
+    /// Reads a file once and indexes its records.
     ///
     /// # Errors
     /// The file cannot be read or is damaged.
@@ -50,7 +50,7 @@ impl Index {
         self.places.push((low_bits(&found.key), *offset));
     }
 
-    /// The places where a key may stand, the last one first. The key there must be compared.
+    /// The possible positions of a key, the last one first. The caller must compare the key there.
     pub(super) fn candidates(&self, key: &CacheKey) -> impl Iterator<Item = Position> + '_ {
         let digest = low_bits(key);
         let start = self.places.partition_point(|(other, _)| *other < digest);

@@ -1,12 +1,12 @@
-//! LightRAG's `JsonKVStorage`: one file a workspace.
+//! LightRAG's `JsonKVStorage`: one file per workspace.
 //!
 //! * `config`: where the files are.
-//! * `layout`: a file's entries ↔ records, today's flat layout and the old nested one.
+//! * `codec`: converts a file's entries to records, in the current flat layout and the old nested one.
 //! * `splitter`: finds entries in a file of any size.
-//! * `survey`: a first look over a file: counts, and keys that stand twice.
-//! * `index`: where in a file a record stands.
-//! * `salvage`: reads whole entries, over damage where that is wanted.
-//! * `source`, `target`: reading; writing into a sibling that replaces the file at the end.
+//! * `survey`: a first pass over a file: counts, and repeated keys.
+//! * `index`: the positions of records in a file.
+//! * `salvage`: reads intact entries, and skips damage with `--salvage`.
+//! * `source`, `target`: reading; writing to a temporary file that replaces the cache file at the end.
 
 mod codec;
 mod config;
@@ -31,7 +31,7 @@ use crate::model::{Result, Secret, Side, Values};
 /// The JSON files of `JsonKVStorage`.
 pub struct Json;
 
-/// What this storage is called, and where its settings come from.
+/// The metadata of this storage.
 const INFO: ConnectorInfo = ConnectorInfo {
     kind: "json",
     title: "JSON file",
@@ -122,7 +122,7 @@ impl Connection for JsonStorage {
     }
 
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
-        // A link is followed, so that what it points to is replaced and not the link.
+        // Follow a link, so that its target is replaced, not the link.
         let file = absolute(&self.config.file(workspace))?;
         Ok(Arc::new(JsonTarget::new(file)))
     }

@@ -1,4 +1,4 @@
-//! Reading whole entries one after another, over damage where that is wanted.
+//! Reading intact entries, and skipping damage with `--salvage`.
 
 use std::sync::Arc;
 
@@ -8,34 +8,34 @@ use crate::{
     storage::Entry,
 };
 
-/// The entries of a file that are whole. A damaged one ends them with an error; to salvage, it is left out together with
-/// what follows up to where another entry visibly begins.
+/// The intact entries of a file. A damaged one ends them with an error, or, with `--salvage`, is skipped together with
+/// everything up to the next recognizable entry.
 pub(super) struct WholeEntries {
     file: Arc<CacheFile>,
     reader: EntryReader,
     salvage: bool,
     damage: Damage,
-    /// No entry is looked for before this byte.
+    /// Entries are searched from this byte on.
     search_from: u64,
     is_at_end: bool,
 }
 
-/// What was left out of a damaged file.
+/// What was skipped in a damaged file.
 #[derive(Debug, Default)]
 struct Damage {
-    /// The first place, in words.
+    /// The first damaged place, as text.
     first: Option<String>,
     places: u64,
     bytes: u64,
-    /// Bytes that were read again from a later beginning.
+    /// Bytes that were read again from a later start.
     read_again: u64,
 }
 
 impl WholeEntries {
-    /// Reads an open file, from its beginning or from a position in it.
+    /// Reads an open file from the beginning or from a position.
     ///
     /// # Errors
-    /// The file cannot be read, or does not begin as a cache.
+    /// The file cannot be read or does not start like a cache.
     pub(super) fn new(file: &Arc<CacheFile>, from: Option<Position>, salvage: bool) -> Result<Self> {
         let mut entries = Self {
             file: Arc::clone(file),
@@ -53,10 +53,10 @@ impl WholeEntries {
         Ok(entries)
     }
 
-    /// The next entry and where it begins; `None` at the end.
+    /// The next entry and its position; `None` at the end.
     ///
     /// # Errors
-    /// The file cannot be read; or is damaged, and not to be salvaged.
+    /// The file cannot be read, or is damaged and not to be salvaged.
     pub(super) fn next(&mut self) -> Result<Option<(Entry, Position)>> {
         while !self.is_at_end {
             match self.try_next() {
@@ -80,17 +80,17 @@ impl WholeEntries {
         Ok(Some((self.reader.take_entry(found)?, position)))
     }
 
-    /// Tells that the entry which was just taken is not kept.
+    /// Marks the current entry as no longer needed, so that its window can be reused.
     pub(super) fn let_go(&mut self, entry: &Entry) {
         self.reader.let_go(entry);
     }
 
-    /// Where the next entry is to be looked for; `None` in a file that holds no object.
+    /// The position of the next entry; `None` in a file without an object.
     pub(super) fn position(&self) -> Option<Position> {
         self.reader.position()
     }
 
-    /// What was left out, in words; `None` where nothing was.
+    /// What was skipped, as text; `None` if nothing was.
     pub(super) fn damage(&self) -> Result<Option<String>> {
         let Some(first) = &self.damage.first else {
             return Ok(None);
@@ -106,7 +106,7 @@ impl WholeEntries {
         )))
     }
 
-    /// Goes on at the next place behind damage where an entry begins, or ends the entries.
+    /// Continues at the next entry after damage, or ends.
     fn skip_damage(&mut self, error: crate::model::Error) -> Result<()> {
         if !self.salvage || error.kind() != ErrorKind::Damaged {
             return Err(error);
@@ -115,13 +115,13 @@ impl WholeEntries {
         self.resume_after(begin, error.message())
     }
 
-    /// Continues at the first entry that visibly begins after the damage that begins at this byte.
+    /// Continues at the first recognizable entry after the damage at this byte.
     fn resume_after(&mut self, begin: u64, message: &str) -> Result<()> {
         let size = self.file.metadata()?.len();
         self.damage.places += 1;
         self.damage.first.get_or_insert_with(|| message.to_owned());
         self.damage.read_again += self.reader.read_to().saturating_sub(begin);
-        // Each quote that is never closed has the rest of the file read once more.
+        // Each unclosed quote causes another read of the rest of the file.
         let is_hopeless = self.damage.read_again > 4 * size + (1 << 30);
         let from = self.search_from.max(begin + 1);
         let mode = self.reader.mode();
@@ -143,21 +143,21 @@ impl WholeEntries {
     }
 }
 
-/// The longest beginning of an entry that is recognized, in bytes.
+/// The longest start of an entry that is recognized, in bytes.
 const LONGEST_BEGINNING: usize = 1 << 12;
 
-/// How much of a file is searched at once.
+/// The number of bytes searched at a time.
 const PIECE: usize = 1 << 18;
 
-/// The next place from this byte on where an entry visibly begins. A quote inside of a string has a backslash before it,
-/// so that no text of a prompt or an answer looks like one.
+/// The next recognizable entry from this byte on. A quote inside a string has a backslash before it,
+/// so no prompt or response looks like an entry.
 fn next_entry(file: &CacheFile, from: u64, mode: Option<&str>) -> Result<Option<Position>> {
     let mut piece = vec![0; PIECE];
     let mut at = from;
     loop {
         let read = file.read_at(&mut piece, at)?;
         let text = &piece[..read];
-        // A beginning that is cut is looked at again in the next piece.
+        // A truncated start is examined again in the next piece.
         let is_last = read < PIECE;
         let end = if is_last { read } else { read - LONGEST_BEGINNING };
         for quote in memchr::memchr_iter(b'"', &text[..end]) {
@@ -176,13 +176,13 @@ fn next_entry(file: &CacheFile, from: u64, mode: Option<&str>) -> Result<Option<
         if is_last {
             return Ok(None);
         }
-        // The byte before the first quote of the next piece is in it.
+        // Keep the byte before the first quote of the next piece.
         at += end as u64 - 1;
     }
 }
 
-/// Whether the value of an entry has entries as its fields: where the brace that closes an entry is missing, its value is
-/// whole JSON all the same, up to the end of the file.
+/// Whether the fields of a value are entries: if the closing brace of an entry is missing, its value is
+/// valid JSON up to the end of the file.
 fn contains_others(entry: &Entry) -> bool {
     let Entry::Record(record) = entry else {
         return false;
@@ -196,7 +196,7 @@ fn contains_others(entry: &Entry) -> bool {
     })
 }
 
-/// Whether an entry begins with this text, and then the mode that the reader must be in to read it.
+/// Whether an entry starts with this text, and the mode in which to read it.
 fn entry_begins(text: &[u8], mode: Option<&str>) -> Option<Option<String>> {
     let (key, value) = object_begins(text)?;
     match KeyForm::of(key) {
@@ -211,7 +211,7 @@ fn entry_begins(text: &[u8], mode: Option<&str>) -> Option<Option<String>> {
     }
 }
 
-/// The key with which this text begins, where an object is behind it, and what is in that.
+/// The key at the start of this text and the content of its value, if that is an object.
 fn object_begins(text: &[u8]) -> Option<(&str, &[u8])> {
     let text = &text[..text.len().min(LONGEST_BEGINNING)];
     let inside = text.strip_prefix(b"\"")?;
@@ -331,14 +331,14 @@ mod tests {
     }
 
     proptest! {
-        /// One byte of a file is another: every entry that does not hold it is read.
+        /// If one byte of a file is changed, every entry without that byte is read.
         #[test]
         fn one_wrong_byte_costs_its_neighbours_at_most(at in 1_usize..2_000, byte in any::<u8>()) {
             let entries: Vec<String> = (0..30)
                 .map(|n| format!("\"default:extract:{n:032}\": {{\"return\": \"answer {n}\"}}"))
                 .collect();
             let mut text = format!("{{\n  {}\n}}", entries.join(",\n  ")).into_bytes();
-            // The brace at the beginning tells a cache from other files.
+            // The brace at the start identifies a cache.
             let at = 1 + at % (text.len() - 2);
             text[at] = byte;
             let (keys, _) = salvaged(&text);

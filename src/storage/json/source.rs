@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The cache file of a workspace, to read. What was learned of it is kept.
+/// The cache file of a workspace, for reading. Caches the result of the first pass.
 pub(super) struct JsonSource {
     path: PathBuf,
     salvage: bool,
@@ -29,7 +29,7 @@ pub(super) struct JsonSource {
 }
 
 impl JsonSource {
-    /// A source over a file. With `salvage`, a damaged one ends where the damage begins.
+    /// A source over a file. With `salvage`, damage is skipped.
     pub(super) fn new(path: PathBuf, salvage: bool) -> Self {
         Self {
             path,
@@ -44,7 +44,7 @@ impl JsonSource {
         &self.path
     }
 
-    /// The file, opened once; `None` where there is none, which is a cache without records.
+    /// The file, opened once; `None` if it does not exist, which is a cache without records.
     pub(super) async fn file(&self) -> Result<Option<Arc<CacheFile>>> {
         let open = || async {
             let path = self.path.clone();
@@ -53,7 +53,7 @@ impl JsonSource {
         self.file.get_or_try_init(open).await.cloned()
     }
 
-    /// A look over the file for this selection.
+    /// The first pass over the file for this selection.
     async fn survey(
         &self,
         file: &Arc<CacheFile>,
@@ -65,11 +65,11 @@ impl JsonSource {
             return Ok(Arc::clone(survey));
         }
         let (file, selection, salvage) = (Arc::clone(file), selection.clone(), self.salvage);
-        let (told, mut counts) = mpsc::unbounded_channel();
+        let (sender, mut counts) = mpsc::unbounded_channel();
         let survey = blocking(move || {
             Survey::of(&file, &selection, salvage, &|scanned| {
-                // Nobody listens any more when the run stops.
-                let _ = told.send(scanned);
+                // The receiver is dropped if the run stops.
+                let _ = sender.send(scanned);
             })
         });
         let mut survey = std::pin::pin!(survey);
@@ -83,7 +83,7 @@ impl JsonSource {
         Ok(survey)
     }
 
-    /// How many entries the file has, where it was counted.
+    /// The number of entries in the file, if it was counted.
     pub(super) async fn size(&self) -> Result<Option<u64>> {
         if self.file().await?.is_none() {
             return Ok(Some(0));
@@ -93,7 +93,7 @@ impl JsonSource {
         Ok(count.and_then(|count| Some(count.total() + count.left_out.as_ref()?.total())))
     }
 
-    /// Where each record stands.
+    /// The index of the records.
     pub(super) async fn index(&self, file: &Arc<CacheFile>) -> Result<Arc<Index>> {
         let look = || async {
             let file = Arc::clone(file);
@@ -137,7 +137,7 @@ impl Source for JsonSource {
     }
 }
 
-/// The pages of a cache file, which is opened when the first one is asked for.
+/// The pages of a cache file, which is opened for the first page.
 struct FilePages {
     source: Arc<JsonSource>,
     selection: Selection,
@@ -193,33 +193,33 @@ impl JsonSource {
                     return Ok(());
                 }
                 Err(error) => {
-                    // What stands before the damage is whole.
+                    // The entries before the damage are intact.
                     let _ = pages.blocking_send(Ok(page.take(None)));
                     return Err(error);
                 }
             }
             if page.is_full() && pages.blocking_send(Ok(page.take(cursor(&entries)))).is_err() {
-                // Nobody reads any more.
+                // The reader was dropped.
                 return Ok(());
             }
         }
     }
 
-    /// The position that a cursor names, in the very file that it was made for.
+    /// The position of a cursor, if the file is unchanged since.
     fn position(&self, file: &CacheFile, Cursor(text): &Cursor) -> Result<Position> {
         let path = self.path.display();
         let (identity, position) = text.split_once('@').unwrap_or_default();
         if identity != file.identity()? {
             return Err(Error::checkpoint(format!(
-                "{path} was changed since the checkpoint was written"
+                "{path} has changed since the checkpoint was written"
             )));
         }
         Position::from_text(position)
-            .ok_or_else(|| Error::checkpoint(format!("`{text}` is no position in {path}")))
+            .ok_or_else(|| Error::checkpoint(format!("`{text}` is not a position in {path}")))
     }
 }
 
-/// Reads one entry; `false` at the end.
+/// Reads one entry; false at the end.
 fn read_entry(
     entries: &mut WholeEntries,
     selection: &Selection,

@@ -1,10 +1,10 @@
-//! Finding the entries of a JSON object of any size, in a window that slides over the file.
+//! Finds the entries of a JSON object of any size, in a sliding window over the file.
 //!
-//! Only strings and brackets are looked at, most of it by `memchr`, so that entries which nobody wants cost little. What is
-//! *inside* an entry is checked by whoever takes it: the splitter alone validates nothing but the outer structure.
+//! Only strings and brackets are examined, mostly by `memchr`, so that skipping an entry is cheap. The content of
+//! an entry is checked by its reader: the splitter validates only the outer structure.
 //!
-//! Where nearly every value is taken, values are pieces of the window, which are not copied: whoever has one keeps all of
-//! its window in memory, and the splitter goes on in another. Where many are passed over, the others are copied out of
+//! If nearly every value is read, values are slices of the window without a copy: a slice keeps all of
+//! its window in memory, and the splitter continues in another. If many are skipped, the others are copied out of
 //! the window, so that a few values do not keep a large file in memory.
 
 use std::io::Read;
@@ -12,25 +12,25 @@ use std::io::Read;
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-/// The size of a window: what is read at a time stays in a core's own cache until it is looked at.
+/// The size of a window, chosen so that it fits into a core's cache.
 pub(super) const WINDOW: usize = 256 << 10;
 
 /// The size of a window for a single entry.
 pub(super) const SMALL_WINDOW: usize = 16 << 10;
 
-/// The largest entry: far beyond any answer of a model, and a bound on what one unclosed quote can cost.
+/// The largest entry: far larger than any LLM response, and a limit on the cost of an unclosed quote.
 const LARGEST: usize = 256 << 20;
 
-/// What is wrong with the text, and at which byte.
+/// A syntax error and its position.
 #[derive(Debug)]
 pub(super) enum SplitError {
     /// The file could not be read.
     Io(std::io::Error),
-    /// The text is no JSON object, or ends too early.
+    /// The text is not a JSON object, or ends too early.
     Syntax {
-        /// The byte at which it went wrong, from 0.
+        /// The byte of the error, from 0.
         offset: u64,
-        /// What stands there.
+        /// What was found there.
         what: &'static str,
     },
 }
@@ -43,38 +43,38 @@ impl From<std::io::Error> for SplitError {
 
 type Result<T> = std::result::Result<T, SplitError>;
 
-/// Walks over objects key by key. The caller goes into an object, asks for keys, and for each key takes the value,
-/// skips it or goes into it.
+/// Iterates over the keys of objects. The caller enters an object, requests keys, and for each key reads the value,
+/// skips it or enters it.
 #[derive(Debug)]
 pub(super) struct Splitter<R> {
     reader: R,
     window: Bytes,
-    /// Where the unread part of the window begins.
+    /// The start of the unread part of the window.
     at: usize,
-    /// Where the part of the window that was filled ends.
+    /// The end of the filled part of the window.
     filled: usize,
-    /// The byte of the file at which the window begins.
+    /// The byte of the file at the start of the window.
     offset: u64,
-    /// The byte of the file at which the last key began.
+    /// The byte of the file at the start of the last key.
     key_offset: u64,
     ended: bool,
-    /// Bytes of a window; one with a larger entry is larger.
+    /// The size of a window in bytes; a larger entry makes it larger.
     size: usize,
-    /// Windows before this one, of which pieces may still be held.
-    behind: Behind,
-    /// How many bytes of this window are of values that nobody keeps.
+    /// Earlier windows, of which slices may still be in use.
+    earlier: EarlierWindows,
+    /// The bytes of this window in values that are no longer needed.
     filtered: usize,
-    /// Whether most of the window before was kept; `false` where there is none.
+    /// Whether most of the previous window was kept; false if there is none.
     was_kept: bool,
 }
 
-/// Windows whose memory is used again when nobody holds a piece of them any more. To ask the system for memory costs
-/// more than to fill it.
+/// Windows whose memory is reused once no slice of them is left. Allocating memory costs
+/// more than filling it.
 #[derive(Debug, Default)]
-struct Behind(Vec<Bytes>);
+struct EarlierWindows(Vec<Bytes>);
 
-impl Behind {
-    /// More windows are not waited for: whoever holds the last piece frees them.
+impl EarlierWindows {
+    /// Further windows are freed together with their last slice.
     const MOST: usize = 64;
 
     fn push(&mut self, window: Bytes) {
@@ -83,10 +83,10 @@ impl Behind {
         }
     }
 
-    /// A window of this size that nobody holds.
+    /// A window of this size that is not in use.
     fn take(&mut self, bytes: usize) -> BytesMut {
         while let Some(at) = self.0.iter().position(Bytes::is_unique) {
-            // In a file with entries of very different sizes, windows are too, and most are not kept.
+            // If entries differ much in size, windows do too, and most are not kept.
             if let Ok(mut window) = self.0.swap_remove(at).try_into_mut()
                 && window.capacity() >= bytes
                 && window.capacity() / 2 < bytes
@@ -99,22 +99,22 @@ impl Behind {
     }
 }
 
-/// A piece of the window, valid until the splitter moves on.
+/// A range of the window, valid until the splitter moves on.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     start: usize,
     end: usize,
 }
 
-/// Whether what comes next is escaped: an odd number of backslashes stands before it. To look for quotes and then back is
-/// faster than to stop at every escape, and still looks at no byte more than twice.
+/// Whether the next byte is escaped: an odd number of backslashes precedes it. Searching for quotes and then backwards is
+/// faster than stopping at every escape, and still reads no byte more than twice.
 fn is_escaped(before: &[u8]) -> bool {
     let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
     backslashes % 2 == 1
 }
 
 impl<R: Read> Splitter<R> {
-    /// A splitter over a reader whose first byte is at `offset` of the file, with a window of so many bytes for entries that
+    /// A splitter over a reader whose first byte is at `offset` of the file, with a window of `bytes` for entries that
     /// are not larger than half of it.
     pub(super) fn new(reader: R, offset: u64, size: usize) -> Self {
         Self {
@@ -126,13 +126,13 @@ impl<R: Read> Splitter<R> {
             key_offset: offset,
             ended: false,
             size,
-            behind: Behind::default(),
+            earlier: EarlierWindows::default(),
             filtered: 0,
             was_kept: false,
         }
     }
 
-    /// The byte of the file that comes next.
+    /// The position of the next byte in the file.
     pub(super) fn position(&self) -> u64 {
         self.offset + self.at as u64
     }
@@ -142,8 +142,8 @@ impl<R: Read> Splitter<R> {
         self.key_offset
     }
 
-    /// Goes into the object that the whole file is. `false` where there is nothing but white space (and perhaps a
-    /// byte order mark), or a value that LightRAG takes for an empty cache.
+    /// Enters the outer object. False if there is only white space (and perhaps a byte order mark), or a value that LightRAG
+    /// reads as an empty cache.
     pub(super) fn begin(&mut self) -> Result<bool> {
         while self.filled - self.at < 3 && self.fill(self.at)? {}
         if self.window[self.at..self.filled].starts_with(b"\xef\xbb\xbf") {
@@ -163,9 +163,9 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// Whether all that is left is one value that is false in Python: LightRAG reads a cache file as `load_json(…) or {}`.
+    /// Whether the rest is one value that is false in Python: LightRAG reads a cache file as `load_json(…) or {}`.
     fn is_false_in_python(&mut self) -> Result<bool> {
-        // A longer text may be such a value, too, but nobody writes one.
+        // A longer text can be such a value too, but does not occur in practice.
         const LONGEST: usize = 64;
         while self.filled - self.at <= LONGEST && self.fill(self.at)? {}
         let text = &self.window[self.at..self.filled];
@@ -181,13 +181,13 @@ impl<R: Read> Splitter<R> {
         })
     }
 
-    /// Goes into the object that is the value of the key that was just read.
+    /// Enters the object that is the value of the current key.
     pub(super) fn enter(&mut self) {
         debug_assert_eq!(self.window[self.at], b'{');
         self.at += 1;
     }
 
-    /// The next key of the object, quotes included, or `None` at its end. Behind it stands its value.
+    /// The next key of the object, including quotes, or `None` at its end. Its value follows.
     pub(super) fn next_key(&mut self, first: bool) -> Result<Option<&[u8]>> {
         match self.next_byte()? {
             Some(b'}') => {
@@ -208,7 +208,7 @@ impl<R: Read> Splitter<R> {
         }
         let end = self.string_end(self.at)?;
         let mut key = Piece { start: self.at, end };
-        // Looking for the value may move the window, and the key with it.
+        // Searching for the value may move the window, and the key with it.
         self.at = key.end;
         self.key_offset = self.offset + key.start as u64;
         let length = key.end - key.start;
@@ -227,7 +227,7 @@ impl<R: Read> Splitter<R> {
         Ok(Some(&self.window[key.start..key.end]))
     }
 
-    /// Whether the value that comes is an object that is empty or whose first value is an object too. Consumes nothing.
+    /// Whether the next value is an object that is empty or whose first value is an object too. Consumes nothing.
     pub(super) fn value_is_object_of_objects(&mut self) -> Result<bool> {
         if self.look(0)? != Some(b'{') {
             return Ok(false);
@@ -254,7 +254,7 @@ impl<R: Read> Splitter<R> {
         Ok(self.look(at)? == Some(b'{'))
     }
 
-    /// The byte so far ahead, consuming nothing.
+    /// The byte at this distance ahead. Consumes nothing.
     fn look(&mut self, ahead: usize) -> Result<Option<u8>> {
         while self.at + ahead >= self.filled {
             if !self.fill(self.at)? {
@@ -271,7 +271,7 @@ impl<R: Read> Splitter<R> {
         Ok(ahead)
     }
 
-    /// Takes the value as text.
+    /// Reads the value as text.
     pub(super) fn take_value(&mut self) -> Result<Bytes> {
         let start = self.offset + self.at as u64;
         self.value_end(true)?;
@@ -284,12 +284,12 @@ impl<R: Read> Splitter<R> {
         })
     }
 
-    /// Tells that the value which was just taken, of so many bytes, is not kept.
+    /// Marks the last value, of this many bytes, as no longer needed.
     pub(super) fn let_go(&mut self, bytes: usize) {
         self.filtered = self.filtered.saturating_add(bytes);
     }
 
-    /// Passes over the value, whatever its size.
+    /// Skips the value, of any size.
     pub(super) fn skip_value(&mut self) -> Result<()> {
         let start = self.position();
         self.value_end(false)?;
@@ -297,7 +297,7 @@ impl<R: Read> Splitter<R> {
         Ok(())
     }
 
-    /// Whether most of this window is kept, as far as it was looked at.
+    /// Whether most of this window has been kept so far.
     fn is_kept(&self) -> bool {
         self.filtered < self.size / 4
     }
@@ -307,7 +307,7 @@ impl<R: Read> Splitter<R> {
         match self.next_byte()? {
             None => Ok(()),
             Some(b'{') => {
-                Err(self.syntax("another object follows the first one: JSON lines are no cache file"))
+                Err(self.syntax("another object follows the first one: JSON lines are not a cache file"))
             }
             Some(_) => Err(self.syntax("something follows the end of the object")),
         }
@@ -321,7 +321,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// Moves to the end of the value; with `keep`, all of it stays in the window.
+    /// Moves to the end of the value; `keep` keeps all of it in the window.
     fn value_end(&mut self, keep: bool) -> Result<()> {
         let first = self.peek();
         let mut depth = 0_usize;
@@ -333,7 +333,7 @@ impl<R: Read> Splitter<R> {
             if self.at == self.filled {
                 let before = self.offset;
                 if !self.fill(keep_from)? {
-                    // A number at the end of the file ends with it, and the object is then found to be open.
+                    // A number may end at the end of the file; the object is then reported as unclosed.
                     return if depth == 0 && !matches!(first, Some(b'{' | b'[' | b'"')) {
                         Ok(())
                     } else {
@@ -373,7 +373,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// The end of the string that begins at `self.at`, everything from `keep_from` kept in the window.
+    /// The end of the string that starts at `self.at`, keeping everything from `keep_from` in the window.
     fn string_end(&mut self, keep_from: usize) -> Result<usize> {
         let mut keep_from = keep_from;
         let mut inside = self.at + 1;
@@ -397,7 +397,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// Moves behind the string that begins at `self.at`, keeping nothing of it.
+    /// Moves past the string that starts at `self.at`, without keeping it.
     fn skip_string(&mut self) -> Result<()> {
         self.at += 1;
         let mut inside = self.at;
@@ -411,7 +411,7 @@ impl<R: Read> Splitter<R> {
                     }
                 }
                 None => {
-                    // The byte behind an open escape is not looked at: it is not there yet.
+                    // The byte after an escape has not been read yet.
                     let escapes = usize::from(is_escaped(&self.window[inside..self.filled]));
                     self.at = self.filled;
                     if !self.fill(self.at)? {
@@ -424,7 +424,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// The next byte that is no white space, not yet consumed.
+    /// The next byte other than white space. Does not consume it.
     fn next_byte(&mut self) -> Result<Option<u8>> {
         loop {
             while let Some(byte) = self.peek() {
@@ -439,7 +439,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// As [`Splitter::next_byte`], keeping what stands in the window from `keep_from` on.
+    /// Like [`Splitter::next_byte`], keeping the window from `keep_from` on.
     fn skip_space(&mut self, keep_from: usize) -> Result<()> {
         let kept = self.offset + keep_from as u64;
         loop {
@@ -457,7 +457,7 @@ impl<R: Read> Splitter<R> {
         (self.at < self.filled).then(|| self.window[self.at])
     }
 
-    /// Reads more, keeping what stands from `keep_from` on; `false` at the end of the file.
+    /// Reads more, keeping the window from `keep_from` on; false at the end of the file.
     fn fill(&mut self, keep_from: usize) -> Result<bool> {
         if self.ended {
             return Ok(false);
@@ -466,7 +466,7 @@ impl<R: Read> Splitter<R> {
         if kept > LARGEST {
             return Err(self.syntax("an entry of more than 256 MiB: a quote or a bracket is not closed"));
         }
-        // A large entry is read in pieces of its own size, so that it is moved but a few times.
+        // Grow with the entry, so that a large one is moved only a few times.
         let mut window = self.slide(keep_from, self.size.max(2 * kept));
         let read = loop {
             match self.reader.read(&mut window[kept..]) {
@@ -481,7 +481,7 @@ impl<R: Read> Splitter<R> {
         Ok(!self.ended)
     }
 
-    /// A window of this size that begins with what stands in this one from `keep_from` on.
+    /// A window of this size that starts with the content of this one from `keep_from` on.
     fn slide(&mut self, keep_from: usize, bytes: usize) -> BytesMut {
         let kept = keep_from..self.filled;
         self.offset += keep_from as u64;
@@ -492,7 +492,7 @@ impl<R: Read> Splitter<R> {
             self.filtered = 0;
         }
         match std::mem::take(&mut self.window).try_into_mut() {
-            // The window of a large entry is not kept for small ones.
+            // The window of a large entry is not reused for small ones.
             Ok(mut window) if window.capacity() / 4 < bytes => {
                 window.copy_within(kept, 0);
                 window.resize(bytes, 0);
@@ -504,9 +504,9 @@ impl<R: Read> Splitter<R> {
                 next
             }
             Err(held) => {
-                let mut next = self.behind.take(bytes);
+                let mut next = self.earlier.take(bytes);
                 next[..kept.len()].copy_from_slice(&held[kept]);
-                self.behind.push(held);
+                self.earlier.push(held);
                 next
             }
         }
@@ -526,7 +526,7 @@ mod tests {
 
     use super::*;
 
-    /// Every key and value of the outer object, read so many bytes at a time.
+    /// Every key and value of the outer object, read `bytes` at a time.
     fn entries(text: &[u8], read: usize) -> super::Result<Vec<(String, String)>> {
         let mut splitter = Splitter::new(text, 0, read);
         let mut found = Vec::new();
@@ -629,14 +629,14 @@ mod tests {
             match n {
                 0..99 => {}
                 99 => {
-                    windows = splitter.behind.0.len();
+                    windows = splitter.earlier.0.len();
                     held.clear();
                 }
                 _ => drop(held.drain(..held.len() - 1)),
             }
         }
         assert!(windows > 10, "{windows}");
-        assert_eq!(splitter.behind.0.len(), windows);
+        assert_eq!(splitter.earlier.0.len(), windows);
         assert_eq!(held.last().unwrap(), "\"      199\"");
     }
 
@@ -658,7 +658,7 @@ mod tests {
             }
         }
         assert_eq!(held.len(), 40);
-        assert!(splitter.behind.0.is_empty());
+        assert!(splitter.earlier.0.is_empty());
         assert!(held.iter().all(Bytes::is_unique));
     }
 

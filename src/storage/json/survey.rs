@@ -1,4 +1,4 @@
-//! A first look over a file: how many records of each type, and which keys stand more than once.
+//! A first pass over a file: the number of records of each type, and the repeated keys.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,32 +21,32 @@ use crate::{
     storage::{Count, Progress, repeated::Repeated},
 };
 
-/// What the first look found. Its memory does not grow with the number of records, only by a bit for each 256 bytes of the
-/// file and by the keys that stand more than once.
+/// The result of the first pass. Its memory does not grow with the number of records, only by a bit per 256 bytes of the
+/// file, and by the repeated keys.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// What was looked for.
+    /// The selection that was counted.
     pub(super) selection: Selection,
-    /// Entries, a key that stands several times counted once.
+    /// Entries; a repeated key counts once.
     pub(super) count: Count,
-    /// For keys that stand more than once, the place of the last one, whose value counts.
+    /// For repeated keys, the position of the last one, whose value counts.
     last_places: HashMap<KeyDigest, u64>,
 }
 
-/// A small entry, in bytes: of a larger one more is known than is needed, and of smaller ones some are looked at twice.
+/// The size of a small entry in bytes, for the size of the filter. With smaller entries, more keys are checked twice.
 const ENTRY_BYTES: u64 = 8 << 10;
 
-/// How many entries go by between two words of progress.
+/// The number of entries between two progress updates.
 const PROGRESS_EVERY: u64 = 1 << 14;
 
-/// Smaller pieces of a file are not worth a thread of their own.
+/// Smaller parts of a file are not worth a separate thread.
 const PART_BYTES: u64 = 4 << 20;
 
-/// More threads than this wait for the memory, not for each other's work.
+/// More threads would only wait for memory.
 const MOST_PARTS: usize = 4;
 
 impl Survey {
-    /// Looks over a file; with `salvage`, over what stands before its damage.
+    /// Scans a file; with `salvage`, its intact entries.
     ///
     /// # Errors
     /// The file cannot be read or is damaged.
@@ -66,7 +66,7 @@ impl Survey {
             progress,
         };
         let mut whole = look();
-        // Where the damage of a file begins is found by reading what stands before it.
+        // The start of the damage is found by reading everything before it.
         let starts = if salvage {
             Vec::new()
         } else {
@@ -74,7 +74,7 @@ impl Survey {
         };
         let mut count = whole.in_parts(&starts)?;
         if count.is_none() {
-            // What looked like the beginning of an entry was none.
+            // A supposed start of an entry was none.
             whole = look();
             count = whole.in_parts(&[])?;
         }
@@ -88,7 +88,7 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Whether the entry of this key at this place is replaced by one that stands further on.
+    /// Whether a later entry with the same key replaces the one at this position.
     pub(super) fn is_superseded(&self, key: &str, offset: u64) -> bool {
         if self.last_places.is_empty() {
             return false;
@@ -98,7 +98,7 @@ impl Survey {
             .is_some_and(|last| offset < *last)
     }
 
-    /// The filter knows keys that stand once and look as if they stood twice. A second look tells them apart.
+    /// The filter has false positives. A second pass finds the keys that are really repeated.
     fn next(&mut self, file: &Arc<CacheFile>, salvage: bool, repeated: &HashSet<KeyDigest>) -> Result<()> {
         if repeated.is_empty() {
             return Ok(());
@@ -123,7 +123,7 @@ impl Survey {
     }
 }
 
-/// Places that look like the beginnings of entries, so that each part between them has about the same size.
+/// Positions that look like the starts of entries and divide the file into parts of similar size.
 fn part_starts(file: &CacheFile, size: u64) -> Result<Vec<Position>> {
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
@@ -137,7 +137,7 @@ fn part_starts(file: &CacheFile, size: u64) -> Result<Vec<Position>> {
     Ok(starts)
 }
 
-/// One look over a file, by several threads.
+/// One pass over a file, by several threads.
 struct Look<'a> {
     file: &'a Arc<CacheFile>,
     selection: &'a Selection,
@@ -148,8 +148,8 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Looks over the parts of the file that begin at these places and at its beginning. `None` where one of them is not
-    /// the beginning of an entry, which whoever reads the part before it finds out: it must arrive there.
+    /// Scans the parts of the file that start at these positions and at its beginning. `None` if one of them is not
+    /// the start of an entry: the reader of the part before it must end exactly there.
     fn in_parts(&self, starts: &[Position]) -> Result<Option<Count>> {
         let parts = thread::scope(|scope| {
             let ends = starts.iter().map(Some).chain([None]);
@@ -163,8 +163,8 @@ impl Look<'_> {
         });
         let mut all = Count::none();
         for part in parts {
-            let part = part.map_err(|_| Error::new(ErrorKind::Internal, "a look over the file panicked"))?;
-            // An error counts only behind parts that ended where the next one began.
+            let part = part.map_err(|_| Error::new(ErrorKind::Internal, "scanning the file panicked"))?;
+            // An error counts only if all earlier parts ended where the next one started.
             let Some(count) = part? else {
                 return Ok(None);
             };
@@ -206,10 +206,10 @@ impl Look<'_> {
     }
 }
 
-/// How many digests are kept until they are looked for together.
+/// The number of digests that are collected and looked up together.
 const DIGESTS: usize = 1024;
 
-/// The next key and where its entry begins; `None` at the end. The whole entry is checked: what is damaged must be known
+/// The next key and the position of its entry; `None` at the end. The whole entry is checked, since damage must be found
 /// before the first write.
 fn next_key(entries: &mut WholeEntries) -> Result<Option<(CacheKey, Position)>> {
     let Some((entry, position)) = entries.next()? else {
@@ -252,7 +252,7 @@ mod tests {
         assert!(!survey.is_superseded("default:summary:b", 1));
     }
 
-    /// As LightRAG writes it, so large that it is looked over in parts.
+    /// A file as LightRAG writes it, large enough to be scanned in parts.
     fn large_file(entries: usize, repeat: &str) -> String {
         let mut text = String::from("{");
         for n in 0..entries {
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_an_entry_is_not_taken_for_one() {
-        // An old file: what stands at the depth of today's entries are modes.
+        // In an old file, the outer keys are modes.
         let old = large_file(20_000, "\"last\"").replace("default:extract:", "");
         let old = format!("{{\"default\": {old}\n}}");
         assert_eq!(by_type(&survey(&old)), [("extract".to_owned(), 20_001)]);

@@ -1,4 +1,4 @@
-//! Writing a cache file: into a sibling, which replaces it at the end.
+//! Writing a cache file: to a temporary file, which replaces it at the end.
 
 use std::{
     collections::BTreeMap,
@@ -28,12 +28,12 @@ use crate::{
     },
 };
 
-/// The cache file of a workspace, to read and write.
+/// The cache file of a workspace, for reading and writing.
 ///
-/// What is read is the file as it was before the run. New records go to a sibling in the same folder; at the end the
-/// other records of the old file are added to it and it is renamed over the old one, so that nobody ever sees half a
-/// file. Which keys were written is read back from the sibling then, and remembered in 20 bytes each; where there is no
-/// old file nobody asks.
+/// Reads return the file as it was before the run. New records are written to a temporary file in the same folder. At the
+/// end, the other records of the old file are added, and it is renamed over the old one, so that no reader sees a partial
+/// file. The written keys are read back from the temporary file for that, at 20 bytes each; if there is no old file, they
+/// are not needed.
 pub(super) struct JsonTarget {
     source: Arc<JsonSource>,
     draft: Arc<Mutex<Option<CacheDraft>>>,
@@ -41,7 +41,7 @@ pub(super) struct JsonTarget {
     is_prepared: AtomicBool,
 }
 
-/// The new file, once it is in place.
+/// The new file, after the replacement.
 #[derive(Debug)]
 struct Published {
     entries: u64,
@@ -58,14 +58,14 @@ impl JsonTarget {
         }
     }
 
-    /// Works on the draft, on a thread for blocking work.
+    /// Works on the draft, on a thread for blocking operations.
     async fn with_draft<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Option<CacheDraft>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let draft = Arc::clone(&self.draft);
         blocking(move || {
-            // After a panic the draft is half written; the run ends with an internal error and never replaces the file.
+            // After a panic the draft is incomplete; the run ends with an internal error and does not replace the file.
             let mut draft: MutexGuard<'_, Option<CacheDraft>> =
                 draft.lock().unwrap_or_else(PoisonError::into_inner);
             work(&mut draft)
@@ -87,8 +87,8 @@ impl Target for JsonTarget {
 
     async fn prepare(&self) -> Result<()> {
         let path = self.source.path().clone();
-        // A first one is begun here, and ended, to see that it can be. Each is begun anew by its first write: what many
-        // workspaces have open and in memory is then what is being written, and not all of them.
+        // Create and remove a draft, to check that it is possible. The first write creates the actual one, so that of many
+        // workspaces only those that are being written have an open file and memory.
         blocking(move || Draft::begin(&path).map(drop)).await?;
         self.is_prepared.store(true, Ordering::Relaxed);
         Ok(())
@@ -129,7 +129,7 @@ impl Target for JsonTarget {
 
     fn warning(&self) -> Option<String> {
         self.source.path().exists().then(|| {
-            "a running LightRAG holds its JSON files in memory and writes them back: stop it before, and start it after \
+            "a running LightRAG keeps its JSON files in memory and writes them back: stop it before and start it after \
              the migration"
                 .to_owned()
         })
@@ -143,7 +143,7 @@ impl Target for JsonTarget {
     async fn finish(&self) -> Result<()> {
         let published = Arc::clone(&self.published);
         self.with_draft(move |draft| match draft.take() {
-            // A run that wrote nothing leaves the file as it was.
+            // A run that wrote nothing does not change the file.
             Some(draft) if draft.entries > 0 => {
                 let _ = published.set(draft.publish()?);
                 Ok(())
@@ -156,7 +156,7 @@ impl Target for JsonTarget {
     async fn read_back(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
         let path = self.source.path().clone();
         let published = Arc::clone(&self.published);
-        // The file is opened anew: what the source has open is the one that was replaced.
+        // Open the file again: the source has the replaced one open.
         let now = JsonSource::new(path, false);
         let Some(file) = now.file().await? else {
             return Ok(vec![None; keys.len()]);
@@ -168,7 +168,7 @@ impl Target for JsonTarget {
             Ok(asked.iter().map(find).collect::<Vec<_>>())
         });
         let mut found = found.await?;
-        // Somebody replaced the file since, or the place of the key was not noted: then it is looked for.
+        // If the file was replaced since, or the position of the key was not noted, search for it.
         let unknown: Vec<usize> = (0..keys.len()).filter(|at| found[*at].is_none()).collect();
         if !unknown.is_empty() {
             let keys: Vec<CacheKey> = unknown.iter().map(|at| keys[*at].clone()).collect();
@@ -187,12 +187,12 @@ impl Target for JsonTarget {
     }
 }
 
-/// Where in the new file some of its entries begin: those whose keys have the smallest digests, which are also the ones
+/// The positions of some entries in the new file: those whose keys have the smallest digests, which are also the ones
 /// that are read back.
 #[derive(Debug, Default)]
 struct Places(BTreeMap<KeyDigest, u64>);
 
-/// How many places are noted.
+/// The number of positions that are noted.
 const MOST_PLACES: usize = 1024;
 
 impl Places {
@@ -201,7 +201,7 @@ impl Places {
         if is_full && self.0.last_key_value().is_some_and(|(last, _)| *last < key) {
             return;
         }
-        // Where a key stands twice, the last value counts.
+        // For a repeated key, the last value counts.
         self.0.insert(key, offset);
         if self.0.len() > MOST_PLACES {
             self.0.pop_last();
@@ -221,7 +221,7 @@ impl Places {
 fn not_prepared() -> Error {
     Error::new(
         ErrorKind::Internal,
-        "a JSON target was written to before it was prepared",
+        "a JSON target was written before it was prepared",
     )
 }
 
@@ -244,15 +244,16 @@ impl CacheDraft {
         })
     }
 
-    /// Adds a record. One that comes again, since it was changed while it was read, stands in the file again, too: the
-    /// last value holds for every reader of such a file, LightRAG's `json.load` among them.
+    /// Adds a record. A record that changed while the source was read may be added twice: the
+    /// last value counts for every reader of JSON, including LightRAG's `json.load`.
     fn add(&mut self, record: &Record) -> Result<()> {
         self.push(record.key().as_str(), &record.with_own_id())
     }
 
     fn push(&mut self, key: &str, value: &[u8]) -> Result<()> {
-        let key_json = serde_json::to_vec(key)
-            .map_err(|error| Error::new(ErrorKind::Internal, "a key has no JSON form").caused_by(error))?;
+        let key_json = serde_json::to_vec(key).map_err(|error| {
+            Error::new(ErrorKind::Internal, "a key cannot be serialized").caused_by(error)
+        })?;
         let is_first = self.entries == 0;
         // After the comma.
         let offset = self.file.len() + u64::from(!is_first);
@@ -262,7 +263,7 @@ impl CacheDraft {
         self.file.write_if_full()
     }
 
-    /// Adds what the old file has besides, and puts the new one in its place.
+    /// Adds the other records of the old file, and replaces it with the new one.
     fn publish(mut self) -> Result<Published> {
         let old = CacheFile::open(self.file.path())?;
         if let Some(old) = &old {
@@ -293,7 +294,7 @@ impl CacheDraft {
         })
     }
 
-    /// Copies every entry of the old file whose key was not written, whatever its value; an old nested one becomes a
+    /// Copies every entry of the old file whose key was not written, with any value; an old nested one becomes a
     /// flat one.
     fn add_others(&mut self, old: &Arc<CacheFile>) -> Result<()> {
         let written = self.written()?;
@@ -307,10 +308,10 @@ impl CacheDraft {
             if serde_json::from_slice::<&serde_json::value::RawValue>(&value).is_err() || found.unreadable_key
             {
                 let message = format!(
-                    "{} holds no JSON behind the key {key}",
+                    "{} contains no valid JSON after the key {key}",
                     self.file.path().display()
                 );
-                let remedy = "mend or remove that entry; the file is as it was";
+                let remedy = "repair or remove that entry; the file is unchanged";
                 return Err(Error::new(ErrorKind::Damaged, message).with_remedy(remedy));
             }
             self.push(key, &value)?;
@@ -319,7 +320,7 @@ impl CacheDraft {
     }
 }
 
-/// The keys of a file's first entries. The file may end behind them.
+/// The keys of the first entries of a file, which may end after them.
 fn first_keys(file: File, entries: u64) -> Result<KeySet, SplitError> {
     let mut keys = KeySet::new();
     let mut splitter = Splitter::new(file, 0, WINDOW);

@@ -1,7 +1,7 @@
 //! A storage in memory for the tests of the engine, with faults by script. It is not in the registry.
 //!
 //! It can do what the contract allows a storage to do, and no test of the engine needs a server or a sleep: with tokio's
-//! paused clock a second passes as soon as nobody has anything else to do.
+//! paused clock, time advances as soon as every task waits.
 
 mod fault;
 
@@ -342,7 +342,7 @@ impl<'a> UnderWay<'a> {
         let keys: BTreeSet<String> = batch.iter().map(in_workspace).collect();
         let mut state = memory.state();
         if keys.len() < batch.len() {
-            state.misuse.push("a key stands twice in a batch".to_owned());
+            state.misuse.push("a batch contains a key twice".to_owned());
         }
         if state.under_way.iter().any(|other| !other.is_disjoint(&keys)) {
             state.misuse.push("two writes of one key at once".to_owned());
@@ -550,7 +550,7 @@ struct MemoryPages {
 }
 
 impl MemoryPages {
-    /// The page behind `after`, the key that it ends with, and whether there is more.
+    /// The page after `after`, its last key, and whether there is more.
     fn page(&self) -> (Page, Option<String>, bool) {
         let mut page = PageBuilder::new(self.limit);
         let mut last = self.after.clone();

@@ -9,7 +9,7 @@ use crate::model::{Error, ErrorKind, Result};
 /// What writing needs.
 const ACTIONS: [&str; 2] = ["insert", "update"];
 
-/// Roles that let nobody write.
+/// Roles without write access.
 const READ_ONLY_ROLES: [&str; 4] = [
     "read",
     "readAnyDatabase",
@@ -57,15 +57,15 @@ fn unkept(described: &Document) -> Option<(&'static str, &'static str)> {
     let is = |name| options.is_some_and(|options| options.get_bool(name).unwrap_or(false));
     match described.get_str("type") {
         Ok("view") => Some((
-            "is a view, which nothing can be written to",
-            "name the database or the workspace of the collection itself, or drop the view",
+            "is a view, which cannot be written",
+            "use the database or workspace of the collection itself, or drop the view",
         )),
         Ok("timeseries") => Some((
-            "is a time-series collection, which keeps no documents by key",
+            "is a time-series collection, which does not store documents by key",
             "choose another workspace, or drop the collection",
         )),
         _ if has("timeseries") => Some((
-            "is a time-series collection, which keeps no documents by key",
+            "is a time-series collection, which does not store documents by key",
             "choose another workspace, or drop the collection",
         )),
         _ if is("capped") => Some((
@@ -89,7 +89,7 @@ pub(super) async fn may_write(server: &Server, collection: &str) -> Result<()> {
         return Ok(());
     };
     let message = format!(
-        "{} does not let this login {missing} documents of the collection {collection}",
+        "{} does not allow this login to {missing} documents of the collection {collection}",
         server.location()
     );
     Err(Error::new(ErrorKind::Permission, message)
@@ -99,7 +99,7 @@ pub(super) async fn may_write(server: &Server, collection: &str) -> Result<()> {
 /// The first action that writing needs and the login may not do.
 fn missing_action(status: &Document, database: &str, collection: &str) -> Option<&'static str> {
     let about = status.get_document("authInfo").ok()?;
-    // A server that lets anybody in knows no users.
+    // A server without authentication has no users.
     if about.get_array("authenticatedUsers").ok()?.is_empty() {
         return None;
     }
@@ -133,7 +133,7 @@ fn documents(array: Option<&Vec<Bson>>) -> Vec<&Document> {
         .collect()
 }
 
-/// Whether a privilege is about this collection. An empty name stands for all.
+/// Whether a privilege covers this collection. An empty name means all.
 fn covers(privilege: &Document, database: &str, collection: &str) -> bool {
     let Ok(resource) = privilege.get_document("resource") else {
         return false;
@@ -204,8 +204,8 @@ mod tests {
         // A server that says no more than the roles.
         assert_eq!(missing(&status(vec![], "readAnyDatabase")), Some("insert"));
         assert_eq!(missing(&status(vec![], "root")), None);
-        let nobody = doc! { "authInfo": { "authenticatedUsers": [], "authenticatedUserRoles": [] } };
-        assert_eq!(missing(&nobody), None);
+        let unauthenticated = doc! { "authInfo": { "authenticatedUsers": [], "authenticatedUserRoles": [] } };
+        assert_eq!(missing(&unauthenticated), None);
         assert_eq!(missing(&Document::new()), None);
     }
 }

@@ -3,14 +3,14 @@
 //! Both ways go straight between JSON text and BSON bytes, a field at a time, so that nothing is held twice as a tree.
 //!
 //! * **Numbers.** An integer becomes an Int32 or Int64, as LightRAG's driver chooses; any other number that a double
-//!   holds in full (which is every one that Python has written) a Double; what only 34 decimal digits hold, a Decimal128,
-//!   which reads back as the number it was. What none of them holds is refused: nothing is rounded.
-//! * **Names.** A name that stands twice in an object counts as for Python: the last value holds. NUL ends a name in
+//!   represents exactly (every one that Python has written) a Double; one that needs up to 34 decimal digits, a Decimal128,
+//!   which reads back as the same number. A number that fits none of them is rejected: nothing is rounded.
+//! * **Names.** A repeated name in an object counts as in Python: the last value wins. NUL ends a name in
 //!   BSON, so none can be in it.
-//! * **Markers.** Old documents carry `namespace`, `workspace` and `content`, which are no part of a record. They are told
+//! * **Markers.** Old documents carry `namespace`, `workspace` and `content`, which are not part of a record. They are recognized
 //!   from a user's own fields of these names by `namespace`, which names the cache.
 //! * **Dates.** `create_time` and `update_time` are Unix seconds to LightRAG; where somebody has made dates of them, they are
-//!   read as the seconds that they stand for.
+//!   read as Unix seconds.
 //! * **Old keys.** Until LightRAG 1.3.9 an `_id` was `default_<hash>`, which later versions do not find; such a document is
 //!   read as the record that its key would be today.
 //! * **Values that JSON does not know** (other dates, binary data, object ids, …), which LightRAG does not write, read as
@@ -95,7 +95,7 @@ pub(super) fn encode(record: &Record, on_invalid: OnInvalid, max_size: usize) ->
             continue;
         }
         let text = sanitize(text, TEXT, on_invalid).map_err(|kind| {
-            let reason = format!("`{name}` holds half of a surrogate pair, which MongoDB's text cannot hold");
+            let reason = format!("`{name}` contains a lone surrogate, which MongoDB cannot store");
             (kind, reason)
         })?;
         if matches!(text, Cow::Owned(_)) {
@@ -109,7 +109,7 @@ pub(super) fn encode(record: &Record, on_invalid: OnInvalid, max_size: usize) ->
     Ok(Encoded { document, changes })
 }
 
-/// Whether a document holds a decimal, which LightRAG's driver writes none of and not every service takes.
+/// Whether a document contains a decimal, which LightRAG's driver never writes and not every service supports.
 pub(super) fn holds_decimal(document: &RawDocument) -> bool {
     document
         .iter_elements()
@@ -124,7 +124,7 @@ pub(super) fn holds_decimal(document: &RawDocument) -> bool {
         })
 }
 
-/// An empty document with room.
+/// An empty document with capacity.
 fn with_capacity(bytes: usize) -> Result<RawDocumentBuf, Refusal> {
     let mut empty = Vec::with_capacity(bytes);
     empty.extend_from_slice(RawDocumentBuf::new().as_bytes());
@@ -139,7 +139,8 @@ fn no_bson(error: error::Error) -> Refusal {
 /// Adds a field whose value is JSON text. `depth` is that of a document in the value.
 fn append(document: &mut RawDocumentBuf, name: &str, text: &str, depth: usize) -> Result<(), Refusal> {
     let name = <&CStr>::try_from(name).map_err(|_| {
-        let reason = "the name of a field holds a NUL character, which ends a name in MongoDB".to_owned();
+        let reason =
+            "the name of a field contains a NUL character, which MongoDB does not support".to_owned();
         (RejectKind::NulCharacter, reason)
     })?;
     match value(text, depth)? {
@@ -169,7 +170,7 @@ fn value(text: &str, depth: usize) -> Result<Value<'_>, Refusal> {
     }
     Ok(match first {
         Some(b'"') => {
-            let no_text = || (RejectKind::LoneSurrogate, "it is no UTF-8 text".to_owned());
+            let no_text = || (RejectKind::LoneSurrogate, "it is not valid UTF-8 text".to_owned());
             Value::Text(unescape(text).ok_or_else(no_text)?)
         }
         Some(b'{') => {
@@ -200,7 +201,7 @@ fn value(text: &str, depth: usize) -> Result<Value<'_>, Refusal> {
     })
 }
 
-/// A number in the narrowest type that LightRAG's driver would choose and that holds all of it.
+/// A number in the narrowest type that LightRAG's driver would choose and that is exact.
 fn number(text: &str) -> Result<RawBsonRef<'static>, Refusal> {
     if text.contains(['.', 'e', 'E']) {
         let double = text.parse::<f64>().ok().filter(|double| double.is_finite());
@@ -220,7 +221,7 @@ fn number(text: &str) -> Result<RawBsonRef<'static>, Refusal> {
         .map(RawBsonRef::Decimal128)
         .ok_or_else(|| {
             let shown: String = text.chars().take(60).collect();
-            let reason = format!("no number type of MongoDB holds {shown} in full");
+            let reason = format!("no number type of MongoDB can store {shown} exactly");
             (RejectKind::InvalidField, reason)
         })
 }
@@ -283,7 +284,7 @@ pub(super) struct Decoded {
 /// The fields that hold Unix seconds.
 const TIMES: [&str; 2] = ["create_time", "update_time"];
 
-/// What every old key of records from files begins with, and the first text behind all of those.
+/// The prefix of every old key of records from files, and the first text after all of them.
 const OLD_PREFIX: &str = "default_";
 const BEHIND_OLD_PREFIX: &str = "default`";
 
@@ -300,7 +301,7 @@ pub(super) fn key_of_today(id: &str, document: &RawDocument) -> Option<CacheKey>
     Some(CacheKey::flattened("default", cache_type, hash))
 }
 
-/// The old key of a record from files; `None` for a key that no old one could stand for.
+/// The old key of a record from files; `None` for a key that cannot have an old one.
 pub(super) fn old_key(key: &CacheKey) -> Option<String> {
     match key.parts()? {
         ("default", _, hash) => Some(format!("{OLD_PREFIX}{hash}")),
@@ -319,7 +320,7 @@ pub(super) fn key(document: &RawDocument) -> Option<&str> {
 /// The entry that a document is.
 pub(super) fn decode(key: &str, document: &RawDocument) -> Decoded {
     let bytes = document.as_bytes().len();
-    // Room for the escapes of a text with many lines.
+    // Capacity for the escapes of a text with many lines.
     let mut text = Vec::with_capacity(bytes + bytes / 16 + 64);
     let mut reader = Reader::default();
     reader.record(key, document, &mut text);
@@ -410,7 +411,7 @@ impl Reader {
             Ok(value) => self.value(value, out, depth, field),
             Err(error) => match element.value_utf8_lossy() {
                 Ok(lossy) => {
-                    self.cannot(RejectKind::InvalidUtf8, format!("`{field}` is no UTF-8"));
+                    self.cannot(RejectKind::InvalidUtf8, format!("`{field}` is not valid UTF-8"));
                     self.value(lossy.as_raw_bson_ref(), out, depth, field);
                 }
                 Err(_) => {
@@ -554,8 +555,8 @@ impl KeyRange {
         }
     }
 
-    /// Whether this range holds that one.
-    fn holds(&self, other: &Self) -> bool {
+    /// Whether this range contains the other.
+    fn contains(&self, other: &Self) -> bool {
         let ends_behind = match (&self.to, &other.to) {
             (None, _) => true,
             (Some(end), Some(other)) => end >= other,
@@ -564,7 +565,7 @@ impl KeyRange {
         self.from <= other.from && ends_behind
     }
 
-    /// The filter for the keys of this range, behind `after` where that is in it; `None` where none is left. Only keys
+    /// The filter for the keys of this range, after `after` if that is in it; `None` if none is left. Only keys
     /// that are texts are found: a server compares values with others of their type alone.
     pub(super) fn filter(&self, after: Option<&str>) -> Option<Document> {
         let after = after.filter(|after| *after >= self.from.as_str());
@@ -597,16 +598,16 @@ pub(super) fn of_shard(filter: Document, shard: Option<Shard>) -> Document {
     doc! { "$and": [filter, ours] }
 }
 
-/// Adds the range of old keys, which is behind that of every key of mode `default`, unless it is read anyway.
+/// Adds the range of old keys, which follows that of mode `default`, unless it is read anyway.
 pub(super) fn with_old_keys(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
     let old = KeyRange::old();
-    if !ranges.iter().any(|range| range.holds(&old)) {
+    if !ranges.iter().any(|range| range.contains(&old)) {
         ranges.push(old);
     }
     ranges
 }
 
-/// The first text behind all that begin so, in the order of bytes. A prefix ends in a colon, whose successor is a
+/// The first text after all with this prefix, in the order of bytes. A prefix ends in a colon, whose successor is a
 /// semicolon.
 fn after_prefix(prefix: &str) -> String {
     format!("{};", prefix.strip_suffix(':').unwrap_or(prefix))

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The most that finding a server takes where neither the address nor `--timeout` say less. MongoDB elects a new primary
-/// in 10 to 12 seconds; whoever waits longer does so by trying again.
+/// in 10 to 12 seconds; a longer wait takes retries.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What names may not hold that are a database's.
@@ -183,7 +183,7 @@ fn tls(values: &Values, address: Option<Tls>) -> Result<Option<Tls>> {
     options.ca_file_path = ca_file.or(options.ca_file_path);
     options.cert_key_file_path = key_file.or(options.cert_key_file_path);
     options.allow_invalid_certificates = any_certificate.or(options.allow_invalid_certificates);
-    // Without a file the driver trusts those that it brings along, and none that this system was told to trust.
+    // Without a file the driver trusts only its bundled authorities, not those of this system.
     if options.ca_file_path.is_none() && options.allow_invalid_certificates != Some(true) {
         options.ca_file_path = Some(system_authorities()?);
     }
@@ -198,18 +198,18 @@ pub(super) fn collection(database: &str, workspace: &Workspace) -> Result<String
     let name = workspace.prefixed_namespace();
     let namespace = database.len() + 1 + name.len();
     let reason = if name.contains('$') {
-        "a collection's name holds no $".to_owned()
+        "the name of a collection must not contain $".to_owned()
     } else if name.starts_with("system.") || name.starts_with('.') {
-        "its collection's name would begin as only MongoDB's own do".to_owned()
+        "the name of its collection would start with a prefix that MongoDB reserves".to_owned()
     } else if namespace > MAX_NAMESPACE {
         format!("{database}.{name} has {namespace} bytes, and MongoDB's limit is {MAX_NAMESPACE}")
     } else {
         return Ok(name);
     };
-    Err(
-        Error::config(format!("MongoDB cannot hold the workspace {workspace}: {reason}"))
-            .with_remedy("map it to another name with --workspace-map"),
-    )
+    Err(Error::config(format!(
+        "MongoDB cannot store the workspace {workspace}: {reason}"
+    ))
+    .with_remedy("map it to another name with --workspace-map"))
 }
 
 #[cfg(test)]
@@ -277,8 +277,8 @@ mod tests {
         ] {
             let error = parse_uri(uri).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
-            let told = format!("{error} {error:?} {}", error.remedy().unwrap());
-            assert!(!told.contains("hun") && !told.contains("ter2"), "{told}");
+            let text = format!("{error} {error:?} {}", error.remedy().unwrap());
+            assert!(!text.contains("hun") && !text.contains("ter2"), "{text}");
         }
         let error = parse_uri("mongodb://h/?replicaSet=rs&readPreferenceTags=a:b").unwrap_err();
         assert!(error.message().contains("read preference"), "{error}");

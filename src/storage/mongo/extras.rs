@@ -67,7 +67,10 @@ impl Attempt<'_> {
             Ok(_) => {
                 let level = u8::try_from(self.level).unwrap_or(u8::MAX);
                 if self.extras.query.fetch_max(level, Ordering::Relaxed) < level {
-                    tracing::info!("the server takes fewer options of a query: {:?}", self.extras());
+                    tracing::info!(
+                        "the server supports fewer options of a query: {:?}",
+                        self.extras()
+                    );
                 }
             }
             Err(error) if is_about_the_request(error) && self.level + 1 < QueryExtras::LEVELS.len() => {
@@ -99,7 +102,7 @@ impl Extras {
         self.count.store(1, Ordering::Relaxed);
     }
 
-    /// Whether the server refused a write concern that nobody asked for.
+    /// Whether the server refused a write concern that was not configured.
     pub(super) fn lacks_concern(&self) -> bool {
         self.concern.load(Ordering::Relaxed) > 0
     }

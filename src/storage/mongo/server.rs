@@ -57,7 +57,7 @@ pub(super) fn integer(value: Option<&Bson>) -> Option<i64> {
     }
 }
 
-/// A connected server and one of its databases. It has no `Debug`: the client holds the password.
+/// A connected server and one of its databases. Without `Debug`, since the client contains the password.
 pub(super) struct Server {
     client: Client,
     database: Database,
@@ -187,7 +187,7 @@ impl Server {
     }
 
     /// An identity by which a server is known however it was reached. A process gives each of its lives an id; that of the
-    /// primary stands for a replica set. The routers of a sharded cluster share the cluster's id, where the login may read
+    /// primary identifies a replica set. The routers of a sharded cluster share the cluster's id, where the login may read
     /// it.
     async fn identify(&self, hello: &Document) -> String {
         if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
@@ -235,7 +235,7 @@ impl Server {
         self.database.collection_with_options(name, options)
     }
 
-    /// What an error of the driver means; `action` with a place behind it says what was tried: `read`.
+    /// Converts an error of the driver; `action` says what failed, as in `read`.
     pub(super) fn failed(&self, action: &str, error: DriverError) -> Error {
         self.error(kind_of(&error), action, error)
     }
@@ -268,7 +268,7 @@ impl Server {
             ..
         } = &self.names;
         let (kind, remedy) = self.with_remedy(kind);
-        let what = match (self.heartbeats.told(), &*error.kind) {
+        let what = match (self.heartbeats.summary(), &*error.kind) {
             (heard, _) if !heard.is_empty() && matches!(kind, ErrorKind::Unreachable | ErrorKind::Tls) => {
                 heard
             }
@@ -287,7 +287,7 @@ impl Server {
                 format!("{hosts} answered, but not as MongoDB: {what}")
             }
             (ErrorKind::Unreachable, _) => format!("no MongoDB server answers at {hosts}: {what}"),
-            (ErrorKind::Tls, _) => format!("cannot agree on TLS with {hosts}: {what}"),
+            (ErrorKind::Tls, _) => format!("TLS with {hosts} failed: {what}"),
             _ => format!("cannot {action} {location}: {what}"),
         };
         let error = Error::new(kind, message).caused_by(error);
@@ -301,10 +301,10 @@ impl Server {
     fn with_remedy(&self, kind: ErrorKind) -> (ErrorKind, Option<&'static str>) {
         let heard = self.heartbeats.worst();
         match kind {
-            // The server lets anybody in, and nobody do anything.
+            // The server accepts connections without a login, but no commands.
             ErrorKind::Permission if self.names.user.is_none() => (
                 ErrorKind::Login,
-                Some("name a user and a password in the address"),
+                Some("put a user and a password into the address"),
             ),
             ErrorKind::Unreachable | ErrorKind::ConnectionLost if heard == Some(Heard::Tls) => {
                 (ErrorKind::Tls, remedy(ErrorKind::Tls))
@@ -428,13 +428,13 @@ impl Heartbeats {
         self.failures().values().map(heard).max()
     }
 
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         let failures = self.failures();
-        let told = failures.iter().map(|(host, error)| match failures.len() {
+        let texts = failures.iter().map(|(host, error)| match failures.len() {
             1 => said(error),
             _ => format!("{host}: {}", said(error)),
         });
-        told.collect::<Vec<_>>().join("; ")
+        texts.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -477,7 +477,7 @@ fn said(error: &DriverError) -> String {
 fn kind_of(error: &DriverError) -> ErrorKind {
     match &*error.kind {
         DriverErrorKind::Authentication { .. } => {
-            // A connection that broke while logging in is told as a failed login, with the break as its cause.
+            // The driver reports a connection lost during the login as a failed login, with the loss as its cause.
             match error_source(error) {
                 Some(DriverErrorKind::Io(_)) => ErrorKind::ConnectionLost,
                 _ => ErrorKind::Login,
@@ -550,7 +550,7 @@ pub(super) fn kind_of_concern(code: i32) -> ErrorKind {
 
 fn remedy(kind: ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::Login => Some("check user, password and authSource (the database that keeps the login)"),
+        ErrorKind::Login => Some("check user, password and authSource (the database that stores the login)"),
         ErrorKind::Tls => Some(
             "check whether the server uses TLS (tls=true), its certificate authority (tlsCAFile, or tls_ca_file in a \
              job file) and that the certificate names the host",

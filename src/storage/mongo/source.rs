@@ -50,7 +50,7 @@ const ANSWERS_MEASURED: u32 = 2;
 /// their number.
 const AT_LEAST: u32 = 16;
 
-/// Bytes of a batch from which on fewer documents are asked for: one is being read, one waits, and the driver holds the
+/// The bytes of a batch from which on fewer documents are requested: one is being read, one waits, and the driver has the
 /// next one twice while it comes.
 const TOO_LARGE: usize = 4 << 20;
 
@@ -61,7 +61,7 @@ const ASKED_BYTES: usize = 4 << 20;
 const KEYS_AT_ONCE: usize = 1000;
 
 /// A page that only passes entries over ends here too, so that whoever waits for it sees that something happens.
-const PASSED_OVER: u64 = 10_000;
+const MOST_FILTERED: u64 = 10_000;
 
 /// How often a count says how far it is.
 const PROGRESS_EVERY: u64 = 1000;
@@ -76,7 +76,7 @@ pub(super) struct MongoSource {
     /// Whether documents with old keys are read as the records that they were. LightRAG does not find them, so to a
     /// target they are not there.
     reads_old_keys: bool,
-    /// Whether there are such documents, as far as anybody looked.
+    /// Whether there are such documents, once it was checked.
     has_old_keys: AtomicBool,
     /// Whether the collection compares keys otherwise than byte by byte.
     has_own_order: OnceCell<bool>,
@@ -96,16 +96,16 @@ impl Findings {
         let all = [
             (
                 &self.dates,
-                "holds dates in create_time or update_time: they are read as Unix seconds, as LightRAG keeps them",
+                "contains dates in create_time or update_time: they are read as Unix seconds, the format of LightRAG",
             ),
             (
                 &self.foreign,
-                "holds values that JSON has no form for, such as dates or binary data: they are carried as MongoDB's \
+                "contains values that JSON cannot represent, such as dates or binary data: they are written as MongoDB's \
                  extended JSON",
             ),
             (
                 &self.old,
-                "holds documents under keys of LightRAG up to 1.3.9, which later versions do not find: they are read as \
+                "contains documents under keys of LightRAG up to 1.3.9, which later versions do not find: they are read as \
                  default:<type>:<hash>",
             ),
         ];
@@ -150,7 +150,7 @@ impl MongoSource {
         note(&mut self.findings.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The key of the record that a document is, and whether it stands under an old one.
+    /// The key of a document's record, and whether the document has an old key.
     fn record_key(&self, id: &str, document: &RawDocument) -> (CacheKey, bool) {
         let of_today = self.reads_old_keys.then(|| codec::key_of_today(id, document));
         match of_today.flatten() {
@@ -224,7 +224,7 @@ impl MongoSource {
         Ok(())
     }
 
-    /// Looks under old keys for what stands under no key of today's.
+    /// Looks for old keys of records without a current key.
     async fn find_old(&self, keys: &[CacheKey], found: &mut HashMap<CacheKey, Entry>) -> Result<()> {
         if !self.has_old_keys.load(Ordering::Relaxed) {
             return Ok(());
@@ -283,7 +283,7 @@ impl MongoSource {
             })
     }
 
-    /// A cursor over a range, behind a key where one is given; `None` where nothing can be there.
+    /// A cursor over a range, after a key if one is given; `None` if the range is empty.
     async fn open(
         &self,
         range: &KeyRange,
@@ -312,13 +312,13 @@ impl MongoSource {
             self.collection.namespace()
         );
         Error::new(ErrorKind::Server, message)
-            .with_remedy("check that the collection was made without a collation of its own, or copy it")
+            .with_remedy("check that the collection has no collation of its own, or copy it")
     }
 
-    /// An answer of the server that holds no documents where documents should be.
+    /// The error for a response without the expected documents.
     fn unreadable(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         let message = format!(
-            "an answer about the collection {} cannot be read",
+            "a response about the collection {} cannot be read",
             self.collection.namespace()
         );
         Error::new(ErrorKind::Server, message).caused_by(error)
@@ -334,7 +334,7 @@ impl MongoSource {
         Ok(items.into_iter().skip(from).map(|item| {
             let item = item.map_err(|error| self.unreadable(error))?;
             item.as_document()
-                .ok_or_else(|| self.unreadable("it holds something else than a document"))
+                .ok_or_else(|| self.unreadable("it contains something other than a document"))
         }))
     }
 
@@ -359,7 +359,7 @@ impl MongoSource {
         match counted {
             Ok(answer) => integer(answer.get("n"))
                 .and_then(|records| u64::try_from(records).ok())
-                .ok_or_else(|| self.unreadable("it holds no number")),
+                .ok_or_else(|| self.unreadable("it contains no number")),
             // LightRAG reads and never counts.
             Err(error) if is_about_the_request(&error) => {
                 self.server.extras.has_no_count();
@@ -473,7 +473,7 @@ struct Batches {
     ranges: VecDeque<KeyRange>,
     /// The share that is read of it.
     shard: Option<Shard>,
-    /// The last key that came, behind which a new cursor goes on.
+    /// The last key read, after which a new cursor continues.
     last: Option<String>,
     at_once: u32,
     /// The most that may be asked for at once.
@@ -518,7 +518,7 @@ impl Rate {
 }
 
 impl Batches {
-    /// Asks for more documents at once where that is faster: with a new cursor, behind the last key.
+    /// Requests larger batches if that is faster, with a new cursor after the last key.
     fn measure(&mut self, batch: &RawBatch, during: Duration) {
         let bytes = batch.as_raw_document().as_bytes().len();
         if self.rate.is_worth_more(bytes, during) && self.at_once < self.most_at_once {
@@ -535,7 +535,7 @@ impl Batches {
             let Some(key) = codec::key(document?) else {
                 continue;
             };
-            // A scan that goes on behind a key would miss what comes out of order, without a word.
+            // A scan that continues after a key would silently miss documents that are out of order.
             if last.is_some_and(|last| last >= key) {
                 return Err(self.source.out_of_order(key));
             }
@@ -587,7 +587,7 @@ impl PageReader<RawBatch> for Batches {
                     }
                 },
                 Some(Err(error)) => {
-                    // The keys say where the cursor was. That the server closed one which nobody asked for a while is no
+                    // The keys give the position of the cursor. That the server closed an idle one is no
                     // failure; of any other the reader decides whether to ask again.
                     self.cursor = None;
                     if !is_cursor_gone(&error) {
@@ -613,7 +613,7 @@ struct Pages {
     fresh: Option<RawBatch>,
     /// The batch that is being read, and how many of its documents were.
     batch: Option<(RawBatch, usize)>,
-    /// Keys of that batch that an old document stands for, and one of today's as well.
+    /// Keys of that batch that have both an old and a current document.
     superseded: HashSet<CacheKey>,
     page: PageBuilder,
     /// Whether there was anything since the last page, be it only passed over.
@@ -644,14 +644,14 @@ impl Pages {
             let last = self.last.get_or_insert_default();
             last.clear();
             last.push_str(id);
-            if self.page.is_full() || self.filtered >= PASSED_OVER {
+            if self.page.is_full() || self.filtered >= MOST_FILTERED {
                 return Ok(Some(from + at + 1));
             }
         }
         Ok(None)
     }
 
-    /// Looks which records of a batch stand under an old key and under one of today's, which then counts.
+    /// Finds the records of a batch with both an old and a current key; the current one counts.
     async fn look_up_old(&mut self, batch: &RawBatch) -> Result<()> {
         self.superseded.clear();
         let mut keys = Vec::new();
@@ -706,7 +706,7 @@ impl PageReader for Pages {
 impl Source for MongoSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
-        // One after another: asked at once, they would stand in each other's way.
+        // One after another, since concurrent requests would slow each other down.
         for cache_type in &CacheType::FROM_FILES {
             let records = self.count_prefix(cache_type, selection.shard()).await?;
             count.add_kind(selection, &codec::prefix(cache_type), records);
@@ -743,7 +743,7 @@ impl Source for MongoSource {
         let pages = Pages {
             source: self,
             selection: selection.clone(),
-            batches: Prefetch::new("asking for the documents of a MongoDB collection", batches),
+            batches: Prefetch::new("fetching the documents of a MongoDB collection", batches),
             fresh: None,
             batch: None,
             superseded: HashSet::new(),

@@ -66,7 +66,7 @@ impl Refused {
         self.code == DUPLICATE
     }
 
-    /// Whether the reason is a document with this key. Where it is one that some index of the user's holds to be equal,
+    /// Whether the reason is a document with this key. If it is one that a unique index of the user considers equal,
     /// nothing is known about the key.
     fn is_there_already(&self) -> bool {
         let of_another_index = self.message.contains(" index: ") && !self.message.contains(" index: _id_");
@@ -184,7 +184,7 @@ impl MongoTarget {
         command.append(cstr!("ordered"), false);
         if let Some(concern) = self.server.write_concern() {
             let concern = serialize_to_raw_document_buf(&concern).map_err(|error| {
-                Error::new(ErrorKind::Internal, "a write concern has no BSON form").caused_by(error)
+                Error::new(ErrorKind::Internal, "a write concern cannot be serialized").caused_by(error)
             })?;
             command.append(cstr!("writeConcern"), &concern);
         }
@@ -257,7 +257,7 @@ impl MongoTarget {
     fn not_acknowledged(&self, code: i32, message: &str) -> Error {
         let kind = kind_of_concern(code);
         let message = format!(
-            "{} has written to the collection {} but not as safely as it was to: {message} (code {code})",
+            "{} has written to the collection {}, but not with the requested write concern: {message} (code {code})",
             self.server.location(),
             self.collection.name(),
         );
@@ -265,7 +265,7 @@ impl MongoTarget {
         match kind {
             ErrorKind::Config => error.with_remedy("correct w in the address, or leave it out"),
             ErrorKind::Timeout => {
-                error.with_remedy("look at the health of the replica set, or raise wtimeoutMS")
+                error.with_remedy("check the health of the replica set, or raise wtimeoutMS")
             }
             _ => error,
         }

@@ -19,7 +19,7 @@ enum Kind {
     Flag,
     /// A number from this one on.
     Number(u32),
-    /// A number of which 0 stands for no limit.
+    /// A number; 0 means no limit.
     PoolSize,
     /// Milliseconds, of which 0 means what it means to leave the option out.
     Milliseconds,
@@ -133,7 +133,7 @@ const OPTIONS: &[(&str, Use)] = &[
     ("zlibcompressionlevel", Use::Driver(Kind::ZlibLevel)),
 ];
 
-/// The options that may stand in an address more than once.
+/// The options that an address may contain more than once.
 const REPEATED: &str = "readpreferencetags";
 
 /// What the driver here can compress with.
@@ -150,11 +150,11 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads an address. What is wrong with it is told without repeating what may be part of a password.
+    /// Parses an address. Errors do not repeat text that may be part of a password.
     pub(super) fn read(uri: &str) -> Result<Self, String> {
         let (place, options) = uri.split_once('?').unwrap_or((uri, ""));
         let unreadable = |why: &str| Err(format!("not a MongoDB address: {why}"));
-        // Whoever puts a `?` or `#` into a password makes options of its rest, and a host of its beginning.
+        // A `?` or `#` in a password makes its start look like a host, and its rest like options.
         let rest = place.split_once("://").map_or(place, |(_, rest)| rest);
         if options.contains('@') && !rest.contains(['@', '/']) {
             return unreadable("a user or password in it is not percent-encoded");
@@ -227,7 +227,7 @@ impl Options {
         }
         let separator = match (options.contains('&'), options.contains(';')) {
             (true, true) => {
-                return Err("not a MongoDB address: its options are separated by & and ; alike".to_owned());
+                return Err("not a MongoDB address: its options are separated by both & and ;".to_owned());
             }
             (false, true) => ';',
             _ => '&',
@@ -235,7 +235,7 @@ impl Options {
         for option in options.split(separator) {
             let Some((name, value)) = option.split_once('=') else {
                 return Err(
-                    "not a MongoDB address: behind the ? not everything is name=value with & between"
+                    "not a MongoDB address: the options after the ? must be name=value, separated by &"
                         .to_owned(),
                 );
             };
@@ -281,7 +281,7 @@ impl Options {
         };
         match self.single.insert("tls".to_owned(), ssl.clone()) {
             Some(tls) if tls != ssl => {
-                Err("not a MongoDB address: ssl and tls say different things".to_owned())
+                Err("not a MongoDB address: ssl and tls contradict each other".to_owned())
             }
             _ => Ok(()),
         }
@@ -300,15 +300,12 @@ impl Options {
     fn warnings(&self) -> Vec<String> {
         let said = [
             (&self.without_effect, "have no effect here"),
-            (
-                &self.unknown,
-                "are unknown, and passed over as LightRAG's driver does",
-            ),
+            (&self.unknown, "are unknown and ignored, as in LightRAG's driver"),
             (
                 &self.unreadable,
-                "have a value that cannot be read, and are passed over as LightRAG's driver does",
+                "have an invalid value and are ignored, as in LightRAG's driver",
             ),
-            (&self.doubled, "are there more than once: the last one counts"),
+            (&self.doubled, "occur more than once: the last one counts"),
         ];
         said.into_iter()
             .filter(|(names, _)| !names.is_empty())
@@ -417,8 +414,8 @@ mod tests {
             said,
             "options of the address that have no effect here: socketTimeoutMS, uuidRepresentation, tz_aware, fsync"
         );
-        assert!(warnings("foo=hunter2").ends_with("does: foo"));
-        assert!(warnings("tls=perhaps").contains("cannot be read"));
+        assert!(warnings("foo=hunter2").ends_with("driver: foo"));
+        assert!(warnings("tls=perhaps").contains("invalid value"));
         assert!(warnings("appName=a&appname=b").contains("the last one counts: appname"));
         assert_eq!(
             warnings("replicaSet=rs&retryWrites=false;".trim_end_matches(';')),

@@ -32,7 +32,7 @@ pub(super) struct Client {
     /// The host that answered last; another one is tried when it does no more.
     current: AtomicUsize,
     user: Option<String>,
-    /// The cluster's own identity, or its first address where it does not tell.
+    /// The ID of the cluster, or its first address if it does not say.
     cluster: String,
     pub(super) abilities: Abilities,
 }
@@ -135,7 +135,7 @@ impl Answer {
         serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
     }
 
-    /// The error that the server tells of; empty where it tells none.
+    /// The error of the server; empty if there is none.
     pub(super) fn cause(&self) -> Cause {
         #[derive(Deserialize)]
         struct Refusal {
@@ -148,7 +148,7 @@ impl Answer {
     }
 }
 
-/// An error as the server tells it.
+/// An error of the server.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Cause {
     #[serde(rename = "type", default)]
@@ -168,7 +168,7 @@ const CONNECTING: &str = "connect to OpenSearch";
 const LONGEST_REASON: usize = 300;
 
 impl Cause {
-    /// The error behind it that says most.
+    /// The most specific cause.
     fn root(&self) -> &Self {
         self.root_cause.first().unwrap_or(self)
     }
@@ -307,9 +307,9 @@ impl Block {
     }
 }
 
-/// What is known of a field over all indices behind a name.
+/// A field in all indices of a name.
 pub(super) struct FoundField {
-    /// The indices behind the name that are open.
+    /// The open indices of the name.
     pub(super) indices: Vec<String>,
     /// The types that the field has in them; empty where it has none.
     pub(super) types: BTreeSet<String>,
@@ -481,7 +481,7 @@ impl Client {
             // The parser's own words may repeat what it read.
             let place = format!("line {} column {}", error.line(), error.column());
             let message = format!(
-                "cannot {request_was} at {}: the answer is not as OpenSearch gives it ({place})",
+                "cannot {request_was} at {}: the response is not in OpenSearch's format ({place})",
                 self.host()
             );
             Error::new(ErrorKind::Server, message)
@@ -515,7 +515,7 @@ impl Client {
             Many(Vec<String>),
         }
         let query = [("fields", field)];
-        let what = format!("look at the index {index}");
+        let what = format!("inspect the index {index}");
         let request = Request::new(Method::Get, format!("/{index}/_field_caps"), what).query(&query);
         let answer = self.send(&request).await?;
         if answer.status == 404 && answer.cause().is("index_not_found_exception") {
@@ -539,7 +539,7 @@ impl Client {
 
     /// What is left to find out where the login may not look at fields, which LightRAG does not need to.
     async fn hidden_field(&self, index: &str) -> Result<Option<FoundField>> {
-        let what = format!("look whether there is an index {index}");
+        let what = format!("check whether the index {index} exists");
         let request = Request::new(Method::Head, format!("/{index}"), what);
         let answer = self.send(&request).await?;
         if answer.status == 404 {
@@ -568,7 +568,7 @@ impl Client {
                     .current
                     .compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
             }
-            // Only what reached nobody may go to somebody else at once.
+            // Only a request that reached no host may go to another one at once.
             if error.kind() != ErrorKind::Unreachable {
                 return Err(error);
             }
@@ -624,7 +624,7 @@ impl Client {
                     return self.login_refused(host);
                 }
                 if answer.status == 400 && is_tls_port(&answer.body) {
-                    let message = format!("the server at {host} wants TLS");
+                    let message = format!("the server at {host} requires TLS");
                     return Error::new(ErrorKind::Tls, message)
                         .with_remedy("use an https:// address, or set OPENSEARCH_USE_SSL=true");
                 }
@@ -645,7 +645,7 @@ impl Client {
                 "check OPENSEARCH_USER and OPENSEARCH_PASSWORD, or the login in the address",
             ),
             None => (
-                format!("OpenSearch at {host} asks for a login, and none was sent"),
+                format!("OpenSearch at {host} requires a login, but none is configured"),
                 "set OPENSEARCH_USER and OPENSEARCH_PASSWORD, or put the login into the address",
             ),
         };
@@ -703,7 +703,10 @@ fn transport(config: &Config, host: &Host, timeout: Duration) -> Result<Transpor
                 .ok()
                 .filter(|_| pem.windows(11).any(|text| text == b"-----BEGIN "));
             let certificate = certificate.ok_or_else(|| {
-                Error::config(format!("{} holds no certificate in PEM form", path.display()))
+                Error::config(format!(
+                    "{} contains no certificate in PEM format",
+                    path.display()
+                ))
             })?;
             CertificateValidation::Full(certificate)
         }
@@ -713,7 +716,7 @@ fn transport(config: &Config, host: &Host, timeout: Duration) -> Result<Transpor
     })
 }
 
-/// Whether this is nginx's complaint, or that of a JVM behind TLS, about plain HTTP.
+/// Whether this is the error of nginx or a JVM with TLS about plain HTTP.
 fn is_tls_port(body: &[u8]) -> bool {
     let body = String::from_utf8_lossy(&body[..body.len().min(4096)]);
     body.contains("plain HTTP request was sent to HTTPS port")
@@ -738,12 +741,12 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
     } else if error.is_timeout() && !connecting {
         let message = format!("cannot {what} at {host}: no answer in time");
         let remedy =
-            "raise --timeout (and OPENSEARCH_TIMEOUT where it is set), or look why the server is slow";
+            "raise --timeout (and OPENSEARCH_TIMEOUT if it is set), or find out why the server is slow";
         (ErrorKind::Timeout, message, Some(remedy))
     } else if connecting && is_unresolved(&last) {
         return unresolved("OpenSearch", &host.to_string(), &last).caused_by(error);
     } else if connecting && last.contains("handshake eof") {
-        let message = format!("the server at {host} hangs up when TLS begins");
+        let message = format!("the server at {host} closes the connection when TLS starts");
         let remedy = "check host and port; if the server has no TLS, use an http:// address or set \
                       OPENSEARCH_USE_SSL=false";
         (ErrorKind::Tls, message, Some(remedy))
@@ -757,11 +760,11 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
         let message = format!("cannot reach OpenSearch at {host}: {last}");
         (ErrorKind::Unreachable, message, None)
     } else {
-        // A server behind TLS that is spoken to without it hangs up, as a rule, and so do PostgreSQL and Redis.
+        // A server with TLS usually closes a connection without it, and so do PostgreSQL and Redis.
         match what == CONNECTING {
             true => (
                 ErrorKind::ConnectionLost,
-                format!("{host} answered, but not as OpenSearch: it hung up ({last})"),
+                format!("{host} answered, but not as OpenSearch: it closed the connection ({last})"),
                 Some(match host.tls {
                     true => "check host and port, and the server's log",
                     false => {
@@ -771,7 +774,7 @@ fn no_answer(host: &Host, what: &str, error: opensearch::Error) -> Error {
                 }),
             ),
             false => {
-                let message = format!("cannot {what} at {host}: the connection is lost ({last})");
+                let message = format!("cannot {what} at {host}: the connection was lost ({last})");
                 (ErrorKind::ConnectionLost, message, None)
             }
         }

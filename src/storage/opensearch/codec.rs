@@ -1,6 +1,6 @@
 //! A record as a document, and the names of indices, as `lightrag/kg/opensearch_impl.py` of LightRAG 1.5 has them.
 //!
-//! A document has the cache key for its `_id`. Its source holds the fields of the record and `__mirrored_id`, the key
+//! A document has the cache key as its `_id`. Its source contains the fields of the record and `__mirrored_id`, the key
 //! again, because a server may refuse to sort by `_id`. Where somebody else wrote the two and they differ, the key is the
 //! `_id`, by which LightRAG looks records up. The server keeps the text of a source as it was sent, so
 //! numbers of any size, escapes and halves of surrogate pairs come back as they went.
@@ -28,7 +28,7 @@ const LONGEST_INDEX_NAME: usize = 255;
 /// The longest `_id`, in bytes.
 const LONGEST_KEY: usize = 512;
 
-/// The most lists that stand directly in each other (`index.mapping.depth.limit`, as a rule).
+/// The most directly nested lists (usually `index.mapping.depth.limit`).
 const DEEPEST_LISTS: usize = 20;
 
 /// The deepest nesting that the server's parser reads, with the document itself.
@@ -86,7 +86,7 @@ pub(super) fn any_index() -> String {
     format!("*{NAMESPACE}")
 }
 
-/// The workspace whose index has this name, as far as the name tells; `None` where it is none of LightRAG's caches.
+/// The workspace whose index has this name, as far as the name shows it; `None` if it is not a cache of LightRAG.
 pub(super) fn workspace_of_index(index: &str) -> Option<Workspace> {
     let prefix = index.strip_suffix(NAMESPACE)?;
     let name = match prefix {
@@ -101,16 +101,16 @@ pub(super) fn workspace_of_index(index: &str) -> Option<Workspace> {
 pub(super) fn key_problem(key: &CacheKey) -> Option<(RejectKind, String)> {
     let length = key.as_str().len();
     let reason = match length {
-        0 => "OpenSearch takes no empty key".to_owned(),
+        0 => "OpenSearch does not accept an empty key".to_owned(),
         _ if length > LONGEST_KEY => {
-            format!("the key has {length} bytes; OpenSearch takes at most {LONGEST_KEY}")
+            format!("the key has {length} bytes; OpenSearch accepts at most {LONGEST_KEY}")
         }
         _ => return None,
     };
     Some((RejectKind::InvalidKey, reason))
 }
 
-/// A record as it stands in a bulk request.
+/// A record as encoded in a bulk request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Operation {
     /// The document in the request's body.
@@ -203,7 +203,7 @@ fn field_problem(fields: &Fields<'_>) -> Option<String> {
     })
 }
 
-const UNREADABLE: &str = "is nested deeper, or holds a longer number, than OpenSearch reads";
+const UNREADABLE: &str = "is nested deeper, or contains a longer number, than OpenSearch supports";
 
 /// Whether a document can have this field, or a record has to do without it. The fields of LightRAG's own are not
 /// judged here.
@@ -214,7 +214,7 @@ fn is_possible(name: &str, value: &str) -> bool {
 /// What matters to the server of a JSON text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Shape {
-    /// The most lists that stand directly in each other.
+    /// The most directly nested lists.
     lists: usize,
     /// The deepest nesting of lists and objects.
     depth: usize,
@@ -235,7 +235,7 @@ impl Shape {
             return shape;
         }
         let bytes = json.as_bytes();
-        // For each open object or list, how many lists stand directly in each other up to it: 0 for an object.
+        // For each open object or list, the number of directly nested lists up to it: 0 for an object.
         let mut open: Vec<usize> = Vec::new();
         let mut number = 0;
         let mut at = 0;
@@ -269,7 +269,7 @@ impl Shape {
     }
 }
 
-/// The place behind the quote that ends the string which begins before `at`.
+/// The position after the closing quote of the string that starts before `at`.
 fn end_of_string(json: &[u8], mut at: usize) -> usize {
     while let Some(found) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         at += found + 1;

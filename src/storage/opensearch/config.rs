@@ -24,7 +24,7 @@ pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
             .into_iter()
             .find(|known| *known == name);
         let name = known.ok_or_else(|| {
-            Error::config("the address of OpenSearch has a parameter that is not known")
+            Error::config("the address of OpenSearch has an unknown parameter")
                 .with_remedy("known: verify_certs, ca_cert")
         })?;
         settings.push((name, Secret::new(value)));
@@ -102,7 +102,7 @@ pub(super) struct Config {
     pub(super) trust: Trust,
     /// The most that a request may take, where LightRAG's configuration says it.
     pub(super) timeout: Option<Duration>,
-    /// How often a document is sent again that the server has no room for.
+    /// The most retries of a document that the server was too busy for.
     pub(super) max_retries: u32,
     pub(super) shards: u32,
     pub(super) replicas: u32,
@@ -165,9 +165,9 @@ impl Config {
 /// A user, and a password where there is one.
 type Login = (String, Option<Secret>);
 
-/// Whom to log in as. What an address says is stronger than what stands elsewhere.
+/// The login. An address has precedence over other settings.
 ///
-/// LightRAG logs in as `admin` with the password `admin` where nobody says anything. A server that was named by an
+/// LightRAG logs in as `admin` with the password `admin` by default. A server that was given by an
 /// `http://` address is not sent that in clear text.
 fn login(values: &Values, own: Option<Login>, hosts: &[Host]) -> Option<(String, Secret)> {
     let password = values.secret("password").unwrap_or_default();
@@ -206,7 +206,7 @@ fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
     };
     let url = parse_url(&format!("{}://{rest}", if tls { "https" } else { "http" }))?;
     let Some(name) = url.host_str() else {
-        return wrong("names no host");
+        return wrong("has no host");
     };
     // As LightRAG's client has it: after https:// the web's port, otherwise OpenSearch's own.
     let port = url.port().or(said_port(rest)).unwrap_or(match scheme.as_deref() {
@@ -227,7 +227,7 @@ fn read_address(text: &str, use_ssl: bool) -> Result<(Host, Option<Login>)> {
     Ok((host, login))
 }
 
-/// The port that stands in an address, which a parsed one forgets where it is the scheme's own.
+/// The explicit port of an address, which parsing drops if it is the default of the scheme.
 fn said_port(rest: &str) -> Option<u16> {
     let authority = rest.split(['/', '?', '#']).next()?;
     let (_, port) = authority.rsplit_once(':')?;
@@ -237,12 +237,10 @@ fn said_port(rest: &str) -> Option<u16> {
 fn parse_url(text: &str) -> Result<Url> {
     let unreadable = |why: &str| Error::config(format!("cannot read an address of OpenSearch: {why}"));
     let url = Url::parse(text).map_err(|error| unreadable(&error.to_string()))?;
-    // Whoever puts a `/` into a password makes a host of its beginning, or of what stands behind an `@` in it.
+    // A `/` in a password makes its start, or the text after an `@` in it, look like a host.
     if url.path().contains('@') {
-        return Err(
-            unreadable("an @ behind the host looks like the end of a password")
-                .with_remedy("write `@` and `/` in a password as %40 and %2F"),
-        );
+        return Err(unreadable("an @ after the host looks like the end of a password")
+            .with_remedy("write `@` and `/` in a password as %40 and %2F"));
     }
     Ok(url)
 }

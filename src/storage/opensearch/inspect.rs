@@ -1,7 +1,7 @@
 //! Whether an index keeps what LightRAG writes, found out before the first write and without one.
 //!
 //! An index can lose documents and still answer that all is well: a mapping without `_source`, a pipeline that drops. Or
-//! it refuses every one of them, for a reason that has nothing to do with the records. Either is told once, about the
+//! it refuses every one of them, for a reason unrelated to the records. Either is reported once, about the
 //! index. What the login may not ask for is done without, since LightRAG does not ask for it either.
 
 use std::collections::BTreeMap;
@@ -155,7 +155,7 @@ impl<'a> Inspector<'a> {
         struct Index {
             settings: Value,
         }
-        let what = format!("look at the settings of the index {}", self.name);
+        let what = format!("read the settings of the index {}", self.name);
         let query = [("flat_settings", "true")];
         let path = format!("/{}/_settings", self.name);
         let request = Request::new(Method::Get, path, what).query(&query);
@@ -178,13 +178,13 @@ impl<'a> Inspector<'a> {
         Ok(Found::Indices(indices.collect()))
     }
 
-    /// The index that is meant. An alias may stand for it, if it can be written and read by key through it.
+    /// The index. It may be given by an alias, if that can be written and read by key.
     async fn only_index(&self, indices: BTreeMap<String, Settings>) -> Result<(String, Settings)> {
         let names: Vec<String> = indices.keys().cloned().collect();
         let mut indices = indices.into_iter();
         let (Some(index), None) = (indices.next(), indices.next()) else {
             let message = format!(
-                "{} at {} is an alias of {} indices ({}), and LightRAG cannot read by key from more than one",
+                "{} at {} is an alias of {} indices ({}), but LightRAG can read by key from only one",
                 self.name,
                 self.client.host(),
                 names.len(),
@@ -192,7 +192,7 @@ impl<'a> Inspector<'a> {
             );
             return Err(self.refused(
                 message,
-                "choose another workspace, or have the alias name one index alone",
+                "choose another workspace, or point the alias at one index only",
             ));
         };
         if index.0 == self.name {
@@ -200,7 +200,7 @@ impl<'a> Inspector<'a> {
         }
         if index.0.starts_with(".ds-") {
             let message = format!(
-                "{} at {} is a data stream, and LightRAG keeps its cache in an index",
+                "{} at {} is a data stream, but LightRAG stores its cache in an index",
                 self.name,
                 self.client.host()
             );
@@ -307,7 +307,7 @@ impl<'a> Inspector<'a> {
         struct Index {
             mappings: Mappings,
         }
-        let what = format!("look at the mapping of the index {}", self.name);
+        let what = format!("read the mapping of the index {}", self.name);
         let request = Request::new(Method::Get, format!("/{}/_mapping", self.name), what);
         let answer = self.client.send(&request).await?;
         if is_hidden(&answer) {
@@ -332,14 +332,14 @@ impl<'a> Inspector<'a> {
             }
             _ => None,
         };
-        let remake = "make the index anew with another mapping, or choose another workspace";
+        let remake = "recreate the index with another mapping, or choose another workspace";
         if let Some(lost) = lost {
             let message =
-                format!("{index} does not keep what is written, so nobody could read it again: {lost}");
+                format!("{index} does not store what is written, so it could not be read back: {lost}");
             return Err(self.refused(message, remake));
         }
         if mappings.routing.required {
-            let message = format!("{index} takes no document without a routing, and LightRAG gives none");
+            let message = format!("{index} requires a routing, but LightRAG sets none");
             return Err(self.refused(message, remake));
         }
         let is_strict = mappings
@@ -352,7 +352,7 @@ impl<'a> Inspector<'a> {
             .collect();
         if !unknown.is_empty() {
             let message = format!(
-                "{index} takes no fields that its mapping does not name (dynamic: strict), and it does not name {}",
+                "{index} accepts only the fields of its mapping (dynamic: strict), which lacks {}",
                 unknown.join(", ")
             );
             let remedy = format!(
@@ -362,7 +362,8 @@ impl<'a> Inspector<'a> {
             return Err(self.refused(message, &remedy));
         }
         if let Some((field, kind)) = mapping::textless_field(&mappings.properties) {
-            let message = format!("{index} takes no text for the field {field}: it is mapped as {kind}");
+            let message =
+                format!("{index} does not accept text in the field {field}, which is mapped as {kind}");
             return Err(self.refused(message, remake));
         }
         Ok(())
@@ -373,7 +374,7 @@ impl<'a> Inspector<'a> {
         let mut warnings = Vec::new();
         for (setting, pipeline) in pipelines(settings) {
             let about = format!(
-                "the index {} at {} sends what is written through the ingest pipeline {pipeline} ({setting})",
+                "the index {} at {} sends writes through the ingest pipeline {pipeline} ({setting})",
                 self.name,
                 self.client.host()
             );
@@ -383,7 +384,7 @@ impl<'a> Inspector<'a> {
             );
             let found = self.send(Method::Get, path.clone(), None).await?;
             let remedy = format!(
-                "take the pipeline off the index (PUT /{}/_settings {{\"{setting}\": null}}), or choose another \
+                "remove the pipeline from the index (PUT /{}/_settings {{\"{setting}\": null}}), or choose another \
                  workspace",
                 self.name
             );

@@ -114,12 +114,12 @@ pub(super) fn textless_field(properties: &Properties) -> Option<(&'static str, S
 
 /// What to add to the mapping so that a record may pass that was refused for this reason; empty where nothing helps.
 ///
-/// A number or a date is told to pass over values that are none. A field that the index does not know is told not to
+/// A number or a date is mapped to ignore malformed values. A field that the index does not know is mapped not to
 /// look at its values.
-pub(super) fn mend(properties: &Properties, fields: &Fields<'_>, reason: &str) -> Properties {
+pub(super) fn extended(properties: &Properties, fields: &Fields<'_>, reason: &str) -> Properties {
     if let Some(path) = named_field(reason) {
-        if let Some(mended) = forgiving(properties, path) {
-            return mended;
+        if let Some(extended) = forgiving(properties, path) {
+            return extended;
         }
         let top = top_level(path);
         if usual_mapping(top).is_none() && !properties.contains_key(top) && fields.get(top).is_some() {
@@ -139,12 +139,12 @@ pub(super) fn mend(properties: &Properties, fields: &Fields<'_>, reason: &str) -
         .collect()
 }
 
-/// The fields to leave behind so that a record may pass that was refused for this reason, and that no mapping helps;
+/// The fields to drop so that a record that was refused for this reason may be accepted, if no mapping helps;
 /// empty where it is one of LightRAG's own fields that the index cannot take.
 pub(super) fn leave_behind(properties: &Properties, fields: &Fields<'_>, reason: &str) -> Vec<String> {
     let others = || fields.iter().filter(|(name, _)| usual_mapping(name).is_none());
     if let Some(path) = named_field(reason) {
-        // A name with dots stands for itself or for the objects around it.
+        // A name with dots is a field itself, or a path of objects.
         let named = others().find(|(name, _)| *name == path || *name == top_level(path));
         if let Some((name, _)) = named {
             return vec![name.to_owned()];
@@ -186,7 +186,7 @@ fn forgiving(properties: &Properties, path: &str) -> Option<Properties> {
         None => (path, None),
     };
     let field = properties.get(name)?.as_object()?;
-    let mended = match below {
+    let extended = match below {
         Some(below) => {
             let inner = forgiving(field.get("properties")?.as_object()?, below)?;
             json!({"properties": inner})
@@ -201,7 +201,7 @@ fn forgiving(properties: &Properties, path: &str) -> Option<Properties> {
             Value::Object(field)
         }
     };
-    Some(Properties::from_iter([(name.to_owned(), mended)]))
+    Some(Properties::from_iter([(name.to_owned(), extended)]))
 }
 
 #[cfg(test)]
@@ -227,7 +227,7 @@ mod tests {
     fn lightrags_fields_are_mapped_as_its_own_documents_have_it() {
         let filled = filled();
         for (name, mapping) in missing_usual(&Properties::new()) {
-            // An object is shown by what it holds.
+            // An object is shown by its content.
             if name != "queryparam" {
                 assert_eq!(filled.get(&name), Some(&mapping), "{name}");
             }
@@ -278,14 +278,14 @@ mod tests {
         let reason = "failed to parse field [create_time] of type [long] in document with id 'k'";
         let odd = fields(r#"{"create_time": "later"}"#);
         let expected = json!({"create_time": {"type": "long", "ignore_malformed": true}});
-        assert_eq!(mend(&filled(), &odd, reason), properties(expected.clone()));
-        assert!(mend(&properties(expected), &odd, reason).is_empty());
+        assert_eq!(extended(&filled(), &odd, reason), properties(expected.clone()));
+        assert!(extended(&properties(expected), &odd, reason).is_empty());
 
         let reason = "failed to parse field [queryparam.top_k] of type [long] in document with id 'k'";
         let odd = fields(r#"{"queryparam": {"top_k": "all"}}"#);
         let expected =
             json!({"queryparam": {"properties": {"top_k": {"type": "long", "ignore_malformed": true}}}});
-        assert_eq!(mend(&filled(), &odd, reason), properties(expected));
+        assert_eq!(extended(&filled(), &odd, reason), properties(expected));
     }
 
     #[test]
@@ -295,10 +295,10 @@ mod tests {
         let unindexed = json!({"type": "object", "enabled": false});
         let reason = "The depth of the field has exceeded the allowed limit of [20]";
         let expected = json!({"deep": unindexed, "big": unindexed});
-        assert_eq!(mend(&filled(), &odd, reason), properties(expected));
+        assert_eq!(extended(&filled(), &odd, reason), properties(expected));
         let reason = "failed to parse field [big] of type [float] in document with id 'k'";
         assert_eq!(
-            mend(&filled(), &odd, reason),
+            extended(&filled(), &odd, reason),
             properties(json!({"big": unindexed}))
         );
     }

@@ -76,7 +76,7 @@ impl Connection for OpenSearchStorage {
         }
     }
 
-    /// LightRAG trusts anybody by default, and so does a migration that has no other setting.
+    /// LightRAG trusts any certificate by default, and so does a migration without another setting.
     fn warnings(&self) -> Vec<String> {
         let is_unverified =
             self.config.trust == Trust::Anyone && self.config.hosts.iter().any(|host| host.tls);
@@ -88,7 +88,7 @@ impl Connection for OpenSearchStorage {
     }
 
     /// The workspaces as the names of indices tell them: in lower case, and with `_` for what such a name cannot
-    /// hold. Whether `space_1` is short for `Space 1`, nobody can tell any more.
+    /// contain. Whether `space_1` was `Space 1` originally cannot be determined.
     async fn workspaces(&self) -> Result<WorkspaceListing> {
         let resolved = self
             .client
@@ -114,7 +114,7 @@ impl Connection for OpenSearchStorage {
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
         let index = codec::index_name(workspace)?;
         let found = self.client.field(&index, codec::MIRRORED_ID).await?;
-        // An alias is not the place; the indices behind it are.
+        // The location is given by the indices of an alias, not by the alias.
         let indices = match found {
             Some(found) if !found.indices.is_empty() => found.indices.join(","),
             _ => index,
@@ -157,7 +157,7 @@ fn unreadable(resolved: &Resolved) -> Vec<UnreadableWorkspace> {
     });
     let streams = resolved.data_streams.iter().filter_map(|stream| {
         let why = format!(
-            "{} is a data stream, and LightRAG keeps its cache in an index",
+            "{} is a data stream, but LightRAG stores its cache in an index",
             stream.name
         );
         named(stream, why)

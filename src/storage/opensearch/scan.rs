@@ -1,18 +1,18 @@
 //! Reading an index about in the order in which it was written.
 //!
 //! Each shard numbers the operations that it is asked for, and a document carries the number of the operation that
-//! wrote it last, `_seq_no`. So a document that nobody changes keeps its number, one that is changed gets a higher one,
+//! wrote it last, `_seq_no`. So an unchanged document keeps its number, one that is changed gets a higher one,
 //! and documents lie on the disk about in this order, where any order by key is a random one.
 //!
 //! * **One number for all shards.** A position is a number: up to it everything was read, in every shard of every index
-//!   behind the name.
+//!   of the name.
 //! * **A point in time** keeps what is read as it is: no document comes twice because somebody changed it meanwhile. It
 //!   is of the primaries, since a replica may show less than was seen before. When the server loses it, as when it is
 //!   started again, a new one is taken and read on from the position; what was changed in between may then come a second
 //!   time.
 //! * **Without a point in time** (before OpenSearch 2.4, and on some managed services) the index is read as it is at the
 //!   moment. A document that is changed gets a number above all others, so an index that is read upwards is not read past
-//!   it; what was changed behind the last number meanwhile is read after the rest, until nothing is new.
+//!   it; documents that changed after the last number are read after the rest, until nothing is new.
 //! * **Windows.** A window is a range of some thousand numbers. Within it, documents are read as they lie on the disk
 //!   (`_shard_doc`): those that are neighbours there are decompressed together, and in the order of numbers they are no
 //!   neighbours where several writers filled several segments at once. So there is a position only at a window's end.
@@ -24,7 +24,7 @@
 //! * **The position outlives the process.** A document that was not read has a higher number, and if it is changed a
 //!   still higher one, also after a replica has become the primary: it fills its gaps and counts on. An index that was
 //!   deleted and made anew counts from 0, so a position names the indices by their UUIDs, and is refused where they are
-//!   others. What cannot be told is an index into which an older snapshot was restored between two runs, and what was
+//!   others. What cannot be detected is an index into which an older snapshot was restored between two runs, and what was
 //!   written but not to be seen yet when the view was taken: then the source gives fewer records than were counted,
 //!   which ends a run as incomplete.
 
@@ -58,13 +58,13 @@ use crate::{
     storage::{Cursor, Entry, Page, PageBuilder, PageLimit, PageReader},
 };
 
-/// How long the server keeps a point in time that nobody asks for.
+/// How long the server keeps an unused point in time.
 const KEEP_ALIVE: &str = "5m";
 
 /// How large an answer with several documents may be. A larger one is asked for in parts.
 const MOST_ANSWER_BYTES: u64 = 8 << 20;
 
-/// How many documents an answer holds at most (`index.max_result_window`, where nobody has set it).
+/// The most documents in a response (the default of `index.max_result_window`).
 const MOST_DOCUMENTS: usize = 10_000;
 
 /// How many documents the first answers hold, before it is known how large they are.
@@ -109,11 +109,12 @@ impl Position {
     /// # Errors
     /// [`ErrorKind::Checkpoint`] where it is none, or one in other indices.
     fn from_cursor(cursor: &Cursor, index: &str, indices: &[String]) -> Result<Self> {
-        let position: Self = serde_json::from_str(&cursor.0)
-            .map_err(|_| Error::checkpoint(format!("`{}` is no position in the index {index}", cursor.0)))?;
+        let position: Self = serde_json::from_str(&cursor.0).map_err(|_| {
+            Error::checkpoint(format!("`{}` is not a position in the index {index}", cursor.0))
+        })?;
         if position.indices != indices {
             return Err(Error::checkpoint(format!(
-                "the index {index} is no longer the one that was read before: it was made anew"
+                "the index {index} is not the one that was read before: it was recreated"
             )));
         }
         Ok(position)
@@ -132,13 +133,13 @@ pub(super) enum Want {
 /// A document that was read.
 #[derive(Debug)]
 pub(super) struct Document {
-    /// What tells it from every other version of every document.
+    /// The ID of this version of the document.
     version: KeyDigest,
     /// The number of the operation that wrote it.
     seq_no: i64,
     /// Its key, where nothing else was wanted.
     pub(super) key: Option<String>,
-    /// What it holds, where it is selected and that was wanted.
+    /// The content, if the document is selected and the content was requested.
     entry: Option<Entry>,
 }
 
@@ -272,7 +273,7 @@ impl PointInTime {
 }
 
 impl Drop for PointInTime {
-    /// Whoever stops reading early does not wait for this.
+    /// Reading can be stopped early without waiting for this.
     fn drop(&mut self) {
         if self.is_closed.swap(true, Ordering::Relaxed) {
             return;
@@ -330,7 +331,7 @@ struct Hit<'a, S> {
 #[derive(Debug)]
 struct Part {
     documents: Vec<Document>,
-    /// The place up to where everything was read, where there may be more behind it.
+    /// The position up to which everything was read, if there may be more after it.
     more_behind: Option<i64>,
     /// The size of the answer.
     bytes: usize,
@@ -348,7 +349,7 @@ struct Lane {
     window: Window,
     /// The last place that was read, in the order of reading.
     after: Option<i64>,
-    /// How many documents the next answer holds at most.
+    /// The most documents in the next response.
     asked: usize,
     /// The next answer, on its way. `None` after an error.
     reading: Option<AbortOnDropHandle<Result<Part, Failure>>>,
@@ -380,7 +381,7 @@ pub(super) struct Reading {
     passes: u32,
     /// Up to where everything was given.
     position: i64,
-    /// What is being read behind it, and what is left of that.
+    /// What is being read after it, and what is left of that.
     window: Window,
     lanes: Vec<Lane>,
     /// What was given of the window: a new context begins it anew.
@@ -443,7 +444,7 @@ impl Reading {
         }
     }
 
-    /// Whether everything that was given stands up to the position.
+    /// Whether everything that was returned is before the position.
     fn is_at_position(&self) -> bool {
         self.given.is_empty()
     }
@@ -473,7 +474,7 @@ impl Reading {
         self.lanes.clear();
     }
 
-    /// What to search in, with something to read behind the position. `None` at the end.
+    /// What to search, if there is something to read after the position. `None` at the end.
     async fn context(&mut self) -> Result<Option<Arc<SearchContext>>> {
         loop {
             let context = match &self.context {
@@ -524,7 +525,7 @@ impl Reading {
                 let reading = lane.reading.as_mut()?;
                 Some(reading.map(move |read| (at, read)))
             });
-            // Nothing of it is lost should nobody wait for the answers any more: they stay where they are.
+            // Nothing is lost if the call is cancelled: the responses stay where they are.
             let ((at, read), _, _) = select_all(waiting).await;
             self.lanes[at].reading = None;
             let read = read.map_err(|error| {
@@ -612,7 +613,7 @@ impl Reading {
 }
 
 impl OpenSearchSource {
-    /// The UUIDs of the indices behind the name, sorted: none where the login may not ask for them. `None` where there is
+    /// The UUIDs of the indices of the name, sorted: empty if the login may not read them. `None` if there is
     /// no index.
     async fn uuids(&self) -> Result<Option<Vec<String>>> {
         #[derive(Deserialize)]
@@ -786,7 +787,7 @@ impl OpenSearchSource {
         let what = format!("look at the index {}", self.index);
         let abilities = &self.client.abilities;
         loop {
-            // An index into which nobody has written yet does not know of any number.
+            // An index without writes has no number yet.
             let mut sort = vec![json!({"_seq_no": {"order": "desc", "unmapped_type": "long"}})];
             if context.order == Order::Disk {
                 sort.push(json!({context.order.field(): "asc"}));
@@ -818,7 +819,7 @@ impl OpenSearchSource {
         }
     }
 
-    /// Reads so many documents of a window, behind a place in the order of reading.
+    /// Reads documents of a window after a position in the order of reading.
     async fn read_part(
         &self,
         context: &SearchContext,
@@ -877,7 +878,7 @@ impl OpenSearchSource {
         let conditions: Vec<&serde_json::Value> = [&range].into_iter().chain(&context.filter).collect();
         let sort = match context.order {
             Order::Disk => json!({context.order.field(): "asc"}),
-            // Of the indices behind an alias, one may never have been written to.
+            // One of the indices of an alias may never have been written.
             Order::Number => json!({context.order.field(): {"order": "asc", "unmapped_type": "long"}}),
         };
         let mut body = json!({
@@ -1044,7 +1045,7 @@ pub(super) struct Scan {
     /// What was read and is in no page yet.
     documents: VecDeque<Document>,
     page: PageBuilder,
-    /// Up to where everything is in pages that were given, and whether something behind it is in the next one.
+    /// The position up to which every page was returned, and whether the next page contains something after it.
     position: i64,
     begun: bool,
 }
@@ -1106,7 +1107,7 @@ impl PageReader for Scan {
                     return Ok(Some(self.take_page()));
                 }
             }
-            // A window's end is a place to go on from; and nobody waits for a page while thousands of documents are
+            // A scan can resume at a window's end; and a page is returned even while thousands of documents are
             // passed over.
             let at_end_of_window = self.position < self.reading.position && self.reading.is_at_position();
             if at_end_of_window || (self.begun && self.page.is_empty()) {

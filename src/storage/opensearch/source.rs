@@ -52,7 +52,7 @@ impl Share {
     /// Whether it is cheaper to have the server look for them than to read all and drop the rest.
     ///
     /// For every answer it collects all that is selected anew, of which 60 documents cost about as much as to read one.
-    /// An answer holds some hundred.
+    /// A response contains some hundred.
     pub(super) fn is_worth_a_filter(self) -> bool {
         let others = self.all.saturating_sub(self.selected);
         self.selected.saturating_mul(self.selected) / 10_000 < others
@@ -93,7 +93,7 @@ impl OpenSearchSource {
         let Some(field) = self.client.field(&self.index, MIRRORED_ID).await? else {
             return Ok(None);
         };
-        // A server that was not told the type takes the field for text, of which only words can be found.
+        // Without an explicit type the server maps the field as text, in which only words can be searched.
         let is_keyword = field.types.iter().eq(["keyword"]);
         // A closed index shows no fields, and only a look into it says that it is closed.
         let can_be = is_keyword || (field.indices.is_empty() && !field.is_hidden);
@@ -207,7 +207,7 @@ impl OpenSearchSource {
             );
             return Err(Error::new(ErrorKind::Server, message));
         }
-        // The values of all documents stand in one piece of memory, which lives as long as the last of them.
+        // The values of all documents share one buffer, which is freed with the last of them.
         let mut values = Vec::with_capacity(answer.body.len());
         let mut places: Vec<Option<Range<usize>>> = Vec::with_capacity(keys.len());
         for document in &got.docs {

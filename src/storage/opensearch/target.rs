@@ -38,10 +38,10 @@ const BULK_BYTES: usize = 8 << 20;
 /// The largest request that a server takes as a rule (`http.max_content_length`), in bytes.
 const USUAL_LARGEST_REQUEST: usize = 100 << 20;
 
-/// What is waited for where the server had no room for some of the records, as a `retry` event names it.
-const WRITING_AGAIN: &str = "writing records that the server had no room for";
+/// The operation in a `retry` event after the server was too busy for some of the records.
+const WRITING_AGAIN: &str = "writing records that the server had no capacity for";
 
-/// How often a record is sent again with something about it mended.
+/// How often a record is sent again with something about it extended.
 const MOST_MENDINGS: u32 = 10;
 
 /// The index of a workspace, to read and write.
@@ -62,7 +62,7 @@ pub(super) struct OpenSearchTarget {
     usual_fields: OnceCell<()>,
     /// Held while the mapping is looked at and changed.
     mending: Mutex<()>,
-    /// What the server changed or refused that nobody could know before, for whoever compares afterwards.
+    /// Unpredictable changes and refusals of the server, for a later comparison.
     late_outcomes: std::sync::Mutex<HashMap<CacheKey, WriteOutcome>>,
 }
 
@@ -74,7 +74,7 @@ struct Pending {
     /// Its place in the batch.
     at: usize,
     dropped_fields: Vec<String>,
-    /// How often the server had no room for it.
+    /// How often the server was too busy for it.
     waits: u32,
     mendings: u32,
 }
@@ -96,7 +96,7 @@ struct Claimed {
 #[derive(Default)]
 struct Round {
     claimed: Vec<Claimed>,
-    /// There was no room for them.
+    /// The server was too busy for them.
     again: Vec<Pending>,
     /// Why, and with which status.
     busy: Option<(u16, Cause)>,
@@ -221,7 +221,7 @@ impl OpenSearchTarget {
         self.inspection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the server how large a request may be; where it does not tell, what is usual holds.
+    /// Reads the server's limit for the size of a request, or assumes the usual one.
     async fn learn_largest_request(&self) -> Result<()> {
         #[derive(Deserialize)]
         struct Nodes {
@@ -401,7 +401,7 @@ impl OpenSearchTarget {
         Ok(())
     }
 
-    /// Tells what was written by an earlier request of this write from what somebody else has written.
+    /// Distinguishes documents of an earlier request of this write from those of other clients.
     async fn claim(
         &self,
         batch: &[Record],
@@ -439,7 +439,7 @@ impl OpenSearchTarget {
         self.client().success(&request, answer).map(drop)
     }
 
-    /// Remembers what a preview could not tell.
+    /// Remembers outcomes that a preview could not predict.
     fn remember(&self, batch: &[Record], outcomes: &[Option<WriteOutcome>]) {
         for (record, outcome) in batch.iter().zip(outcomes) {
             match outcome {
@@ -455,9 +455,9 @@ impl OpenSearchTarget {
         }
     }
 
-    /// Has the mapping take what was refused, or leaves fields behind that it cannot take. Gives back what is worth
+    /// Extends the mapping for refused records, or drops fields that it cannot accept. Returns the records that are worth
     /// sending again; for the rest it is known now why not.
-    async fn mend(
+    async fn accept_refused(
         &self,
         batch: &[Record],
         refused: Vec<Refused>,
@@ -475,16 +475,16 @@ impl OpenSearchTarget {
             }
             let fields = batch[pending.at].fields();
             let reason = format!("{} {}", cause.reason(), cause.text());
-            let mended = mapping::mend(&properties, &fields, &reason);
-            let helps = if mended.is_empty() {
-                // Another batch may have mended it since this record was sent.
+            let extended = mapping::extended(&properties, &fields, &reason);
+            let helps = if extended.is_empty() {
+                // Another batch may have extended it since this record was sent.
                 pending.mendings == 1
-            } else if let Some((_, helped)) = tried.iter().find(|(before, _)| *before == mended) {
+            } else if let Some((_, helped)) = tried.iter().find(|(before, _)| *before == extended) {
                 *helped
             } else {
-                let helped = self.add_properties(&mended).await?;
+                let helped = self.add_properties(&extended).await?;
                 if helped {
-                    let names: Vec<&str> = mended.keys().map(String::as_str).collect();
+                    let names: Vec<&str> = extended.keys().map(String::as_str).collect();
                     tracing::warn!(
                         "the index {} refused a record ({}); values of {} that it cannot index are kept all the same",
                         self.index(),
@@ -492,7 +492,7 @@ impl OpenSearchTarget {
                         names.join(", ")
                     );
                 }
-                tried.push((mended, helped));
+                tried.push((extended, helped));
                 helped
             };
             if helps {
@@ -520,7 +520,7 @@ fn too_large(bytes: usize, most: usize) -> WriteOutcome {
     WriteOutcome::rejected(RejectKind::ValueTooLarge, reason)
 }
 
-/// The outcome of a record that the server refused for what it holds.
+/// The outcome of a record whose content the server refused.
 fn rejected(cause: &Cause) -> WriteOutcome {
     let about_fields = [
         "mapper_parsing_exception",
@@ -603,7 +603,7 @@ impl Target for OpenSearchTarget {
                 }
             }
             if !round.refused.is_empty() {
-                pending.extend(self.mend(batch, round.refused, &mut outcomes).await?);
+                pending.extend(self.accept_refused(batch, round.refused, &mut outcomes).await?);
             }
         }
         self.remember(batch, &outcomes);
@@ -654,7 +654,7 @@ mod tests {
         };
         for result in ["created", "updated"] {
             assert_eq!(lost(&body(result, "i", "k"), Some("i")), None);
-            assert_eq!(lost(&body(result, "behind-an-alias", "k"), None), None);
+            assert_eq!(lost(&body(result, "index-of-an-alias", "k"), None), None);
         }
         for (body, word) in [
             (body("noop", "i", "k"), "`noop`"),

@@ -2,13 +2,13 @@
 //!
 //! | field | column | from a record | to a record |
 //! |---|---|---|---|
-//! | the key | `id` | refused where it is too long or holds a NUL | as it is |
-//! | `return`, `original_prompt`, `chunk_id`, `cache_type` | `return_value`, the same | text; `null` and missing ones become NULL; anything else becomes its JSON text, told as sanitized | NULL becomes `null` |
+//! | the key | `id` | rejected if it is too long or contains a NUL | as it is |
+//! | `return`, `original_prompt`, `chunk_id`, `cache_type` | `return_value`, the same | text; `null` and missing ones become NULL; anything else becomes its JSON text, counted as sanitized | NULL becomes `null` |
 //! | a missing `cache_type` | | the type in the key, else `extract`, as LightRAG has it | |
-//! | `queryparam` | the same | any JSON; `null` and missing ones become NULL; a string with an object in it becomes the object, told as sanitized | a string with an object in it becomes the object |
+//! | `queryparam` | the same | any JSON; `null` and missing ones become NULL; a string with an object in it becomes the object, counted as sanitized | a string with an object in it becomes the object |
 //! | `create_time`, `update_time` | the same, UTC | whole seconds; `null` and missing ones become 0, which LightRAG would read: NULL beside numbers would break the order that it sorts by | whole seconds as LightRAG reads them; NULL is left out |
 //! | `_id` | | equal to the key, so not kept | |
-//! | anything else | | left behind, and told | |
+//! | anything else | | dropped, with a warning | |
 //!
 //! `text` and `jsonb` hold neither NUL characters nor halves of surrogate pairs.
 
@@ -124,7 +124,7 @@ fn not_utf8(column: &str, key: Raw<'_>, texts: [Option<Raw<'_>>; 5]) -> Invalid 
         key: CacheKey::from(&*String::from_utf8_lossy(key.0)),
         kind: RejectKind::InvalidUtf8,
         reason: format!(
-            "the column {column} is not UTF-8, which a database with the encoding SQL_ASCII does not prevent"
+            "the column {column} is not valid UTF-8, which the encoding SQL_ASCII does not prevent"
         ),
         raw: raw.into(),
     }
@@ -135,7 +135,7 @@ impl Stored<'_> {
     pub(super) fn to_entry(&self) -> Entry {
         let texts = [self.original_prompt, self.return_value, self.queryparam];
         let length: usize = texts.iter().flatten().map(|text| text.len()).sum::<usize>() + self.key.len();
-        // Room for names, times and the escapes of a text with many lines.
+        // Capacity for names, times and the escapes of a text with many lines.
         let mut value = Vec::with_capacity(length + length / 16 + 320);
         let mut object = ObjectWriter::begin(&mut value);
         object.optional_string("return", self.return_value);
@@ -198,14 +198,14 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
-/// The text of the object that a JSON string holds; `None` where the text is no such string.
+/// The text of the object inside a JSON string; `None` if the text is not such a string.
 fn object_in(json: &str) -> Option<Cow<'_, str>> {
     let text = unescape(json)?;
     let is_object = text.trim_start().starts_with('{') && serde_json::from_str::<&RawValue>(&text).is_ok();
     is_object.then_some(text)
 }
 
-/// The most characters that columns hold; `None` where there is no limit.
+/// The most characters that columns allow; `None` if there is no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Limits {
     pub(super) id: Option<usize>,
@@ -222,7 +222,7 @@ impl Limits {
     };
 }
 
-/// A record as the values of a row. Texts are slices of the record wherever it holds them as they are.
+/// A record as the values of a row. Texts are slices of the record if they need no conversion.
 #[derive(Debug)]
 pub(super) struct Columns<'a> {
     pub(super) original_prompt: Option<Cow<'a, str>>,
@@ -235,7 +235,7 @@ pub(super) struct Columns<'a> {
     pub(super) update_time: SystemTime,
 }
 
-/// The row of a record, and what had to change in it; or why it cannot stand in the table.
+/// The row of a record and its changes, or why the table cannot store it.
 pub(super) fn columns<'a>(
     record: &'a Record,
     limits: Limits,
@@ -275,14 +275,14 @@ pub(super) fn columns<'a>(
 fn check_key(key: &CacheKey, limits: Limits) -> Result<(), WriteOutcome> {
     let text = key.as_str();
     if text.contains('\0') {
-        let reason = "the key holds a NUL character, which PostgreSQL's text cannot hold";
+        let reason = "the key contains a NUL character, which PostgreSQL cannot store in text";
         return Err(WriteOutcome::rejected(RejectKind::NulCharacter, reason));
     }
     match characters_beyond(text, limits.id) {
         None => Ok(()),
         Some((characters, limit)) => Err(WriteOutcome::rejected(
             RejectKind::InvalidKey,
-            format!("the key has {characters} characters; the column id holds {limit}"),
+            format!("the key has {characters} characters; the column id allows {limit}"),
         )),
     }
 }
@@ -339,7 +339,7 @@ impl<'a> FieldReader<'_, 'a> {
             None => Ok(Some(text)),
             Some((characters, limit)) => Err(WriteOutcome::rejected(
                 RejectKind::InvalidField,
-                format!("{name} has {characters} characters; its column holds {limit}"),
+                format!("{name} has {characters} characters; its column allows {limit}"),
             )),
         }
     }
@@ -360,11 +360,14 @@ impl<'a> FieldReader<'_, 'a> {
         let seconds = match self.fields.get(name) {
             None | Some("null") => 0,
             Some(_) => self.fields.seconds(name).ok_or_else(|| {
-                WriteOutcome::rejected(RejectKind::InvalidTime, format!("{name} is no number of seconds"))
+                WriteOutcome::rejected(
+                    RejectKind::InvalidTime,
+                    format!("{name} is not a number of seconds"),
+                )
             })?,
         };
         system_time(seconds).ok_or_else(|| {
-            let reason = format!("{name} is outside of what a timestamp holds, 4713 BC to 294276 AD");
+            let reason = format!("{name} is outside the range of a timestamp, 4713 BC to 294276 AD");
             WriteOutcome::rejected(RejectKind::InvalidTime, reason)
         })
     }
@@ -374,9 +377,9 @@ impl<'a> FieldReader<'_, 'a> {
         let clean = sanitize(json, RULES, self.on_invalid).map_err(|kind| {
             let what = match kind {
                 RejectKind::NulCharacter => "a NUL character",
-                _ => "half of a surrogate pair",
+                _ => "a lone surrogate",
             };
-            let reason = format!("{name} holds {what}, which PostgreSQL's text cannot hold");
+            let reason = format!("{name} contains {what}, which PostgreSQL cannot store in text");
             WriteOutcome::rejected(kind, reason)
         })?;
         if matches!(clean, Cow::Owned(_)) {
@@ -453,7 +456,7 @@ mod tests {
         let rows = lines("postgres.jsonl");
         assert!(!rows.is_empty());
         for row in rows {
-            // The fixture holds it as the server prints it.
+            // The fixture contains the server's output.
             let queryparam = row["queryparam"].as_str();
             let stored = Stored {
                 key: row["id"].as_str().unwrap(),

@@ -46,11 +46,9 @@ pub(super) fn parse_uri(address: &str) -> Result<Vec<(&'static str, Secret)>> {
         .ok_or_else(|| unreadable("it has no scheme"))?;
     let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    // Whoever puts a `/` into a password makes a host of its beginning, or of what stands behind an `@` in it.
+    // A `/` in a password makes its start, or the text after an `@` in it, look like a host.
     if database.contains('@') {
-        return Err(unreadable(
-            "an @ behind the host looks like the end of a password",
-        ));
+        return Err(unreadable("an @ after the host looks like the end of a password"));
     }
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = match login.split_once(':') {
@@ -109,7 +107,7 @@ fn split_hosts(text: &str) -> Result<(String, String)> {
             "" => None,
             port => Some(
                 port.parse::<u16>()
-                    .map_err(|_| unreadable("a port is no number up to 65535"))?,
+                    .map_err(|_| unreadable("a port is not a number up to 65535"))?,
             ),
         });
     }
@@ -148,7 +146,7 @@ fn decoded(text: &str) -> Result<String> {
         bytes.push(byte.ok_or_else(|| unreadable("a `%` is not followed by two hexadecimal digits"))?);
         rest = &tail[2..];
     }
-    String::from_utf8(bytes).map_err(|_| unreadable("it is no UTF-8"))
+    String::from_utf8(bytes).map_err(|_| unreadable("it is not valid UTF-8"))
 }
 
 /// Writes as `%XX` what has a meaning in an address.
@@ -172,7 +170,7 @@ pub(super) enum SslMode {
     Allow,
     /// TLS where the server has it.
     Prefer,
-    /// TLS, whoever answers.
+    /// TLS, without verifying the server.
     Require,
     /// TLS, with a certificate from a trusted authority.
     VerifyCa,
@@ -264,7 +262,7 @@ impl Config {
         })
     }
 
-    /// The driver's configuration. It holds the password and can be printed: keep it from logs.
+    /// The driver's configuration. It contains the password and its debug output shows it: do not log it.
     pub(super) fn driver(&self, options: &ConnectOptions, startup: Startup) -> tokio_postgres::Config {
         let mut driver = tokio_postgres::Config::new();
         for host in &self.hosts {
@@ -306,7 +304,7 @@ impl Config {
     }
 
     /// How long making a connection may take, to the end of the login. It ends before a whole request would, so that
-    /// it can say where nobody answered.
+    /// the error can name the hosts that did not answer.
     pub(super) fn login_timeout(&self, options: &ConnectOptions) -> Duration {
         self.connect_timeout
             .unwrap_or(LONGEST_LOGIN)
@@ -369,7 +367,7 @@ impl Config {
 /// How long a connection may be idle before it is asked whether its other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// How long making a connection may take where nobody says; a server that was asleep needs seconds.
+/// The default time limit for connecting; a suspended server needs seconds.
 const LONGEST_LOGIN: Duration = Duration::from_secs(20);
 
 const SSL_MODES: &[(&str, SslMode)] = &[
@@ -416,7 +414,7 @@ fn ssl_mode_of(values: &Values, warnings: &mut Vec<String>) -> Result<SslMode> {
         }
         let message = error.message();
         warnings.push(format!(
-            "{message}; as LightRAG does, TLS is used if the server has it"
+            "{message}; as in LightRAG, TLS is used if the server supports it"
         ));
         Ok(SslMode::Prefer)
     })
@@ -443,7 +441,7 @@ fn startup_options(values: &Values) -> Result<String> {
         if !is_name(name) {
             return Err(values.invalid("server_settings", expected));
         }
-        // How poolers are told which project is meant: not a setting, but the whole text.
+        // Poolers take the project from this option: not as a setting, but as the whole text.
         if name == "options" {
             options = format!("{value} {options}").trim().to_owned();
         } else {
@@ -454,7 +452,7 @@ fn startup_options(values: &Values) -> Result<String> {
     Ok(options)
 }
 
-/// A host with a port behind it would be looked up as a name.
+/// A host with a port after it would be resolved as a name.
 fn check_hosts(values: &Values, hosts: &[String]) -> Result<()> {
     let has_port = |host: &String| match host.split_once(':') {
         Some((_, port)) => !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()),

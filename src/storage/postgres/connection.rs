@@ -149,7 +149,7 @@ impl Server {
             if error.as_db_error().is_none() || (setting.is_users && !is_set) {
                 return Err(self.failed_on(client, Phase::Connecting, "begin a session", error));
             }
-            tracing::debug!(setting = setting.name, "done without a setting: {error}");
+            tracing::debug!(setting = setting.name, "continuing without a setting: {error}");
             self.session.leave_out(&setting.name);
         }
         Ok(())
@@ -217,7 +217,7 @@ impl Server {
         match self.run(purpose, &[(sql, parameters)]).await? {
             Ok(rows) => Ok(Some(rows)),
             Err(error) if is_beyond(&error) => {
-                tracing::debug!("cannot {}, which is done without: {error:?}", purpose.doing);
+                tracing::debug!("cannot {}, continuing without it: {error:?}", purpose.doing);
                 Ok(None)
             }
             Err(error) => Err(self.failed(purpose.phase, purpose.doing, error)),
@@ -232,10 +232,10 @@ impl Server {
     ) -> Result<Result<Vec<Row>, tokio_postgres::Error>> {
         let mut lease = Lease(Some(self.client().await?));
         let Some(client) = &mut lease.0 else {
-            return Err(Error::new(ErrorKind::Internal, "a connection went astray"));
+            return Err(Error::new(ErrorKind::Internal, "a connection was lost track of"));
         };
         let running = self.transaction(client, purpose, statements);
-        // Given up a little before whoever asks does: the next try then has another connection.
+        // Time out slightly before the caller does, so that the next attempt has another connection.
         let patience = match purpose.limit {
             Limit::Request => self.patience,
             Limit::None => Duration::MAX,
@@ -258,7 +258,7 @@ impl Server {
         Ok(answer)
     }
 
-    /// Nothing is named and kept at the server: behind a pooler, the next transaction may be another session's.
+    /// No named statements: through a pooler, the next transaction may run in another session.
     async fn transaction(
         &self,
         client: &mut Client,
@@ -274,7 +274,7 @@ impl Server {
         }
         let begin = self.session.begin(purpose.phase, purpose.limit);
         if let [(sql, parameters)] = statements {
-            // Sent in one go and in this order, so that a server far away is waited for once. Behind a failure, the end of
+            // Sent in one go and in this order, so that there is one round trip to a distant server. After a failure, the end of
             // the transaction undoes it.
             let (begun, answer, ended) = futures::join!(
                 client.batch_execute(&begin),
@@ -285,7 +285,7 @@ impl Server {
             let rows = answer?;
             return ended.map(|()| rows);
         }
-        // The driver's own transaction undoes itself where nobody waits for its end.
+        // The driver's own transaction is rolled back if the call is cancelled.
         let transaction = client.transaction().await?;
         transaction
             .batch_execute(&self.session.settings_of(purpose.phase, purpose.limit))
@@ -309,7 +309,7 @@ impl Server {
         match error {
             PoolError::Backend(error) => self.failed(Phase::Connecting, "connect", error),
             PoolError::Timeout(_) => {
-                let message = format!("{} accepted a connection and did not answer", self.name());
+                let message = format!("{} accepted a connection but did not answer", self.name());
                 Error::new(ErrorKind::Timeout, message).with_remedy(
                     "check that a PostgreSQL server listens at this host and port, and how busy it is",
                 )
@@ -337,7 +337,7 @@ impl Server {
     }
 }
 
-/// A connection for one request. Dropped before it is given back, as where nobody waits for the answer any more, it is
+/// A connection for one request. If it is dropped before it is returned, as when the call is cancelled, it is
 /// closed.
 struct Lease(Option<Client>);
 
@@ -399,7 +399,7 @@ fn pool(config: &Config, options: &ConnectOptions, startup: Startup) -> Result<P
         .map_err(|error| Error::new(ErrorKind::Internal, "no pool of connections").caused_by(error))
 }
 
-/// Whether the database holds whatever bytes it was given. A server that does not say so has an encoding.
+/// Whether the database stores any bytes unchecked (`SQL_ASCII`). If the server does not say, it has an encoding.
 async fn has_no_encoding(client: &Client) -> bool {
     let answer = client.simple_query("SHOW server_encoding").await;
     answer.is_ok_and(|messages| {
@@ -472,7 +472,7 @@ async fn encrypted(
     Ok((client, tokio::spawn(log_end(connection))))
 }
 
-/// Runs a connection to its end. Whoever uses it hears of an error too.
+/// Runs a connection until it ends. Its user gets the error too.
 async fn log_end(connection: impl Future<Output = DriverResult<()>>) {
     if let Err(error) = connection.await {
         tracing::debug!("a connection to PostgreSQL ended: {error}");

@@ -70,7 +70,7 @@ impl Server {
         }
         if text.contains("no such database") {
             return Error::new(ErrorKind::NotFound, has_no_database).with_remedy(
-                "add the database to the pooler's [databases], or name another (POSTGRES_DATABASE)",
+                "add the database to the pooler's [databases], or use another (POSTGRES_DATABASE)",
             );
         }
         let kind = match text {
@@ -138,12 +138,12 @@ impl Server {
     fn not_connected(&self, error: &tokio_postgres::Error) -> Error {
         let (name, address) = (self.name(), &self.address);
         let cause = deepest(error);
-        // The driver tells its kinds apart in these words alone.
+        // The driver distinguishes these errors only by their text.
         let what = error.to_string();
         if what.contains("TLS handshake") {
             let error = Error::new(ErrorKind::Tls, format!("{name}: no TLS: {cause}"));
             return error.with_remedy(match cause.contains("does not support TLS") {
-                true => "turn TLS on at the server, or set ssl_mode (POSTGRES_SSL_MODE) to prefer",
+                true => "enable TLS on the server, or set ssl_mode (POSTGRES_SSL_MODE) to prefer",
                 false => {
                     "name the authority's certificate in ssl_root_cert (POSTGRES_SSL_ROOT_CERT), and the server as its \
                      certificate does"
@@ -151,7 +151,10 @@ impl Server {
             });
         }
         if cause.contains("password missing") {
-            let message = format!("{name} asks {} for a password, and none is given", self.user);
+            let message = format!(
+                "{name} requires a password for {}, but none is configured",
+                self.user
+            );
             return Error::new(ErrorKind::Login, message).with_remedy(
                 "set POSTGRES_PASSWORD, `password` in the job file, or [postgres] password in config.ini",
             );
@@ -196,7 +199,7 @@ impl Server {
             let message = format!("{name}: cannot {doing}: {what}: {cause}");
             return Error::new(ErrorKind::Damaged, message);
         }
-        let message = format!("{name}: the connection broke: {cause}");
+        let message = format!("{name}: the connection was lost: {cause}");
         Error::new(ErrorKind::ConnectionLost, message)
     }
 }
@@ -212,12 +215,12 @@ pub(super) fn meaning(phase: Phase, state: &SqlState) -> (ErrorKind, Option<&'st
     match code {
         "3D000" => (
             ErrorKind::NotFound,
-            Some("create the database, or name another (POSTGRES_DATABASE)"),
+            Some("create the database, or use another (POSTGRES_DATABASE)"),
         ),
         "42501" => (ErrorKind::Permission, None),
         "42P01" | "3F000" => (
             ErrorKind::NotFound,
-            Some("check database and search_path; LightRAG makes its tables when it starts"),
+            Some("check database and search_path; LightRAG creates its tables when it starts"),
         ),
         "53100" => (ErrorKind::Full, None),
         "57014" => (ErrorKind::Timeout, None),
@@ -225,7 +228,7 @@ pub(super) fn meaning(phase: Phase, state: &SqlState) -> (ErrorKind, Option<&'st
         "25006" if phase == Phase::Writing => (ErrorKind::Busy, None),
         "25006" => (
             ErrorKind::Refused,
-            Some("name the primary server, or lift default_transaction_read_only"),
+            Some("use the primary server, or unset default_transaction_read_only"),
         ),
         "57P01" | "57P02" | "57P05" => (ErrorKind::ConnectionLost, None),
         "57P04" => (ErrorKind::NotFound, None),
@@ -266,7 +269,7 @@ pub(super) fn is_statement_pooling(error: &tokio_postgres::Error) -> bool {
         .is_some_and(|answer| answer.message().contains("statement pooling"))
 }
 
-/// Whether an answer says that the server does not know what was asked, or does not tell this login.
+/// Whether the server does not support a request, or does not allow this login to make it.
 pub(super) fn is_beyond(error: &tokio_postgres::Error) -> bool {
     let code = error.code().map(SqlState::code).unwrap_or_default();
     // Syntax and access rules; features that are not supported; internal errors of a server that only looks like one.

@@ -9,7 +9,7 @@
 //! * `layout`: rows ↔ records.
 //! * `source`, `target`: reading rows; writing many of them a statement.
 //! * `writability`: whether the table takes rows, and what in it may keep them out.
-//! * `scan`, `position`: reading all rows in pages, and where such a reading stands.
+//! * `scan`, `position`: reading all rows in pages, and the position of a scan.
 
 mod codec;
 mod config;

@@ -1,4 +1,4 @@
-//! Where a scan of the table stands.
+//! The position of a scan of the table.
 //!
 //! A scan reads along the heap first, block by block, as the server's own `COPY` does. Keys are hashes: in their order,
 //! each row would lie somewhere else. But an update moves a row, perhaps to where the scan has been. So a scan has a
@@ -28,20 +28,20 @@ pub(super) enum Position {
     Keys(KeyPosition),
 }
 
-/// Behind a place in the heap.
+/// After a position in the heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct HeapPosition {
     /// The table's file. It gets another one when it is written anew (`VACUUM FULL`, `CLUSTER`, `TRUNCATE`), and then
     /// no row is where it was.
     pub(super) file: u32,
-    /// How many blocks it had when the scan began: those behind hold nothing from before the horizon.
+    /// The number of blocks when the scan started: later ones contain nothing from before the horizon.
     pub(super) blocks: u32,
     pub(super) horizon: Horizon,
     /// The last place that was read.
     pub(super) after: TupleId,
 }
 
-/// Behind a row, in the order of the primary key.
+/// After a row, in the order of the primary key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeyPosition {
     /// Only rows that were written since; all rows where the heap was not read.
@@ -63,7 +63,7 @@ impl Horizon {
         self.0 % (1 << 32)
     }
 
-    /// Whether the numbers that rows carry still tell what is before it from what is behind it, at a later horizon.
+    /// Whether the numbers of rows still distinguish what is before it from what is after it, at a later horizon.
     pub(super) fn is_near(self, now: Self) -> bool {
         now.0.checked_sub(self.0).is_some_and(|passed| passed < (1 << 31))
     }
@@ -77,7 +77,7 @@ pub(super) struct TupleId {
 }
 
 impl TupleId {
-    /// Before every row of a block and behind every row of the block before.
+    /// Before every row of a block and after every row of the previous block.
     pub(super) fn begin_of(block: u32) -> Self {
         Self { block, offset: 0 }
     }
@@ -120,7 +120,7 @@ pub(super) struct RowName {
     pub(super) mode: Option<String>,
 }
 
-/// An id as it stands in the table. In a database with the encoding `SQL_ASCII` it may be no UTF-8.
+/// An id as stored in the table. In a database with the encoding `SQL_ASCII` it may not be UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum RowId {
@@ -178,7 +178,7 @@ impl Position {
     /// It is not a position in this storage.
     pub(super) fn from_cursor(cursor: &Cursor, server: &Server) -> crate::model::Result<Self> {
         serde_json::from_str(&cursor.0)
-            .map_err(|_| Error::checkpoint(format!("`{}` is no position in {}", cursor.0, server.name())))
+            .map_err(|_| Error::checkpoint(format!("`{}` is not a position in {}", cursor.0, server.name())))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reading all rows of a workspace, in pages. What order they come in, and why, stands in [`super::position`].
+//! Reading all rows of a workspace in pages. [`super::position`] explains their order.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -35,7 +35,7 @@ const MOST_BLOCKS: u32 = 1 << 16;
 /// How many rows are looked at at once for whether they were written since the horizon.
 const STRETCH: i64 = 20_000;
 
-/// The column behind those of [`Stored`].
+/// The column after those of [`Stored`].
 const PLACE: usize = 8;
 
 /// A workspace is read along the heap if it has at least one row in so many of the table.
@@ -51,7 +51,7 @@ struct Chunks {
     /// What to read next, once that is known.
     next: Next,
     size: ChunkSize,
-    /// Ranges of the heap, one behind the other from the next position on, that are being read.
+    /// Consecutive ranges of the heap that are being read, from the next position on.
     ranges: VecDeque<Range>,
     window: Arc<Window>,
 }
@@ -59,7 +59,7 @@ struct Chunks {
 /// A range of the heap that is being read.
 struct Range {
     from: HeapPosition,
-    /// The block behind it.
+    /// The block after it.
     end: u32,
     reading: AbortOnDropHandle<Result<Chunk>>,
 }
@@ -109,7 +109,7 @@ impl PageReader<(Position, Chunk)> for Chunks {
 }
 
 impl Chunks {
-    /// Reads what comes behind a position in the heap, and begins to read what comes behind that: as many ranges as the
+    /// Reads what follows a position in the heap, and prefetches what follows that: as many ranges as the
     /// distance takes.
     async fn next_range(&mut self, schema: &Arc<Schema>, from: HeapPosition) -> Result<Chunk> {
         if from.after.block >= from.blocks {
@@ -134,13 +134,13 @@ impl Chunks {
             && let Some(passage) = self.window.try_enter(self.size.range_bytes())
         {
             let after = TupleId::begin_of(end);
-            let behind = end.saturating_add(self.size.blocks);
-            self.begin_range(schema, HeapPosition { after, ..from }, behind, passage);
+            let next_end = end.saturating_add(self.size.blocks);
+            self.begin_range(schema, HeapPosition { after, ..from }, next_end, passage);
         }
         let Some(range) = self.ranges.front_mut() else {
             return Err(Error::new(ErrorKind::Internal, "no range of the heap is read"));
         };
-        // Whoever stops waiting finds it here the next time.
+        // If the call is cancelled, the next one finds it here.
         let chunk = match (&mut range.reading).await {
             Ok(chunk) => chunk,
             Err(panicked) => {
@@ -150,7 +150,7 @@ impl Chunks {
         let end = range.end;
         self.ranges.pop_front();
         let chunk = chunk.inspect_err(|_| self.ranges.clear())?;
-        // The bytes ended it before its end: the rest comes before the ranges behind it.
+        // The limit of bytes was reached: the rest comes before the following ranges.
         if let Some(Position::Heap(next)) = chunk.next
             && next.after < TupleId::begin_of(end)
         {
@@ -188,7 +188,7 @@ impl Chunks {
 pub(super) struct Scan {
     source: Arc<PgSource>,
     chunks: Prefetch<(Position, Chunk)>,
-    /// Behind the last row that became a record.
+    /// After the last row that became a record.
     position: Position,
     rows: std::vec::IntoIter<Row>,
     /// That of the rows.
@@ -249,7 +249,7 @@ impl PageReader for Scan {
             self.position = from;
             self.passage = chunk.passage;
             match chunk.next {
-                // Nobody waits for a page while the scan goes over what is another workspace's.
+                // Return a page even while the scan passes rows of other workspaces.
                 Some(next) if chunk.rows.is_empty() => {
                     self.position = next;
                     return Ok(Some(self.take_page()));
@@ -261,7 +261,7 @@ impl PageReader for Scan {
 }
 
 impl Position {
-    /// Moves behind a row that was read from here.
+    /// Moves past a row that was read from here.
     fn move_behind(&mut self, row: &Row) -> Result<(), tokio_postgres::Error> {
         match self {
             Self::Heap(position) => position.after = row.try_get(PLACE)?,
@@ -293,7 +293,7 @@ struct Heap {
     is_quiet: bool,
 }
 
-/// The requests of a scan. Each stands for itself, so that no transaction is open while a target takes its time.
+/// The requests of a scan. Each is independent, so that no transaction is open while a target is slow.
 impl PgSource {
     /// Where to begin, or to go on.
     async fn start(&self, schema: &Schema, cursor: Option<&Cursor>) -> Result<Position> {
@@ -301,7 +301,7 @@ impl PgSource {
             return self.begin(schema).await;
         };
         let position = Position::from_cursor(cursor, self.server())?;
-        let holds = match &position {
+        let is_valid = match &position {
             Position::Heap(from) => self.heap(schema).await?.is_some_and(|heap| heap.is_as_at(from)),
             Position::Keys(KeyPosition {
                 since: Some(since), ..
@@ -311,7 +311,7 @@ impl PgSource {
                 .is_some_and(|heap| since.is_near(heap.horizon)),
             Position::Keys(KeyPosition { since: None, .. }) => true,
         };
-        if holds {
+        if is_valid {
             return Ok(position);
         }
         self.begin_again(schema).await
@@ -336,7 +336,7 @@ impl PgSource {
     async fn begin_again(&self, schema: &Schema) -> Result<Position> {
         tracing::warn!(
             table = schema.table,
-            "the table was written anew (VACUUM FULL, CLUSTER) since its reading began: it is read again from the start"
+            "the table was rewritten (VACUUM FULL, CLUSTER) while it was read: reading restarts from the beginning"
         );
         self.begin(schema).await
     }
@@ -353,7 +353,7 @@ impl PgSource {
         self.read(|| first.map_or(Ok(false), |row| row.try_get(0)))
     }
 
-    /// The heap at this moment; `None` where the server does not tell this login, or cannot read along it.
+    /// The current state of the heap; `None` if the server does not show it to this login, or cannot scan it by position.
     async fn heap(&self, schema: &Schema) -> Result<Option<Heap>> {
         // The last column asks nothing, but needs what reading along the heap does.
         let sql = format!(
@@ -372,7 +372,7 @@ impl PgSource {
             return Ok(None);
         };
         let Some(row) = rows.first() else {
-            let message = format!("the table {} is gone", schema.table);
+            let message = format!("the table {} no longer exists", schema.table);
             return Err(Error::new(ErrorKind::Server, message));
         };
         self.read(|| {
@@ -396,7 +396,7 @@ impl PgSource {
         size: ChunkSize,
     ) -> Result<Chunk> {
         let end = from.after.block.saturating_add(size.blocks).min(from.blocks);
-        // The inner query touches no long text, so that rows beyond the bytes are sent to nobody.
+        // The inner query reads no long text, so that rows beyond the limit of bytes are not sent.
         let sql = format!(
             "SELECT {fields}, t.place, t.bytes_through >= $4 FROM ( \
                SELECT {columns}, t.ctid AS place, {bytes} AS bytes, \
@@ -482,7 +482,7 @@ impl PgSource {
             (&rows, Type::INT8),
             (&bytes, Type::INT8),
         ];
-        let mut wanted = behind(after.as_ref(), &mut parameters);
+        let mut wanted = condition_after(after.as_ref(), &mut parameters);
         if let Some(until) = &until {
             parameters.push((until, Type::TEXT));
             wanted += &format!(" AND t.id <= ${}", parameters.len());
@@ -490,8 +490,8 @@ impl PgSource {
         if let Some(since) = since {
             wanted += &format!(" AND {}", is_new(since));
         }
-        // The inner query touches no long text, so that rows beyond the bytes cost an index entry each and are sent
-        // to nobody.
+        // The inner query reads no long text: rows beyond the limit of bytes cost an index entry each and are not sent
+        // to the client.
         let sql = format!(
             "SELECT {fields}, t.id::text, {mode} FROM ( \
                SELECT {columns}, sum({bytes}) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) - {bytes} AS bytes_before \
@@ -543,10 +543,10 @@ impl PgSource {
     ) -> Result<Chunk> {
         let workspace = self.workspace();
         let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&workspace, Type::TEXT)];
-        let behind = behind(after.as_ref(), &mut parameters);
+        let condition = condition_after(after.as_ref(), &mut parameters);
         let sql = format!(
             "SELECT max(t.id)::text, coalesce(bool_or({is_new}), false) FROM ( \
-               SELECT t.id, t.xmin FROM {table} t WHERE t.workspace = $1{behind} ORDER BY t.id LIMIT {STRETCH} \
+               SELECT t.id, t.xmin FROM {table} t WHERE t.workspace = $1{condition} ORDER BY t.id LIMIT {STRETCH} \
              ) t",
             table = schema.table,
             is_new = is_new(since),
@@ -589,7 +589,7 @@ impl PgSource {
 }
 
 impl Heap {
-    /// Whether a position in it still holds.
+    /// Whether a position in it is still valid.
     fn is_as_at(&self, position: &HeapPosition) -> bool {
         self.file == position.file && position.horizon.is_near(self.horizon)
     }
@@ -603,9 +603,12 @@ fn is_new(horizon: Horizon) -> String {
     )
 }
 
-/// The condition for rows `t` behind one in the order of keys, as SQL that begins with `AND`: in the column's own
+/// The condition for rows `t` after one in the order of keys, as SQL that starts with `AND`: in the column's own
 /// order, which is the index's, whatever collation it has.
-fn behind<'a>(after: Option<&'a RowName>, parameters: &mut Vec<(&'a (dyn ToSql + Sync), Type)>) -> String {
+fn condition_after<'a>(
+    after: Option<&'a RowName>,
+    parameters: &mut Vec<(&'a (dyn ToSql + Sync), Type)>,
+) -> String {
     let Some(RowName { id, mode }) = after else {
         return String::new();
     };

@@ -77,7 +77,7 @@ pub(super) struct Schema {
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
-    /// The most characters that it holds.
+    /// The most characters that it allows.
     length: Option<usize>,
     /// Whether a row must have a value in it and is given none.
     is_required: bool,
@@ -175,7 +175,7 @@ impl Schema {
         Ok(())
     }
 
-    /// A column that must have a value and that nobody gives one.
+    /// A column that requires a value but gets none.
     pub(super) fn unknown_column(&self) -> Option<&str> {
         let unknown =
             |column: &&Column| column.is_required && !WRITTEN_COLUMNS.contains(&column.name.as_str());
@@ -238,7 +238,10 @@ impl Schema {
             }
             (false, false) => return None,
         };
-        Some(format!("the table {} is of an older LightRAG: {how}", self.table))
+        Some(format!(
+            "the table {} was created by an older LightRAG: {how}",
+            self.table
+        ))
     }
 
     /// What its columns can hold.
@@ -401,7 +404,7 @@ impl Schema {
         ours
     }
 
-    /// What tells rows `t` of one kind from those of another (see [`crate::model::LeftOutKind`]), as SQL.
+    /// The kind of row `t` (see [`crate::model::LeftOutKind`]), as SQL.
     pub(super) fn kind(&self) -> String {
         let key = format!("({}) COLLATE \"C\"", self.key());
         format!(
@@ -412,10 +415,10 @@ impl Schema {
     }
 }
 
-/// Whether the id of a row `t` holds a colon.
+/// Whether the id of a row `t` contains a colon.
 const HAS_COLON: &str = "strpos(t.id COLLATE \"C\", ':') > 0";
 
-/// Whether a row `t` has an id of the time before keys, and which key it would have can be told.
+/// Whether a row `t` has an id from before keys were introduced, and its key can be derived.
 const IS_BARE: &str = "(strpos(t.id COLLATE \"C\", ':') = 0 AND t.id = md5(t.original_prompt))";
 
 /// The hash that LightRAG makes of a row without a colon in its id.

@@ -1,6 +1,6 @@
 //! The settings of a session, given to each transaction anew.
 //!
-//! Behind a pooler, every transaction may run in another session of the server, and a startup parameter may be refused or
+//! Through a pooler, every transaction may run in another session of the server, and a startup parameter may be refused or
 //! ignored. So each request is a transaction of its own that begins with its settings, and nothing is expected of the
 //! session: no setting, no prepared statement, no lock.
 
@@ -104,7 +104,7 @@ impl Session {
         format!("BEGIN{mode};{}", self.settings_of(phase, limit))
     }
 
-    /// What stands behind the beginning of a transaction.
+    /// The statements after the start of a transaction.
     pub(super) fn settings_of(&self, phase: Phase, limit: Limit) -> String {
         let mut sql = set(&self.settings);
         let milliseconds = match limit {

@@ -30,7 +30,7 @@ pub(super) const READ: Purpose = Purpose::new(Phase::Reading, "read records");
 /// A workspace of fewer rows is read in the order of keys: what it takes to read along the heap is not worth it.
 const SMALL_ROWS: u64 = 1000;
 
-/// LightRAG's name for the empty workspace in this storage. Both names stand for the same rows.
+/// LightRAG's name for the empty workspace in this storage. Both names refer to the same rows.
 pub(super) const EMPTY_WORKSPACE: &str = "default";
 
 /// What LightRAG puts in the column `workspace`.
@@ -69,7 +69,7 @@ impl TableFacts {
 /// A workspace's rows, to read.
 pub(super) struct PgSource {
     server: Arc<Server>,
-    /// As it stands in the column.
+    /// The name in the column.
     workspace: String,
     table: Arc<TableFacts>,
     /// What the table looks like, once it is there.
@@ -94,7 +94,7 @@ impl PgSource {
         &self.table
     }
 
-    /// Whether one request reads it all, as far as anybody counted.
+    /// Whether one request reads everything, according to the count.
     pub(super) fn is_small(&self) -> bool {
         self.counted.load(Ordering::Relaxed) <= SMALL_ROWS
     }
@@ -103,12 +103,12 @@ impl PgSource {
         &self.server
     }
 
-    /// The workspace as it stands in the column.
+    /// The workspace as stored in the column.
     pub(super) fn workspace(&self) -> &str {
         &self.workspace
     }
 
-    /// What the table looks like, if anybody has looked.
+    /// The schema of the table, once it was inspected.
     pub(super) fn known_schema(&self) -> Option<&Schema> {
         self.schema.get().map(Arc::as_ref)
     }
@@ -127,7 +127,7 @@ impl PgSource {
                 .look_for_bare_ids(&self.server, &self.workspace)
                 .await?;
         }
-        // Whoever was first is right: the table does not change between two looks.
+        // Keep the first result: the table does not change in between.
         let _ = self.schema.set(schema);
         Ok(self.schema.get().cloned())
     }

@@ -81,7 +81,7 @@ impl Target for PgTarget {
         let Some(schema) = self.source.schema().await? else {
             return Err(Error::new(
                 ErrorKind::NotFound,
-                format!("{}: the table {TABLE} is gone", self.server().name()),
+                format!("{}: the table {TABLE} no longer exists", self.server().name()),
             ));
         };
         let limits = schema.limits();
@@ -169,7 +169,7 @@ impl PgTarget {
     }
 
     /// Writes to a table that may keep a row out without a word: what is there before and afterwards decides what became of
-    /// a record, not what the server says. `expected` holds what would have become of each without that.
+    /// a record, not what the server says. `expected` contains the outcomes without that check.
     async fn write_guarded(
         &self,
         batch: &[Record],
@@ -255,7 +255,7 @@ impl PgTarget {
             Some(limit) if characters > limit => Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "the workspace's name has {characters} characters; PostgreSQL's column holds {limit}"
+                    "the workspace's name has {characters} characters; PostgreSQL's column allows {limit}"
                 ),
             )
             .with_remedy("map the workspace to a shorter name (--workspace-map FROM=TO)")),
@@ -318,9 +318,9 @@ fn what_became(record: &Record, changes: Changes, after: Option<&Entry>, guards:
         WriteOutcome::rejected(RejectKind::RefusedByTarget, reason)
     };
     match after {
-        None => refused("the record was written, and is not there".to_owned()),
+        None => refused("the record was written but does not exist".to_owned()),
         Some(Entry::Invalid(invalid)) => refused(format!(
-            "what is there after the write cannot be read: {}",
+            "the record cannot be read after the write: {}",
             invalid.reason
         )),
         Some(Entry::Record(kept)) => {
@@ -331,7 +331,7 @@ fn what_became(record: &Record, changes: Changes, after: Option<&Entry>, guards:
             match differing.is_empty() {
                 true => WriteOutcome::Written(changes),
                 false => refused(format!(
-                    "after the write, the record has other values in {}",
+                    "after the write, the record has different values in {}",
                     differing.join(", ")
                 )),
             }
@@ -394,7 +394,7 @@ async fn create_table(server: &Server) -> Result<Schema> {
         Error::new(
             ErrorKind::NotFound,
             format!(
-                "{}: the table {TABLE} was created and is not there",
+                "{}: the table {TABLE} was created but does not exist",
                 server.name()
             ),
         )

@@ -26,7 +26,7 @@ impl Guards {
     /// What a person should know of them.
     pub(super) fn warning(&self, table: &str) -> Option<String> {
         (!self.is_empty()).then(|| {
-            format!("the table {table} has {self}, so every record is read back after it was written, which takes time")
+            format!("the table {table} has {self}, so every record is read back after it is written, which is slower")
         })
     }
 }
@@ -37,8 +37,8 @@ impl fmt::Display for Guards {
     }
 }
 
-/// Triggers and rules for rows that are inserted or updated, of the table and its partitions; row-level security that holds
-/// for this login; what is no table, behind which anything may be. Triggers of foreign keys refuse aloud.
+/// Triggers and rules for rows that are inserted or updated, of the table and its partitions; row-level security that applies
+/// to this login; anything but a table, such as a view. Triggers of foreign keys raise errors and need no check.
 const FIND_GUARDS: &str = "\
     WITH RECURSIVE parts AS (
       SELECT c.oid, c.relkind FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)
@@ -60,7 +60,7 @@ const FIND_GUARDS: &str = "\
     SELECT 'a view or a foreign table in it' FROM parts p WHERE p.relkind NOT IN ('r', 'p')
     ORDER BY 1";
 
-/// What guards the table. A server that does not tell has something that is not known.
+/// What guards the table. If the server does not show it, there may be something unknown.
 pub(super) async fn find_guards(server: &Server, table: &str) -> Result<Guards> {
     let purpose = Purpose::new(Phase::Preparing, "look for triggers");
     let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&table, Type::TEXT)];
@@ -84,15 +84,14 @@ pub(super) async fn check_server(server: &Server) -> Result<()> {
     };
     let (standby, read_only): (bool, bool) = server.read(CHECK, || Ok((row.try_get(0)?, row.try_get(1)?)))?;
     if standby {
-        let message = format!("{} is a standby, which cannot be written to", server.name());
-        return Err(Error::new(ErrorKind::Refused, message).with_remedy(
-            "name the primary server; with several hosts, add target_session_attrs=read-write",
-        ));
+        let message = format!("{} is a standby, which is read-only", server.name());
+        return Err(Error::new(ErrorKind::Refused, message)
+            .with_remedy("use the primary server; with several hosts, add target_session_attrs=read-write"));
     }
     if read_only {
         let message = format!("{} opens sessions that cannot write", server.name());
         return Err(Error::new(ErrorKind::Refused, message)
-            .with_remedy("lift default_transaction_read_only for the server, the database or the role"));
+            .with_remedy("unset default_transaction_read_only for the server, the database or the role"));
     }
     Ok(())
 }
@@ -132,10 +131,11 @@ pub(super) async fn check_creation(server: &Server) -> Result<()> {
 pub(super) async fn check_table(server: &Server, schema: &Schema) -> Result<()> {
     let (name, table) = (server.name(), &schema.table);
     if schema.has_mode() {
-        // Keys change when LightRAG brings such a table up to date, which nobody else should do.
-        let message = format!("{name}: the table {table} is of an older LightRAG, with a column `mode`");
+        // LightRAG changes keys when it updates such a table, so only LightRAG should do it.
+        let message =
+            format!("{name}: the table {table} was created by an older LightRAG and has a column `mode`");
         return Err(Error::new(ErrorKind::Refused, message)
-            .with_remedy("start LightRAG once on it, which brings the table up to date"));
+            .with_remedy("start LightRAG once on it to update the table"));
     }
     if let Some(column) = schema.generated_column() {
         let message =
@@ -163,7 +163,7 @@ async fn check_ownership(server: &Server, schema: &Schema) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "{}: the table {} is of an older LightRAG, and the login {} may not add the columns that it lacks",
+        "{}: the table {} was created by an older LightRAG, and the login {} may not add the missing columns",
         server.name(),
         schema.table,
         server.user
@@ -172,7 +172,7 @@ async fn check_ownership(server: &Server, schema: &Schema) -> Result<()> {
         .with_remedy("use the login that owns the table, or start LightRAG once on it"))
 }
 
-/// Whether the login owns the table; `None` where the server does not tell.
+/// Whether the login owns the table; `None` if the server does not say.
 pub(super) async fn owns(server: &Server, schema: &Schema) -> Result<Option<bool>> {
     let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
                WHERE c.oid = pg_catalog.to_regclass($1)";
@@ -218,7 +218,7 @@ pub(super) async fn check_statements(server: &Server, schema: &Schema, statement
     Ok(())
 }
 
-/// Names the privilege that is missing, where the server tells.
+/// Names the missing privilege, if the server says.
 async fn missing_privilege(server: &Server, schema: &Schema, error: tokio_postgres::Error) -> Result<Error> {
     let sql = "SELECT p.name FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p(name) \
                WHERE NOT pg_catalog.has_any_column_privilege($1, p.name)";
@@ -245,6 +245,6 @@ fn no_key(server: &Server, schema: &Schema) -> Error {
     let (name, table) = (server.name(), &schema.table);
     let message = format!("{name}: the table {table} has no primary key (workspace, id)");
     Error::new(ErrorKind::Refused, message).with_remedy(format!(
-        "remove double rows, then: ALTER TABLE {table} ADD CONSTRAINT LIGHTRAG_LLM_CACHE_PK PRIMARY KEY (workspace, id)"
+        "remove duplicate rows, then: ALTER TABLE {table} ADD CONSTRAINT LIGHTRAG_LLM_CACHE_PK PRIMARY KEY (workspace, id)"
     ))
 }

@@ -1,7 +1,7 @@
 //! Keys and values in Redis ↔ records.
 //!
 //! Today (LightRAG's `RedisKVStorage`): one string for each record, `[{workspace}_]llm_response_cache:{cache key}`, which
-//! holds the record as JSON. Before LightRAG 1.4: one string for each mode, `…llm_response_cache:default`, which holds
+//! contains the record as JSON. Before LightRAG 1.4: one string for each mode, `…llm_response_cache:default`, which contains
 //! `{"<hash>": {"return": …, "cache_type": "extract"}}`; LightRAG rewrites those when it starts, as long as there is no
 //! key of today's (`RedisKVStorage._migrate_legacy_cache_structure`). Here they are read as they are.
 
@@ -25,7 +25,7 @@ use crate::{
 /// The modes that old keys name: LightRAG's query modes (`QueryParam.mode`), and that of what comes from files.
 const MODES: [&str; 7] = [FILE_MODE, "local", "global", "hybrid", "naive", "mix", "bypass"];
 
-/// What Redis takes for a value where nobody set `proto-max-bulk-len`: 512 MiB.
+/// The largest value that Redis accepts, unless `proto-max-bulk-len` is set: 512 MiB.
 pub(super) const DEFAULT_MAX_BYTES: u64 = 512 << 20;
 
 /// The keys of one workspace.
@@ -40,7 +40,7 @@ pub(super) struct Namespace {
 pub(super) struct StoredKey {
     /// The whole key.
     pub(super) raw: Vec<u8>,
-    /// The key of the record; bytes that are no UTF-8 stand in it as `\xff`.
+    /// The key of the record; invalid UTF-8 is shown as `\xff`.
     pub(super) key: CacheKey,
     /// Whether all of it is UTF-8.
     pub(super) readable: bool,
@@ -62,12 +62,12 @@ impl StoredKey {
         entry(self.key, self.readable, value)
     }
 
-    /// The entry of this key where it holds something else than a string.
+    /// The entry of this key if its value is not a string.
     pub(super) fn entry_of_type(self, kind: &str) -> Entry {
         Entry::Invalid(Invalid {
             key: self.key,
             kind: RejectKind::NotAnObject,
-            reason: format!("the key holds a Redis {kind}; a cache record is a string"),
+            reason: format!("the key contains a Redis {kind}; a cache record is a string"),
             raw: Bytes::new(),
         })
     }
@@ -80,7 +80,7 @@ fn entry(key: CacheKey, readable: bool, value: Bytes) -> Entry {
     Entry::Invalid(Invalid {
         key,
         kind: RejectKind::InvalidKey,
-        reason: "the key is no text: it holds half of a surrogate pair, or is no UTF-8".to_owned(),
+        reason: "the key is not text: it contains a lone surrogate or invalid UTF-8".to_owned(),
         raw: value,
     })
 }
@@ -126,7 +126,7 @@ impl Namespace {
         MODES.iter().map(|mode| (*mode, self.old_key(mode))).collect()
     }
 
-    /// The key under which the old layout holds a mode.
+    /// The key of a mode in the old layout.
     pub(super) fn old_key(&self, mode: &str) -> String {
         format!("{}{mode}", self.prefix)
     }
@@ -162,7 +162,7 @@ impl Namespace {
         format!("{}*", escape_glob(&self.prefix))
     }
 
-    /// Whether a key is one that holds a mode of the old layout, and no record.
+    /// Whether a key is that of a mode in the old layout, not of a record.
     pub(super) fn is_old_key(key: &CacheKey) -> bool {
         MODES.contains(&key.as_str())
     }
@@ -221,7 +221,7 @@ fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// The records that a key of the old layout holds, each a slice of its value. The last of several of one hash comes
+/// The records in a key of the old layout, each a slice of its value. The last of several with the same hash comes
 /// first, as the last one counts.
 ///
 /// Nothing where the value is an object of another form: a record, or something of somebody else's. What is no JSON
@@ -236,12 +236,12 @@ pub(super) fn old_entries(mode: &str, stored: &str, value: &Bytes) -> Vec<Entry>
         })]
     };
     if let Err(error) = simdutf8::compat::from_utf8(value) {
-        return unreadable(RejectKind::InvalidUtf8, format!("holds no UTF-8: {error}"));
+        return unreadable(RejectKind::InvalidUtf8, format!("is not valid UTF-8: {error}"));
     }
     let members = match serde_json::from_slice::<Members<'_>>(value) {
         Ok(members) => members.0,
         Err(error) if error.is_data() => return Vec::new(),
-        Err(error) => return unreadable(RejectKind::InvalidJson, format!("holds no JSON: {error}")),
+        Err(error) => return unreadable(RejectKind::InvalidJson, format!("is not valid JSON: {error}")),
     };
     let is_nested = members
         .first()
@@ -295,7 +295,7 @@ pub(super) fn check_size(key: usize, value: usize, max_bytes: u64) -> Result<(),
         return Ok(());
     }
     Err(format!(
-        "the record has {largest} bytes, and the server takes {max_bytes} for one value (proto-max-bulk-len)"
+        "the record has {largest} bytes; the server accepts {max_bytes} per value (proto-max-bulk-len)"
     ))
 }
 

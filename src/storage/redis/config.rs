@@ -114,12 +114,12 @@ impl Address {
             "unix" | "redis+unix" => (unix(&url)?, false),
             _ => return Err(wrong()),
         };
-        // Whoever puts a `/`, `?` or `#` into a password makes a host of its beginning.
-        let behind = [Some(url.path()), url.fragment(), text_before_value(&url)];
+        // A `/`, `?` or `#` in a password makes its start look like a host.
+        let after_host = [Some(url.path()), url.fragment(), text_before_value(&url)];
         if matches!(listener, Listener::Tcp { .. })
-            && behind.into_iter().flatten().any(|part| part.contains('@'))
+            && after_host.into_iter().flatten().any(|part| part.contains('@'))
         {
-            return Err(format!("{EXPECTED_ADDRESS}, and no @ behind the host"));
+            return Err(format!("{EXPECTED_ADDRESS}, and no @ after the host"));
         }
         let mut address = Self {
             username: said(url.username())?,
@@ -136,7 +136,7 @@ impl Address {
             connect_timeout: None,
             warnings: Vec::new(),
         };
-        // Of a name that stands twice redis-py takes the first value, so the first is applied last.
+        // Of a repeated name redis-py uses the first value, so the first is applied last.
         let parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = url.query_pairs().collect();
         for (name, value) in parameters.iter().rev().filter(|(_, value)| !value.is_empty()) {
             address.take_parameter(name, value)?;
@@ -149,14 +149,14 @@ impl Address {
         Ok(address)
     }
 
-    /// What stands behind the host is the number of a database; redis-py passes over anything that is none.
+    /// The path after the host is the number of a database; redis-py ignores anything else.
     fn take_path(&mut self, path: &str) -> std::result::Result<(), String> {
         let path = path.trim();
         if path.is_empty() || path.parse::<i64>().is_ok() {
             self.database = database(path)?;
         } else {
             self.warnings.push(
-                "what stands behind the host in the address is not the number of a database: database 0 is used, as \
+                "the text after the host in the address is not the number of a database: database 0 is used, as \
                  LightRAG does"
                     .to_owned(),
             );
@@ -239,7 +239,7 @@ fn decode(text: &str) -> std::result::Result<String, String> {
     let decoded = percent_decode_str(text).decode_utf8();
     decoded
         .map(Cow::into_owned)
-        .map_err(|_| "UTF-8 behind what is percent-encoded".to_owned())
+        .map_err(|_| "percent-encoded UTF-8".to_owned())
 }
 
 /// Decoded text, where there is any.
@@ -252,7 +252,7 @@ fn database(text: &str) -> std::result::Result<u32, String> {
         return Ok(0);
     }
     text.parse()
-        .map_err(|_| "the number of a database behind the host, as in redis://host:6379/0".to_owned())
+        .map_err(|_| "the number of a database after the host, as in redis://host:6379/0".to_owned())
 }
 
 fn seconds(name: &str, value: &str) -> std::result::Result<Duration, String> {
@@ -323,7 +323,7 @@ impl Config {
                 ca_cert: path("ca_cert").map(Pem::File).or(address.ca_cert),
                 client: match (client_cert, client_key) {
                     (None, None) => None,
-                    // A key may stand in the same file as its certificate.
+                    // A key may be in the same file as its certificate.
                     (Some(cert), key) => Some((cert.clone(), key.unwrap_or(cert))),
                     (None, Some(_)) => {
                         return Err(values.invalid("client_key", "a `client_cert` beside it"));
@@ -388,12 +388,12 @@ impl Config {
         }
     }
 
-    /// Whether TLS is spoken with whoever answers.
+    /// Whether TLS is used without verifying the server.
     fn trusts_anyone(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| !tls.verify)
     }
 
-    /// A client for the server. It knows nothing of user, password and database: this room sends those itself, to see
+    /// A client for the server. It does not know user, password and database: this module sends those itself, to see
     /// what the server says of them.
     ///
     /// # Errors
@@ -456,14 +456,14 @@ impl Tls {
     }
 }
 
-/// A file that must hold something of this kind, so that a wrong file is told by its name.
+/// A file that must contain this kind of PEM block, so that the error names a wrong file.
 fn read_pem(setting: &str, path: &Path, mark: &str) -> Result<Vec<u8>> {
     let failed = |what: String| Error::config(format!("{setting}: {what}"));
     let text =
         std::fs::read(path).map_err(|error| failed(format!("cannot read {}: {error}", path.display())))?;
     if memchr::memmem::find(&text, mark.as_bytes()).is_none() {
         return Err(failed(format!(
-            "{} holds no `{mark}`; expected PEM",
+            "{} contains no `{mark}`; expected PEM",
             path.display()
         )));
     }

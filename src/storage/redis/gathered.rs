@@ -19,7 +19,7 @@ const WORKSPACE_BYTES: usize = 128;
 /// The keys of one workspace as they were found, some of them twice.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    /// Each behind its length, without the prefix that all have.
+    /// Each after its length, without the common prefix.
     packed: Vec<u8>,
     at: usize,
 }
@@ -32,7 +32,7 @@ impl Keys {
         self.packed.extend_from_slice(key);
     }
 
-    /// The next keys behind a prefix; `None` at the end.
+    /// The next keys after a prefix; `None` at the end.
     pub(super) fn next(&mut self, prefix: &str, most: usize) -> Option<Vec<Vec<u8>>> {
         let mut keys = Vec::new();
         while keys.len() < most
@@ -47,7 +47,7 @@ impl Keys {
     }
 }
 
-/// The keys of workspaces, by their prefix. Each is given away once: what was found then tells nothing of later.
+/// The keys of workspaces by prefix. Each is returned once: later they may be outdated.
 #[derive(Debug, Default)]
 pub(super) struct Gathered(Mutex<HashMap<String, Keys>>);
 
@@ -56,7 +56,7 @@ impl Gathered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys behind a prefix, if they were looked for and not taken yet.
+    /// The keys after a prefix, if they were gathered and not taken yet.
     pub(super) fn take(&self, prefix: &str) -> Option<Keys> {
         self.lock().remove(prefix)
     }
@@ -83,7 +83,7 @@ impl Gathered {
 pub(super) struct Gathering {
     prefixes: Vec<String>,
     ranks: HashMap<Vec<u8>, usize>,
-    /// By rank. The last ones are left out when there is no room for all.
+    /// By rank. The last ones are dropped when there is no space for all.
     found: Vec<Keys>,
     bytes: usize,
 }

@@ -21,7 +21,7 @@ use crate::{
 
 /// A server, and one connection to it that all requests share.
 ///
-/// A connection that failed, or on which nobody waited for an answer to its end, is given up: the next request makes
+/// A connection that failed, or on which a request was cancelled, is closed: the next request makes
 /// another one. Its clones finish what they have under way.
 pub(super) struct Server {
     config: Config,
@@ -94,7 +94,7 @@ impl Server {
     pub(super) fn new(config: Config) -> Result<Self> {
         let link = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(config.connect_timeout))
-            // 500 ms where nobody says anything.
+            // The default is 500 ms.
             .set_response_timeout(Some(config.response_timeout));
         Ok(Self {
             client: config.client()?,
@@ -370,18 +370,18 @@ impl Server {
                 "use redis:// instead of rediss://, or the port on which the server speaks TLS",
             ),
             Tls::InvalidCertificate(Certificate::UnknownIssuer) => (
-                format!("the certificate of {host} comes from an authority that is not trusted here"),
-                "name the authority's certificate in `ca_cert`, or as ?ssl_ca_certs= in the address",
+                format!("the certificate of {host} was issued by an authority that is not trusted"),
+                "set `ca_cert` to the authority's certificate, or ?ssl_ca_certs= in the address",
             ),
             Tls::InvalidCertificate(
                 Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
             ) => (
                 format!("the certificate of {host} is for another host name"),
-                "use the name that stands in the certificate",
+                "use the name in the certificate",
             ),
             Tls::AlertReceived(alert) => (
                 format!("{host} refused TLS: {alert:?}"),
-                "if the server asks for a certificate, name it in `client_cert` and `client_key`",
+                "if the server requires a client certificate, set `client_cert` and `client_key`",
             ),
             other => (
                 format!("TLS with {host} failed: {other}"),
@@ -409,9 +409,9 @@ impl Server {
                 "check user and password; characters such as @ / ? # : % in them must be percent-encoded",
             ),
             "ERR" if text.contains("without any password configured") => login(format!(
-                "{host} has no password for the user `{user}`, and one was given"
+                "{host} has no password for the user `{user}`, but one is configured"
             ))
-            .with_remedy("leave the password out of the address"),
+            .with_remedy("remove the password"),
             "ERR" if text.starts_with("max number of clients") => self.refused("connecting", answer),
             "ERR" => login(format!("{host} refused the login of the user `{user}`")),
             _ => self.refused("logging in", answer),
@@ -426,12 +426,14 @@ impl Server {
             let message = format!("{doing}: {host} did not answer within {limit}");
             let error = Error::new(ErrorKind::Timeout, message);
             return error
-                .with_remedy("raise --timeout and REDIS_SOCKET_TIMEOUT, or look why the server is slow");
+                .with_remedy("raise --timeout and REDIS_SOCKET_TIMEOUT, or find out why the server is slow");
         }
         let message = format!("{doing}: the connection to {host} was lost ({error})");
         // A cut in the middle of an answer is an answer that cannot be read.
         let message = match error.kind() {
-            redis::ErrorKind::Parse => format!("{doing}: the connection to {host} was cut in an answer"),
+            redis::ErrorKind::Parse => {
+                format!("{doing}: the connection to {host} was lost during a response")
+            }
             _ => message,
         };
         Error::new(ErrorKind::ConnectionLost, message).caused_by(error.clone())
@@ -458,61 +460,61 @@ impl Server {
             Error::new(kind, message)
         };
         match answer.code() {
-            "NOAUTH" => error(ErrorKind::Login, "asks for a password, and none is given")
+            "NOAUTH" => error(ErrorKind::Login, "requires a password, but none is configured")
                 .with_remedy("give it in the address, redis://:password@host:6379/0"),
             "WRONGPASS" => error(ErrorKind::Login, "refused the password"),
             "NOPERM" => error(
                 ErrorKind::Permission,
-                &format!("does not allow this to the user `{user}`"),
+                &format!("does not allow this for the user `{user}`"),
             ),
             "DENIED" => error(
                 ErrorKind::Permission,
-                "is in protected mode: it takes connections from its own machine alone",
+                "is in protected mode: it accepts only local connections",
             )
             .with_remedy("give the server a password, or turn its protected-mode off"),
             "LOADING" => error(ErrorKind::Busy, "is still loading its data"),
             "BUSY" => error(ErrorKind::Busy, "is busy with a script"),
             "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "NOREPLICAS" => error(ErrorKind::Busy, ""),
             "READONLY" => error(ErrorKind::Busy, "is a read-only replica")
-                .with_remedy("if no failover is under way, name the master instead"),
+                .with_remedy("if no failover is in progress, use the master instead"),
             "MOVED" | "ASK" | "CROSSSLOT" => self.is_cluster(),
             "OOM" => error(ErrorKind::Full, "has no memory left")
                 .with_remedy("raise the server's maxmemory or free some, then run the same command again"),
-            "MISCONF" => error(ErrorKind::Full, "cannot save its data and so takes no writes")
-                .with_remedy("see the server's log: as a rule its disk is full or read-only"),
+            "MISCONF" => error(ErrorKind::Full, "cannot save its data and refuses writes")
+                .with_remedy("see the server's log: usually its disk is full or read-only"),
             "ERR" if text.starts_with("max number of clients") => {
                 error(ErrorKind::Busy, "has no connection left")
             }
             "ERR"
                 if text.contains("DB index is out of range") || text.starts_with("SELECT is not allowed") =>
             {
-                error(ErrorKind::NotFound, "has no database of this number")
-                    .with_remedy("name one below the server's `databases` (16 as a rule, 1 in a cluster)")
+                error(ErrorKind::NotFound, "has no database with this number")
+                    .with_remedy("use a number below the server's `databases` (usually 16, in a cluster 1)")
             }
             "ERR"
                 if text.contains("invalid bulk length") || text.contains("exceeds maximum allowed size") =>
             {
-                error(ErrorKind::RequestTooLarge, "takes no value of this size")
+                error(ErrorKind::RequestTooLarge, "does not accept a value of this size")
             }
             _ => error(ErrorKind::Server, ""),
         }
     }
 
-    /// The error for a server that holds a part of the keys.
+    /// The error for a server that has only some of the keys.
     pub(super) fn is_cluster(&self) -> Error {
         let message = format!(
-            "{} is one of several masters of a Redis Cluster, and holds only a part of the keys",
+            "{} is one of several masters of a Redis Cluster and has only some of the keys",
             self.host()
         );
         Error::new(ErrorKind::Server, message)
-            .with_remedy("name a Redis that is no cluster: LightRAG does not work with one either")
+            .with_remedy("use a Redis that is not a cluster: LightRAG does not support clusters either")
     }
 
     /// The error for an answer of a form that Redis does not give.
     pub(super) fn unexpected(&self, doing: &str) -> Error {
-        let message = format!("{doing}: {} gave an answer of an unknown form", self.host());
+        let message = format!("{doing}: {} sent a response in an unknown format", self.host());
         Error::new(ErrorKind::Server, message)
-            .with_remedy("check that it is a Redis, and no proxy with rules of its own")
+            .with_remedy("check that it is Redis, not a proxy with rules of its own")
     }
 
     /// What the server says of itself; empty where the login may not ask.
@@ -520,7 +522,7 @@ impl Server {
     /// # Errors
     /// The connection failed, the server refused the login or is not ready.
     pub(super) async fn info(&self) -> Result<Info> {
-        let doing = "looking at the server";
+        let doing = "checking the server";
         match self.try_one(doing, &cmd("INFO")).await? {
             Value::ServerError(error) if matches!(error.code(), "NOPERM" | "ERR") => Ok(Info::default()),
             Value::ServerError(error) => Err(self.refused(doing, &error)),
@@ -534,7 +536,7 @@ impl Server {
     /// The connection failed.
     pub(super) async fn setting(&self, name: &str) -> Result<Option<String>> {
         let answer = self
-            .try_one("looking at the server", cmd("CONFIG").arg("GET").arg(name))
+            .try_one("checking the server", cmd("CONFIG").arg("GET").arg(name))
             .await?;
         let Value::Array(pair) = answer else {
             return Ok(None);
@@ -545,7 +547,7 @@ impl Server {
         })
     }
 
-    /// Refuses a server that holds a part of the keys: what is on the others would be missing, silently.
+    /// Refuses a server that has only some of the keys: the others would be missing silently.
     ///
     /// # Errors
     /// It is such a server, or the connection failed.
@@ -554,7 +556,7 @@ impl Server {
             return Ok(());
         }
         let answer = self
-            .try_one("looking at the cluster", cmd("CLUSTER").arg("INFO"))
+            .try_one("checking the cluster", cmd("CLUSTER").arg("INFO"))
             .await?;
         match Info::read(answer).number("cluster_size") {
             Some(0 | 1) => Ok(()),
@@ -576,10 +578,10 @@ pub(super) fn check_has_caught_up(location: &str, info: &Info) -> Result<()> {
     let never_did = info.get("master_link_down_since_seconds") == Some("-1");
     if is_syncing || never_did {
         let message = format!("{location} is a replica that has not received the data of its master yet");
-        let remedy = "wait until it has, or name the master; if that is gone, make this one a master (REPLICAOF NO ONE)";
+        let remedy = "wait until it has, or use the master; if the master is lost, promote this replica (REPLICAOF NO ONE)";
         return Err(Error::new(ErrorKind::Busy, message).with_remedy(remedy));
     }
-    tracing::warn!("{location} is a replica without its master: it has what it had when it lost it");
+    tracing::warn!("{location} is a replica that has lost its master; its data may be old");
     Ok(())
 }
 

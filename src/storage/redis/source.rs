@@ -79,7 +79,7 @@ pub(super) struct RedisSource {
     lacks_sizes: AtomicBool,
 }
 
-/// What a key holds.
+/// The value of a key.
 enum Held {
     Value(Bytes),
     Nothing,
@@ -106,7 +106,7 @@ impl Group {
 
 /// Why a scan ends early.
 enum Stop {
-    /// Nobody reads its pages any more.
+    /// The reader of the pages was dropped.
     Unread,
     Failed(Error),
 }
@@ -117,17 +117,17 @@ impl From<Error> for Stop {
     }
 }
 
-/// What the reader of a scan is told, and how it asks.
+/// The channel between a scan and its reader.
 struct Reader {
     pages: mpsc::Sender<Result<Page>>,
     /// How often the reader asked again after an error.
     asked: watch::Receiver<u64>,
-    /// The same when the last error was told.
-    told: Mutex<Option<u64>>,
+    /// The same at the last reported error.
+    reported: Mutex<Option<u64>>,
 }
 
 impl Reader {
-    /// Makes a request. What fails and may succeed later is told, and made again when the reader asks again.
+    /// Makes a request. A temporary error is reported, and the request is repeated when the reader asks again.
     async fn insist<T, F>(&self, request: impl Fn() -> F) -> Result<T, Stop>
     where
         F: Future<Output = Result<T>>,
@@ -146,14 +146,14 @@ impl Reader {
         }
     }
 
-    /// Tells an error. Of requests that failed together, as with their connection, the first one tells.
+    /// Reports an error. Of requests that failed together, as with their connection, only the first reports it.
     async fn tell(&self, error: Error, asked: u64) -> Result<(), Stop> {
         {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.is_some_and(|told| told >= asked) {
+            let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            if reported.is_some_and(|reported| reported >= asked) {
                 return Ok(());
             }
-            *told = Some(asked);
+            *reported = Some(asked);
         }
         self.send(Err(error)).await
     }
@@ -163,7 +163,7 @@ impl Reader {
     }
 }
 
-/// The pages that a [`Reader`] was told, for who reads them.
+/// The pages from a [`Reader`].
 struct ReceivedPages {
     received: mpsc::Receiver<Result<Page>>,
     asks: watch::Sender<u64>,
@@ -214,7 +214,7 @@ impl Pages<'_> {
 
 /// Goes through the keys of a database.
 ///
-/// A cursor holds as long as the server lives. After that the scan begins anew, and what it finds again is for whoever
+/// A cursor is valid until the server restarts. Then the scan starts again, and repeated keys are handled by its
 /// asks to sort out, as with everything that `SCAN` repeats.
 struct Scan {
     pattern: String,
@@ -285,7 +285,7 @@ impl Scan {
         true
     }
 
-    /// Goes on behind what was found.
+    /// Continues after the keys that were found.
     fn take(&mut self, found: Found) -> Vec<Vec<u8>> {
         if self.life.is_some_and(|life| life != found.life) {
             self.cursor = Some(FIRST_CURSOR.to_vec());
@@ -432,12 +432,12 @@ impl RedisSource {
         &self.namespace
     }
 
-    /// A key that holds records in the old layout, if there is one.
+    /// A key that contains records in the old layout, if there is one.
     pub(super) async fn first_old_key(&self) -> Result<Option<String>> {
         let keys = self.namespace.all_old_keys();
         let lengths = self.lengths(keys.iter().map(|(_, key)| key.as_bytes())).await?;
         for ((_, key), length) in keys.iter().zip(lengths) {
-            // Only a key that holds something is worth a request.
+            // Skip empty keys.
             if matches!(length, Some(1..))
                 && let Some(value) = self.value(key).await?
                 && old_entries("", key, &value)
@@ -462,7 +462,7 @@ impl RedisSource {
         Ok(false)
     }
 
-    /// How many bytes each key holds, 0 where it is not there; `None` for one that holds no string. A guess for all where
+    /// The size of each key's value in bytes, 0 if it does not exist; `None` if it is not a string. An estimate for all if
     /// the login may not ask.
     async fn lengths<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<Vec<Option<u64>>> {
         if self.lacks_sizes.load(Ordering::Relaxed) {
@@ -517,7 +517,7 @@ impl RedisSource {
         })
     }
 
-    /// The entry of a key that holds no string; `None` where it went meanwhile.
+    /// The entry of a key that is not a string; `None` if it has been removed since.
     async fn entry_of_type(&self, key: StoredKey) -> Result<Option<Entry>> {
         let answer = self
             .server
@@ -585,7 +585,7 @@ impl RedisSource {
             }
             for key in found.into_iter().filter_map(|key| self.namespace.stored_key(key)) {
                 if Namespace::is_old_key(&key.key) {
-                    // What it holds comes later.
+                    // Its value is read later.
                     has_old = true;
                 } else if !selection.contains(key.key.as_str()) {
                     group.filtered += 1;
@@ -693,7 +693,7 @@ impl RedisSource {
         Ok((found, group.filtered, passage))
     }
 
-    /// Sends what stands in keys of the old layout, and not under a key of today's as well.
+    /// Sends the records in keys of the old layout that have no current key.
     async fn send_old(
         &self,
         selection: &Selection,
@@ -723,13 +723,13 @@ impl RedisSource {
             .collect())
     }
 
-    /// What a key of the old layout holds.
+    /// The content of a key of the old layout.
     async fn old_entries(&self, mode: &str, key: &str) -> Result<Vec<Entry>> {
         let value = self.value(key).await?;
         Ok(value.map_or_else(Vec::new, |value| old_entries(mode, key, &value)))
     }
 
-    /// Looks in keys of the old layout for what stands under no key of its own.
+    /// Looks in keys of the old layout for records without a current key.
     async fn find_old(&self, keys: &[CacheKey], found: &mut [Option<Entry>]) -> Result<()> {
         let mut missing: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut modes = BTreeSet::new();
@@ -815,7 +815,7 @@ impl Source for RedisSource {
         let reader = Reader {
             pages,
             asked,
-            told: Mutex::default(),
+            reported: Mutex::default(),
         };
         tokio::spawn(async move {
             if let Err(Stop::Failed(error)) = self.send_pages(&selection, limit, &reader).await {
@@ -882,7 +882,7 @@ impl Source for RedisSource {
             .iter()
             .map(|answer| matches!(answer, Value::Int(1..)))
             .collect();
-        // What the server does not say of a key, and what may stand in an old layout, its value says.
+        // The value itself shows the size of a key if the server does not, and whether it has the old layout.
         let rest: Vec<usize> = (0..keys.len()).filter(|at| !there[*at]).collect();
         let is_answered = answers.iter().all(|answer| matches!(answer, Value::Int(_)));
         if rest.is_empty() || (is_answered && self.first_old_key().await?.is_none()) {

@@ -33,7 +33,7 @@ const KEY_ROOM: usize = 64;
 const WRITING: &str = "writing records";
 const CHECKING: &str = "checking the target";
 
-/// What a server does when its memory is full, as far as it tells.
+/// What a server does when its memory is full, if it says so.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Eviction {
     /// `maxmemory-policy`.
@@ -74,9 +74,7 @@ impl Eviction {
             Some(bytes) => format!("{bytes} bytes"),
             None => "unknown".to_owned(),
         };
-        format!(
-            "{place} throws away keys when its memory is full (maxmemory-policy {policy}, maxmemory {memory})"
-        )
+        format!("{place} evicts keys when its memory is full (maxmemory-policy {policy}, maxmemory {memory})")
     }
 }
 
@@ -169,12 +167,12 @@ impl RedisTarget {
             return Ok(());
         }
         let what = format!(
-            "{} holds records in LightRAG's old layout ({old}), which LightRAG no longer sees once there are others",
+            "{} contains records in LightRAG's old layout ({old}), which LightRAG ignores once there are others",
             self.parse_uri()
         );
         Err(self.refuse(
             what,
-            "start LightRAG on this workspace once, which rewrites them, or choose another workspace",
+            "start LightRAG on this workspace once to convert them, or choose another workspace",
         ))
     }
 
@@ -195,7 +193,7 @@ impl RedisTarget {
 
     fn is_replica(&self, of_master: &str) -> Error {
         let what = format!("{} is a read-only replica{of_master}", self.parse_uri());
-        self.refuse(what, "name the master as the target")
+        self.refuse(what, "use the master as the target")
     }
 
     /// All that can be known before the first write, without one.
@@ -237,7 +235,7 @@ impl RedisTarget {
             return Ok(());
         }
         let message = format!(
-            "{}: it threw away {} while this run wrote to it, which records may be among",
+            "{}: it evicted {} during this run, possibly records",
             eviction.to_text(&self.parse_uri()),
             number_of(evicted, "key")
         );
@@ -252,7 +250,7 @@ impl RedisTarget {
         if !can_be_asked || info.get("aof_enabled") != Some("1") {
             return Ok(false);
         }
-        // With `no` it is the system that decides, half a minute later or more: nobody is to wait for that.
+        // With `no` the operating system decides when, after half a minute or more: do not wait for that.
         let policy = self.server().setting("appendfsync").await?;
         Ok(matches!(policy.as_deref(), Some("always" | "everysec")))
     }
@@ -375,7 +373,7 @@ impl Target for RedisTarget {
         let place = self.parse_uri();
         if self.facts.eviction.policy.is_none() {
             return Some(format!(
-                "{place} does not tell its maxmemory-policy: if that is allkeys-*, records may vanish when its memory \
+                "{place} does not show its maxmemory-policy: if it is allkeys-*, records may be lost when its memory \
                  is full"
             ));
         }
@@ -427,7 +425,7 @@ impl Target for RedisTarget {
         match answers.last() {
             Some(Value::Array(kept)) if matches!(kept.first(), Some(Value::Int(1..))) => Ok(()),
             Some(Value::Array(_)) => {
-                let message = format!("{}: the writes were not on the disk in time", self.parse_uri());
+                let message = format!("{}: the writes were not durable in time", self.parse_uri());
                 Err(Error::new(ErrorKind::Timeout, message))
             }
             // The file was turned off meanwhile, or the login may not ask.
@@ -505,7 +503,7 @@ mod tests {
         target.flush().await.unwrap();
         let error = target.flush().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full, "{error}");
-        assert!(error.message().contains("threw away 3 keys"), "{error}");
+        assert!(error.message().contains("evicted 3 keys"), "{error}");
     }
 
     #[test]
