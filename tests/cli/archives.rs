@@ -310,6 +310,26 @@ fn what_is_no_archive_is_said() {
 }
 
 #[test]
+fn a_few_hundred_records_of_a_large_archive_are_read_back() {
+    let scene = Scene::new();
+    let text = |n: usize| format!("{n:05}").repeat(2000);
+    let cache: serde_json::Map<String, Value> = (0..600)
+        .map(|n| {
+            let record = json!({"return": text(n), "cache_type": "extract"});
+            (format!("default:extract:{n:032}"), record)
+        })
+        .collect();
+    scene.cache("large", &Value::Object(cache));
+    for target in ["a.jsonl", "a.jsonl.zst"] {
+        let run = scene
+            .run(&format!("--source ./large --target {target} --yes --verify full"))
+            .expect(0);
+        assert_eq!(run.report()["read_back"]["records"], 256);
+        assert_eq!(run.report()["verification"]["equal"], 600);
+    }
+}
+
+#[test]
 fn an_archive_is_compressed_as_hard_as_is_asked() {
     let scene = Scene::new();
     for level in ["1", "19"] {

@@ -58,7 +58,7 @@ impl Config {
                 .strip_prefix(*scheme)
                 .is_some_and(|rest| rest.starts_with("://"))
         };
-        let place = if INFO.schemes.iter().any(|scheme| has_scheme(scheme)) {
+        let place = if INFO.schemes.iter().any(has_scheme) {
             if !INFO.path_endings.iter().any(|ending| lower.ends_with(ending)) {
                 let endings = INFO.path_endings.join(" or ");
                 return Err(values.invalid("file", &format!("expected an address that ends in {endings}")));

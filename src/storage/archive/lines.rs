@@ -14,8 +14,9 @@ use crate::{
     storage::files::OpenFile,
 };
 
-/// Bytes of text after which a new block begins in a file that is not compressed.
-const BLOCK: usize = 256 << 10;
+/// Bytes of text after which a block ends. Smaller ones compress worse, and of a larger one more has to be read for a single
+/// record. A block that is written is never larger than one that is read from its beginning.
+pub(super) const BLOCK: usize = 1 << 20;
 
 /// A frame up to this size, in bytes, is decompressed before any line of it is given: its checksum stands at its end.
 const WHOLE_FRAME: usize = 4 << 20;
@@ -313,7 +314,7 @@ mod tests {
 
     /// Lines of different lengths, and the same in frames that are cut after every so many bytes.
     fn text() -> String {
-        (0..2_000)
+        (0..8_000)
             .map(|n| format!("{n} {}\n", "x".repeat(n % 700)))
             .collect()
     }

@@ -8,13 +8,9 @@ use std::{
     thread,
 };
 
-use super::codec::Digest;
+use super::{codec::Digest, lines::BLOCK};
 
 use crate::model::{Error, ErrorKind, Result};
-
-/// Bytes of text after which a block ends: smaller ones compress worse, and of a larger one more has to be read for a
-/// single record.
-pub(super) const FRAME: usize = 1 << 20;
 
 /// Threads that compress blocks, and what is under way on them.
 #[derive(Debug)]
@@ -112,7 +108,7 @@ impl Packer {
     pub(super) fn text(&mut self) -> Vec<u8> {
         self.texts
             .pop()
-            .unwrap_or_else(|| Vec::with_capacity(FRAME + (FRAME >> 3)))
+            .unwrap_or_else(|| Vec::with_capacity(BLOCK + (BLOCK >> 3)))
     }
 
     /// Takes the memory of a block back that was written.

@@ -14,7 +14,8 @@ use async_trait::async_trait;
 
 use super::{
     codec::{Digest, Header, Tally, push_frame, push_record, record_digest},
-    packer::{FRAME, Packed, Packer},
+    lines::BLOCK,
+    packer::{Packed, Packer},
     source::{ArchiveSource, Reader, get},
     survey::{ArchiveFile, Survey, for_each_record},
 };
@@ -66,7 +67,7 @@ impl ArchiveDraft {
         let block = self.blocks;
         push_record(&mut self.text, workspace, record);
         self.tally.add(workspace.name(), record.key().as_str());
-        if self.text.len() >= FRAME {
+        if self.text.len() >= BLOCK {
             self.end_block(true)?;
         }
         Ok(block)
@@ -77,7 +78,7 @@ impl ArchiveDraft {
         self.text.extend_from_slice(line);
         self.text.push(b'\n');
         self.tally.add(workspace, key);
-        if self.text.len() >= FRAME {
+        if self.text.len() >= BLOCK {
             self.end_block(true)?;
         }
         Ok(())

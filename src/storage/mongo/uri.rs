@@ -464,7 +464,7 @@ mod tests {
         );
         let (given, warnings) = compressors("compressors=lz4");
         assert_eq!(given, "None");
-        assert!(warnings.ends_with("does: compressors"), "{warnings}");
+        assert!(warnings.ends_with("driver: compressors"), "{warnings}");
         // A level alone asks for nothing.
         for options in [
             "zlibCompressionLevel=9",
