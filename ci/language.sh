@@ -43,7 +43,7 @@ patterns=()
 for word in "${WORDS[@]}"; do patterns+=(-e "$word"); done
 found=$(grep -rniw "${patterns[@]}" -- "${PATHS[@]}") || (($? == 1)) || die "a path cannot be searched"
 for path in "${UNREVISED[@]}"; do
-  found=$(grep -v "^$path[/:]" <<<"$found" || true)
+  found=$(grep -v "^${path}[/:]" <<<"$found" || true)
 done
 if [[ -n $found ]]; then
   echo "$found"
