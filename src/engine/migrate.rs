@@ -49,7 +49,7 @@ struct Moving<'a> {
     has_failed: AtomicBool,
 }
 
-/// Up to so many workspaces are moved one after the other, so that what is told of them stays in their order.
+/// Up to so many workspaces are moved one after the other, so that their events stay in order.
 const FEW_WORKSPACES: usize = 8;
 
 /// A workspace of so many records takes up one of the slots in which workspaces are moved.

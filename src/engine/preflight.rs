@@ -57,7 +57,7 @@ impl Run<'_> {
         Ok(prepared)
     }
 
-    /// The pairs of workspaces that a choice stands for. Which name of two the target has is still open.
+    /// The pairs of workspaces of a choice. If the target has two candidate names, that is decided later.
     ///
     /// # Errors
     /// The source failed, or it has two caches of which LightRAG could mean either.
@@ -111,7 +111,7 @@ impl Run<'_> {
         Ok(pairs)
     }
 
-    /// Decides between the name in `WORKSPACE` and the one that LightRAG's server makes of it: the one that holds a cache
+    /// Decides between the name in `WORKSPACE` and the one that LightRAG's server makes of it: the one that has a cache
     /// is meant. Where neither does, it is `otherwise`, which the other side has settled on, or the name as it is.
     ///
     /// # Errors
@@ -274,7 +274,7 @@ impl Run<'_> {
         }
     }
 
-    /// What else a source has from which nothing is selected. Told once.
+    /// Warns once about what else the source has if nothing is selected.
     pub async fn hint_if_empty(&self, source: &mut Connected<dyn Source>, workspaces: &WorkspaceChoice) {
         let has_records = source.counted.values().any(|counted| counted.count.total() > 0);
         if has_records || source.is_told_empty {
@@ -421,7 +421,7 @@ fn met_before(side: Side, place: &PhysicalLocation, workspace: &Workspace, other
 fn two_workspaces(side: Side, named: &NamedWorkspace, of_server: &Workspace) -> Error {
     let (name, origin) = (&named.workspace, &named.origin);
     let message = format!(
-        "{origin} is {name}, of which LightRAG's server makes {of_server}, and the {side} holds a cache under both names"
+        "{origin} is {name}, of which LightRAG's server makes {of_server}, and the {side} has a cache under both names"
     );
     Error::new(ErrorKind::Refused, message)
         .with_remedy(format!("name the one that is meant with --{side}-workspace"))

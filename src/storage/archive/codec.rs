@@ -9,7 +9,7 @@
 //! {"footer": {"records": 67, "workspaces": {"space1": {"records": 67, "by_cache_type": {"extract": 67}}}, "digest": {…}}}
 //! ```
 //!
-//! Records are as the source stores them. Where a key stands twice, the later record counts. A rejects file consists of
+//! Records are as the source stores them. If a key occurs twice, the later record counts. A rejects file consists of
 //! the same lines for records, each with a `kind` and a `reason`, without header and footer.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
@@ -291,7 +291,7 @@ impl<'a> Line<'a> {
             is_reject: line.kind.is_some(),
             value: match (line.record, line.text) {
                 (None, Some(text)) => LineValue::Text(text),
-                // JSON's own null cannot be told from none.
+                // A missing value and JSON's null look the same here.
                 (record, _) => LineValue::Json(record.map_or(&b"null"[..], |record| record.get().as_bytes())),
             },
         }))

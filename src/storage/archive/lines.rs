@@ -1,8 +1,8 @@
 //! Reading the lines of a file, compressed or not, from its beginning or from the beginning of one of its blocks.
 //!
-//! A block is what can be read without what stands before it: a frame of Zstandard that begins with a line, or about as
-//! much of a file that is not compressed. A place of a line is a block, and the number of the line in it; so a file whose
-//! frames were made by another program is read the same way.
+//! A block can be read without what precedes it: a Zstandard frame that starts with a line, or about a mebibyte of an
+//! uncompressed file. The place of a line is its block and its number in the block, so files whose frames were made by
+//! other programs can be read too.
 
 use std::{io, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
 /// record. A block that is written is never larger than one that is read from its beginning.
 pub(super) const BLOCK: usize = 1 << 20;
 
-/// A frame up to this size, in bytes, is decompressed before any line of it is given: its checksum stands at its end.
+/// A frame up to this size, in bytes, is decompressed before any of its lines is returned, since its checksum comes last.
 const WHOLE_FRAME: usize = 4 << 20;
 
 /// How much is read at once, in bytes.
@@ -30,10 +30,10 @@ const LONGEST: usize = 512 << 20;
 /// With these bytes a frame of Zstandard begins.
 pub(super) const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Where a line stands.
+/// The place of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LinePlace {
-    /// The byte of the file at which its block begins.
+    /// The offset of its block in the file, in bytes.
     pub(super) block: u64,
     /// The number of the line in the block, from 0.
     pub(super) line: u64,

@@ -1,9 +1,9 @@
-//! An archive: one file with the caches of any number of workspaces, to keep or to carry to another place.
+//! Archives: one file with the caches of any number of workspaces, for backups and transport.
 //!
 //! * `config`: where the archive is, and how hard to compress.
 //! * `codec`: lines ↔ records, header, footer, digest; the format is described there.
 //! * `lines`: reads lines, compressed or not, from any block.
-//! * `survey`: a look over a whole archive: whether it is as it was written, and what it holds.
+//! * `survey`: whether an archive is complete and unchanged, and what it contains.
 //! * `place`, `bucket`: opens the file, or what is in a bucket by way of a file.
 //! * `packer`: compresses on threads of its own.
 //! * `source`, `target`: reading; writing into a sibling that replaces the file when all workspaces are written.
@@ -70,7 +70,7 @@ impl Connector for Archive {
 
 struct ArchiveStorage {
     config: Config,
-    /// The archive as it was when it was opened; once a new one is in its place, that one.
+    /// The archive as it was opened; after it was replaced, the new one.
     current: Mutex<Arc<Writer>>,
 }
 
@@ -83,7 +83,7 @@ impl ArchiveStorage {
         Arc::clone(self.writer().archive())
     }
 
-    /// Takes what stands at the path now.
+    /// Switches to the archive that is there now.
     fn open_anew(&self) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(current.anew());

@@ -1,4 +1,4 @@
-//! Where an archive is: opening it, and putting a new one there.
+//! The location of an archive: opening it, and replacing it.
 
 #[cfg(feature = "bucket")]
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{
     storage::files::{Draft, OpenFile, absolute, blocking, check_writable},
 };
 
-/// Where an archive is.
+/// The location of an archive.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
     /// A file, with links followed, so that what one points to is replaced and not the link.
@@ -29,7 +29,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Looks at nothing but links.
+    /// Resolves links, and nothing else.
     ///
     /// # Errors
     /// A link leads nowhere, or the address of a bucket is invalid.
@@ -51,7 +51,7 @@ impl Place {
         }
     }
 
-    /// What it is called in messages.
+    /// Its name in messages.
     pub(super) fn name(&self) -> &Path {
         match self {
             Self::File(path) => path,
@@ -78,7 +78,7 @@ impl Place {
         }
     }
 
-    /// Whether another file stands there than the one that is open. What is in a bucket was copied, and stays as it was.
+    /// Whether the open file was replaced by another one. The copy of an object in a bucket never is.
     ///
     /// # Errors
     /// It cannot be read.
@@ -106,7 +106,7 @@ impl Place {
         }
     }
 
-    /// Whether a new archive can be written, found out without a write.
+    /// Checks whether a new archive can be written, without writing.
     ///
     /// # Errors
     /// It cannot.
@@ -115,10 +115,10 @@ impl Place {
         blocking(move || check_writable(&path)).await
     }
 
-    /// Puts a complete archive there.
+    /// Replaces the archive with a complete new one.
     ///
     /// # Errors
-    /// It cannot be written; what was there is as it was.
+    /// It cannot be written; the old archive is unchanged.
     pub(super) async fn publish(&self, draft: Draft, old: Option<Metadata>) -> Result<()> {
         match self {
             Self::File(_) => blocking(move || draft.publish(old.as_ref())).await,

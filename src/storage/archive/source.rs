@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// An archive to read. What was learned of it is kept.
+/// An archive to read, with what was found out about it.
 pub(super) struct Reader {
     place: Place,
     side: Side,
@@ -29,7 +29,7 @@ pub(super) struct Reader {
     index: OnceCell<Arc<Index>>,
 }
 
-/// The blocks in which keys stand, by the first half of their digests: 16 bytes a record.
+/// The blocks of the keys, by the first half of their digests: 16 bytes per record.
 struct Index(Vec<(u64, u64)>);
 
 impl Index {
@@ -70,17 +70,17 @@ impl Reader {
         }
     }
 
-    /// Where it is.
+    /// Its location.
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// The same path, where nothing was looked at yet.
+    /// The same archive, not opened yet.
     pub(super) fn anew(&self) -> Self {
         Self::new(self.place.clone(), self.side, self.salvage)
     }
 
-    /// Whether another file stands at the path than the one that is open.
+    /// Whether the file was replaced since it was opened.
     pub(super) async fn was_replaced(&self) -> Result<bool> {
         let Some(Some(open)) = self.file.get().cloned() else {
             // Where there was none, one may have come.
@@ -89,7 +89,7 @@ impl Reader {
         self.place.was_replaced(&open.file).await
     }
 
-    /// The file, opened once; `None` where there is none.
+    /// The file, opened once; `None` if there is none.
     pub(super) async fn file(&self) -> Result<Option<Arc<ArchiveFile>>> {
         let open = || async {
             let Some(file) = self.place.read().await? else {
@@ -108,7 +108,7 @@ impl Reader {
         self.file.get_or_try_init(open).await.cloned()
     }
 
-    /// A look over the archive, for any selection.
+    /// A survey for any selection.
     pub(super) async fn any_survey(&self) -> Result<Option<Arc<Survey>>> {
         if let Some(survey) = &*self.survey.lock().await {
             return Ok(Some(Arc::clone(survey)));
@@ -116,7 +116,7 @@ impl Reader {
         self.survey(&Selection::default(), &|_| ()).await
     }
 
-    /// A look over the archive for this selection; `None` where there is none.
+    /// A survey for this selection; `None` if there is no archive.
     pub(super) async fn survey(
         &self,
         selection: &Selection,
@@ -130,11 +130,11 @@ impl Reader {
             return Ok(Some(Arc::clone(survey)));
         }
         let (selection, salvage) = (selection.clone(), self.salvage);
-        let (told, mut counts) = mpsc::unbounded_channel();
+        let (sender, mut counts) = mpsc::unbounded_channel();
         let survey = blocking(move || {
             Survey::of(&file, &selection, salvage, &|scanned| {
-                // Nobody listens any more when the run stops.
-                let _ = told.send(scanned);
+                // The receiver is gone if the run has stopped.
+                let _ = sender.send(scanned);
             })
         });
         let mut survey = std::pin::pin!(survey);
@@ -210,7 +210,7 @@ impl Source for ArchiveSource {
     }
 }
 
-/// Reads records out of blocks: for each, the number of its key and a block that may hold it.
+/// Reads records from blocks; `wanted` has the index of a key and a block that may contain it.
 pub(super) fn get(
     file: &ArchiveFile,
     workspace: &str,
@@ -247,7 +247,7 @@ pub(super) fn get(
     Ok(found)
 }
 
-/// The entry of a line: a line that only looks like one that this program writes is read again as a whole.
+/// The entry of a line. A line that only resembles one of this program is parsed completely.
 fn whole_entry(entry: Entry, line: &bytes::Bytes) -> Entry {
     match (&entry, Line::read_whole(line)) {
         (Entry::Invalid(_), Ok(Line::Record(record))) => record.into_entry(line),
@@ -255,7 +255,7 @@ fn whole_entry(entry: Entry, line: &bytes::Bytes) -> Entry {
     }
 }
 
-/// The pages of a workspace, begun when the first one is asked for.
+/// The pages of a workspace; reading starts with the first request.
 struct ArchivePages {
     source: Arc<ArchiveSource>,
     selection: Selection,
@@ -339,7 +339,7 @@ impl Scan {
                 if page.is_full() {
                     let cursor = self.cursor(lines.place());
                     if pages.blocking_send(Ok(page.take(cursor))).is_err() {
-                        // Nobody reads any more.
+                        // The reader is gone.
                         return Ok(());
                     }
                 }
@@ -373,7 +373,7 @@ impl Scan {
         Some(Cursor(format!("{identity}@{}:{}", place.block, place.line)))
     }
 
-    /// The place that a cursor names, in the very archive that it was made for.
+    /// The place of a cursor, if the archive is still the one it was made for.
     fn place(&self, Cursor(text): &Cursor) -> Result<LinePlace> {
         let path = self.file.file.path().display();
         let (identity, place) = text.split_once('@').unwrap_or_default();

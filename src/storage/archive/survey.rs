@@ -1,4 +1,4 @@
-//! A look over a whole archive: whether it is as it was written, and what it holds of each workspace.
+//! A survey of an archive: whether it is complete and unchanged, and what it contains of each workspace.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -36,7 +36,7 @@ impl ArchiveFile {
         let mut head = vec![0; HEAD];
         let read = file.read_at(&mut head, 0)?;
         head.truncate(read);
-        // A frame that holds no text may come first: its magic number has sixteen values.
+        // A skippable frame may come first; its magic number has sixteen values.
         let is_skippable =
             head.first().is_some_and(|byte| byte & 0xf0 == 0x50) && head[1..].starts_with(b"\x2a\x4d\x18");
         let is_packed = head.starts_with(&super::lines::MAGIC) || is_skippable;
@@ -59,36 +59,36 @@ impl ArchiveFile {
     }
 }
 
-/// What a look found.
+/// The result of a survey.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// What was looked for.
+    /// The selection that was counted.
     pub(super) selection: Selection,
-    /// Whether it has no header: then it is a rejects file, which later runs can add to.
+    /// Whether it has no header and is a rejects file, which later runs may append to.
     pub(super) is_rejects: bool,
     workspaces: BTreeMap<String, Found>,
-    /// What tells this archive from another one; `None` of a file without a header.
+    /// Identifies this version of the archive; `None` for a file without a header.
     pub(super) identity: Option<String>,
-    /// For keys that stand more than once, the place of the last line, which counts.
+    /// The place of the last line of each repeated key: only that line counts.
     last_places: HashMap<KeyDigest, LinePlace>,
 }
 
-/// What there is of a workspace.
+/// The records of a workspace.
 #[derive(Debug)]
 struct Found {
     count: Count,
-    /// The blocks that have lines of it, in order.
+    /// The blocks that contain its lines, in order.
     blocks: Vec<u64>,
 }
 
-/// How many lines go by between two words of progress.
+/// Progress is reported each time so many lines were read.
 const PROGRESS_EVERY: u64 = 1 << 14;
 
-/// A small line, in bytes of a compressed file: of fewer and larger ones more is known than is needed.
+/// A small line, in bytes of a compressed file. It decides the size of the filter for repeated keys.
 const LINE_BYTES: u64 = 256;
 
 impl Survey {
-    /// Looks over an archive; with `salvage`, over what is whole of a damaged one.
+    /// Surveys an archive; with `salvage`, the intact part of a damaged one.
     ///
     /// # Errors
     /// The file cannot be read, is damaged or is no archive.
@@ -155,7 +155,7 @@ impl Survey {
         found.map_or_else(Count::none, |found| found.count.clone())
     }
 
-    /// The blocks that have lines of a workspace, in order.
+    /// The blocks that contain lines of a workspace, in order.
     pub(super) fn blocks(&self, workspace: &str) -> &[u64] {
         self.workspaces.get(workspace).map_or(&[], |found| &found.blocks)
     }
@@ -166,7 +166,7 @@ impl Survey {
         count.total() + count.left_out.as_ref().map_or(0, |others| others.total())
     }
 
-    /// Whether another line of the same key follows.
+    /// Whether a later line has the same key.
     pub(super) fn is_superseded(&self, workspace: &str, key: &str, place: LinePlace) -> bool {
         !self.last_places.is_empty()
             && self
@@ -175,7 +175,7 @@ impl Survey {
                 .is_some_and(|last| place < *last)
     }
 
-    /// Tells the keys that stand more than once from those that only seem to.
+    /// Finds out which keys are really repeated.
     fn sort_out(&mut self, archive: &ArchiveFile, seen: &Repeated, salvage: bool) -> Result<()> {
         if seen.keys().is_empty() {
             return Ok(());
@@ -202,8 +202,8 @@ impl Survey {
     }
 }
 
-/// Goes over the records of an archive: workspace, key, place and line of each. Damage is passed over where that is wanted,
-/// and an error otherwise.
+/// Visits the records of an archive: workspace, key, place and line of each. Skips damage with `salvage`; otherwise it is an
+/// error.
 pub(super) fn for_each_record(
     archive: &ArchiveFile,
     salvage: bool,
@@ -230,7 +230,7 @@ pub(super) fn for_each_record(
     }
 }
 
-/// One look over an archive.
+/// A survey in progress.
 struct Look<'a> {
     path: String,
     selection: &'a Selection,
@@ -244,12 +244,12 @@ struct Look<'a> {
     digest: Digest,
     workspaces: BTreeMap<String, Found>,
     seen: Repeated,
-    /// The first damage that was passed over.
+    /// The first damage that was skipped.
     damage: Option<String>,
 }
 
 impl Look<'_> {
-    /// Passes over damage where that is wanted.
+    /// Skips damage with `salvage`; otherwise returns the error.
     fn damaged(&mut self, error: Error) -> Result<()> {
         if !self.salvage || error.kind() != ErrorKind::Damaged {
             return Err(error);
@@ -340,7 +340,7 @@ impl Look<'_> {
         }
     }
 
-    /// Compares what was found with the footer.
+    /// Compares the records with the footer.
     fn end(&mut self) -> Result<()> {
         if self.lines == 0 && self.damage.is_none() {
             return Err(self.no_archive("it is empty"));

@@ -61,8 +61,8 @@ impl ArchiveDraft {
         Ok(draft)
     }
 
-    /// Adds a record and gives the number of its block. One that comes again, since it was changed while it was read, stands
-    /// in the archive again: the last one counts.
+    /// Adds a record and returns the number of its block. A record that changed while the source was read is added again;
+    /// the last one counts.
     fn add(&mut self, workspace: &Workspace, record: &Record) -> Result<usize> {
         let block = self.blocks;
         push_record(&mut self.text, workspace, record);
@@ -248,7 +248,7 @@ impl Places {
         if is_full && self.0.last_key_value().is_some_and(|(last, _)| *last < key) {
             return;
         }
-        // Where a key stands twice, the last line counts.
+        // If a key occurs twice, the last line counts.
         self.0.insert(key, block);
         if self.0.len() > MOST_PLACES {
             self.0.pop_last();

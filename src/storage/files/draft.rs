@@ -27,7 +27,7 @@ pub(crate) struct Draft {
     written_bytes: u64,
     /// Why a write failed, if one did: what is in the file and on the disk is not known then, and it is never put in place.
     failed: Option<io::ErrorKind>,
-    /// Bytes since the disk was last told to begin.
+    /// Bytes written since the last sync was started.
     unsynced: usize,
     syncing: Option<JoinHandle<io::Result<()>>>,
 }
@@ -35,8 +35,7 @@ pub(crate) struct Draft {
 /// What is written at once, in bytes.
 const BUFFER: usize = 1 << 18;
 
-/// After so many bytes the disk is told to begin. By itself the system would wait until the end, and then we for the
-/// disk.
+/// A sync is started each time so many bytes were written. Otherwise the system would write most of them at the end.
 const SYNC_EVERY: usize = 32 << 20;
 
 impl Draft {
@@ -214,7 +213,7 @@ pub(crate) fn check_writable(path: &Path) -> Result<()> {
     check_space(path, folder)
 }
 
-/// The new file holds at least what the old one does, beside it: a disk without room for that is known beforehand.
+/// Checks whether the disk has space for a second file of the old size, since the new file will contain at least as much.
 fn check_space(path: &Path, folder: &Path) -> Result<()> {
     let Ok(old) = path.metadata() else {
         return Ok(());
