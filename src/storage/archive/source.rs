@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell, mpsc};
 
 use super::{
@@ -12,7 +13,10 @@ use super::{
     survey::{ArchiveFile, Survey, for_each_record},
 };
 use crate::{
-    model::{Error, ErrorKind, Result, Selection, Side, Workspace, record::CacheKey},
+    model::{
+        Error, ErrorKind, Result, Selection, Side, Workspace,
+        record::{CacheKey, Invalid},
+    },
     storage::{
         Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source,
         files::{SentPages, blocking},
@@ -239,7 +243,8 @@ pub(super) fn get(
                 continue;
             }
             if let Some(asked) = of_block.get(record.key.as_ref()) {
-                let entry = whole_entry(record.into_entry(&line), &line);
+                // In memory of its own: a piece of the block would keep all of it.
+                let entry = detached(whole_entry(record.into_entry(&line), &line));
                 asked.iter().for_each(|at| found[*at] = Some(entry.clone()));
             }
         }
@@ -247,8 +252,18 @@ pub(super) fn get(
     Ok(found)
 }
 
+fn detached(entry: Entry) -> Entry {
+    match entry {
+        Entry::Record(record) => Entry::Record(record.detached()),
+        Entry::Invalid(invalid) => Entry::Invalid(Invalid {
+            raw: Bytes::copy_from_slice(&invalid.raw),
+            ..invalid
+        }),
+    }
+}
+
 /// The entry of a line. A line that only resembles one of this program is parsed completely.
-fn whole_entry(entry: Entry, line: &bytes::Bytes) -> Entry {
+fn whole_entry(entry: Entry, line: &Bytes) -> Entry {
     match (&entry, Line::read_whole(line)) {
         (Entry::Invalid(_), Ok(Line::Record(record))) => record.into_entry(line),
         _ => entry,
@@ -353,7 +368,7 @@ impl Scan {
         Ok(())
     }
 
-    fn add(&self, line: &bytes::Bytes, place: LinePlace, page: &mut PageBuilder) {
+    fn add(&self, line: &Bytes, place: LinePlace, page: &mut PageBuilder) {
         let Ok(Line::Record(record)) = Line::read(line) else {
             return;
         };
