@@ -20,12 +20,17 @@ need sbatch=slurm-wlm munged=munge psql=postgresql-client
 
 # stop: ends what was started, by the ids of the processes.
 stop() {
-  local file
+  local file pid pids=()
   for file in "$WORK"/slurm/*.pid; do
-    [[ ! -f $file ]] || kill "$(<"$file")" 2>/dev/null || true
+    [[ ! -f $file ]] || pids+=("$(<"$file")")
   done
+  if ((${#pids[@]})); then
+    kill "${pids[@]}" 2>/dev/null || true
+    # They write to the folder until they have ended.
+    for pid in "${pids[@]}"; do timeout 30 tail --pid="$pid" -f /dev/null || true; done
+  fi
   psql --quiet "$TEST_POSTGRES_URI" -c "DELETE FROM lightrag_llm_cache WHERE workspace = '$WORKSPACE'" || true
-  rm -rf "$WORK"
+  rm -rf "$WORK" || { sleep 2 && rm -rf "$WORK"; }
 }
 trap stop EXIT
 
