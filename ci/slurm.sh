@@ -76,15 +76,16 @@ CONF
   wait_until "both nodes are idle" '[[ $(sinfo -h -t idle -o %D) == 2 ]]'
 }
 
-# wait_until WHAT CONDITION: for at most a minute.
+# wait_until WHAT CONDITION: for at most four minutes.
 wait_until() {
   local _
-  for _ in $(seq 300); do
+  for _ in $(seq 1200); do
     if eval "$2" 2>/dev/null; then return; fi
     sleep 0.2
   done
   tail -n 5 "$WORK"/slurm/*.log "$WORK"/logs/* | cut -c1-200 >&2 || true
-  die "not within a minute: $1"
+  squeue >&2 || true
+  die "not within four minutes: $1"
 }
 
 headline "Slurm: four shares, one of them queued again"
@@ -111,7 +112,7 @@ job=$(sbatch --parsable "$ROOT/scripts/examples/shards.sbatch")
 wait_until "share 2 has a checkpoint" '[[ -s checkpoints/2 ]]'
 # As Slurm does when a node fails.
 scontrol requeue "${job}_2"
-# Slurm would let it wait for two minutes, and says so only some time after it was queued again.
+# Slurm lets it wait for two minutes. The update ends that, unless it comes before the task was queued again.
 # shellcheck disable=SC2016
 wait_until "every share has ended, and share 2 twice" \
   'scontrol update JobId="${job}_2" StartTime=now || true
