@@ -71,6 +71,3 @@ eval "$(scripts/services.sh env)"
 headline "tests with servers"
 cargo test --locked --test cli -- --ignored
 cargo test --locked --test config --test hits --test conformance --test matrix --test faults
-
-headline "shares under Slurm"
-ci/slurm.sh
