@@ -1,6 +1,6 @@
 //! Finding the repeated keys of a file in little memory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::model::record::KeyDigest;
 
@@ -30,9 +30,67 @@ impl Repeated {
         }
     }
 
-    /// The keys that seem to have been added more than once.
-    pub(super) fn keys(&self) -> &HashSet<KeyDigest> {
-        &self.keys
+    /// Whether no key was added more than once.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// A second look at the keys, at places of this type.
+    pub(super) fn look_again<P: Copy>(&self) -> SecondLook<'_, P> {
+        SecondLook {
+            keys: &self.keys,
+            found: HashMap::new(),
+        }
+    }
+}
+
+/// A second pass over the entries, which finds out which keys are really repeated.
+#[derive(Debug)]
+pub(super) struct SecondLook<'a, P> {
+    keys: &'a HashSet<KeyDigest>,
+    /// How often each was found, and where last.
+    found: HashMap<KeyDigest, (u64, P)>,
+}
+
+impl<P: Copy> SecondLook<'_, P> {
+    /// Notes an entry. Returns whether its key occurred before.
+    pub(super) fn note(&mut self, key: KeyDigest, place: P) -> bool {
+        if !self.keys.contains(&key) {
+            return false;
+        }
+        let (times, last) = self.found.entry(key).or_insert((0, place));
+        *times += 1;
+        *last = place;
+        *times > 1
+    }
+
+    /// The entries that later ones replace.
+    pub(super) fn superseded(self) -> Superseded<P> {
+        let repeated = self.found.into_iter().filter(|(_, (times, _))| *times > 1);
+        Superseded(repeated.map(|(key, (_, last))| (key, last)).collect())
+    }
+}
+
+/// The last place of each repeated key: only the entry there counts.
+#[derive(Debug)]
+pub(super) struct Superseded<P>(HashMap<KeyDigest, P>);
+
+impl<P> Default for Superseded<P> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<P: PartialOrd> Superseded<P> {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether a later entry with the same key replaces the one at this place. The digest is only computed if there are
+    /// repeated keys at all.
+    pub(super) fn contains(&self, key: impl FnOnce() -> KeyDigest, place: P) -> bool {
+        !self.0.is_empty() && self.0.get(&key()).is_some_and(|last| place < *last)
     }
 }
 

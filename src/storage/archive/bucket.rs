@@ -3,7 +3,11 @@
 //! It is read through a temporary file, into which it is downloaded once, and written through one, which is uploaded when
 //! it is complete: so a run that fails leaves nothing in the bucket, and what was written can be read back before.
 
-use std::{fs::File, io::Read, path::PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use futures::{StreamExt, TryStreamExt, stream::FuturesUnordered};
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path as Key};
@@ -29,7 +33,8 @@ const PARTS_AT_ONCE: usize = 4;
 pub(super) struct Bucket {
     store: Box<dyn ObjectStore>,
     key: Key,
-    address: String,
+    /// The address without secrets, for messages.
+    name: PathBuf,
     /// Where an archive is written before it is uploaded.
     folder: TempDir,
 }
@@ -39,9 +44,9 @@ impl Bucket {
     ///
     /// # Errors
     /// [`ErrorKind::Config`]: the address or a variable is invalid.
-    pub(super) fn new(address: &str, endpoint: Option<&str>) -> Result<Self> {
+    pub(super) fn new(address: &str, name: &Path, endpoint: Option<&str>) -> Result<Self> {
         let invalid = |what: String| {
-            Error::config(format!("{address}: {what}"))
+            Error::config(format!("{}: {what}", name.display()))
                 .with_remedy("write s3://bucket/key.jsonl.zst, gs://… or az://…")
         };
         let url = Url::parse(address).map_err(|error| invalid(error.to_string()))?;
@@ -64,9 +69,14 @@ impl Bucket {
         Ok(Self {
             store,
             key,
-            address: address.to_owned(),
+            name: name.to_owned(),
             folder,
         })
+    }
+
+    /// The address without secrets, for messages.
+    pub(super) fn name(&self) -> &Path {
+        &self.name
     }
 
     /// The path under which a new archive is written.
@@ -127,7 +137,8 @@ impl Bucket {
         }
         let message = format!(
             "{} has {} bytes after {size} were uploaded",
-            self.address, kept.size
+            self.name.display(),
+            kept.size
         );
         Err(Error::new(ErrorKind::Server, message))
     }
@@ -174,6 +185,6 @@ impl Bucket {
                 "check address, region and endpoint (AWS_REGION, AWS_ENDPOINT_URL)",
             ),
         };
-        Error::new(kind, format!("cannot {action} {}: {error}", self.address)).with_remedy(remedy)
+        Error::new(kind, format!("cannot {action} {}: {error}", self.name.display())).with_remedy(remedy)
     }
 }

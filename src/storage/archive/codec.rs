@@ -45,15 +45,9 @@ pub(super) struct Header {
     /// Its version.
     version: String,
     /// RFC 3339, UTC.
-    pub(super) created_at: String,
+    created_at: String,
     /// Where the records came from, without secrets; `None` if they were copied from nowhere in particular.
-    source: Option<SourceLocation>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct SourceLocation {
-    kind: String,
-    location: String,
+    source: Option<Location>,
 }
 
 impl Header {
@@ -65,10 +59,7 @@ impl Header {
             tool: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             created_at: jiff::Timestamp::now().to_string(),
-            source: source.map(|Location { kind, location }| SourceLocation {
-                kind: kind.clone(),
-                location: location.clone(),
-            }),
+            source: source.cloned(),
         }
     }
 

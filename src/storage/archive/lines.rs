@@ -27,7 +27,7 @@ const READ: usize = 128 << 10;
 /// The longest line: far beyond any record, and a bound on what a file without line breaks can cost, in bytes.
 const LONGEST: usize = 512 << 20;
 
-/// With these bytes a frame of Zstandard begins.
+/// The magic number of a Zstandard frame.
 pub(super) const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// The place of a line.
@@ -43,15 +43,15 @@ pub(super) struct LinePlace {
 pub(super) struct Lines {
     file: Arc<OpenFile>,
     input: Input,
-    /// Text that was read, of which lines are pieces.
+    /// Text that was read; lines are slices of it.
     text: Bytes,
-    /// Bytes of the text that were given.
+    /// Bytes of the text that were returned.
     given: usize,
     /// Whether the text ends with a block.
     ends_block: bool,
     /// The place of the next line.
     next: LinePlace,
-    /// Bytes of the block that were given.
+    /// Bytes of the block that were returned.
     block_bytes: usize,
     is_at_end: bool,
 }
@@ -72,7 +72,7 @@ struct Packed {
     used: usize,
     /// The byte of the file at which the buffer ends.
     read_to: u64,
-    /// Whether a frame was begun and not ended.
+    /// Whether a frame is incomplete so far.
     is_in_frame: bool,
 }
 
@@ -93,13 +93,13 @@ impl Packed {
     }
 }
 
-/// How a piece of text ended.
+/// Where reading stopped.
 enum Ended {
-    /// More may follow in the same block.
+    /// Inside a block.
     Full,
-    /// With its block.
+    /// At the end of a block.
     Block,
-    /// With the file.
+    /// At the end of the file.
     File,
 }
 
@@ -186,7 +186,7 @@ impl Lines {
         }
     }
 
-    /// Reads more text after what was not given yet.
+    /// Reads more text; keeps what was not returned yet.
     fn fill(&mut self) -> Result<()> {
         // A frame that begins within a line is no block of its own.
         self.ends_block = false;
@@ -222,7 +222,7 @@ impl Lines {
         damaged(&self.file, self.next.block, what)
     }
 
-    /// Goes on at the next place after damage where a block may begin; `false` where there is none.
+    /// Skips damage: continues at the next possible start of a block. Returns `false` if there is none.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -247,7 +247,7 @@ impl Lines {
     }
 }
 
-/// Decompresses up to the end of a frame, or until that is more than one piece of text should hold.
+/// Decompresses up to the end of a frame, or up to [`WHOLE_FRAME`] bytes of it.
 fn decompress(packed: &mut Packed, file: &OpenFile, text: &mut Vec<u8>) -> Result<Ended> {
     let begin = text.len();
     let frame = packed.position();

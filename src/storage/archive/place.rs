@@ -21,11 +21,7 @@ pub(super) enum Place {
     /// A file, with links followed, so that what one points to is replaced and not the link.
     File(PathBuf),
     #[cfg(feature = "bucket")]
-    Bucket {
-        bucket: Arc<Bucket>,
-        /// For messages.
-        name: PathBuf,
-    },
+    Bucket(Arc<Bucket>),
 }
 
 impl Place {
@@ -37,10 +33,11 @@ impl Place {
         match &config.place {
             ArchivePlace::File(file) => Ok(Self::File(absolute(file)?)),
             #[cfg(feature = "bucket")]
-            ArchivePlace::Bucket(address) => Ok(Self::Bucket {
-                bucket: Arc::new(Bucket::new(address, config.endpoint.as_deref())?),
-                name: config.place.to_string().into(),
-            }),
+            ArchivePlace::Bucket(address) => {
+                let name = config.place.to_string();
+                let bucket = Bucket::new(address, name.as_ref(), config.endpoint.as_deref())?;
+                Ok(Self::Bucket(Arc::new(bucket)))
+            }
             #[cfg(not(feature = "bucket"))]
             ArchivePlace::Bucket(_) => Err(crate::model::Error::config(
                 "this build of migrate-llm-cache does not include archives in buckets",
@@ -56,7 +53,7 @@ impl Place {
         match self {
             Self::File(path) => path,
             #[cfg(feature = "bucket")]
-            Self::Bucket { name, .. } => name,
+            Self::Bucket(bucket) => bucket.name(),
         }
     }
 
@@ -71,9 +68,9 @@ impl Place {
                 blocking(move || OpenFile::open(&path)).await
             }
             #[cfg(feature = "bucket")]
-            Self::Bucket { bucket, name } => {
+            Self::Bucket(bucket) => {
                 let file = bucket.download().await?;
-                Ok(file.map(|file| OpenFile::of(name, file)))
+                Ok(file.map(|file| OpenFile::of(bucket.name(), file)))
             }
         }
     }
@@ -93,7 +90,7 @@ impl Place {
                 .await
             }
             #[cfg(feature = "bucket")]
-            Self::Bucket { .. } => Ok(false),
+            Self::Bucket(_) => Ok(false),
         }
     }
 
@@ -102,7 +99,7 @@ impl Place {
         match self {
             Self::File(path) => path.clone(),
             #[cfg(feature = "bucket")]
-            Self::Bucket { bucket, .. } => bucket.draft_path(),
+            Self::Bucket(bucket) => bucket.draft_path(),
         }
     }
 
@@ -123,7 +120,7 @@ impl Place {
         match self {
             Self::File(_) => blocking(move || draft.publish(old.as_ref())).await,
             #[cfg(feature = "bucket")]
-            Self::Bucket { bucket, .. } => {
+            Self::Bucket(bucket) => {
                 let (draft, file) = blocking(move || {
                     let mut draft = draft;
                     let file = draft.reopen()?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell, mpsc};
 
 use super::{
-    codec::{Line, record_digest},
+    codec::{Line, RecordLine, record_digest},
     lines::{LinePlace, Lines},
     place::Place,
     survey::{ArchiveFile, Survey, for_each_record},
@@ -19,7 +19,7 @@ use crate::{
     },
     storage::{
         Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source,
-        files::{SentPages, blocking},
+        files::{FilePages, PagedFile, SentPages, blocking, blocking_with_progress},
     },
 };
 
@@ -134,21 +134,10 @@ impl Reader {
             return Ok(Some(Arc::clone(survey)));
         }
         let (selection, salvage) = (selection.clone(), self.salvage);
-        let (sender, mut counts) = mpsc::unbounded_channel();
-        let survey = blocking(move || {
-            Survey::of(&file, &selection, salvage, &|scanned| {
-                // The receiver is gone if the run has stopped.
-                let _ = sender.send(scanned);
-            })
+        let survey = blocking_with_progress(progress, move |progress| {
+            Survey::of(&file, &selection, salvage, progress)
         });
-        let mut survey = std::pin::pin!(survey);
-        let survey = loop {
-            tokio::select! {
-                Some(scanned) = counts.recv() => progress(scanned),
-                survey = &mut survey => break survey,
-            }
-        };
-        let survey = Arc::new(survey.map_err(|error| match (self.side, error.kind()) {
+        let survey = Arc::new(survey.await.map_err(|error| match (self.side, error.kind()) {
             (Side::Target, ErrorKind::Damaged) => {
                 error.with_remedy("remove it, or name another file; it was not changed")
             }
@@ -186,13 +175,7 @@ impl Source for ArchiveSource {
         limit: PageLimit,
         from: Option<Cursor>,
     ) -> Box<dyn PageReader> {
-        Box::new(ArchivePages {
-            source: self,
-            selection: selection.clone(),
-            limit,
-            from,
-            pages: None,
-        })
+        Box::new(FilePages::new(self, selection, limit, from))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
@@ -244,7 +227,7 @@ pub(super) fn get(
             }
             if let Some(asked) = of_block.get(record.key.as_ref()) {
                 // In memory of its own: a piece of the block would keep all of it.
-                let entry = detached(whole_entry(record.into_entry(&line), &line));
+                let entry = detached(entry_of(record, &line));
                 asked.iter().for_each(|at| found[*at] = Some(entry.clone()));
             }
         }
@@ -263,46 +246,39 @@ fn detached(entry: Entry) -> Entry {
 }
 
 /// The entry of a line. A line that only resembles one of this program is parsed completely.
-fn whole_entry(entry: Entry, line: &Bytes) -> Entry {
-    match (&entry, Line::read_whole(line)) {
-        (Entry::Invalid(_), Ok(Line::Record(record))) => record.into_entry(line),
-        _ => entry,
+fn entry_of(record: RecordLine<'_>, line: &Bytes) -> Entry {
+    let entry = record.into_entry(line);
+    match entry {
+        Entry::Record(_) => entry,
+        Entry::Invalid(_) => match Line::read_whole(line) {
+            Ok(Line::Record(record)) => record.into_entry(line),
+            _ => entry,
+        },
     }
 }
 
-/// The pages of a workspace; reading starts with the first request.
-struct ArchivePages {
-    source: Arc<ArchiveSource>,
-    selection: Selection,
-    limit: PageLimit,
-    from: Option<Cursor>,
-    pages: Option<SentPages>,
-}
-
 #[async_trait]
-impl PageReader for ArchivePages {
-    async fn next_page(&mut self) -> Result<Option<Page>> {
-        let pages = match &mut self.pages {
-            Some(pages) => pages,
-            None => {
-                let archive = &self.source.archive;
-                let survey = archive.survey(&self.selection, &|_| ()).await?;
-                let (Some(file), Some(survey)) = (archive.file().await?, survey) else {
-                    return Ok(None);
-                };
-                let scan = Scan {
-                    file,
-                    survey,
-                    workspace: self.source.workspace.clone(),
-                    selection: self.selection.clone(),
-                    salvage: archive.salvage,
-                };
-                let (limit, from) = (self.limit, self.from.take());
-                self.pages
-                    .insert(SentPages::of(move |pages| scan.send_pages(limit, from, pages)))
-            }
+impl PagedFile for ArchiveSource {
+    async fn begin(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Result<Option<SentPages>> {
+        let survey = self.archive.survey(selection, &|_| ()).await?;
+        let (Some(file), Some(survey)) = (self.archive.file().await?, survey) else {
+            return Ok(None);
         };
-        pages.next_page().await
+        let scan = Scan {
+            file,
+            survey,
+            workspace: self.workspace.clone(),
+            selection: selection.clone(),
+            salvage: self.archive.salvage,
+        };
+        Ok(Some(SentPages::of(move |pages| {
+            scan.send_pages(limit, from, pages)
+        })))
     }
 }
 
@@ -375,11 +351,12 @@ impl Scan {
         if record.workspace != self.workspace.name() {
             return;
         }
-        let (workspace, key) = (record.workspace.as_ref(), record.key.as_ref());
+        let key = record.key.as_ref();
+        let workspace = self.workspace.name();
         if !self.selection.contains(key) || self.survey.is_superseded(workspace, key, place) {
             page.pass_over();
         } else {
-            page.push(whole_entry(record.into_entry(line), line));
+            page.push(entry_of(record, line));
         }
     }
 

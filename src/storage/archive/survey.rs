@@ -1,9 +1,6 @@
 //! A survey of an archive: whether it is complete and unchanged, and what it contains of each workspace.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,11 +9,11 @@ use super::{
     lines::{LinePlace, Lines},
 };
 use crate::{
-    model::{Error, ErrorKind, Result, Selection, record::KeyDigest},
+    model::{Error, ErrorKind, Result, Selection},
     storage::{
         Count, Progress,
         files::{HEAD, OpenFile, of_head},
-        repeated::Repeated,
+        repeated::{Repeated, Superseded},
     },
 };
 
@@ -69,8 +66,7 @@ pub(super) struct Survey {
     workspaces: BTreeMap<String, Found>,
     /// Identifies this version of the archive; `None` for a file without a header.
     pub(super) identity: Option<String>,
-    /// The place of the last line of each repeated key: only that line counts.
-    last_places: HashMap<KeyDigest, LinePlace>,
+    superseded: Superseded<LinePlace>,
 }
 
 /// The records of a workspace.
@@ -135,12 +131,12 @@ impl Survey {
             is_rejects: look.is_rejects,
             identity: look.header.is_some().then(|| format!("{}-{size}", look.digest)),
             workspaces: look.workspaces,
-            last_places: HashMap::new(),
+            superseded: Superseded::default(),
         };
         for found in survey.workspaces.values_mut() {
             found.count.damage.clone_from(&look.damage);
         }
-        survey.sort_out(archive, &look.seen, salvage)?;
+        survey.look_again(archive, &look.seen, salvage)?;
         Ok(survey)
     }
 
@@ -168,36 +164,24 @@ impl Survey {
 
     /// Whether a later line has the same key.
     pub(super) fn is_superseded(&self, workspace: &str, key: &str, place: LinePlace) -> bool {
-        !self.last_places.is_empty()
-            && self
-                .last_places
-                .get(&record_digest(workspace, key))
-                .is_some_and(|last| place < *last)
+        self.superseded.contains(|| record_digest(workspace, key), place)
     }
 
     /// Finds out which keys are really repeated.
-    fn sort_out(&mut self, archive: &ArchiveFile, seen: &Repeated, salvage: bool) -> Result<()> {
-        if seen.keys().is_empty() {
+    fn look_again(&mut self, archive: &ArchiveFile, seen: &Repeated, salvage: bool) -> Result<()> {
+        if seen.is_empty() {
             return Ok(());
         }
-        let mut places: HashMap<KeyDigest, (u64, LinePlace)> = HashMap::new();
+        let mut again = seen.look_again();
         for_each_record(archive, salvage, |workspace, key, place, _| {
-            let digest = record_digest(workspace, key);
-            if !seen.keys().contains(&digest) {
-                return Ok(());
-            }
-            let (times, last) = places.entry(digest).or_default();
-            *times += 1;
-            *last = place;
-            if *times > 1
+            if again.note(record_digest(workspace, key), place)
                 && let Some(found) = self.workspaces.get_mut(workspace)
             {
                 found.count.remove(&self.selection, key);
             }
             Ok(())
         })?;
-        let repeated = places.into_iter().filter(|(_, (times, _))| *times > 1);
-        self.last_places = repeated.map(|(digest, (_, last))| (digest, last)).collect();
+        self.superseded = again.superseded();
         Ok(())
     }
 }

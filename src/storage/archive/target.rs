@@ -1,11 +1,10 @@
 //! Writing an archive: all workspaces of a run into one file beside the old one, which replaces it at the end.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -22,11 +21,11 @@ use super::{
 use crate::{
     model::{
         Error, ErrorKind, Location, Result, Workspace,
-        record::{CacheKey, KeyDigest, KeySet, Record},
+        record::{CacheKey, KeySet, Record},
     },
     storage::{
         Entry, Source, Target, WriteMode, WriteOutcome,
-        files::{Draft, OpenFile, blocking},
+        files::{Draft, DraftSlot, OpenFile, Positions, existing},
     },
 };
 
@@ -66,10 +65,7 @@ impl ArchiveDraft {
     fn add(&mut self, workspace: &Workspace, record: &Record) -> Result<usize> {
         let block = self.blocks;
         push_record(&mut self.text, workspace, record);
-        self.tally.add(workspace.name(), record.key().as_str());
-        if self.text.len() >= BLOCK {
-            self.end_block(true)?;
-        }
+        self.added(workspace.name(), record.key().as_str())?;
         Ok(block)
     }
 
@@ -77,11 +73,16 @@ impl ArchiveDraft {
     fn add_line(&mut self, workspace: &str, key: &str, line: &[u8]) -> Result<()> {
         self.text.extend_from_slice(line);
         self.text.push(b'\n');
+        self.added(workspace, key)
+    }
+
+    /// Counts the line that was added, and ends the block if it is full.
+    fn added(&mut self, workspace: &str, key: &str) -> Result<()> {
         self.tally.add(workspace, key);
-        if self.text.len() >= BLOCK {
-            self.end_block(true)?;
+        match self.text.len() {
+            0..BLOCK => Ok(()),
+            _ => self.end_block(true),
         }
-        Ok(())
     }
 
     /// Has the lines since the last block compressed.
@@ -157,7 +158,7 @@ pub(super) struct Writer {
     level: Option<i32>,
     /// Where the records come from, for the header.
     source: Mutex<Option<Location>>,
-    draft: Arc<Mutex<Option<ArchiveDraft>>>,
+    draft: DraftSlot<ArchiveDraft>,
     /// Whether there is a draft that was not put in its place.
     is_begun: AtomicBool,
 }
@@ -168,7 +169,7 @@ impl Writer {
             archive,
             level,
             source: Mutex::default(),
-            draft: Arc::default(),
+            draft: DraftSlot::default(),
             is_begun: AtomicBool::new(false),
         }
     }
@@ -189,16 +190,16 @@ impl Writer {
 
     /// Puts the archive in its place, if there is one.
     pub(super) async fn publish(&self) -> Result<()> {
-        let old = match self.archive.file().await? {
-            Some(file) => self.archive.any_survey().await?.map(|survey| (file, survey)),
-            None => None,
-        };
         if !self.is_begun.load(Ordering::Relaxed) {
             // Nothing was to be written.
             return Ok(());
         }
+        let old = match self.archive.file().await? {
+            Some(file) => self.archive.any_survey().await?.map(|survey| (file, survey)),
+            None => None,
+        };
         let metadata = old.as_ref().map(|(old, _)| old.file.metadata()).transpose()?;
-        let complete = self.with_draft(move |draft| match draft.take() {
+        let complete = self.draft.with(move |draft| match draft.take() {
             Some(draft) => draft.complete(old.as_ref().map(|(file, survey)| (&**file, &**survey))),
             None => Err(Error::new(
                 ErrorKind::Io,
@@ -209,51 +210,14 @@ impl Writer {
         self.is_begun.store(false, Ordering::Relaxed);
         Ok(())
     }
-
-    /// Works on the draft, on a thread for blocking work.
-    async fn with_draft<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Option<ArchiveDraft>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let draft = Arc::clone(&self.draft);
-        blocking(move || {
-            // After a panic the draft is half written; the run ends with an internal error and never replaces the file.
-            let mut draft: MutexGuard<'_, Option<ArchiveDraft>> =
-                draft.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut draft)
-        })
-        .await
-    }
 }
 
 /// One workspace of an archive, to read and write.
 pub(super) struct ArchiveTarget {
     writer: Arc<Writer>,
     source: Arc<ArchiveSource>,
-    /// Where some of the records stand, for [`Target::read_back`].
-    places: Arc<Mutex<Places>>,
-}
-
-/// The blocks of the records whose keys have the smallest digests, which are the ones that are read back.
-#[derive(Debug, Default)]
-struct Places(BTreeMap<KeyDigest, usize>);
-
-/// How many places are noted.
-const MOST_PLACES: usize = 512;
-
-impl Places {
-    fn note(&mut self, key: &str, block: usize) {
-        let key = KeyDigest::of(key);
-        let is_full = self.0.len() >= MOST_PLACES;
-        if is_full && self.0.last_key_value().is_some_and(|(last, _)| *last < key) {
-            return;
-        }
-        // If a key occurs twice, the last line counts.
-        self.0.insert(key, block);
-        if self.0.len() > MOST_PLACES {
-            self.0.pop_last();
-        }
-    }
+    /// The blocks of some records, for [`Target::read_back`].
+    blocks: Arc<Mutex<Positions<usize>>>,
 }
 
 impl ArchiveTarget {
@@ -265,7 +229,7 @@ impl ArchiveTarget {
         Self {
             writer,
             source: Arc::new(source),
-            places: Arc::default(),
+            blocks: Arc::default(),
         }
     }
 }
@@ -301,7 +265,8 @@ impl Target for ArchiveTarget {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         self.writer
-            .with_draft(move |draft| {
+            .draft
+            .with(move |draft| {
                 if draft.is_none() {
                     *draft = Some(ArchiveDraft::begin(&path, level, source.as_ref())?);
                 }
@@ -313,25 +278,20 @@ impl Target for ArchiveTarget {
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
-        let kept = match mode {
-            WriteMode::Upsert => vec![false; batch.len()],
-            WriteMode::Create => {
-                let keys: Vec<CacheKey> = batch.iter().map(|record| record.key().clone()).collect();
-                self.source.contains(&keys).await?
-            }
-        };
+        let kept = existing(&*self.source, batch, mode).await?;
         let (batch, workspace) = (batch.to_vec(), self.source.workspace.clone());
-        let places = Arc::clone(&self.places);
+        let blocks = Arc::clone(&self.blocks);
         self.writer
-            .with_draft(move |draft| {
+            .draft
+            .with(move |draft| {
                 let draft = draft.as_mut().ok_or_else(not_prepared)?;
-                let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
                 let written = batch.iter().zip(kept).map(|(record, kept)| {
                     if kept {
                         return Ok(WriteOutcome::Exists);
                     }
                     let block = draft.add(&workspace, record)?;
-                    places.note(record.key().as_str(), block);
+                    blocks.note(record.key().as_str(), block);
                     Ok(WriteOutcome::written())
                 });
                 written.collect()
@@ -350,7 +310,7 @@ impl Target for ArchiveTarget {
                 draft.file.write()
             })
         };
-        self.writer.with_draft(flush).await
+        self.writer.draft.with(flush).await
     }
 
     /// The archive is put in its place when all workspaces are finished.
@@ -368,18 +328,16 @@ impl Target for ArchiveTarget {
             return archive.get_many(keys).await;
         }
         let (keys, workspace) = (keys.to_vec(), self.source.workspace.clone());
-        let places = Arc::clone(&self.places);
+        let blocks = Arc::clone(&self.blocks);
         self.writer
-            .with_draft(move |draft| {
+            .draft
+            .with(move |draft| {
                 let draft = draft.as_mut().ok_or_else(not_prepared)?;
-                let places = places.lock().unwrap_or_else(PoisonError::into_inner);
+                let blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
                 let wanted: Vec<(usize, u64)> = keys
                     .iter()
                     .enumerate()
-                    .filter_map(|(at, key)| {
-                        let block = places.0.get(&KeyDigest::of(key.as_str()))?;
-                        Some((at, *draft.offsets.get(*block)?))
-                    })
+                    .filter_map(|(at, key)| Some((at, *draft.offsets.get(blocks.of(key)?)?)))
                     .collect();
                 get(&draft.reopen()?, workspace.name(), &keys, &wanted)
             })
@@ -394,7 +352,7 @@ impl Target for ArchiveTarget {
         let added = move |draft: &mut Option<ArchiveDraft>| {
             Ok(draft.as_ref().map_or(0, |draft| draft.tally.of(&workspace)))
         };
-        Ok(Some(before + self.writer.with_draft(added).await?))
+        Ok(Some(before + self.writer.draft.with(added).await?))
     }
 }
 

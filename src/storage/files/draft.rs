@@ -1,17 +1,22 @@
 //! A file that is being written beside the one that it will replace.
 
 use std::{
+    collections::BTreeMap,
     fs::Metadata,
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
 
 use tempfile::NamedTempFile;
 
-use super::not_a_file;
+use super::{blocking, not_a_file};
 use crate::{
-    model::{Error, ErrorKind, Result},
+    model::{
+        Error, ErrorKind, Result,
+        record::{CacheKey, KeyDigest},
+    },
     system::os,
 };
 
@@ -184,6 +189,70 @@ impl Draft {
         sibling.persist(&path).map_err(|error| failed(error.error))?;
         // The new name is on the disk when its folder is.
         os::sync_folder(folder_of(&path)).map_err(failed)
+    }
+}
+
+/// A draft that several tasks work on, once it is begun.
+#[derive(Debug)]
+pub(crate) struct DraftSlot<D>(Arc<Mutex<Option<D>>>);
+
+impl<D> Default for DraftSlot<D> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<D: Send + 'static> DraftSlot<D> {
+    /// Works on the draft, on a thread for blocking work.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub(crate) async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Option<D>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let draft = Arc::clone(&self.0);
+        blocking(move || {
+            // After a panic the draft is incomplete; the run ends with an internal error and does not replace the file.
+            let mut draft = draft.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut draft)
+        })
+        .await
+    }
+}
+
+/// The positions of some entries in a new file: those whose keys have the smallest digests, which are also the ones that are
+/// read back.
+#[derive(Debug)]
+pub(crate) struct Positions<P>(BTreeMap<KeyDigest, P>);
+
+/// The number of positions that are noted.
+const MOST_POSITIONS: usize = 1024;
+
+impl<P> Default for Positions<P> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<P: Copy> Positions<P> {
+    /// Notes the position of an entry, if its key is among those with the smallest digests.
+    pub(crate) fn note(&mut self, key: &str, position: P) {
+        let key = KeyDigest::of(key);
+        let is_full = self.0.len() >= MOST_POSITIONS;
+        if is_full && self.0.last_key_value().is_some_and(|(last, _)| *last < key) {
+            return;
+        }
+        // For a repeated key, the last entry counts.
+        self.0.insert(key, position);
+        if self.0.len() > MOST_POSITIONS {
+            self.0.pop_last();
+        }
+    }
+
+    /// The position of an entry, if it was noted.
+    pub(crate) fn of(&self, key: &CacheKey) -> Option<P> {
+        self.0.get(&KeyDigest::of(key.as_str())).copied()
     }
 }
 

@@ -2,23 +2,27 @@
 
 mod draft;
 mod kind;
+mod pages;
 
 use std::{
     fs::{File, FileType, Metadata},
     path::{Path, PathBuf},
 };
 
-use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Page, PageReader};
+use super::{Progress, Source, WriteMode};
 use crate::{
-    model::{Error, ErrorKind, Result},
+    model::{
+        Error, ErrorKind, Result,
+        record::{CacheKey, Record},
+    },
     system::os,
 };
 
-pub(crate) use draft::{Draft, check_writable};
+pub(crate) use draft::{Draft, DraftSlot, Positions, check_writable};
 pub(crate) use kind::{HEAD, of_head};
+pub(crate) use pages::{FilePages, PagedFile, SentPages};
 
 /// An open file. LightRAG and this program replace a file by renaming another over it, so an open one stays the same from
 /// the first look to the last.
@@ -156,33 +160,35 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(blocking_failed)?
 }
 
-/// The pages that blocking work sends: one is on its way while the next is made.
-pub(crate) struct SentPages(mpsc::Receiver<Result<Page>>);
-
-impl SentPages {
-    /// Begins the work.
-    pub(crate) fn of(work: impl FnOnce(&mpsc::Sender<Result<Page>>) -> Result<()> + Send + 'static) -> Self {
-        let (sender, receiver) = mpsc::channel(1);
-        let failed = sender.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            if let Err(error) = work(&sender) {
-                let _ = sender.blocking_send(Err(error));
-            }
-        });
-        // A panic must not look like the end of the pages.
-        tokio::spawn(async move {
-            if let Err(error) = work.await {
-                let _ = failed.send(Err(blocking_failed(error))).await;
-            }
-        });
-        Self(receiver)
+/// The same for work that reports its progress.
+pub(crate) async fn blocking_with_progress<T: Send + 'static>(
+    progress: Progress<'_>,
+    work: impl FnOnce(Progress<'_>) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (sender, mut counts) = mpsc::unbounded_channel();
+    let work = blocking(move || {
+        work(&|scanned| {
+            // The receiver is dropped if the run stops.
+            let _ = sender.send(scanned);
+        })
+    });
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            Some(scanned) = counts.recv() => progress(scanned),
+            done = &mut work => return done,
+        }
     }
 }
 
-#[async_trait]
-impl PageReader for SentPages {
-    async fn next_page(&mut self) -> Result<Option<Page>> {
-        self.0.recv().await.transpose()
+/// Which of the records a write in this mode leaves as they are, since the target has their keys.
+pub(crate) async fn existing(target: &dyn Source, batch: &[Record], mode: WriteMode) -> Result<Vec<bool>> {
+    match mode {
+        WriteMode::Upsert => Ok(vec![false; batch.len()]),
+        WriteMode::Create => {
+            let keys: Vec<CacheKey> = batch.iter().map(|record| record.key().clone()).collect();
+            target.contains(&keys).await
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     model::{Error, Result, Selection, record::CacheKey},
     storage::{
         Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source,
-        files::{SentPages, blocking},
+        files::{FilePages, PagedFile, SentPages, blocking, blocking_with_progress},
     },
 };
 
@@ -65,20 +65,10 @@ impl JsonSource {
             return Ok(Arc::clone(survey));
         }
         let (file, selection, salvage) = (Arc::clone(file), selection.clone(), self.salvage);
-        let (sender, mut counts) = mpsc::unbounded_channel();
-        let survey = blocking(move || {
-            Survey::of(&file, &selection, salvage, &|scanned| {
-                // The receiver is dropped if the run stops.
-                let _ = sender.send(scanned);
-            })
+        let survey = blocking_with_progress(progress, move |progress| {
+            Survey::of(&file, &selection, salvage, progress)
         });
-        let mut survey = std::pin::pin!(survey);
-        let survey = loop {
-            tokio::select! {
-                Some(scanned) = counts.recv() => progress(scanned),
-                survey = &mut survey => break Arc::new(survey?),
-            }
-        };
+        let survey = Arc::new(survey.await?);
         *kept = Some(Arc::clone(&survey));
         Ok(survey)
     }
@@ -118,13 +108,7 @@ impl Source for JsonSource {
         limit: PageLimit,
         from: Option<Cursor>,
     ) -> Box<dyn PageReader> {
-        Box::new(FilePages {
-            source: self,
-            selection: selection.clone(),
-            limit,
-            from,
-            pages: None,
-        })
+        Box::new(FilePages::new(self, selection, limit, from))
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
@@ -137,33 +121,22 @@ impl Source for JsonSource {
     }
 }
 
-/// The pages of a cache file, which is opened for the first page.
-struct FilePages {
-    source: Arc<JsonSource>,
-    selection: Selection,
-    limit: PageLimit,
-    from: Option<Cursor>,
-    pages: Option<SentPages>,
-}
-
 #[async_trait]
-impl PageReader for FilePages {
-    async fn next_page(&mut self) -> Result<Option<Page>> {
-        let pages = match &mut self.pages {
-            Some(pages) => pages,
-            None => {
-                let Some(file) = self.source.file().await? else {
-                    return Ok(None);
-                };
-                let survey = self.source.survey(&file, &self.selection, &|_| ()).await?;
-                let (source, selection) = (Arc::clone(&self.source), self.selection.clone());
-                let (limit, from) = (self.limit, self.from.take());
-                self.pages.insert(SentPages::of(move |pages| {
-                    source.send_pages(&file, &survey, &selection, limit, from, pages)
-                }))
-            }
+impl PagedFile for JsonSource {
+    async fn begin(
+        self: Arc<Self>,
+        selection: &Selection,
+        limit: PageLimit,
+        from: Option<Cursor>,
+    ) -> Result<Option<SentPages>> {
+        let Some(file) = self.file().await? else {
+            return Ok(None);
         };
-        pages.next_page().await
+        let survey = self.survey(&file, selection, &|_| ()).await?;
+        let selection = selection.clone();
+        Ok(Some(SentPages::of(move |pages| {
+            self.send_pages(&file, &survey, &selection, limit, from, pages)
+        })))
     }
 }
 

@@ -1,7 +1,6 @@
 //! A first pass over a file: the number of records of each type, and the repeated keys.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +17,10 @@ use crate::{
         Error, ErrorKind, Result, Selection,
         record::{CacheKey, KeyDigest},
     },
-    storage::{Count, Progress, repeated::Repeated},
+    storage::{
+        Count, Progress,
+        repeated::{Repeated, Superseded},
+    },
 };
 
 /// The result of the first pass. Its memory does not grow with the number of records, only by a bit per 256 bytes of the
@@ -30,7 +32,7 @@ pub(super) struct Survey {
     /// Entries; a repeated key counts once.
     pub(super) count: Count,
     /// For repeated keys, the position of the last one, whose value counts.
-    last_places: HashMap<KeyDigest, u64>,
+    superseded: Superseded<u64>,
 }
 
 /// The size of a small entry in bytes, for the size of the filter. With smaller entries, more keys are checked twice.
@@ -81,44 +83,31 @@ impl Survey {
         let mut survey = Self {
             selection: selection.clone(),
             count: count.unwrap_or_else(Count::none),
-            last_places: HashMap::new(),
+            superseded: Superseded::default(),
         };
         let seen = whole.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-        survey.next(file, salvage, seen.keys())?;
+        survey.look_again(file, salvage, &seen)?;
         Ok(survey)
     }
 
     /// Whether a later entry with the same key replaces the one at this position.
     pub(super) fn is_superseded(&self, key: &str, offset: u64) -> bool {
-        if self.last_places.is_empty() {
-            return false;
-        }
-        self.last_places
-            .get(&KeyDigest::of(key))
-            .is_some_and(|last| offset < *last)
+        self.superseded.contains(|| KeyDigest::of(key), offset)
     }
 
     /// The filter has false positives. A second pass finds the keys that are really repeated.
-    fn next(&mut self, file: &Arc<CacheFile>, salvage: bool, repeated: &HashSet<KeyDigest>) -> Result<()> {
-        if repeated.is_empty() {
+    fn look_again(&mut self, file: &Arc<CacheFile>, salvage: bool, seen: &Repeated) -> Result<()> {
+        if seen.is_empty() {
             return Ok(());
         }
-        let mut places: HashMap<KeyDigest, (u64, u64)> = HashMap::new();
+        let mut again = seen.look_again();
         let mut entries = WholeEntries::new(file, None, salvage)?;
         while let Some((key, position)) = next_key(&mut entries)? {
-            let digest = KeyDigest::of(key.as_str());
-            if !repeated.contains(&digest) {
-                continue;
-            }
-            let (times, last) = places.entry(digest).or_default();
-            *times += 1;
-            *last = position.offset;
-            if *times > 1 {
+            if again.note(KeyDigest::of(key.as_str()), position.offset) {
                 self.count.remove(&self.selection, key.as_str());
             }
         }
-        let twice = places.into_iter().filter(|(_, (times, _))| *times > 1);
-        self.last_places = twice.map(|(digest, (_, last))| (digest, last)).collect();
+        self.superseded = again.superseded();
         Ok(())
     }
 }
@@ -280,7 +269,7 @@ mod tests {
         assert_eq!(parts(&text), threads.min(MOST_PARTS) - 1);
         let survey = survey(&text);
         assert_eq!(by_type(&survey), [("extract".to_owned(), 20_000)]);
-        assert_eq!(survey.last_places.len(), 1);
+        assert_eq!(survey.superseded.len(), 1);
         assert!(survey.is_superseded("default:extract:7", text.find(":7\"").unwrap() as u64));
         assert!(!survey.is_superseded("default:extract:7", text.rfind("\"default").unwrap() as u64));
     }
@@ -303,6 +292,6 @@ mod tests {
         text.push_str("\"default:extract:7\": 2}");
         let survey = survey(&text);
         assert_eq!(by_type(&survey), [("extract".to_owned(), 50_000)]);
-        assert_eq!(survey.last_places.len(), 1);
+        assert_eq!(survey.superseded.len(), 1);
     }
 }

@@ -1,11 +1,10 @@
 //! Writing a cache file: to a temporary file, which replaces it at the end.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -24,7 +23,7 @@ use crate::{
     },
     storage::{
         Entry, Source, Target, WriteMode, WriteOutcome,
-        files::{Draft, blocking, check_writable},
+        files::{Draft, DraftSlot, Positions, blocking, check_writable, existing},
     },
 };
 
@@ -36,7 +35,7 @@ use crate::{
 /// are not needed.
 pub(super) struct JsonTarget {
     source: Arc<JsonSource>,
-    draft: Arc<Mutex<Option<CacheDraft>>>,
+    draft: DraftSlot<CacheDraft>,
     published: Arc<OnceLock<Published>>,
     is_prepared: AtomicBool,
 }
@@ -45,32 +44,17 @@ pub(super) struct JsonTarget {
 #[derive(Debug)]
 struct Published {
     entries: u64,
-    places: Places,
+    positions: Positions<u64>,
 }
 
 impl JsonTarget {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             source: Arc::new(JsonSource::new(path, false)),
-            draft: Arc::default(),
+            draft: DraftSlot::default(),
             published: Arc::default(),
             is_prepared: AtomicBool::new(false),
         }
-    }
-
-    /// Works on the draft, on a thread for blocking operations.
-    async fn with_draft<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Option<CacheDraft>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let draft = Arc::clone(&self.draft);
-        blocking(move || {
-            // After a panic the draft is incomplete; the run ends with an internal error and does not replace the file.
-            let mut draft: MutexGuard<'_, Option<CacheDraft>> =
-                draft.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut draft)
-        })
-        .await
     }
 }
 
@@ -95,32 +79,26 @@ impl Target for JsonTarget {
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
-        let kept = match mode {
-            WriteMode::Upsert => vec![false; batch.len()],
-            WriteMode::Create => {
-                let keys: Vec<CacheKey> = batch.iter().map(|record| record.key().clone()).collect();
-                let found = self.source.get_many(&keys).await?;
-                found.iter().map(Option::is_some).collect()
-            }
-        };
+        let kept = existing(&*self.source, batch, mode).await?;
         if !self.is_prepared.load(Ordering::Relaxed) {
             return Err(not_prepared());
         }
         let (batch, path) = (batch.to_vec(), self.source.path().clone());
-        self.with_draft(move |draft| {
-            let draft = match draft {
-                Some(draft) => draft,
-                None => draft.insert(CacheDraft::begin(&path)?),
-            };
-            let written = batch.iter().zip(kept).map(|(record, kept)| {
-                if kept {
-                    return Ok(WriteOutcome::Exists);
-                }
-                draft.add(record).map(|()| WriteOutcome::written())
-            });
-            written.collect()
-        })
-        .await
+        self.draft
+            .with(move |draft| {
+                let draft = match draft {
+                    Some(draft) => draft,
+                    None => draft.insert(CacheDraft::begin(&path)?),
+                };
+                let written = batch.iter().zip(kept).map(|(record, kept)| {
+                    if kept {
+                        return Ok(WriteOutcome::Exists);
+                    }
+                    draft.add(record).map(|()| WriteOutcome::written())
+                });
+                written.collect()
+            })
+            .await
     }
 
     fn is_visible_when_flushed(&self) -> bool {
@@ -136,21 +114,23 @@ impl Target for JsonTarget {
     }
 
     async fn flush(&self) -> Result<()> {
-        self.with_draft(|draft| draft.as_mut().map_or(Ok(()), |draft| draft.file.flush()))
+        self.draft
+            .with(|draft| draft.as_mut().map_or(Ok(()), |draft| draft.file.flush()))
             .await
     }
 
     async fn finish(&self) -> Result<()> {
         let published = Arc::clone(&self.published);
-        self.with_draft(move |draft| match draft.take() {
-            // A run that wrote nothing does not change the file.
-            Some(draft) if draft.entries > 0 => {
-                let _ = published.set(draft.publish()?);
-                Ok(())
-            }
-            _ => Ok(()),
-        })
-        .await
+        self.draft
+            .with(move |draft| match draft.take() {
+                // A run that wrote nothing does not change the file.
+                Some(draft) if draft.entries > 0 => {
+                    let _ = published.set(draft.publish()?);
+                    Ok(())
+                }
+                _ => Ok(()),
+            })
+            .await
     }
 
     async fn read_back(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
@@ -163,8 +143,15 @@ impl Target for JsonTarget {
         };
         let asked = keys.to_vec();
         let found = blocking(move || {
-            let places = published.get().map(|published| &published.places);
-            let find = |key: &CacheKey| entry_at(&file, places?.of(key)?, key).ok().flatten();
+            let positions = published.get().map(|published| &published.positions);
+            let find = |key: &CacheKey| {
+                let position = Position {
+                    offset: positions?.of(key)?,
+                    mode: None,
+                    first: true,
+                };
+                entry_at(&file, position, key).ok().flatten()
+            };
             Ok(asked.iter().map(find).collect::<Vec<_>>())
         });
         let mut found = found.await?;
@@ -187,37 +174,6 @@ impl Target for JsonTarget {
     }
 }
 
-/// The positions of some entries in the new file: those whose keys have the smallest digests, which are also the ones
-/// that are read back.
-#[derive(Debug, Default)]
-struct Places(BTreeMap<KeyDigest, u64>);
-
-/// The number of positions that are noted.
-const MOST_PLACES: usize = 1024;
-
-impl Places {
-    fn note(&mut self, key: KeyDigest, offset: u64) {
-        let is_full = self.0.len() >= MOST_PLACES;
-        if is_full && self.0.last_key_value().is_some_and(|(last, _)| *last < key) {
-            return;
-        }
-        // For a repeated key, the last value counts.
-        self.0.insert(key, offset);
-        if self.0.len() > MOST_PLACES {
-            self.0.pop_last();
-        }
-    }
-
-    fn of(&self, key: &CacheKey) -> Option<Position> {
-        let offset = self.0.get(&KeyDigest::of(key.as_str()))?;
-        Some(Position {
-            offset: *offset,
-            mode: None,
-            first: true,
-        })
-    }
-}
-
 fn not_prepared() -> Error {
     Error::new(
         ErrorKind::Internal,
@@ -230,7 +186,7 @@ fn not_prepared() -> Error {
 struct CacheDraft {
     file: Draft,
     entries: u64,
-    places: Places,
+    positions: Positions<u64>,
 }
 
 impl CacheDraft {
@@ -240,7 +196,7 @@ impl CacheDraft {
         Ok(Self {
             file,
             entries: 0,
-            places: Places::default(),
+            positions: Positions::default(),
         })
     }
 
@@ -257,7 +213,7 @@ impl CacheDraft {
         let is_first = self.entries == 0;
         // After the comma.
         let offset = self.file.len() + u64::from(!is_first);
-        self.places.note(KeyDigest::of(key), offset);
+        self.positions.note(key, offset);
         push_entry(self.file.pending(), is_first, &key_json, value);
         self.entries += 1;
         self.file.write_if_full()
@@ -274,7 +230,7 @@ impl CacheDraft {
         self.file.publish(old.as_ref())?;
         Ok(Published {
             entries: self.entries,
-            places: self.places,
+            positions: self.positions,
         })
     }
 
