@@ -11,8 +11,8 @@ struct Engine {
     title: &'static str,
     /// The variable with the number of the task.
     index: &'static str,
-    /// The variables with the number of tasks, one of which has it; and what to do where none does.
-    counts: &'static [&'static str],
+    /// The variable with the number of tasks, and what to do if it is not set.
+    count: &'static str,
     remedy: &'static str,
     /// The variable with the number of the first task, if that may be another than 0.
     first: Option<&'static str>,
@@ -22,21 +22,21 @@ const ENGINES: [Engine; 3] = [
     Engine {
         title: "Kubernetes",
         index: "JOB_COMPLETION_INDEX",
-        counts: &["JOB_COMPLETIONS"],
+        count: "JOB_COMPLETIONS",
         remedy: "set JOB_COMPLETIONS in the manifest to the number of completions of the Job",
         first: None,
     },
     Engine {
         title: "Slurm",
         index: "SLURM_ARRAY_TASK_ID",
-        counts: &["SLURM_ARRAY_TASK_COUNT"],
+        count: "SLURM_ARRAY_TASK_COUNT",
         remedy: "submit it as an array: sbatch --array=0-3",
         first: Some("SLURM_ARRAY_TASK_MIN"),
     },
     Engine {
         title: "AWS Batch",
         index: "AWS_BATCH_JOB_ARRAY_INDEX",
-        counts: &["AWS_BATCH_JOB_ARRAY_SIZE"],
+        count: "AWS_BATCH_JOB_ARRAY_SIZE",
         remedy: "set AWS_BATCH_JOB_ARRAY_SIZE in the job definition to the size of the array",
         first: None,
     },
@@ -70,16 +70,10 @@ fn of_task(origin: &Origin, environment: &Environment) -> Result<Shard> {
         let Some(index) = number(engine.index)? else {
             continue;
         };
-        let mut count = None;
-        for name in engine.counts {
-            count = count.or(number(name)?);
-        }
-        let Some(count) = count else {
+        let Some(count) = number(engine.count)? else {
             let message = format!(
                 "{} sets {}, but {} is not set",
-                engine.title,
-                engine.index,
-                engine.counts.join(" or ")
+                engine.title, engine.index, engine.count
             );
             return Err(origin.error(&message).with_remedy(engine.remedy));
         };

@@ -146,8 +146,9 @@ fn add(merged: &mut Report, other: Report) {
         merged.retryable = other.retryable;
         merged.next.clone_from(&other.next);
     }
-    merged.started_at = earlier(&merged.started_at, &other.started_at);
-    merged.finished_at = later(&merged.finished_at, &other.finished_at);
+    // Times of the same form, in UTC, are in the order of their texts.
+    merged.started_at = std::mem::take(&mut merged.started_at).min(other.started_at);
+    merged.finished_at = std::mem::take(&mut merged.finished_at).max(other.finished_at);
     merged.source = merged.source.take().or(other.source);
     merged.target = merged.target.take().or(other.target);
     merged.totals.add(&other.totals);
@@ -242,13 +243,4 @@ fn add_by_type<K: Ord>(merged: &mut BTreeMap<K, Totals>, other: BTreeMap<K, Tota
 /// The sum of two numbers, if both are known.
 fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     Some(one? + other?)
-}
-
-/// Timestamps of the same format, in UTC, sort as text.
-fn earlier(one: &str, other: &str) -> String {
-    one.min(other).to_owned()
-}
-
-fn later(one: &str, other: &str) -> String {
-    one.max(other).to_owned()
 }

@@ -21,14 +21,6 @@ fn footer(scene: &Scene, name: &str) -> Value {
     lines(scene, name).pop().unwrap()["footer"].take()
 }
 
-fn message(run: &crate::support::tool::Run) -> String {
-    let report = run.events.last().unwrap();
-    report["errors"]["first"][0]["message"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
-
 /// A scene with the sample cache in an archive.
 fn with_archive(name: &str) -> Scene {
     let scene = Scene::new();
@@ -81,9 +73,9 @@ fn workspaces_are_taken_out_of_an_archive_and_added_to_one() {
         .run("--source a.jsonl.zst --target ./one --workspace spice1 --yes")
         .expect(9);
     assert!(
-        message(&listed).contains("space1, space2"),
+        listed.message().contains("space1, space2"),
         "{}",
-        message(&listed)
+        listed.message()
     );
     // What was in it stays, and a key that comes again is replaced.
     let cache = json!({"default:extract:x": {"return": "new", "cache_type": "extract"}});
@@ -154,7 +146,7 @@ fn a_rejects_file_is_read_as_an_archive_and_never_written() {
     scene
         .run("--source ./bad --target ./new --yes --rejects r.jsonl")
         .expect(3);
-    // Mended by hand, it is moved.
+    // Corrected by hand, it can be moved.
     let text = fs::read_to_string(scene.path("r.jsonl")).unwrap();
     scene.file(
         "r.jsonl",
@@ -168,7 +160,7 @@ fn a_rejects_file_is_read_as_an_archive_and_never_written() {
         1
     );
     let run = scene.run("--source ./bad --target r.jsonl --yes").expect(10);
-    assert!(message(&run).contains("is a rejects file"), "{}", message(&run));
+    assert!(run.message().contains("is a rejects file"), "{}", run.message());
 }
 
 /// The archive as it is after something happened to it.
@@ -251,7 +243,7 @@ fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_mo
         damaged(&scene, name, change);
         let line = format!("--source {name} --target ./new --all-workspaces --yes");
         let run = scene.run(&line).expect(4);
-        assert!(message(&run).contains(what), "{what}: {}", message(&run));
+        assert!(run.message().contains(what), "{what}: {}", run.message());
         assert!(!scene.path("new").exists(), "{what}");
         let written = scene
             .run(&format!("--source ./rag_storage --target {name} --yes"))
@@ -300,7 +292,7 @@ fn what_is_no_archive_is_said() {
         let run = scene
             .run(&format!("--source {name} --target ./new --all-workspaces --yes"))
             .expect(4);
-        assert!(message(&run).contains(what), "{name}: {}", message(&run));
+        assert!(run.message().contains(what), "{name}: {}", run.message());
     }
     // A file without bytes, as `mktemp` makes it, can be written.
     scene
@@ -343,8 +335,8 @@ fn an_archive_is_compressed_as_hard_as_is_asked() {
     let job = "source: ./rag_storage\ntarget: { kind: archive, file: a.jsonl.zst, level: 30 }\n";
     let run = scene.file("job.yaml", job).run("--job job.yaml --yes").expect(2);
     assert!(
-        message(&run).contains("expected a number from 1 to 19"),
+        run.message().contains("expected a number from 1 to 19"),
         "{}",
-        message(&run)
+        run.message()
     );
 }

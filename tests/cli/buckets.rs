@@ -49,14 +49,6 @@ impl Bucket {
     }
 }
 
-fn message(run: &Run) -> String {
-    let report = run.events.last().unwrap();
-    report["errors"]["first"][0]["message"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
-
 #[test]
 #[ignore = "needs the test servers: scripts/services.sh"]
 fn a_cache_goes_through_a_bucket_and_is_the_same() {
@@ -129,9 +121,9 @@ fn a_run_that_fails_leaves_nothing_in_the_bucket() {
         .run(&scene, &format!("--source {there} --target ./new --yes"))
         .expect(4);
     assert!(
-        message(&run).contains(&format!("there is no archive {there}")),
+        run.message().contains(&format!("there is no archive {there}")),
         "{}",
-        message(&run)
+        run.message()
     );
 }
 
@@ -143,7 +135,7 @@ fn a_bucket_that_refuses_is_an_error_that_says_why() {
     let there = bucket.address("a.jsonl.zst");
     let line = format!("--source ./rag_storage --target {there} --yes");
     let run = bucket.tool(&scene, &line, "a-wrong-secret").run().expect(5);
-    assert!(message(&run).contains(&there), "{}", message(&run));
+    assert!(run.message().contains(&there), "{}", run.message());
 }
 
 #[test]
@@ -153,8 +145,9 @@ fn an_address_of_a_bucket_names_an_archive() {
         .run("--source ./rag_storage --target s3://bucket/folder/ --yes")
         .expect(2);
     assert!(
-        message(&run).contains("expected an address that ends in .jsonl or .jsonl.zst"),
+        run.message()
+            .contains("expected an address that ends in .jsonl or .jsonl.zst"),
         "{}",
-        message(&run)
+        run.message()
     );
 }

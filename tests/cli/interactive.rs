@@ -35,7 +35,7 @@ fn report(scene: &Scene) -> Value {
     report
 }
 
-fn told(screen: &Screen, text: &str) {
+fn assert_shows(screen: &Screen, text: &str) {
     assert!(screen.text().contains(text), "no {text:?} in:\n{}", screen.text());
 }
 
@@ -77,7 +77,7 @@ fn the_whole_way_of_the_guide_from_json_to_redis() {
         .enter("redis");
     terminal.wait_for("Warning: the target already has 22 records");
     let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
-    told(&screen, "Skipped (already there):          22");
+    assert_shows(&screen, "Skipped (already there):          22");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn the_source_is_left_out_of_the_targets_unless_asked_for() {
         .wait_for("Workspace of the target")
         .enter("w");
     let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
-    told(&screen, "source workspace (empty): 36");
+    assert_shows(&screen, "source workspace (empty): 36");
     assert_eq!(
         scene
             .read(&format!("new/w/{}", crate::scene::CACHE))
@@ -160,7 +160,7 @@ fn enter_and_0_end_it_with_nothing_done() {
             terminal.wait_for("to exit):").enter(answer);
         }
         let screen = terminal.end().expect(0);
-        told(&screen, "Nothing was selected. Nothing was written.");
+        assert_shows(&screen, "Nothing was selected. Nothing was written.");
         let report = report(&scene);
         assert_eq!(
             (&report["status"], &report["totals"]["read"]),
@@ -217,7 +217,7 @@ fn a_no_writes_nothing_and_is_code_2() {
         .enter("n")
         .end()
         .expect(2);
-    told(&screen, "nothing was written");
+    assert_shows(&screen, "nothing was written");
     assert!(!scene.path("new").exists());
     assert_eq!(report(&scene)["errors"]["by_kind"]["not_confirmed"], 1);
 }
@@ -318,7 +318,7 @@ fn standard_output_is_data_alone() {
     let line = "--interactive --source ./rag_storage --target ./new";
     let mut terminal = Terminal::start(scene.tool(line), ">events.jsonl");
     let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
-    told(&screen, "Successfully migrated:");
+    assert_shows(&screen, "Successfully migrated:");
     let events = std::fs::read_to_string(scene.path("events.jsonl")).unwrap();
     let events: Vec<Value> = events
         .lines()
@@ -344,5 +344,5 @@ fn an_empty_source_is_told_before_a_target_is_chosen_and_nothing_is_asked_then()
         .enter("")
         .end()
         .expect(9);
-    told(&screen, "has no cache in the workspace spce1");
+    assert_shows(&screen, "has no cache in the workspace spce1");
 }

@@ -4,16 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{
     scene::Scene,
-    support::{place::Place, state, tool::Run},
+    support::{place::Place, state},
 };
-
-fn message(run: &Run) -> String {
-    let report = run.events.last().unwrap();
-    report["errors"]["first"][0]["message"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
 
 #[test]
 fn a_share_that_is_none_is_refused() {
@@ -22,23 +14,23 @@ fn a_share_that_is_none_is_refused() {
         let line = format!("--source ./rag_storage --target ./new --yes --shard {share}");
         let run = scene.run(&line).expect(2);
         assert!(
-            message(&run).contains("expected I/N with I from 0 to N-1"),
+            run.message().contains("expected I/N with I from 0 to N-1"),
             "{}",
-            message(&run)
+            run.message()
         );
     }
     let line = "--source ./rag_storage --target ./new --yes --shard auto";
     let run = scene.run(line).expect(2);
     assert!(
-        message(&run).contains("no engine says which share this is"),
+        run.message().contains("no engine says which share this is"),
         "{}",
-        message(&run)
+        run.message()
     );
     let run = scene.tool(line).env("JOB_COMPLETION_INDEX", "1").run().expect(2);
     assert!(
-        message(&run).contains("JOB_COMPLETIONS is not set"),
+        run.message().contains("JOB_COMPLETIONS is not set"),
         "{}",
-        message(&run)
+        run.message()
     );
 }
 
@@ -50,9 +42,9 @@ fn a_file_takes_no_shares() {
             let line = format!("--source ./rag_storage --target {target} {how} --shard 0/2");
             let run = scene.run(&line).expect(10);
             assert!(
-                message(&run).contains("is a file that each run replaces"),
+                run.message().contains("is a file that each run replaces"),
                 "{}",
-                message(&run)
+                run.message()
             );
         }
     }
@@ -65,9 +57,9 @@ fn a_rate_that_is_none_is_refused() {
         let line = format!("--source ./rag_storage --target ./new --yes --rate-limit {rate}");
         let run = scene.run(&line).expect(2);
         assert!(
-            message(&run).contains("such as 1000/s or 20MiB/s"),
+            run.message().contains("such as 1000/s or 20MiB/s"),
             "{}",
-            message(&run)
+            run.message()
         );
     }
 }
@@ -115,7 +107,7 @@ fn shares_add_up_to_everything_and_their_reports_to_one() {
 
     // One is missing, one is there twice, one is of another number of shares.
     let run = scene.run("--merge-reports 0.json 2.json 2.json").expect(4);
-    let what = message(&run);
+    let what = run.message();
     assert!(what.contains("no report of 1/3"), "{what}");
     assert!(
         what.contains("more than one report of 2/3: 2.json, 2.json"),
@@ -124,17 +116,18 @@ fn shares_add_up_to_everything_and_their_reports_to_one() {
     share("0/2", "other.json", "").expect(0);
     let run = scene.run("--merge-reports 0.json other.json").expect(4);
     assert!(
-        message(&run).contains("other.json is of share 0/2, and others are of 3 shares"),
+        run.message()
+            .contains("other.json is of share 0/2, and others are of 3 shares"),
         "{}",
-        message(&run)
+        run.message()
     );
     scene.run("--merge-reports 0.json none.json").expect(4);
     scene.file("text.json", "hello");
     let run = scene.run("--merge-reports text.json").expect(4);
     assert!(
-        message(&run).contains("text.json is not a report"),
+        run.message().contains("text.json is not a report"),
         "{}",
-        message(&run)
+        run.message()
     );
 
     // The worst of them decides.
@@ -148,7 +141,7 @@ fn shares_add_up_to_everything_and_their_reports_to_one() {
     // A checkpoint belongs to its share.
     share("0/3", "0.json", "--checkpoint c").expect(0);
     let run = share("0/4", "0.json", "--checkpoint c --resume").expect(11);
-    assert!(message(&run).contains("another job"), "{}", message(&run));
+    assert!(run.message().contains("another job"), "{}", run.message());
 }
 
 #[test]

@@ -180,7 +180,7 @@ pub async fn a_workspace_that_is_not_there_is_empty_and_stays_so(place: Place) {
         );
         storage.physical_location(&named).await.unwrap();
     }
-    if matches!(place.kind, "json" | "archive") {
+    if place.server.is_files() {
         assert!(!std::path::Path::new(&place.address).exists());
     } else {
         assert!(!storage.workspaces().await.unwrap().found.contains(&named));

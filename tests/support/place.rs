@@ -61,6 +61,11 @@ impl Server {
         }
     }
 
+    /// Whether it is a folder of the test's own, and no server.
+    pub fn is_files(&self) -> bool {
+        matches!(self.kind, "json" | "archive")
+    }
+
     fn named(name: &str) -> &'static Self {
         SERVERS
             .iter()
@@ -99,8 +104,7 @@ impl Place {
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
         let server = Server::named(name);
-        let is_file = matches!(server.kind, "json" | "archive");
-        let folder = is_file.then(|| tempfile::tempdir().unwrap());
+        let folder = server.is_files().then(|| tempfile::tempdir().unwrap());
         let address = match &folder {
             // Not made yet: making it is the target's business.
             Some(folder) => {

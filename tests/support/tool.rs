@@ -153,6 +153,13 @@ impl Run {
             .unwrap_or_else(|| panic!("no events; standard error: {}", self.stderr))
     }
 
+    /// The first error in the report; empty if there is none.
+    pub fn message(&self) -> &str {
+        self.report()["errors"]["first"][0]["message"]
+            .as_str()
+            .unwrap_or_default()
+    }
+
     /// A number of the report's totals.
     pub fn total(&self, name: &str) -> u64 {
         self.report()["totals"][name].as_u64().unwrap()
