@@ -132,7 +132,8 @@ impl Guide<'_> {
                 let chosen = self.choose(Menu::without(source)).await?;
                 self.flags.target = Some(self.place(Side::Target, chosen).await?.into());
                 self.flags.target_workspace = given_workspace.clone();
-                if chosen.kind() == source.kind() {
+                // The place of others was asked for already.
+                if chosen.kind() == source.kind() && chosen.info().class_name.is_some() {
                     self.tell_apart(source).await?;
                 }
             }
