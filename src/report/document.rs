@@ -49,6 +49,11 @@ impl Totals {
         self.written + self.skipped + self.rejected
     }
 
+    /// Written and skipped records in percent of the selected ones; `None` if nothing was attempted.
+    pub(super) fn success_rate(&self) -> Option<f64> {
+        (self.done() > 0).then(|| percent(self.written + self.skipped, self.selected))
+    }
+
     /// Sets `not_attempted` for a workspace in which `expected` records were counted before the run. A run that has
     /// `completed` read every record, whatever the count was.
     #[must_use]
@@ -475,6 +480,15 @@ impl Report {
             "see errors.first in the report, or save the records with --rejects FILE",
         ))
     }
+}
+
+/// The rates of moving this many records and bytes in this time: records per second with one decimal, and bytes per second.
+pub(super) fn rates(records: u64, bytes: u64, seconds: f64) -> (f64, u64) {
+    let per_second = |number: u64| number as f64 / seconds.max(0.001);
+    (
+        (per_second(records) * 10.0).round() / 10.0,
+        per_second(bytes) as u64,
+    )
 }
 
 /// `part` in percent of `whole`, rounded down to two decimals, so that only the whole is 100; 100 if `whole` is 0.

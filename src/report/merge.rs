@@ -7,7 +7,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{ErrorSample, Report, Status, Totals, document::MOST_SAMPLES, percent};
+use super::{
+    ErrorSample, Report, Status, Totals,
+    document::{MOST_SAMPLES, rates},
+};
 use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Shard, Side};
 
 /// Reads a report that `--report` wrote.
@@ -72,12 +75,9 @@ pub fn merge(reports: Vec<(PathBuf, Report)>) -> Option<(Report, Result<()>)> {
         _ => merged.duration_ms as f64 / 1000.0,
     };
     merged.duration_ms = (seconds * 1000.0).round() as u64;
-    let per_second = |number: u64| number as f64 / seconds.max(0.001);
-    merged.records_per_second = (per_second(merged.totals.written) * 10.0).round() / 10.0;
-    merged.bytes_per_second = per_second(merged.totals.bytes) as u64;
     let totals = &merged.totals;
-    merged.success_rate =
-        (totals.done() > 0).then(|| percent(totals.written + totals.skipped, totals.selected));
+    (merged.records_per_second, merged.bytes_per_second) = rates(totals.written, totals.bytes, seconds);
+    merged.success_rate = totals.success_rate();
     if let Err(error) = &complete {
         merged.errors.fatal(error);
         if rank(ExitCode::Source.code()) < rank(merged.exit_code) {

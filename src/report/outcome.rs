@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::{
     BatchTotals, ErrorTotals, ReadBackReport, Rehearsal, Report, Status, TOOL, Totals, VERSION, Verification,
-    WorkspaceReport, percent,
+    WorkspaceReport,
+    document::rates,
     reporter::timestamp,
     style::{grouped, grouped_of},
 };
@@ -181,7 +182,11 @@ impl RunNumbers {
             });
         let is_partial = totals.rejected > 0 || self.is_incomplete;
         let (status, exit_code) = Self::status(ending, is_partial);
-        let per_second = |number: u64| number as f64 / self.moving.as_secs_f64().max(0.001);
+        let (records_per_second, bytes_per_second) = rates(
+            totals.written.saturating_sub(self.written_before),
+            totals.bytes.saturating_sub(self.bytes_before),
+            self.moving.as_secs_f64(),
+        );
         Report {
             tool: TOOL.to_owned(),
             version: VERSION.to_owned(),
@@ -195,12 +200,9 @@ impl RunNumbers {
             started_at: timestamp(self.started_at),
             finished_at: timestamp(Timestamp::now()),
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
-            success_rate: (totals.done() > 0)
-                .then(|| percent(totals.written + totals.skipped, totals.selected)),
-            records_per_second: (per_second(totals.written.saturating_sub(self.written_before)) * 10.0)
-                .round()
-                / 10.0,
-            bytes_per_second: per_second(totals.bytes.saturating_sub(self.bytes_before)) as u64,
+            success_rate: totals.success_rate(),
+            records_per_second,
+            bytes_per_second,
             next: self.next(ending, &totals),
             totals,
             by_cache_type,
