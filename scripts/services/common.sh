@@ -121,13 +121,23 @@ new_password() { openssl rand -hex 16; }
 
 port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
+# chosen_for_another NAME PORT: whether a server that may not have started yet is to have this port
+chosen_for_another() {
+  local other
+  for other in "${!RANGE_OF[@]}"; do
+    if [[ $other != "$1" && ${!other:-} == "$2" ]]; then return 0; fi
+  done
+  return 1
+}
+
 # free_port NAME: sets NAME to its first free port, unless it has one that is still free.
 free_port() {
-  local -n port=$1
-  local first=${RANGE_OF[$1]%-*} last=${RANGE_OF[$1]#*-}
-  if [[ -n ${port:-} ]] && ! port_taken "$port"; then return; fi
-  for ((port = first; port <= last; port++)); do
-    if ! port_taken "$port"; then return; fi
+  local first=${RANGE_OF[$1]%-*} last=${RANGE_OF[$1]#*-} port
+  for port in ${!1:-} $(seq "$first" "$last"); do
+    if ! chosen_for_another "$1" "$port" && ! port_taken "$port"; then
+      printf -v "$1" %s "$port"
+      return
+    fi
   done
   die "no free port for $1 between $first and $last"
 }

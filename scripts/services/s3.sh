@@ -2,7 +2,7 @@
 #
 # A server that speaks S3's protocol and keeps objects as files: s3s-fs, compiled here.
 
-server s3 s3 tests S3_URI S3_PORT=26630-26649
+server s3 s3 tests S3_URI S3_PORT=26690-26709
 
 readonly S3_VERSION=0.14.1
 readonly S3_BUCKET=caches
