@@ -81,8 +81,6 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let ending = match task {
         Err(error) => failed(&stats, &reporter, &error),
         Ok((settings, task)) => {
-            let shard = settings.selection.shard();
-            stats.run(|run| run.shard = shard.map(|shard| shard.to_string()));
             let run = Run {
                 settings: &settings,
                 reporter: &reporter,
@@ -343,6 +341,8 @@ fn keep_freed_memory() {
 /// Runs a task and turns a panic into an error.
 fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     let (reporter, stats, shutdown) = (run.reporter, run.stats, run.shutdown);
+    let shard = run.settings.selection.shard();
+    stats.run(|run| run.shard = shard.map(|shard| shard.to_string()));
     let panic_reporter = Arc::clone(reporter);
     std::panic::set_hook(Box::new(move |panic| {
         // The payload may contain data; the location is enough to find the bug.

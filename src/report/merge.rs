@@ -8,8 +8,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    ErrorSample, Report, Status, Totals,
-    document::{MOST_SAMPLES, rates},
+    Report, Status, Totals,
+    document::{ErrorTotals, MOST_SAMPLES, rates},
 };
 use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Shard, Side};
 
@@ -153,28 +153,19 @@ fn add(merged: &mut Report, other: Report) {
     merged.target = merged.target.take().or(other.target);
     merged.totals.add(&other.totals);
     add_by_type(&mut merged.by_cache_type, other.by_cache_type);
-    merged.left_out = match (merged.left_out.take(), other.left_out) {
-        (Some(mine), Some(others)) => {
-            let mut all = LeftOut::default();
-            for left_out in mine.into_iter().chain(others) {
-                all.add(left_out.kind, LeftOutKind::OTHER, left_out.records);
-            }
-            Some(all.list())
+    merged.left_out = merged.left_out.take().zip(other.left_out).map(|(mine, others)| {
+        let mut all = LeftOut::default();
+        for left_out in mine.into_iter().chain(others) {
+            all.add(left_out.kind, LeftOutKind::OTHER, left_out.records);
         }
-        _ => None,
-    };
+        all.list()
+    });
     add_workspaces(merged, other.workspaces);
     merged.to_move = sum(merged.to_move, other.to_move);
     merged.new = sum(merged.new, other.new);
     merged.existing = sum(merged.existing, other.existing);
     merged.batches.add(&other.batches);
-    merged.errors.total += other.errors.total;
-    for (kind, number) in other.errors.by_kind {
-        *merged.errors.by_kind.entry(kind).or_default() += number;
-    }
-    let space = MOST_SAMPLES.saturating_sub(merged.errors.first.len());
-    let first: Vec<ErrorSample> = other.errors.first.into_iter().take(space).collect();
-    merged.errors.first.extend(first);
+    add_errors(&mut merged.errors, other.errors);
     let known: BTreeSet<String> = merged.warnings.iter().cloned().collect();
     merged.warnings.extend(
         other
@@ -182,33 +173,40 @@ fn add(merged: &mut Report, other: Report) {
             .into_iter()
             .filter(|warning| !known.contains(warning)),
     );
-    match (&mut merged.read_back, other.read_back) {
-        (Some(mine), Some(others)) => mine.add(others),
-        (mine @ None, others) => *mine = others,
-        (Some(_), None) => {}
-    }
-    match (&mut merged.verification, other.verification) {
-        (Some(mine), Some(others)) => {
-            mine.numbers.add(&others.numbers);
-            others
-                .first
-                .into_iter()
-                .chain(others.first_kept)
-                .for_each(|difference| mine.note(difference));
-        }
-        (mine @ None, others) => *mine = others,
-        (Some(_), None) => {}
-    }
+    add_if_any(&mut merged.read_back, other.read_back, |mine, others| {
+        mine.add(others)
+    });
+    add_if_any(&mut merged.verification, other.verification, |mine, others| {
+        mine.numbers.add(&others.numbers);
+        let differences = others.first.into_iter().chain(others.first_kept);
+        differences.for_each(|difference| mine.note(difference));
+    });
     merged.rekeyed += other.rekeyed;
-    match (&mut merged.hits, other.hits) {
-        (Some(mine), Some(others)) => mine.hits.add(&others.hits),
-        (mine @ None, others) => *mine = others,
-        (Some(_), None) => {}
-    }
+    add_if_any(&mut merged.hits, other.hits, |mine, others| {
+        mine.hits.add(&others.hits)
+    });
     // Each share has its own files, which its own report names.
     merged.checkpoint = None;
     merged.rejects = None;
     merged.differences = None;
+}
+
+/// Adds what only some reports have.
+fn add_if_any<T>(mine: &mut Option<T>, others: Option<T>, add: impl FnOnce(&mut T, T)) {
+    match (mine.as_mut(), others) {
+        (Some(mine), Some(others)) => add(mine, others),
+        (None, others) => *mine = others,
+        (Some(_), None) => {}
+    }
+}
+
+fn add_errors(merged: &mut ErrorTotals, other: ErrorTotals) {
+    merged.total += other.total;
+    for (kind, number) in other.by_kind {
+        *merged.by_kind.entry(kind).or_default() += number;
+    }
+    let space = MOST_SAMPLES.saturating_sub(merged.first.len());
+    merged.first.extend(other.first.into_iter().take(space));
 }
 
 fn add_workspaces(merged: &mut Report, others: Vec<super::WorkspaceReport>) {

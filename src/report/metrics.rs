@@ -12,7 +12,7 @@ use std::{fmt::Write as _, io::ErrorKind::NotFound, path::Path};
 
 use jiff::Timestamp;
 
-use super::{Report, Status, Totals, word};
+use super::{Report, Status, Totals, VerifyNumbers, word};
 use crate::{
     model::{Error, Mode, Result},
     system::atomic_file,
@@ -205,6 +205,14 @@ impl Exposition<'_> {
             bytes,
         );
 
+        self.counted(report);
+        if let Some(verification) = &report.verification {
+            self.compared(&verification.numbers);
+        }
+    }
+
+    /// What each side had before the run.
+    fn counted(&mut self, report: &Report) {
         let workspaces = || report.workspaces.iter();
         let there = workspaces()
             .filter_map(|of| Some((vec![("workspace", of.from.name())], of.source_records? as f64)));
@@ -224,25 +232,25 @@ impl Exposition<'_> {
             "Records of the selected types that the target had before the last run.",
             there,
         );
-        if let Some(verification) = &report.verification {
-            let numbers = &verification.numbers;
-            let results = [
-                ("equal", Some(numbers.equal)),
-                ("kept", Some(numbers.kept)),
-                ("unmovable", Some(numbers.unmovable)),
-                ("missing", Some(numbers.missing)),
-                ("different", Some(numbers.different)),
-                ("beyond", numbers.beyond),
-            ];
-            let results = results
-                .into_iter()
-                .filter_map(|(result, number)| Some((vec![("result", result)], number? as f64)));
-            self.gauge(
-                "last_run_verified_records",
-                "Records that the last run compared, by result; beyond: records that only the target has.",
-                results,
-            );
-        }
+    }
+
+    fn compared(&mut self, numbers: &VerifyNumbers) {
+        let results = [
+            ("equal", Some(numbers.equal)),
+            ("kept", Some(numbers.kept)),
+            ("unmovable", Some(numbers.unmovable)),
+            ("missing", Some(numbers.missing)),
+            ("different", Some(numbers.different)),
+            ("beyond", numbers.beyond),
+        ];
+        let results = results
+            .into_iter()
+            .filter_map(|(result, number)| Some((vec![("result", result)], number? as f64)));
+        self.gauge(
+            "last_run_verified_records",
+            "Records that the last run compared, by result; beyond: records that only the target has.",
+            results,
+        );
     }
 
     fn troubles(&mut self, report: &Report) {

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode, VerifyLevel,
-        plural, record::RejectKind,
+        CacheType, Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode,
+        VerifyLevel, plural, record::RejectKind,
     },
     system::shutdown::StopReason,
 };
@@ -153,33 +153,11 @@ impl RunNumbers {
 
     /// The report of a run with this outcome.
     pub fn into_report(self, ending: &RunOutcome) -> Report {
-        let mut totals = Totals::default();
-        let mut by_cache_type = BTreeMap::new();
-        for workspace in &self.workspaces {
-            totals.add(&workspace.totals);
-            for (cache_type, numbers) in &workspace.by_cache_type {
-                by_cache_type
-                    .entry(cache_type.clone())
-                    .or_insert_with(Totals::default)
-                    .add(numbers);
-            }
-        }
-        // The sum is known only if every part is.
-        let rehearsals: Option<Vec<Rehearsal>> = match self.mode {
-            Mode::DryRun => self
-                .workspaces
-                .iter()
-                .map(|workspace| workspace.rehearsal)
-                .collect(),
-            Mode::Migrate | Mode::Verify => None,
+        let (totals, by_cache_type) = self.totals();
+        let rehearsal = match (self.mode, ending) {
+            (Mode::DryRun, RunOutcome::Done) => self.rehearsal(),
+            _ => None,
         };
-        let rehearsal = rehearsals
-            .filter(|_| matches!(ending, RunOutcome::Done))
-            .map(|parts| {
-                let mut all = Rehearsal::default();
-                parts.into_iter().for_each(|part| all.add(part));
-                all
-            });
         let is_partial = totals.rejected > 0 || self.is_incomplete;
         let (status, exit_code) = Self::status(ending, is_partial);
         let (records_per_second, bytes_per_second) = rates(
@@ -228,6 +206,28 @@ impl RunNumbers {
             rejects: self.rejects,
             differences: self.differences,
         }
+    }
+
+    /// The totals of all workspaces, together and by cache type.
+    fn totals(&self) -> (Totals, BTreeMap<CacheType, Totals>) {
+        let mut totals = Totals::default();
+        let mut by_cache_type: BTreeMap<CacheType, Totals> = BTreeMap::new();
+        for workspace in &self.workspaces {
+            totals.add(&workspace.totals);
+            for (cache_type, numbers) in &workspace.by_cache_type {
+                by_cache_type.entry(cache_type.clone()).or_default().add(numbers);
+            }
+        }
+        (totals, by_cache_type)
+    }
+
+    /// The sum over all workspaces; known only if every part is.
+    fn rehearsal(&self) -> Option<Rehearsal> {
+        let mut all = Rehearsal::default();
+        for workspace in &self.workspaces {
+            all.add(workspace.rehearsal?);
+        }
+        Some(all)
     }
 
     fn status(ending: &RunOutcome, is_partial: bool) -> (Status, ExitCode) {

@@ -171,6 +171,7 @@ fn damaged(scene: &Scene, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_moved() {
     let replace = |content: &mut Vec<u8>, from: &str, to: &str| {
         let text = String::from_utf8(std::mem::take(content)).unwrap();

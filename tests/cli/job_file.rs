@@ -10,6 +10,7 @@ use crate::{
 const FROM_TO: &str = "source: ./rag_storage\ntarget: ./new\n";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "every field once")]
 fn every_field_can_stand_in_it() {
     let scene = Scene::new();
     let job = "

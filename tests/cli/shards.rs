@@ -105,7 +105,35 @@ fn shares_add_up_to_everything_and_their_reports_to_one() {
         human.stderr
     );
 
-    // One is missing, one is there twice, one is of another number of shares.
+    // The worst of them decides.
+    let mut failed: Value = scene.read("1.json");
+    failed["exit_code"] = json!(5);
+    failed["status"] = json!("failed");
+    scene.file("1.json", &failed.to_string());
+    let run = scene.run("--merge-reports 0.json 1.json 2.json").expect(5);
+    assert_eq!(run.events.last().unwrap()["status"], "failed");
+
+    // A checkpoint belongs to its share.
+    share("0/3", "0.json", "--checkpoint c").expect(0);
+    let run = share("0/4", "0.json", "--checkpoint c --resume").expect(11);
+    assert!(run.message().contains("another job"), "{}", run.message());
+}
+
+#[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
+fn reports_that_do_not_belong_together_are_named() {
+    let scene = Scene::new();
+    let place = Place::new("redis");
+    let line = format!(
+        "--source ./rag_storage --target {} --source-workspace space1 --target-workspace {} --dry-run",
+        place.address,
+        place.workspace("w")
+    );
+    for (share, report) in [("0/3", "0.json"), ("2/3", "2.json"), ("0/2", "other.json")] {
+        scene
+            .run(&format!("{line} --shard {share} --report {report}"))
+            .expect(0);
+    }
     let run = scene.run("--merge-reports 0.json 2.json 2.json").expect(4);
     let what = run.message();
     assert!(what.contains("no report of 1/3"), "{what}");
@@ -113,7 +141,6 @@ fn shares_add_up_to_everything_and_their_reports_to_one() {
         what.contains("more than one report of 2/3: 2.json, 2.json"),
         "{what}"
     );
-    share("0/2", "other.json", "").expect(0);
     let run = scene.run("--merge-reports 0.json other.json").expect(4);
     assert!(
         run.message()
@@ -129,19 +156,6 @@ fn shares_add_up_to_everything_and_their_reports_to_one() {
         "{}",
         run.message()
     );
-
-    // The worst of them decides.
-    let mut failed: Value = scene.read("1.json");
-    failed["exit_code"] = json!(5);
-    failed["status"] = json!("failed");
-    scene.file("1.json", &failed.to_string());
-    let run = scene.run("--merge-reports 0.json 1.json 2.json").expect(5);
-    assert_eq!(run.events.last().unwrap()["status"], "failed");
-
-    // A checkpoint belongs to its share.
-    share("0/3", "0.json", "--checkpoint c").expect(0);
-    let run = share("0/4", "0.json", "--checkpoint c --resume").expect(11);
-    assert!(run.message().contains("another job"), "{}", run.message());
 }
 
 #[test]

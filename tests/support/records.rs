@@ -42,6 +42,7 @@ pub fn plain(count: u64) -> Vec<Record> {
 }
 
 /// Values of every shape that LightRAG itself can have written and reads back from every storage.
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 pub fn shapes() -> Vec<(&'static str, Value)> {
     let base = |changes: Value| {
         let mut value = json!({

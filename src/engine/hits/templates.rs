@@ -54,8 +54,10 @@ pub(crate) struct Pattern {
     fixed: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
 enum Segment {
+    /// The index of a literal.
     Literal(usize),
     Gap(Gap),
 }
@@ -137,71 +139,81 @@ impl Literal {
     }
 }
 
+/// The table as scripts/prompt_templates.py writes it.
+#[derive(Deserialize)]
+struct Table {
+    versions: Vec<String>,
+    literals: Vec<RawLiteral>,
+    patterns: Vec<RawPattern>,
+}
+
+/// Length in bytes, first bytes and MD5, both in hexadecimal digits.
+#[derive(Deserialize)]
+struct RawLiteral(usize, String, String);
+
+impl RawLiteral {
+    fn literal(&self) -> Option<Literal> {
+        let Self(length, head, digest) = self;
+        Some(Literal {
+            length: *length,
+            head: u64::from_str_radix(head, 16).ok()?,
+            digest: parse(digest)?,
+            text: OnceLock::new(),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct RawPattern {
+    #[serde(rename = "type")]
+    cache_type: String,
+    part: String,
+    json: bool,
+    custom: bool,
+    /// Ranges: the first and the last release.
+    versions: Vec<(String, String)>,
+    segments: Vec<Segment>,
+}
+
+impl RawPattern {
+    /// `None` if it names a release or a literal that is not listed.
+    fn pattern(self, versions: &[String], literals: &[Literal]) -> Option<Pattern> {
+        let number = |version: &str| versions.iter().position(|known| known == version);
+        let mut releases = Releases::default();
+        for (first, last) in &self.versions {
+            for release in number(first)?..=number(last)? {
+                releases.0 |= 1 << release;
+            }
+        }
+        let mut fixed = 0;
+        for segment in &self.segments {
+            if let Segment::Literal(at) = segment {
+                fixed += literals.get(*at)?.length;
+            }
+        }
+        Some(Pattern {
+            cache_type: self.cache_type,
+            part: self.part,
+            json: self.json,
+            custom: self.custom,
+            releases,
+            segments: self.segments,
+            fixed,
+        })
+    }
+}
+
 impl Templates {
     fn parse(json: &str) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Table {
-            versions: Vec<String>,
-            literals: Vec<(usize, String, String)>,
-            patterns: Vec<Row>,
-        }
-        #[derive(Deserialize)]
-        struct Row {
-            #[serde(rename = "type")]
-            cache_type: String,
-            part: String,
-            json: bool,
-            custom: bool,
-            versions: Vec<(String, String)>,
-            segments: Vec<Item>,
-        }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Item {
-            Literal(usize),
-            Gap(Gap),
-        }
         let table: Table = serde_json::from_str(json).map_err(|error| error.to_string())?;
-        let literal = |(length, head, digest): &(usize, String, String)| {
-            Some(Literal {
-                length: *length,
-                head: u64::from_str_radix(head, 16).ok()?,
-                digest: parse(digest)?,
-                text: OnceLock::new(),
-            })
-        };
-        let literals: Option<Vec<Literal>> = table.literals.iter().map(literal).collect();
+        let literals = table.literals.iter().map(RawLiteral::literal);
+        let literals: Option<Vec<Literal>> = literals.collect();
         let literals = literals.ok_or("a literal that cannot be read")?;
-        let number = |version: &str| table.versions.iter().position(|known| known == version);
-        let pattern = |row: Row| {
-            let mut releases = Releases::default();
-            for (first, last) in &row.versions {
-                for release in number(first)?..=number(last)? {
-                    releases.0 |= 1 << release;
-                }
-            }
-            let segment = |item: &Item| match item {
-                Item::Literal(at) => Segment::Literal(*at),
-                Item::Gap(gap) => Segment::Gap(*gap),
-            };
-            let segments: Vec<Segment> = row.segments.iter().map(segment).collect();
-            let mut fixed = 0;
-            for segment in &segments {
-                if let Segment::Literal(at) = segment {
-                    fixed += literals.get(*at)?.length;
-                }
-            }
-            Some(Pattern {
-                cache_type: row.cache_type,
-                part: row.part,
-                json: row.json,
-                custom: row.custom,
-                releases,
-                segments,
-                fixed,
-            })
-        };
-        let patterns: Option<Vec<Pattern>> = table.patterns.into_iter().map(pattern).collect();
+        let patterns = table
+            .patterns
+            .into_iter()
+            .map(|row| row.pattern(&table.versions, &literals));
+        let patterns: Option<Vec<Pattern>> = patterns.collect();
         let patterns = patterns.ok_or("a pattern of releases or literals that are not listed")?;
         Ok(Self {
             releases: table.versions,

@@ -55,6 +55,14 @@ pub(super) struct Ran {
 /// Unwinds a run that is killed.
 struct Killed;
 
+/// `None` if the run was killed; every other panic goes on.
+fn unless_killed<T>(run: impl FnOnce() -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| match panic.is::<Killed>() {
+        true => None,
+        false => resume_unwind(panic),
+    })
+}
+
 /// Any whole number that is not zero.
 pub(super) fn number(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap()
@@ -199,11 +207,11 @@ impl World {
         let killed = CancellationToken::new();
         let events = Arc::new(Mutex::new(Vec::new()));
         let shutdown = Shutdown::default();
-        let reporter = {
+        let see = {
             let (events, killed, shutdown) = (Arc::clone(&events), killed.clone(), shutdown.clone());
             let (source, target) = (Arc::clone(&self.source), Arc::clone(&self.target));
             let (seen, stop_at) = (AtomicUsize::new(0), self.stop_at);
-            let see = move |event: &Event| {
+            move |event: &Event| {
                 let number = seen.fetch_add(1, Ordering::SeqCst) + 1;
                 events
                     .lock()
@@ -222,9 +230,9 @@ impl World {
                     killed.cancel();
                     resume_unwind(Box::new(Killed));
                 }
-            };
-            Arc::new(Reporter::observed(Shutdown::default(), Box::new(see)))
+            }
         };
+        let reporter = Arc::new(Reporter::observed(Shutdown::default(), Box::new(see)));
         let stats = RunStats::new(self.settings.mode);
         let run = Run {
             settings: &self.settings,
@@ -233,7 +241,7 @@ impl World {
             shutdown: &shutdown,
         };
         let route = self.route();
-        let ran = catch_unwind(AssertUnwindSafe(|| {
+        let (result, took) = unless_killed(|| {
             runtime.block_on(async {
                 let started = tokio::time::Instant::now();
                 if let Some(limit) = self.settings.max_duration {
@@ -245,12 +253,8 @@ impl World {
                     result = run.execute(&route) => Some((result, started.elapsed())),
                 }
             })
-        }));
-        drop(runtime);
-        let (result, took) = ran.unwrap_or_else(|panic| match panic.is::<Killed>() {
-            true => None,
-            false => resume_unwind(panic),
         })?;
+        drop(runtime);
         let events = std::mem::take(&mut *events.lock().unwrap_or_else(PoisonError::into_inner));
         let ran = self.end(&stats, result, shutdown.reason(), events, took);
         assert_adds_up(&ran.report);

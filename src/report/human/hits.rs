@@ -13,7 +13,6 @@ const MOST_NAMED: usize = 3;
 /// The number of records that LightRAG will find, and why it will not find the others.
 pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
     let (lightrag, counts) = (&foretold.lightrag, &foretold.hits.total);
-    let rekey = lightrag.rekey;
     let mut clauses = vec![format!(
         "{} of {} will be hit by LightRAG {} with {}",
         grouped(counts.will_hit + counts.rekeyed),
@@ -26,7 +25,6 @@ pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
             clauses.push(format!("{} {}", grouped(number), what(number)));
         }
     };
-    let were = |number| plural(number, "was", "were");
     add(counts.rekeyed, &|number| {
         format!(
             "of them by {} that {} added",
@@ -42,6 +40,13 @@ pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
             )
         });
     }
+    add_misses(foretold, &mut add);
+    clauses.join("; ") + "."
+}
+
+/// Adds the clauses about records that LightRAG will not find, or not for certain.
+fn add_misses(foretold: &ForetoldHits, add: &mut impl FnMut(u64, &dyn Fn(u64) -> String)) {
+    let (rekey, counts) = (foretold.lightrag.rekey, &foretold.hits.total);
     let host = if rekey == Rekey::Off {
         ": add --rekey host"
     } else {
@@ -80,7 +85,11 @@ pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
     add(counts.unexplained, &|number| {
         format!("{} a key of unknown origin", plural(number, "has", "have"))
     });
-    clauses.join("; ") + "."
+}
+
+/// The form of a verb for so many records.
+fn were(number: u64) -> &'static str {
+    plural(number, "was", "were")
 }
 
 /// The other hosts that keys were made for.

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use mongodb::bson::{
-    Bson, Decimal128, Document, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, error,
+    Bson, Decimal128, Document, RawArray, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, error,
     raw::{CStr, RawElement, cstr},
 };
 use serde::Serialize;
@@ -432,34 +432,8 @@ impl Reader {
                 self.cannot(RejectKind::InvalidField, reason);
                 out.extend_from_slice(b"null");
             }
-            RawBsonRef::Document(document) => {
-                let mut inner = Vec::new();
-                let mut object = ObjectWriter::begin(out);
-                for element in document.iter_elements() {
-                    let Some((name, element)) = self.named(element) else {
-                        break;
-                    };
-                    inner.clear();
-                    self.found(&element, element.value(), &mut inner, depth + 1, field);
-                    object.raw(name, &inner);
-                }
-                object.end();
-            }
-            RawBsonRef::Array(array) => {
-                out.push(b'[');
-                let mut first = true;
-                let elements = RawDocument::from_bytes(array.as_bytes()).map(RawDocument::iter_elements);
-                for element in elements.into_iter().flatten() {
-                    let Some((_, element)) = self.named(element) else {
-                        break;
-                    };
-                    if !std::mem::take(&mut first) {
-                        out.extend_from_slice(b", ");
-                    }
-                    self.found(&element, element.value(), out, depth + 1, field);
-                }
-                out.push(b']');
-            }
+            RawBsonRef::Document(document) => self.document(document, out, depth, field),
+            RawBsonRef::Array(array) => self.array(array, out, depth, field),
             RawBsonRef::Double(double) if !double.is_finite() => {
                 // As Python writes them, which no JSON is.
                 let python = match double {
@@ -494,6 +468,36 @@ impl Reader {
                 }
             }
         }
+    }
+
+    fn document(&mut self, document: &RawDocument, out: &mut Vec<u8>, depth: usize, field: &str) {
+        let mut inner = Vec::new();
+        let mut object = ObjectWriter::begin(out);
+        for element in document.iter_elements() {
+            let Some((name, element)) = self.named(element) else {
+                break;
+            };
+            inner.clear();
+            self.found(&element, element.value(), &mut inner, depth + 1, field);
+            object.raw(name, &inner);
+        }
+        object.end();
+    }
+
+    fn array(&mut self, array: &RawArray, out: &mut Vec<u8>, depth: usize, field: &str) {
+        out.push(b'[');
+        let mut first = true;
+        let elements = RawDocument::from_bytes(array.as_bytes()).map(RawDocument::iter_elements);
+        for element in elements.into_iter().flatten() {
+            let Some((_, element)) = self.named(element) else {
+                break;
+            };
+            if !std::mem::take(&mut first) {
+                out.extend_from_slice(b", ");
+            }
+            self.found(&element, element.value(), out, depth + 1, field);
+        }
+        out.push(b']');
     }
 
     /// A decimal as the number that it is; an integer in all its digits, as Python reads none with an exponent.

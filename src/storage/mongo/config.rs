@@ -77,24 +77,8 @@ impl Config {
             parsed,
             warnings: about_options,
         } = address;
-        let database = values.required_text("database").to_owned();
-        if database.is_empty() || database.len() > 63 || database.contains(FORBIDDEN_IN_DATABASE) {
-            let expected = r#"a database's name: 1 to 63 bytes without / \ . " $ * < > : | ? and spaces"#;
-            return Err(values.invalid("database", expected));
-        }
-        let hosts = match &parsed.host_info {
-            HostInfo::DnsRecord(name) => name.clone(),
-            HostInfo::HostIdentifiers(hosts) => hosts
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(","),
-            _ => String::new(),
-        };
-        let scheme = match &parsed.host_info {
-            HostInfo::DnsRecord(_) => "mongodb+srv",
-            _ => "mongodb",
-        };
+        let database = database(values)?;
+        let (scheme, hosts) = scheme_and_hosts(&parsed.host_info);
         let credential = parsed.credential.clone();
         let user = credential.as_ref().and_then(|login| login.username.clone());
         let password = credential.and_then(|login| login.password).map(Secret::new);
@@ -109,13 +93,7 @@ impl Config {
             .await
             .map_err(|error| connecting_failed(&hosts, error))?;
         driver.tls = tls(values, driver.tls.take())?;
-        driver
-            .app_name
-            .get_or_insert_with(|| "migrate-llm-cache".to_owned());
-        // The driver's own 30 seconds would outlast `--timeout` and hide a wrong port.
-        let patience = SELECTION_TIMEOUT.min(options.timeout.mul_f64(0.8));
-        driver.server_selection_timeout.get_or_insert(patience);
-        driver.connect_timeout.get_or_insert(patience);
+        set_limits(&mut driver, options.timeout);
         let mut warnings: Vec<String> = about_options
             .into_iter()
             .map(|what| format!("{location}: {what}"))
@@ -142,6 +120,38 @@ impl Config {
             warnings,
         })
     }
+}
+
+fn scheme_and_hosts(host_info: &HostInfo) -> (&'static str, String) {
+    match host_info {
+        HostInfo::DnsRecord(name) => ("mongodb+srv", name.clone()),
+        HostInfo::HostIdentifiers(hosts) => {
+            let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+            ("mongodb", hosts.join(","))
+        }
+        _ => ("mongodb", String::new()),
+    }
+}
+
+/// The name of the database.
+fn database(values: &Values) -> Result<String> {
+    let name = values.required_text("database");
+    if name.is_empty() || name.len() > 63 || name.contains(FORBIDDEN_IN_DATABASE) {
+        let expected = r#"a database's name: 1 to 63 bytes without / \ . " $ * < > : | ? and spaces"#;
+        return Err(values.invalid("database", expected));
+    }
+    Ok(name.to_owned())
+}
+
+/// Sets what the address left open: our name, and how long to look for a server, in less than `--timeout`.
+fn set_limits(driver: &mut ClientOptions, timeout: Duration) {
+    driver
+        .app_name
+        .get_or_insert_with(|| "migrate-llm-cache".to_owned());
+    // The driver's own 30 seconds would outlast `--timeout` and hide a wrong port.
+    let patience = SELECTION_TIMEOUT.min(timeout.mul_f64(0.8));
+    driver.server_selection_timeout.get_or_insert(patience);
+    driver.connect_timeout.get_or_insert(patience);
 }
 
 /// How writes are acknowledged: by a majority, unless the address says otherwise. A record counts as written when the

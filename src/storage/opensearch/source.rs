@@ -281,61 +281,18 @@ impl OpenSearchSource {
     /// Lets the server count by `__mirrored_id`; `None` where it is set to refuse that, or cannot tell the selected types
     /// apart.
     pub(super) async fn count_by_server(&self, selection: &Selection) -> Result<Option<Count>> {
-        #[derive(Deserialize)]
-        struct Answered {
-            hits: Hits,
-            aggregations: Aggregations,
-        }
-        #[derive(Deserialize)]
-        struct Hits {
-            total: Total,
-        }
-        #[derive(Deserialize)]
-        struct Total {
-            value: u64,
-        }
-        #[derive(Deserialize)]
-        struct Aggregations {
-            kinds: Kinds,
-        }
-        #[derive(Deserialize)]
-        struct Kinds {
-            buckets: BTreeMap<String, Bucket>,
-        }
-        #[derive(Deserialize)]
-        struct Bucket {
-            doc_count: u64,
-        }
-        const SELECTED: &str = "selected";
-        let rules = selection.rules();
-        let mut filters: BTreeMap<String, serde_json::Value> = known_prefixes(rules.as_deref())
-            .into_iter()
-            .map(|prefix| (prefix.clone(), keys_by_rule(&KeyRule::Prefix(prefix))))
-            .collect();
-        let selected = match rules {
-            Some(rules) => json!({"bool": {"should": rules.iter().map(keys_by_rule).collect::<Vec<_>>()}}),
-            None => json!({"match_all": {}}),
-        };
-        filters.insert(SELECTED.to_owned(), selected);
-        let of_shard = selection.shard().map(keys_of_shard);
-        let body = json!({
-            "size": 0,
-            "track_total_hits": true,
-            "query": of_shard.unwrap_or_else(|| json!({"match_all": {}})),
-            "aggs": {"kinds": {"filters": {"filters": filters}}},
-        });
         let what = format!("count the documents of the index {}", self.index);
         let query = [("allow_partial_search_results", "false")];
         let request = Request::new(Method::Post, self.path("_search"), what.as_str())
             .query(&query)
-            .json(&body);
+            .json(&count_query(selection));
         let answer = self.client.send(&request).await?;
         if !answer.is_success() && answer.cause().forbids_expensive_queries() {
             tracing::debug!("cannot {what}: {}", answer.cause().text());
             return Ok(None);
         }
         let body = self.client.success(&request, answer)?.body;
-        let answered: Answered = self.client.parse(&what, &body)?;
+        let answered: CountAnswer = self.client.parse(&what, &body)?;
         let mut buckets = answered.aggregations.kinds.buckets;
         let share = Share {
             selected: buckets.remove(SELECTED).map_or(0, |bucket| bucket.doc_count),
@@ -356,6 +313,61 @@ impl OpenSearchSource {
         count.exact &= selection.shard().is_none();
         Ok((count.total() == share.selected).then_some(count))
     }
+}
+
+/// The bucket of all selected documents among those of the kinds.
+const SELECTED: &str = "selected";
+
+/// A search that returns no document but counts, by kind.
+fn count_query(selection: &Selection) -> serde_json::Value {
+    let rules = selection.rules();
+    let mut filters: BTreeMap<String, serde_json::Value> = known_prefixes(rules.as_deref())
+        .into_iter()
+        .map(|prefix| (prefix.clone(), keys_by_rule(&KeyRule::Prefix(prefix))))
+        .collect();
+    let all = || json!({"match_all": {}});
+    let selected = match rules {
+        Some(rules) => json!({"bool": {"should": rules.iter().map(keys_by_rule).collect::<Vec<_>>()}}),
+        None => all(),
+    };
+    filters.insert(SELECTED.to_owned(), selected);
+    json!({
+        "size": 0,
+        "track_total_hits": true,
+        "query": selection.shard().map_or_else(all, keys_of_shard),
+        "aggs": {"kinds": {"filters": {"filters": filters}}},
+    })
+}
+
+#[derive(Deserialize)]
+struct CountAnswer {
+    hits: Hits,
+    aggregations: Aggregations,
+}
+
+#[derive(Deserialize)]
+struct Hits {
+    total: Total,
+}
+
+#[derive(Deserialize)]
+struct Total {
+    value: u64,
+}
+
+#[derive(Deserialize)]
+struct Aggregations {
+    kinds: Kinds,
+}
+
+#[derive(Deserialize)]
+struct Kinds {
+    buckets: BTreeMap<String, Bucket>,
+}
+
+#[derive(Deserialize)]
+struct Bucket {
+    doc_count: u64,
 }
 
 /// What the keys of the kinds begin with that LightRAG writes or that are selected. No two have a key in common.

@@ -346,15 +346,7 @@ impl OpenSearchTarget {
         self.has_written.store(true, Ordering::Relaxed);
         let answer = self.client().send(&request).await?;
         if answer.status == 413 {
-            // Something before the server takes less than the server.
-            if sent.len() > 1 {
-                self.bulk_bytes.fetch_min(body.len() / 2, Ordering::Relaxed);
-                round.again.extend(sent.into_iter().map(|(pending, _)| pending));
-                return Ok(());
-            }
-            for (pending, _) in sent {
-                outcomes[pending.at] = Some(too_large(body.len(), body.len() - 1));
-            }
+            self.send_less(body.len(), sent, outcomes, round);
             return Ok(());
         }
         let answer = self.client().success(&request, answer)?;
@@ -399,6 +391,25 @@ impl OpenSearchTarget {
             }
         }
         Ok(())
+    }
+
+    /// After a request that was too large for something before the server: the next ones are smaller. A document that was
+    /// alone in it cannot be written.
+    fn send_less(
+        &self,
+        bytes: usize,
+        sent: Vec<(Pending, Operation)>,
+        outcomes: &mut [Option<WriteOutcome>],
+        round: &mut Round,
+    ) {
+        if sent.len() > 1 {
+            self.bulk_bytes.fetch_min(bytes / 2, Ordering::Relaxed);
+            round.again.extend(sent.into_iter().map(|(pending, _)| pending));
+            return;
+        }
+        for (pending, _) in sent {
+            outcomes[pending.at] = Some(too_large(bytes, bytes - 1));
+        }
     }
 
     /// Distinguishes documents of an earlier request of this write from those of other clients.

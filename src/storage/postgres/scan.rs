@@ -508,26 +508,12 @@ impl PgSource {
         let rows = self.ask(&sql, &parameters).await?;
         // Neither the number nor the bytes ended it, by far.
         let is_all = rows.len() < size.rows && bytes_of(&rows) < size.bytes / 4;
-        let next = match (rows.last().filter(|_| !is_all), until) {
-            (Some(last), until) => Some(KeyPosition {
-                since,
-                after: Some(self.read(|| RowName::of(last))?),
-                until,
-            }),
-            (None, Some(until)) => Some(KeyPosition {
-                since,
-                after: Some(RowName {
-                    id: until,
-                    mode: None,
-                }),
-                until: None,
-            }),
-            (None, None) => None,
-        };
+        let last = rows.last().filter(|_| !is_all);
+        let last = last.map(|last| self.read(|| RowName::of(last))).transpose()?;
         Ok(Chunk {
             size: size.after_rows(&rows),
+            next: after_keys(last, since, until).map(Position::Keys),
             rows,
-            next: next.map(Position::Keys),
             passage: None,
         })
     }
@@ -677,6 +663,26 @@ impl ChunkSize {
             ..self
         }
     }
+}
+
+/// Where to go on in the order of keys after a chunk: after its last row unless it was all there was, then beyond the
+/// stretch that it was limited to.
+fn after_keys(last: Option<RowName>, since: Option<Horizon>, until: Option<RowId>) -> Option<KeyPosition> {
+    let (after, until) = match (last, until) {
+        (Some(last), until) => (last, until),
+        (None, until) => (
+            RowName {
+                id: until?,
+                mode: None,
+            },
+            None,
+        ),
+    };
+    Some(KeyPosition {
+        since,
+        after: Some(after),
+        until,
+    })
 }
 
 fn bytes_of(rows: &[Row]) -> usize {
