@@ -100,7 +100,7 @@ pub enum OutputFormat {
 pub enum Parsed {
     /// The flags of a run.
     Flags(Box<Options>),
-    /// Text to print instead of a run, with ANSI colors: help, version, completions, man page.
+    /// Text to print instead of a run, with ANSI colors: help, version, or what --generate prints.
     Text(String),
 }
 
@@ -111,10 +111,13 @@ pub enum Parsed {
 pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match Options::try_parse_from(&arguments) {
-        Ok(Options {
-            generate: Some(what), ..
-        }) => Ok(Parsed::Text(generate::text(what))),
-        Ok(options) => Ok(Parsed::Flags(Box::new(options.given_by_flags()))),
+        Ok(options) => {
+            let flags = options.given_by_flags();
+            match flags.generate {
+                Some(what) => generate::text(what, &flags).map(Parsed::Text),
+                None => Ok(Parsed::Flags(Box::new(flags))),
+            }
+        }
         Err(error)
             if matches!(
                 error.kind(),
