@@ -6,18 +6,14 @@ use bytesize::ByteSize;
 
 use crate::{
     engine::Prepared,
-    model::{
-        ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, number_of, redact_url,
-    },
+    model::{ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, redact_url},
     report::{
-        hits_sentence,
+        Row, hits_sentence, pair_name,
         style::{Palette, cut, grouped, grouped_of, terminal_width, wrap},
+        table,
     },
     storage::{self, Count, Endpoint},
 };
-
-/// How many workspaces a confirmation lists.
-const MOST_NAMED: usize = 6;
 
 pub(super) struct Words {
     palette: Palette,
@@ -107,21 +103,29 @@ impl Words {
                 let _ = write!(text, "\n{}", cut(&line, self.width));
             }
         }
-        for pair in prepared.iter().take(MOST_NAMED) {
-            for (side, workspace, count) in [
-                (Side::Source, &pair.pair.from, &pair.count),
-                (Side::Target, &pair.pair.to, &pair.before),
-            ] {
-                let line = format!("  {side} workspace {workspace}: {}", in_words(count));
-                let _ = write!(text, "\n{}", cut(&line, self.width));
+        match prepared {
+            [one] => {
+                for (side, workspace, count) in [
+                    (Side::Source, &one.pair.from, &one.count),
+                    (Side::Target, &one.pair.to, &one.before),
+                ] {
+                    let line = format!("  {side} workspace {workspace}: {}", in_words(count));
+                    let _ = write!(text, "\n{}", cut(&line, self.width));
+                }
             }
-        }
-        if prepared.len() > MOST_NAMED {
-            let _ = write!(
-                text,
-                "\n  and {}",
-                number_of((prepared.len() - MOST_NAMED) as u64, "more workspace")
-            );
+            several => {
+                let rows = several.iter().map(|prepared| Row {
+                    name: pair_name(&prepared.pair.from, &prepared.pair.to),
+                    cells: vec![number(&prepared.count), number(&prepared.before)],
+                    weight: (0, prepared.count.total()),
+                });
+                text.push_str(&table(
+                    &["To move", "Already there"],
+                    rows.collect(),
+                    self.width,
+                    "",
+                ));
+            }
         }
         let sum = |of: &dyn Fn(&Prepared) -> u64| prepared.iter().map(of).sum::<u64>();
         let (moving, there) = (sum(&|pair| pair.count.total()), sum(&|pair| pair.before.total()));
@@ -172,9 +176,14 @@ fn what_becomes_of_them(policy: OnConflict) -> &'static str {
     }
 }
 
+/// A count without its types.
+fn number(count: &Count) -> String {
+    let about = if count.exact { "" } else { "about " };
+    format!("{about}{}", grouped(count.total()))
+}
+
 /// A count and its types.
 fn in_words(count: &Count) -> String {
-    let about = if count.exact { "" } else { "about " };
     let types: Vec<String> = count
         .by_type
         .iter()
@@ -186,7 +195,7 @@ fn in_words(count: &Count) -> String {
     } else {
         format!(" ({})", types.join(", "))
     };
-    format!("{about}{}{types}", grouped(count.total()))
+    format!("{}{types}", number(count))
 }
 
 /// The origin of a setting whose name is printed before it.
