@@ -105,9 +105,10 @@ pub fn job_text(flags: &Options, environment: &Environment) -> Result<String> {
     Ok(text)
 }
 
-/// The command line with the settings that flags gave, for a shell. Passwords are replaced as in a job file.
-pub fn command_line(flags: &Options) -> String {
-    let mut line = TOOL.to_owned();
+/// The command line with the settings that flags gave, for a shell: the program, then each flag with its value. Passwords are
+/// replaced as in a job file.
+pub fn command_line(flags: &Options) -> Vec<String> {
+    let mut line = vec![TOOL.to_owned()];
     for (entry, mut value) in flags.given() {
         hide_secrets(entry, &mut value, &mut Vec::new());
         let Some(flag) = flag_of(entry) else { continue };
@@ -121,10 +122,10 @@ pub fn command_line(flags: &Options) -> String {
             value => vec![scalar_text(value)],
         };
         for text in texts {
-            let _ = write!(line, " {flag}");
-            if let Some(text) = text {
-                let _ = write!(line, " {}", in_shell(&text));
-            }
+            line.push(match text {
+                Some(text) => format!("{flag} {}", in_shell(&text)),
+                None => flag.to_owned(),
+            });
         }
     }
     line
@@ -402,7 +403,7 @@ mod tests {
         let mut options = flags(&words(line));
         options.report = Some("it's here.json".into());
         assert_eq!(
-            command_line(&options),
+            command_line(&options).join(" "),
             "migrate-llm-cache --source ./rag_storage --target \"redis://:${TARGET_PASSWORD}@h/0\" --workspace-map a=b \
              --workspace-map c=d --types extract,summary --dry-run --report 'it'\\''s here.json'"
         );

@@ -1,6 +1,6 @@
 //! The text between the questions.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use bytesize::ByteSize;
 
@@ -8,7 +8,7 @@ use crate::{
     engine::Prepared,
     model::{ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, redact_url},
     report::{
-        Row, hits_sentence, pair_name,
+        Row, TOOL, hits_sentence, pair_name,
         style::{Palette, cut, grouped, grouped_of, terminal_width, wrap},
         table,
     },
@@ -158,6 +158,34 @@ impl Words {
             );
         }
         text
+    }
+
+    /// The width of the terminal, in columns.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The same run as a command, broken into lines for a shell where it is wider than the terminal.
+    pub(super) fn command(&self, parts: &[String]) -> String {
+        let mut lines = vec!["  ".to_owned()];
+        let space = self.width.saturating_sub(" \\".len());
+        for part in parts {
+            match lines.last_mut() {
+                Some(line) if line.trim().is_empty() => line.push_str(part),
+                Some(line) if line.chars().count() + 1 + part.chars().count() <= space => {
+                    line.push(' ');
+                    line.push_str(part);
+                }
+                _ => lines.push(format!("    {part}")),
+            }
+        }
+        format!("\nThe same run as a command:\n{}", lines.join(" \\\n"))
+    }
+
+    /// The text after a job file was saved.
+    pub(super) fn saved(&self, path: &Path) -> String {
+        let done = format!("✓ Saved. To run it: {TOOL} --job {} --yes", path.display());
+        self.palette.good(&cut(&done, self.width))
     }
 
     /// How many of the first records LightRAG will use.
