@@ -31,34 +31,11 @@ const COMMENT_COLUMN: usize = 32;
 /// # Errors
 /// A flag is not valid, or has no field in a job file.
 pub fn job_text(flags: &Options, environment: &Environment) -> Result<String> {
-    let mut given: Vec<Given> = Vec::new();
-    for (entry, value) in flags.given() {
-        match entry.job {
-            FlagOnly if entry.path == "generate" => {}
-            FlagOnly => {
-                let flag = flag_of(entry).unwrap_or_default();
-                return Err(Error::config(format!("{flag} has no field in a job file"))
-                    .with_remedy(format!("leave out {flag}")));
-            }
-            As(_) => {}
-            _ => given.push((entry, value)),
-        }
-    }
-    check(flags, environment)?;
-    let workspaces = workspaces(flags, environment)?;
-    let entries = entries();
-    if let Some(entry) = entries.iter().find(|entry| entry.path == "workspaces") {
-        given.extend(workspaces.map(|value| (*entry, value)));
-    }
+    let mut given = fields(flags, environment)?;
     let mut variables = Vec::new();
     for (entry, value) in &mut given {
         hide_secrets(entry, value, &mut variables);
     }
-
-    let value_of = |path: &str| {
-        let found = given.iter().find(|(entry, _)| entry.path == path);
-        found.map(|(_, value)| value)
-    };
     let mut text = format!("# Job file of {TOOL}. To run it: {TOOL} --job FILE --yes\n");
     for variable in &variables {
         let line = format!(
@@ -67,29 +44,23 @@ pub fn job_text(flags: &Options, environment: &Environment) -> Result<String> {
         text.push_str(&comment(&line, ""));
     }
     let mut rest = String::new();
-    for entry in entries.iter().filter(|entry| entry.group().is_none()) {
+    for entry in entries().iter().filter(|entry| entry.group().is_none()) {
         match entry.job {
             As(_) | FlagOnly => {}
-            Group => {
-                let fields = || entries.iter().filter(|field| field.group() == Some(entry.path));
-                let is_given = fields().any(|field| value_of(field.path).is_some());
-                if !is_given {
-                    let _ = writeln!(rest, "#{}:", entry.path);
-                    fields().for_each(|field| rest.push_str(&unset(field, "#  ")));
-                    continue;
+            Group => match group(entry, &given) {
+                (true, fields) => {
+                    let _ = write!(
+                        text,
+                        "\n{}{}:\n{fields}",
+                        comment(&entry.summary(), ""),
+                        entry.path
+                    );
                 }
-                let _ = write!(text, "\n{}{}:\n", comment(&entry.summary(), ""), entry.path);
-                for field in fields() {
-                    match value_of(field.path) {
-                        Some(value) => {
-                            text.push_str(&comment(&field.summary(), "  "));
-                            text.push_str(&set(field, value, "  "));
-                        }
-                        None => text.push_str(&unset(field, "  #")),
-                    }
+                (false, fields) => {
+                    let _ = write!(rest, "#{}:\n{fields}", entry.path);
                 }
-            }
-            _ => match value_of(entry.path) {
+            },
+            _ => match value_of(entry, &given) {
                 Some(value) => {
                     let _ = write!(text, "\n{}", comment(&entry.summary(), ""));
                     text.push_str(&set(entry, value, ""));
@@ -103,6 +74,41 @@ pub fn job_text(flags: &Options, environment: &Environment) -> Result<String> {
         "\n# All other fields, with their defaults or an example:\n{rest}"
     );
     Ok(text)
+}
+
+/// The fields that flags gave, with their values.
+fn fields(flags: &Options, environment: &Environment) -> Result<Vec<Given>> {
+    let mut given = flags.given();
+    given.retain(|(entry, _)| entry.path != "generate" && !matches!(entry.job, As(_)));
+    if let Some((entry, _)) = given.iter().find(|(entry, _)| matches!(entry.job, FlagOnly)) {
+        let flag = flag_of(entry).unwrap_or_default();
+        return Err(Error::config(format!("{flag} has no field in a job file"))
+            .with_remedy(format!("leave out {flag}")));
+    }
+    check(flags, environment)?;
+    let workspaces = workspaces(flags, environment)?;
+    if let Some(entry) = entries().into_iter().find(|entry| entry.path == "workspaces") {
+        given.extend(workspaces.map(|value| (entry, value)));
+    }
+    Ok(given)
+}
+
+fn value_of<'a>(entry: &Entry, given: &'a [Given]) -> Option<&'a Yaml> {
+    let found = given.iter().find(|(known, _)| known.path == entry.path);
+    found.map(|(_, value)| value)
+}
+
+/// The fields of a group, and whether one of them was given.
+fn group(group: &Entry, given: &[Given]) -> (bool, String) {
+    let fields = entries();
+    let fields = fields.iter().filter(|field| field.group() == Some(group.path));
+    let is_given = fields.clone().any(|field| value_of(field, given).is_some());
+    let mark = if is_given { "  #" } else { "#  " };
+    let texts = fields.map(|field| match value_of(field, given) {
+        Some(value) => comment(&field.summary(), "  ") + &set(field, value, "  "),
+        None => unset(field, mark),
+    });
+    (is_given, texts.collect())
 }
 
 /// The command line with the settings that flags gave, for a shell: the program, then each flag with its value. Passwords are

@@ -103,30 +103,7 @@ impl Words {
                 let _ = write!(text, "\n{}", cut(&line, self.width));
             }
         }
-        match prepared {
-            [one] => {
-                for (side, workspace, count) in [
-                    (Side::Source, &one.pair.from, &one.count),
-                    (Side::Target, &one.pair.to, &one.before),
-                ] {
-                    let line = format!("  {side} workspace {workspace}: {}", in_words(count));
-                    let _ = write!(text, "\n{}", cut(&line, self.width));
-                }
-            }
-            several => {
-                let rows = several.iter().map(|prepared| Row {
-                    name: pair_name(&prepared.pair.from, &prepared.pair.to),
-                    cells: vec![number(&prepared.count), number(&prepared.before)],
-                    weight: (0, prepared.count.total()),
-                });
-                text.push_str(&table(
-                    &["To move", "Already there"],
-                    rows.collect(),
-                    self.width,
-                    "",
-                ));
-            }
-        }
+        text.push_str(&self.workspaces(prepared));
         let sum = |of: &dyn Fn(&Prepared) -> u64| prepared.iter().map(of).sum::<u64>();
         let (moving, there) = (sum(&|pair| pair.count.total()), sum(&|pair| pair.before.total()));
         if prepared.len() > 1 {
@@ -158,6 +135,27 @@ impl Words {
             );
         }
         text
+    }
+
+    /// The workspaces with the records of both sides.
+    fn workspaces(&self, prepared: &[Prepared]) -> String {
+        if let [one] = prepared {
+            let sides = [
+                (Side::Source, &one.pair.from, &one.count),
+                (Side::Target, &one.pair.to, &one.before),
+            ];
+            let lines = sides.map(|(side, workspace, count)| {
+                let line = format!("  {side} workspace {workspace}: {}", in_words(count));
+                format!("\n{}", cut(&line, self.width))
+            });
+            return lines.concat();
+        }
+        let rows = prepared.iter().map(|prepared| Row {
+            name: pair_name(&prepared.pair.from, &prepared.pair.to),
+            cells: vec![number(&prepared.count), number(&prepared.before)],
+            weight: (0, prepared.count.total()),
+        });
+        table(&["To move", "Already there"], rows.collect(), self.width, "")
     }
 
     /// The width of the terminal, in columns.

@@ -153,6 +153,18 @@ fn a_job_file_is_not_made_of_what_has_no_field_or_no_meaning() {
     }
 }
 
+/// The fields of the example: a field is `#like: this`, text is `# like this`.
+fn uncommented(fields: &str) -> String {
+    fields
+        .lines()
+        .filter(|line| !line.starts_with("workspaces:"))
+        .map(|line| match line.strip_prefix('#') {
+            Some(field) if field.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{field}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect()
+}
+
 #[test]
 fn the_schema_accepts_job_files_and_refuses_mistakes() {
     let scene = Scene::new();
@@ -162,15 +174,7 @@ fn the_schema_accepts_job_files_and_refuses_mistakes() {
     let read = |text: &str| serde_yaml::from_str::<Value>(text).unwrap();
     let example = include_str!("../../migrate.example.yaml");
     let (fields, storages) = example.split_once("# All storages").unwrap();
-    // A field is `#like: this`, text is `# like this`.
-    let uncommented: String = fields
-        .lines()
-        .filter(|line| !line.starts_with("workspaces:"))
-        .map(|line| match line.strip_prefix('#') {
-            Some(field) if field.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{field}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
+    let uncommented = uncommented(fields);
     let mut accepted = vec![read(example), read(&uncommented)];
     for block in storages.split("\n#target:").skip(1) {
         let block = block.lines().skip(1).take_while(|line| line.starts_with("#  "));
