@@ -100,7 +100,7 @@ pub enum OutputFormat {
 pub enum Parsed {
     /// The flags of a run.
     Flags(Box<Options>),
-    /// Text to print instead of a run, with ANSI colors: help, version, completions, man page.
+    /// Text to print instead of a run, with ANSI colors: help, version, or what --generate prints.
     Text(String),
 }
 
@@ -111,10 +111,13 @@ pub enum Parsed {
 pub fn parse_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match Options::try_parse_from(&arguments) {
-        Ok(Options {
-            generate: Some(what), ..
-        }) => Ok(Parsed::Text(generate::text(what))),
-        Ok(options) => Ok(Parsed::Flags(Box::new(options.given_by_flags()))),
+        Ok(options) => {
+            let flags = options.given_by_flags();
+            match flags.generate {
+                Some(what) => generate::text(what, &flags).map(Parsed::Text),
+                None => Ok(Parsed::Flags(Box::new(flags))),
+            }
+        }
         Err(error)
             if matches!(
                 error.kind(),
@@ -143,6 +146,9 @@ fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
             None => error,
         };
     }
+    if let Some(error) = value_error(error) {
+        return error;
+    }
     let text = error.render().to_string();
     // The remedy of a usage error replaces what clap prints after its message.
     let message = text.split("\n\nUsage:").next().unwrap_or_default();
@@ -153,6 +159,40 @@ fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
     let message = message.trim_start_matches("error: ").split_whitespace();
     let message = message.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
     Error::new(ErrorKind::Usage, message)
+}
+
+/// An error in the value of a flag, worded like those in values that are parsed later.
+fn value_error(error: &clap::Error) -> Option<Error> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let argument = text(ContextKind::InvalidArg)?;
+    let flag = argument.split_whitespace().next()?;
+    let value = text(ContextKind::InvalidValue).unwrap_or_default();
+    match (error.kind(), error.get(ContextKind::ValidValue)) {
+        (ClapErrorKind::InvalidValue, Some(ContextValue::Strings(valid))) if !value.is_empty() => {
+            let message = format!("{flag}: expected one of {}, found `{value}`", valid.join(", "));
+            let near = nearest(value, valid.iter().map(String::as_str));
+            let remedy = near.map(|near| format!("did you mean `{flag} {near}`?"));
+            let error = Error::new(ErrorKind::Usage, message);
+            Some(error.with_remedy(remedy.unwrap_or_else(|| "use one of these values".to_owned())))
+        }
+        (ClapErrorKind::TooManyValues, _) => {
+            let message = format!("{flag} takes no value, found `{value}`");
+            let remedy = format!("write {flag} alone, or leave it out");
+            Some(Error::new(ErrorKind::Usage, message).with_remedy(remedy))
+        }
+        (ClapErrorKind::ArgumentConflict, _)
+            if flag == "--workspace" && text(ContextKind::PriorArg) == Some(argument) =>
+        {
+            let error = Error::new(ErrorKind::Usage, "--workspace is given twice");
+            Some(error.with_remedy(
+                "for several workspaces, use --workspace-map A=A --workspace-map B=B, or --all-workspaces",
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// What to write instead of an unknown argument: known from other programs, a typing error, or a list without commas.

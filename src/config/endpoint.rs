@@ -202,6 +202,13 @@ fn read_place(text: &str) -> Result<Place> {
         return Err(Error::config(format!("`{text}`: `~` is not expanded"))
             .with_remedy(format!("write $HOME/{rest}, or ${{HOME}}/{rest} in a job file")));
     }
+    if let Some(stem) = packed_elsewhere(text).filter(|_| !Path::new(text).exists()) {
+        return Err(
+            Error::config(format!("`{text}`: archives are compressed with zstd")).with_remedy(format!(
+                "write {stem}.jsonl.zst, or {stem}.jsonl and compress that"
+            )),
+        );
+    }
     // Everything else is a path, if it looks like one.
     let looks_like_path = text.contains(['/', '\\', '.', '~']) || Path::new(text).exists();
     let files = storage::of_path(text);
@@ -212,6 +219,14 @@ fn read_place(text: &str) -> Result<Place> {
         }),
         _ => Err(no_storage(text)),
     }
+}
+
+/// The path without its endings, if they are those of JSON lines that another program compressed. As a path of a working
+/// directory, it would be a folder.
+fn packed_elsewhere(path: &str) -> Option<&str> {
+    let (inner, ending) = path.rsplit_once('.')?;
+    let is_packed = ["gz", "xz", "bz2", "zip"].contains(&ending);
+    inner.strip_suffix(".jsonl").filter(|_| is_packed)
 }
 
 /// The storage whose addresses have this scheme.

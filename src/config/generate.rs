@@ -1,4 +1,6 @@
-//! Shell completions and the man page.
+//! Shell completions, the man page, a job file, its schema.
+
+use std::path::Path;
 
 use clap::{CommandFactory, ValueEnum};
 use clap_complete::{Shell, aot};
@@ -8,11 +10,14 @@ use clap_mangen::{
 };
 
 use super::{
-    Options,
+    Environment, Options,
     cli::{EXAMPLES, EXIT_CODES, STORAGES},
+    job_text::job_text,
+    options::flag_of,
+    schema,
 };
 use crate::{
-    model::WORKSPACE_VARIABLE,
+    model::{Error, ErrorKind, Result, WORKSPACE_VARIABLE},
     report::{TOOL, logging::RUST_LOG},
     storage::connectors,
 };
@@ -28,21 +33,46 @@ pub enum Generate {
     CompletionsFish,
     /// The man page.
     Man,
+    /// A job file with the other flags, commented.
+    Job,
+    /// The JSON Schema of job files, for editors.
+    Schema,
 }
 
 /// The generated text.
-pub(super) fn text(what: Generate) -> String {
+///
+/// # Errors
+/// Other flags, of which only a job file is made; or one that is not valid.
+pub(super) fn text(what: Generate, flags: &Options) -> Result<String> {
+    if what != Generate::Job {
+        check_alone(flags)?;
+    }
     let shell = match what {
         Generate::CompletionsBash => Shell::Bash,
         Generate::CompletionsZsh => Shell::Zsh,
         Generate::CompletionsFish => Shell::Fish,
-        Generate::Man => return man_page(),
+        Generate::Man => return Ok(man_page()),
+        Generate::Schema => return Ok(schema::text()),
+        Generate::Job => return job_text(flags, &Environment::read(Path::new("."))),
     };
     let mut command = Options::command();
     let name = command.get_name().to_owned();
     let mut text = Vec::new();
     aot::generate(shell, &mut command, name, &mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Refuses flags that have no effect.
+fn check_alone(flags: &Options) -> Result<()> {
+    let given = flags.given();
+    let others = given.iter().filter_map(|(entry, _)| flag_of(entry));
+    let others: Vec<&str> = others.filter(|flag| *flag != "--generate").collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let message = format!("--generate cannot be used with {}", others.join(", "));
+    Err(Error::new(ErrorKind::Usage, message)
+        .with_remedy("leave them out; only --generate job takes other flags"))
 }
 
 /// The man page. What `--help` lists after the flags has its own sections: EXAMPLES, ENVIRONMENT, EXIT STATUS.

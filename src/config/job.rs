@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +39,12 @@ impl JobFile {
     /// names file, path and line.
     pub fn read(file: &Path, environment: &Environment) -> Result<Self> {
         let bytes = std::fs::read(file).map_err(|error| {
-            Error::config(format!("cannot read the job file {}: {error}", file.display()))
+            let remedy = match error.kind() {
+                ErrorKind::NotFound => "check the path; `--generate job` writes a job file from flags",
+                ErrorKind::IsADirectory => "name the YAML file itself",
+                _ => "run as a user who can read it",
+            };
+            Error::config(format!("cannot read the job file {}: {error}", file.display())).with_remedy(remedy)
         })?;
         let text =
             decode(file, bytes).map_err(|reason| Error::config(reason).with_remedy("save it as UTF-8"))?;

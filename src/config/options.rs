@@ -23,8 +23,9 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::LazyLock, time::Duration};
 
-use clap::{CommandFactory, Parser, ValueHint};
+use clap::{Arg, CommandFactory, Parser, ValueHint};
 use serde::Deserialize;
+use serde_json::Value as Json;
 use serde_yaml::Mapping;
 
 use self::JobField::{As, DefaultsTo, FlagOnly, Group, Sample, Shown};
@@ -32,8 +33,9 @@ use super::{
     Color, OutputFormat,
     cli::{EXAMPLES, EXIT_CODES, STORAGES},
     generate::Generate,
+    schema,
     value::{
-        BatchBytes, IdentitySpec, ListSpec, Scalar, Setting, ShardSpec, StorageSpec, Text, Visitor,
+        BatchBytes, Given, IdentitySpec, ListSpec, Scalar, Setting, ShardSpec, StorageSpec, Text, Visitor,
         WorkspacesSpec, or_default, switch,
     },
 };
@@ -81,6 +83,41 @@ pub struct Entry {
     pub job: JobField,
     /// Sentences that the example adds to the help text; the only text of an entry without a flag.
     pub note: &'static str,
+    /// Makes the JSON Schema of the field, without description.
+    pub(super) schema: fn() -> Json,
+}
+
+impl Entry {
+    /// The name in its group: `records` for `batch.records`.
+    pub(super) fn name(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// The group that it belongs to: `batch` for `batch.records`.
+    pub(super) fn group(&self) -> Option<&'static str> {
+        self.path.split_once('.').map(|(group, _)| group)
+    }
+
+    /// What the field is for and what it can be: the help text without its default, and the possible values; the note if it
+    /// has no help text.
+    pub(super) fn summary(&self) -> String {
+        let Some(flag) = FLAGS.get(self.path) else {
+            return self.note.to_owned();
+        };
+        match flag.choices.join(", ").as_str() {
+            "" => format!("{}.", flag.help),
+            choices => format!("{}. One of {choices}.", flag.help),
+        }
+    }
+
+    /// The summary and the note.
+    pub fn description(&self) -> String {
+        let summary = self.summary();
+        if self.note.is_empty() || self.note == summary {
+            return summary;
+        }
+        format!("{summary} {}", self.note)
+    }
 }
 
 macro_rules! options {
@@ -98,6 +135,17 @@ macro_rules! options {
         $(#[$outer])*
         pub struct $name { $( $(#[$meta])* pub $field: $type, )* }
 
+        impl $name {
+            const TABLE: &'static [Entry] = &[$(
+                Entry {
+                    path: concat!($prefix, stringify!($field)),
+                    job: $job,
+                    note: concat!($($note)?),
+                    schema: <$type as Setting>::schema,
+                },
+            )*];
+        }
+
         impl Setting for $name {
             fn over(self, lower: Self) -> Self {
                 Self { $( $field: self.$field.over(lower.$field), )* }
@@ -107,14 +155,17 @@ macro_rules! options {
                 if matches!(own.job, Group) {
                     visitor(own, None);
                 }
-                $({
-                    const ENTRY: &Entry = &Entry {
-                        path: concat!($prefix, stringify!($field)),
-                        job: $job,
-                        note: concat!($($note)?),
-                    };
-                    self.$field.visit(ENTRY, visitor);
-                })*
+                let mut table = Self::TABLE.iter();
+                $( table.next().map(|entry| self.$field.visit(entry, visitor)); )*
+            }
+
+            fn collect(&self, _: &'static Entry, given: &mut Vec<Given>) {
+                let mut table = Self::TABLE.iter();
+                $( table.next().map(|entry| self.$field.collect(entry, given)); )*
+            }
+
+            fn schema() -> Json {
+                schema::group(Self::TABLE)
             }
         }
     )*};
@@ -147,7 +198,7 @@ options! {
             value: "\n  kind: json\n  working_dir: ./tests/fixtures/sample/rag_storage",
             more: "",
         }, note "As text, or as a mapping with `kind` or `uri` and the storage's own fields, which are listed at the end \
-                 of this file. Fields that are left out are read from LightRAG's environment, .env or config.ini.";
+                 of migrate.example.yaml. Fields that are left out are read from LightRAG's environment, .env or config.ini.";
 
         /// Storage to write: a kind or an address
         #[arg(long, value_name = "STORAGE", help_heading = WHAT, value_hint = ValueHint::AnyPath)]
@@ -348,9 +399,9 @@ options! {
         #[arg(long, value_name = "WHEN", help_heading = OUTPUT)]
         pub color: Option<Color> = DefaultsTo("auto");
 
-        /// Print shell completions or the man page and exit
+        /// Print shell completions, the man page, a job file or its schema and exit
         #[serde(skip)]
-        #[arg(long, value_name = "WHAT", help_heading = OUTPUT, exclusive = true)]
+        #[arg(long, value_name = "WHAT", help_heading = OUTPUT)]
         pub generate: Option<Generate> = FlagOnly;
     }
 
@@ -388,36 +439,64 @@ options! {
 
         /// Whether this LightRAG extracts entities as JSON.
         #[arg(skip)]
-        pub json_extraction: Option<Scalar<bool>> = Sample("false");
+        pub json_extraction: Option<Scalar<bool>> = Sample("false"), note "Whether this LightRAG extracts entities as JSON.";
 
         /// Models that the keys of the cache may have been made for, in addition to the configured one.
         #[arg(skip)]
-        pub made_for: Vec<IdentitySpec> = Sample("[{ host: \"http://ollama:11434\" }]");
+        pub made_for: Vec<IdentitySpec> = Sample("[{ host: \"http://ollama:11434\" }]"),
+            note "Further models that the cache may have been made for.";
     }
 }
 
-/// The flag of each entry that has one, by the entry's path: `--batch-size` for `batch.records`.
-static FLAGS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+/// The flag of an entry.
+struct Flag {
+    /// `--batch-size`.
+    name: String,
+    /// The help text, without its default.
+    help: String,
+    /// The values that it can have, if they can be listed.
+    choices: Vec<String>,
+}
+
+impl Flag {
+    fn of(argument: &Arg) -> Option<Self> {
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let choices = match argument.get_action().takes_values() {
+            true => argument.get_possible_values(),
+            false => Vec::new(),
+        };
+        Some(Self {
+            name: format!("--{}", argument.get_long()?),
+            help: help.split(" [default: ").next().unwrap_or_default().to_owned(),
+            choices: choices.iter().map(|value| value.get_name().to_owned()).collect(),
+        })
+    }
+}
+
+/// The flag of each entry that has one, by the entry's path.
+static FLAGS: LazyLock<BTreeMap<String, Flag>> = LazyLock::new(|| {
     let command = Options::command();
-    let flags = command.get_arguments().filter_map(|argument| {
-        Some((
-            argument.get_id().to_string(),
-            format!("--{}", argument.get_long()?),
-        ))
-    });
+    let flags = command
+        .get_arguments()
+        .filter_map(|argument| Some((argument.get_id().to_string(), Flag::of(argument)?)));
     flags.collect()
 });
 
 /// Every flag: `--source`, `--target`, …
 pub(super) fn flag_names() -> impl Iterator<Item = &'static str> {
-    FLAGS.values().map(String::as_str)
+    FLAGS.values().map(|flag| flag.name.as_str())
+}
+
+/// The flag of an entry, if it has one.
+pub(super) fn flag_of(entry: &Entry) -> Option<&'static str> {
+    FLAGS.get(entry.path).map(|flag| flag.name.as_str())
 }
 
 /// How the job file writes the setting of a flag, by the flag's name with `-` or `_`: `batch: { records: … }` for
 /// `batch_size`. `None` if there is no such flag, or no field for it.
 pub(super) fn field_of_flag(name: &str) -> Option<String> {
     let flag = format!("--{}", name.replace('_', "-"));
-    let (path, _) = FLAGS.iter().find(|(_, known)| **known == flag)?;
+    let (path, _) = FLAGS.iter().find(|(_, known)| known.name == flag)?;
     let entry = entries().into_iter().find(|entry| entry.path == path)?;
     Some(match (entry.job, path.split_once('.')) {
         (FlagOnly, _) => return None,
@@ -433,6 +512,14 @@ pub fn entries() -> Vec<&'static Entry> {
     Options::default().each(&mut |entry, _| entries.push(entry));
     entries
 }
+
+/// The entry of the table itself.
+const ROOT: &Entry = &Entry {
+    path: "",
+    job: FlagOnly,
+    note: "",
+    schema: <Options as Setting>::schema,
+};
 
 impl Options {
     /// The options of a command line with nothing but `--source` or `--target`.
@@ -460,7 +547,7 @@ impl Options {
 
     /// Records that all values came from flags.
     pub(super) fn given_by_flags(mut self) -> Self {
-        self.set_origins(&|path| Origin::Flag(FLAGS.get(path).map_or("", String::as_str)));
+        self.set_origins(&|path| Origin::Flag(FLAGS.get(path).map_or("", |flag| flag.name.as_str())));
         self
     }
 
@@ -499,12 +586,15 @@ impl Options {
     }
 
     fn each(&mut self, visitor: &mut Visitor<'_>) {
-        const TABLE: &Entry = &Entry {
-            path: "",
-            job: FlagOnly,
-            note: "",
-        };
-        self.visit(TABLE, visitor);
+        self.visit(ROOT, visitor);
+    }
+
+    /// The values that are set, in the order of the table, as the job file writes them. Those of the job file that no flag
+    /// can give are left out.
+    pub(super) fn given(&self) -> Vec<Given> {
+        let mut given = Vec::new();
+        self.collect(ROOT, &mut given);
+        given
     }
 }
 

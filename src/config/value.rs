@@ -3,10 +3,12 @@
 use std::{marker::PhantomData, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
+use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::{Value as Json, json};
 use serde_yaml::{Mapping, Value as Yaml};
 
-use super::{Color, OutputFormat, generate::Generate, options::Entry};
+use super::{Color, OutputFormat, generate::Generate, options::Entry, schema};
 use crate::{
     model::{
         MaxErrors, OnConflict, Origin, RateLimit, Rekey, Result, Secret, Shard, VerifyLevel,
@@ -25,7 +27,16 @@ pub(super) trait Setting {
 
     /// Passes the entry, and those of a group, to a visitor.
     fn visit(&mut self, entry: &'static Entry, visitor: &mut Visitor<'_>);
+
+    /// Adds the value, as the job file writes it, if it is set; of a group, those of its entries.
+    fn collect(&self, entry: &'static Entry, given: &mut Vec<Given>);
+
+    /// JSON Schema of the field in the job file.
+    fn schema() -> Json;
 }
+
+/// A value that was given.
+pub(super) type Given = (&'static Entry, Yaml);
 
 impl Setting for bool {
     fn over(self, lower: Self) -> Self {
@@ -34,6 +45,16 @@ impl Setting for bool {
 
     fn visit(&mut self, entry: &'static Entry, visitor: &mut Visitor<'_>) {
         visitor(entry, None);
+    }
+
+    fn collect(&self, entry: &'static Entry, given: &mut Vec<Given>) {
+        if *self {
+            given.push((entry, Yaml::Bool(true)));
+        }
+    }
+
+    fn schema() -> Json {
+        schema::or_variable(&json!({ "type": "boolean" }))
     }
 }
 
@@ -45,15 +66,35 @@ impl<T: OptionValue> Setting for Option<T> {
     fn visit(&mut self, entry: &'static Entry, visitor: &mut Visitor<'_>) {
         visitor(entry, self.as_mut().and_then(OptionValue::origin));
     }
+
+    fn collect(&self, entry: &'static Entry, given: &mut Vec<Given>) {
+        let value = self.as_ref().and_then(OptionValue::yaml);
+        given.extend(value.map(|value| (entry, value)));
+    }
+
+    fn schema() -> Json {
+        T::schema()
+    }
 }
 
-impl<T> Setting for Vec<T> {
+impl<T: OptionValue> Setting for Vec<T> {
     fn over(self, lower: Self) -> Self {
         if self.is_empty() { lower } else { self }
     }
 
     fn visit(&mut self, entry: &'static Entry, visitor: &mut Visitor<'_>) {
         visitor(entry, None);
+    }
+
+    fn collect(&self, entry: &'static Entry, given: &mut Vec<Given>) {
+        let items: Vec<Yaml> = self.iter().filter_map(OptionValue::yaml).collect();
+        if !items.is_empty() {
+            given.push((entry, Yaml::Sequence(items)));
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "array", "items": T::schema() })
     }
 }
 
@@ -63,31 +104,137 @@ pub(super) trait OptionValue {
     fn origin(&mut self) -> Option<&mut Origin> {
         None
     }
+
+    /// The value as the job file writes it; `None` if no flag can give it.
+    fn yaml(&self) -> Option<Yaml>;
+
+    /// JSON Schema of the value.
+    fn schema() -> Json;
 }
 
-impl OptionValue for PathBuf {}
-impl OptionValue for String {}
-impl OptionValue for StorageSpec {}
-impl OptionValue for WorkspacesSpec {}
-impl OptionValue for OnConflict {}
-impl OptionValue for OnInvalid {}
-impl OptionValue for Rekey {}
-impl OptionValue for VerifyLevel {}
-impl OptionValue for OutputFormat {}
-impl OptionValue for LogFormat {}
-impl OptionValue for Color {}
-impl OptionValue for Generate {}
-impl<T> OptionValue for Scalar<T> {}
+impl OptionValue for PathBuf {
+    fn yaml(&self) -> Option<Yaml> {
+        Some(self.to_string_lossy().into_owned().into())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+impl OptionValue for String {
+    fn yaml(&self) -> Option<Yaml> {
+        Some(self.clone().into())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+impl OptionValue for StorageSpec {
+    fn yaml(&self) -> Option<Yaml> {
+        match self {
+            Self::Text(text) => Some(text.expose().into()),
+            Self::Settings(_) => None,
+        }
+    }
+
+    fn schema() -> Json {
+        schema::storage()
+    }
+}
+
+impl OptionValue for WorkspacesSpec {
+    fn yaml(&self) -> Option<Yaml> {
+        None
+    }
+
+    fn schema() -> Json {
+        schema::workspaces()
+    }
+}
+
+impl OptionValue for IdentitySpec {
+    fn yaml(&self) -> Option<Yaml> {
+        None
+    }
+
+    fn schema() -> Json {
+        let text = Text::<String>::schema();
+        json!({
+            "type": "object",
+            "properties": { "binding": text.clone(), "model": text.clone(), "host": text },
+            "additionalProperties": false,
+        })
+    }
+}
+
+impl OptionValue for Scalar<bool> {
+    fn yaml(&self) -> Option<Yaml> {
+        Some(self.0.into())
+    }
+
+    fn schema() -> Json {
+        <bool as Setting>::schema()
+    }
+}
+
+macro_rules! choices {
+    ($($type:ty),*) => {$(
+        impl OptionValue for $type {
+            fn yaml(&self) -> Option<Yaml> {
+                Some(self.to_possible_value()?.get_name().into())
+            }
+
+            fn schema() -> Json {
+                schema::choices::<Self>()
+            }
+        }
+    )*};
+}
+
+choices!(
+    Color,
+    Generate,
+    LogFormat,
+    OnConflict,
+    OnInvalid,
+    OutputFormat,
+    Rekey,
+    VerifyLevel
+);
 
 impl OptionValue for ListSpec {
     fn origin(&mut self) -> Option<&mut Origin> {
         Some(&mut self.origin)
+    }
+
+    fn yaml(&self) -> Option<Yaml> {
+        let words = self.words.iter().map(|word| Yaml::from(word.as_str()));
+        Some(Yaml::Sequence(words.collect()))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": ["array", "string"], "items": { "type": "string" } })
     }
 }
 
 impl<T> OptionValue for Text<T> {
     fn origin(&mut self) -> Option<&mut Origin> {
         Some(&mut self.origin)
+    }
+
+    fn yaml(&self) -> Option<Yaml> {
+        let number = serde_yaml::from_str(&self.text)
+            .ok()
+            .filter(|value| matches!(value, Yaml::Number(_)));
+        let number = number.filter(|value| scalar_text(value).as_ref() == Some(&self.text));
+        Some(number.unwrap_or_else(|| self.text.as_str().into()))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": ["string", "number"] })
     }
 }
 

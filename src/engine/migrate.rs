@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     model::{Error, Rekey, Result, Side, VerifyLevel},
-    report::word,
+    report::{WarningEvent, WarningKind, word},
     storage::window::Window,
     system::shutdown::StopReason,
 };
@@ -293,6 +293,13 @@ impl Run<'_> {
         let mut checkpoint = None;
         if let Some(path) = &settings.checkpoint {
             let (opened, progress) = Checkpoint::open(path, &self.job_identity(prepared), settings.resume)?;
+            if settings.resume && progress.is_none() && !path.exists() {
+                let message = format!(
+                    "no checkpoint at {} yet: the run starts from the beginning",
+                    path.display()
+                );
+                self.warn(WarningEvent::new(WarningKind::Configuration, message));
+            }
             before = progress;
             checkpoint = Some(opened);
             self.stats

@@ -6,23 +6,29 @@
 //!
 //! * `menu`: the numbered storages.
 //! * `prompt`: questions at the terminal.
+//! * `workspaces`: the numbered workspaces of the source.
 //! * `words`: text between the questions.
 
 mod menu;
 mod prompt;
 mod words;
+mod workspaces;
 
-use std::path::Path;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 pub use prompt::require_terminal;
 
 use self::{
     menu::{Choice, Menu},
-    prompt::{Prompt, Stopped},
+    prompt::{Prompt, Stopped, yes_or_no},
     words::Words,
+    workspaces::{Pick, Workspaces},
 };
 use crate::{
-    config::{Environment, JobFile, Options, configured_workspace, resolve_lightrag},
+    config::{Environment, JobFile, Options, command_line, configured_workspace, job_text, resolve_lightrag},
     engine::{Connected, Prepared, run::Run},
     model::{
         Error, ErrorKind, LightRag, Mode, NamedPair, Rekey, Result, Settings, Side, Workspace,
@@ -41,7 +47,8 @@ pub async fn guide(run: &Run<'_>, flags: &Options, job: &JobFile) -> Result<RunO
         run,
         job,
         flags: flags.clone(),
-        prompt: Prompt::new(run.shutdown, run.reporter.palette().is_colored()),
+        prompt: Prompt::new(run.shutdown, run.reporter),
+        picked: None,
         words: Words::new(run.reporter.palette()),
     };
     match guide.follow().await {
@@ -57,8 +64,18 @@ struct Guide<'a> {
     job: &'a JobFile,
     /// The flags, with the answers.
     flags: Options,
+    /// What was picked from the workspaces of the source.
+    picked: Option<Pick>,
     prompt: Prompt<'a>,
     words: Words,
+}
+
+/// An answer before the first write.
+enum Confirmation {
+    Yes,
+    No,
+    /// Save the settings first.
+    Save,
 }
 
 /// Why the questions ended early.
@@ -99,6 +116,9 @@ impl Guide<'_> {
         let prepared = self.run.prepare(source.connected, target.connected, &workspaces);
         let prepared = self.unless_stopped(prepared).await??;
         let rekeyed = self.offer_copies(&prepared).await?;
+        if let Some(settings) = &rekeyed {
+            self.flags.rekey = Some(settings.rekey);
+        }
         let confirmed = self.confirm(&prepared).await?;
         let run = Run {
             settings: rekeyed.as_ref().unwrap_or(self.run.settings),
@@ -115,7 +135,7 @@ impl Guide<'_> {
                 let chosen = self.choose(Menu::all(Side::Source)).await?;
                 self.flags.source = Some(self.place(Side::Source, chosen).await?.into());
             }
-            match self.look_at_source().await? {
+            match self.look_at_source(!is_given).await? {
                 Ok(chosen) => return Ok(chosen),
                 Err(error) => self.again_unless(is_given, error)?,
             }
@@ -148,13 +168,14 @@ impl Guide<'_> {
     async fn choose(&self, mut menu: Menu) -> Step<&'static dyn Connector> {
         loop {
             self.run.reporter.say(&format!("\n{}", menu.list()));
-            let known = menu.clone();
-            let check = move |answer: &str| known.read(answer).map(drop);
-            let answer = self.prompt.text(menu.question(), check).await?;
-            match menu.read(&answer) {
-                Ok(Choice::Storage(connector)) => return Ok(connector),
-                Ok(Choice::ShowAll) => menu = Menu::all(Side::Target),
-                Ok(Choice::Leave) | Err(_) => return Err(Abort::Out),
+            match self
+                .prompt
+                .ask(&menu.question(), |answer| menu.read(answer))
+                .await?
+            {
+                Choice::Storage(connector) => return Ok(connector),
+                Choice::ShowAll => menu = Menu::all(Side::Target),
+                Choice::Leave => return Err(Abort::Out),
             }
         }
     }
@@ -164,8 +185,8 @@ impl Guide<'_> {
         if storage.info().class_name.is_some() {
             return Ok(storage.kind().to_owned());
         }
-        let check = move |answer: &str| match Endpoint::named(side, answer.trim()) {
-            Ok(named) if named.connector.kind() == storage.kind() => Ok(()),
+        let read = |answer: &str| match Endpoint::named(side, answer) {
+            Ok(named) if named.connector.kind() == storage.kind() => Ok(answer.to_owned()),
             Ok(_) => {
                 let endings = storage.info().path_endings.join(" or ");
                 Err(format!("enter a path that ends in {endings}"))
@@ -173,52 +194,100 @@ impl Guide<'_> {
             Err(error) => Err(error.message().to_owned()),
         };
         let question = format!("Path of the {side} ({}):", storage.title().to_lowercase());
-        let place = self.prompt.text(question, check).await?;
-        Ok(place.trim().to_owned())
+        Ok(self.prompt.ask(&question, read).await?)
     }
 
     /// Asks for address and workspace of a target of the source's kind.
     async fn tell_apart(&mut self, source: &'static dyn Connector) -> Step<()> {
-        let check = |answer: &str| match answer.trim() {
-            "" => Ok(()),
+        let read = |answer: &str| match answer {
+            "" => Ok(None),
             place => Endpoint::named(Side::Target, place)
-                .map(drop)
+                .map(|_| Some(place.to_owned()))
                 .map_err(|error| error.message().to_owned()),
         };
         let question = "Address or path of the target (Enter for the same as the source):";
-        let place = self.prompt.text(question.to_owned(), check).await?;
-        if !place.trim().is_empty() {
-            self.flags.target = Some(place.trim().to_owned().into());
+        if let Some(place) = self.prompt.ask(question, read).await? {
+            self.flags.target = Some(place.into());
         }
-        if WorkspaceChoice::is_named(&self.flags, self.job) {
-            return Ok(());
-        }
-        let configured = self.settled(configured_workspace(source, &self.environment()))?;
-        let workspace = configured.unwrap_or_default().workspace;
-        let question = format!("Workspace of the target (Enter for {workspace}):");
-        let check = |answer: &str| {
-            let workspace = Workspace::new(answer.trim());
-            workspace.map(drop).map_err(|error| error.message().to_owned())
+        let workspace = match &self.picked {
+            Some(Pick::These(these)) if these.len() == 1 => these[0].clone(),
+            _ if WorkspaceChoice::is_named(&self.flags, self.job) => return Ok(()),
+            _ => {
+                let configured = self.settled(configured_workspace(source, &self.environment()))?;
+                configured.unwrap_or_default().workspace
+            }
         };
-        let answer = self.prompt.text(question, check).await?;
-        if !answer.trim().is_empty() {
-            self.flags.target_workspace = Some(answer.trim().to_owned());
+        let question = format!("Workspace of the target (Enter for {workspace}):");
+        let read = |answer: &str| {
+            let read = Workspace::new(answer).map(|_| answer.to_owned());
+            read.map_err(|error| error.message().to_owned())
+        };
+        let answer = self.prompt.ask(&question, read).await?;
+        if !answer.is_empty() {
+            self.flags.target_workspace = Some(answer);
             // A name for one side only would count for both, so the source's is set to the one that was shown.
             self.flags.source_workspace = Some(workspace.name().to_owned());
         }
         Ok(())
     }
 
-    async fn look_at_source(&self) -> Step<Result<Chosen<dyn Source>>> {
+    /// Lets the user pick from the workspaces of the source, if it has several and none is named.
+    async fn pick_workspaces(&mut self, endpoint: &Endpoint, connected: &Connected<dyn Source>) -> Step<()> {
+        if self.picked.take().is_some() {
+            // For another source, they were forgotten.
+            self.flags.source_workspace = None;
+            self.flags.workspace_map.clear();
+            self.flags.all_workspaces = false;
+        }
+        if WorkspaceChoice::is_named(&self.flags, self.job) {
+            return Ok(());
+        }
+        let listing = tokio::time::timeout(self.run.settings.timeout, connected.storage.workspaces());
+        // What fails here fails again in the next request, which is retried and reported.
+        let Ok(Ok(listing)) = self.unless_stopped(listing).await? else {
+            return Ok(());
+        };
+        let configured = self.settled(configured_workspace(endpoint.connector, &self.environment()))?;
+        let configured = configured.unwrap_or_default().workspace;
+        let Some(menu) = Workspaces::new(listing.found, configured) else {
+            return Ok(());
+        };
+        self.say(&format!("\n{}", menu.list(self.words.width())));
+        let picked = self
+            .prompt
+            .ask(&menu.question(), |answer| menu.read(answer))
+            .await?;
+        match &picked {
+            Pick::Configured => {}
+            Pick::All => self.flags.all_workspaces = true,
+            Pick::These(these) => match these.as_slice() {
+                [one] => self.flags.source_workspace = Some(one.name().to_owned()),
+                several => {
+                    let pairs = several.iter().map(|name| format!("{0}={0}", name.name()));
+                    self.flags.workspace_map = pairs.collect();
+                }
+            },
+        }
+        self.picked = Some(picked);
+        Ok(())
+    }
+
+    async fn look_at_source(&mut self, may_pick: bool) -> Step<Result<Chosen<dyn Source>>> {
         let endpoint = match self.endpoint(Side::Source)? {
             Ok(endpoint) => endpoint,
             Err(error) => return Ok(Err(error)),
         };
+        let mut connected = match self.unless_stopped(self.run.connect_source(&endpoint)).await? {
+            Ok(connected) => connected,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.say(&self.words.connected(&connected.storage.location()));
+        if may_pick {
+            self.pick_workspaces(&endpoint, &connected).await?;
+        }
         // The workspaces of the source do not depend on the target.
         let workspaces = self.workspaces(endpoint.connector, endpoint.connector)?;
         let looked = async {
-            let mut connected = self.run.connect_source(&endpoint).await?;
-            self.say(&self.words.connected(&connected.storage.location()));
             let pairs = self.run.pairs(&*connected.storage, &workspaces).await?;
             for WorkspacePair { from, .. } in pairs {
                 let counted = self.run.count_source(&mut connected, &from).await?;
@@ -343,12 +412,67 @@ impl Guide<'_> {
                 .words
                 .confirmation(source, target, prepared, settings.on_conflict),
         );
-        if self.prompt.yes("Continue? (y/n)").await? {
-            return Ok(true);
+        self.say(&self.words.command(&command_line(&self.without_questions(true))));
+        loop {
+            match self.ask_to_continue().await? {
+                Confirmation::Yes => return Ok(true),
+                Confirmation::Save => self.save_job().await?,
+                Confirmation::No => {
+                    let error = Error::new(ErrorKind::NotConfirmed, "cancelled; nothing was written")
+                        .with_remedy("run it again and answer y to migrate");
+                    return Err(Abort::Failed(error));
+                }
+            }
         }
-        let error = Error::new(ErrorKind::NotConfirmed, "cancelled; nothing was written")
-            .with_remedy("run it again and answer y to migrate");
-        Err(Abort::Failed(error))
+    }
+
+    /// Asks whether to write. Settings can be saved as a job file unless they are in one.
+    async fn ask_to_continue(&self) -> Step<Confirmation> {
+        let (question, expected) = match self.flags.job {
+            None => ("Continue? (y/n, s to save a job file first)", "enter y, n or s"),
+            Some(_) => ("Continue? (y/n)", "enter y or n"),
+        };
+        let read = |answer: &str| match yes_or_no(answer) {
+            Some(true) => Ok(Confirmation::Yes),
+            Some(false) => Ok(Confirmation::No),
+            None if self.flags.job.is_none() && answer.eq_ignore_ascii_case("s") => Ok(Confirmation::Save),
+            None => Err(expected.to_owned()),
+        };
+        Ok(self.prompt.ask(question, read).await?)
+    }
+
+    /// The flags for the same run without questions.
+    fn without_questions(&self, yes: bool) -> Options {
+        let mut flags = self.flags.clone();
+        flags.interactive = false;
+        flags.yes = yes;
+        flags
+    }
+
+    /// Asks for a path and saves the settings there as a job file.
+    async fn save_job(&self) -> Step<()> {
+        let read = |answer: &str| match Path::new(answer) {
+            path if !answer.is_empty() && path.exists() => {
+                Err(format!("{answer} exists already; enter another path"))
+            }
+            path => Ok(path.to_owned()),
+        };
+        let question = "Path of the job file, such as job.yaml (Enter to go back):";
+        let path: PathBuf = self.prompt.ask(question, read).await?;
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let saved = job_text(&self.without_questions(false), &self.environment()).and_then(|text| {
+            let created = std::fs::File::create_new(&path);
+            created
+                .and_then(|mut file| file.write_all(text.as_bytes()))
+                .map_err(|error| Error::config(format!("cannot write {}: {error}", path.display())))
+        });
+        match saved {
+            Ok(()) => self.say(&self.words.saved(&path)),
+            Err(error) => self.run.reporter.say_error(&error),
+        }
+        Ok(())
     }
 
     /// Prints the error of an answer, so that the question is asked again. If the value was not asked for, the error ends

@@ -2,14 +2,11 @@
 
 use std::io::IsTerminal;
 
-use inquire::{
-    Confirm, InquireError, Text,
-    ui::RenderConfig,
-    validator::{StringValidator, Validation},
-};
+use inquire::{Text, ui::RenderConfig};
 
 use crate::{
     model::{Error, ErrorKind, Result},
+    report::Reporter,
     system::{
         os::TerminalMode,
         shutdown::{Shutdown, StopReason},
@@ -34,47 +31,45 @@ pub fn require_terminal() -> Result<()> {
 /// Asks questions until the run is stopped.
 pub(super) struct Prompt<'a> {
     shutdown: &'a Shutdown,
-    colored: bool,
+    reporter: &'a Reporter,
 }
 
 /// The user pressed Ctrl-C or Ctrl-D, or a signal arrived: the run stops.
 pub(super) struct Stopped;
 
 impl<'a> Prompt<'a> {
-    pub(super) fn new(shutdown: &'a Shutdown, colored: bool) -> Self {
-        Self { shutdown, colored }
+    pub(super) fn new(shutdown: &'a Shutdown, reporter: &'a Reporter) -> Self {
+        Self { shutdown, reporter }
     }
 
-    /// Asks for a line of text, until `check` returns no message.
-    pub(super) async fn text(
+    /// Asks for a line of text, until `read` can read it. The message for an invalid answer is printed, and the question is
+    /// asked again with an empty field.
+    pub(super) async fn ask<T>(
         &self,
-        question: String,
-        check: impl Fn(&str) -> Result<(), String> + Clone + Send + 'static,
-    ) -> Result<String, Stopped> {
-        let look = self.look();
-        self.ask(move || {
-            Text::new(&question)
-                .with_render_config(look)
-                .with_validator(validator(check))
-                .prompt()
-        })
-        .await
+        question: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, Stopped> {
+        loop {
+            match read(self.line(question.to_owned()).await?.trim()) {
+                Ok(answer) => return Ok(answer),
+                Err(what) => {
+                    let palette = self.reporter.palette();
+                    self.reporter.say(&palette.warning(&format!("✗ {what}")));
+                }
+            }
+        }
     }
 
     /// Asks for yes or no. There is no default, since yes may write to the target.
-    pub(super) async fn yes(&self, question: &'static str) -> Result<bool, Stopped> {
-        let look = self.look();
-        self.ask(move || {
-            Confirm::new(question)
-                .with_error_message("enter y or n")
-                .with_render_config(look)
-                .prompt()
+    pub(super) async fn yes(&self, question: &str) -> Result<bool, Stopped> {
+        self.ask(question, |answer| {
+            yes_or_no(answer).ok_or_else(|| "enter y or n".to_owned())
         })
         .await
     }
 
     fn look(&self) -> RenderConfig<'static> {
-        if self.colored {
+        if self.reporter.palette().is_colored() {
             RenderConfig::default_colored()
         } else {
             RenderConfig::empty()
@@ -82,10 +77,9 @@ impl<'a> Prompt<'a> {
     }
 
     /// Asks on a separate thread, since waiting for the answer blocks.
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce() -> Result<T, InquireError> + Send + 'static,
-    ) -> Result<T, Stopped> {
+    async fn line(&self, question: String) -> Result<String, Stopped> {
+        let look = self.look();
+        let question = move || Text::new(&question).with_render_config(look).prompt();
         // A signal leaves the question open, and with it the terminal in the mode that reads single keys.
         let _mode = TerminalMode::keep();
         let answer = tokio::task::spawn_blocking(question);
@@ -104,11 +98,11 @@ impl<'a> Prompt<'a> {
     }
 }
 
-fn validator(check: impl Fn(&str) -> Result<(), String> + Clone + 'static) -> impl StringValidator + Clone {
-    move |answer: &str| {
-        Ok(match check(answer) {
-            Ok(()) => Validation::Valid,
-            Err(what) => Validation::Invalid(what.into()),
-        })
+/// Reads yes or no.
+pub(super) fn yes_or_no(answer: &str) -> Option<bool> {
+    match answer.to_ascii_lowercase().as_str() {
+        "y" | "yes" => Some(true),
+        "n" | "no" => Some(false),
+        _ => None,
     }
 }

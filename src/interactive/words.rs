@@ -1,23 +1,19 @@
 //! The text between the questions.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use bytesize::ByteSize;
 
 use crate::{
     engine::Prepared,
-    model::{
-        ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, number_of, redact_url,
-    },
+    model::{ForetoldHits, Location, NamedWorkspace, OnConflict, Origin, Side, Workspace, redact_url},
     report::{
-        hits_sentence,
+        Row, TOOL, hits_sentence, pair_name,
         style::{Palette, cut, grouped, grouped_of, terminal_width, wrap},
+        table,
     },
     storage::{self, Count, Endpoint},
 };
-
-/// How many workspaces a confirmation lists.
-const MOST_NAMED: usize = 6;
 
 pub(super) struct Words {
     palette: Palette,
@@ -107,22 +103,7 @@ impl Words {
                 let _ = write!(text, "\n{}", cut(&line, self.width));
             }
         }
-        for pair in prepared.iter().take(MOST_NAMED) {
-            for (side, workspace, count) in [
-                (Side::Source, &pair.pair.from, &pair.count),
-                (Side::Target, &pair.pair.to, &pair.before),
-            ] {
-                let line = format!("  {side} workspace {workspace}: {}", in_words(count));
-                let _ = write!(text, "\n{}", cut(&line, self.width));
-            }
-        }
-        if prepared.len() > MOST_NAMED {
-            let _ = write!(
-                text,
-                "\n  and {}",
-                number_of((prepared.len() - MOST_NAMED) as u64, "more workspace")
-            );
-        }
+        text.push_str(&self.workspaces(prepared));
         let sum = |of: &dyn Fn(&Prepared) -> u64| prepared.iter().map(of).sum::<u64>();
         let (moving, there) = (sum(&|pair| pair.count.total()), sum(&|pair| pair.before.total()));
         if prepared.len() > 1 {
@@ -156,6 +137,55 @@ impl Words {
         text
     }
 
+    /// The workspaces with the records of both sides.
+    fn workspaces(&self, prepared: &[Prepared]) -> String {
+        if let [one] = prepared {
+            let sides = [
+                (Side::Source, &one.pair.from, &one.count),
+                (Side::Target, &one.pair.to, &one.before),
+            ];
+            let lines = sides.map(|(side, workspace, count)| {
+                let line = format!("  {side} workspace {workspace}: {}", in_words(count));
+                format!("\n{}", cut(&line, self.width))
+            });
+            return lines.concat();
+        }
+        let rows = prepared.iter().map(|prepared| Row {
+            name: pair_name(&prepared.pair.from, &prepared.pair.to),
+            cells: vec![number(&prepared.count), number(&prepared.before)],
+            weight: (0, prepared.count.total()),
+        });
+        table(&["To move", "Already there"], rows.collect(), self.width, "")
+    }
+
+    /// The width of the terminal, in columns.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The same run as a command, broken into lines for a shell where it is wider than the terminal.
+    pub(super) fn command(&self, parts: &[String]) -> String {
+        let mut lines = vec!["  ".to_owned()];
+        let space = self.width.saturating_sub(" \\".len());
+        for part in parts {
+            match lines.last_mut() {
+                Some(line) if line.trim().is_empty() => line.push_str(part),
+                Some(line) if line.chars().count() + 1 + part.chars().count() <= space => {
+                    line.push(' ');
+                    line.push_str(part);
+                }
+                _ => lines.push(format!("    {part}")),
+            }
+        }
+        format!("\nThe same run as a command:\n{}", lines.join(" \\\n"))
+    }
+
+    /// The text after a job file was saved.
+    pub(super) fn saved(&self, path: &Path) -> String {
+        let done = format!("✓ Saved. To run it: {TOOL} --job {} --yes", path.display());
+        self.palette.good(&cut(&done, self.width))
+    }
+
     /// How many of the first records LightRAG will use.
     pub(super) fn hits_of_sample(&self, sample: &ForetoldHits) -> String {
         let text = format!("In the first records of the source: {}", hits_sentence(sample));
@@ -172,9 +202,14 @@ fn what_becomes_of_them(policy: OnConflict) -> &'static str {
     }
 }
 
+/// A count without its types.
+fn number(count: &Count) -> String {
+    let about = if count.exact { "" } else { "about " };
+    format!("{about}{}", grouped(count.total()))
+}
+
 /// A count and its types.
 fn in_words(count: &Count) -> String {
-    let about = if count.exact { "" } else { "about " };
     let types: Vec<String> = count
         .by_type
         .iter()
@@ -186,7 +221,7 @@ fn in_words(count: &Count) -> String {
     } else {
         format!(" ({})", types.join(", "))
     };
-    format!("{about}{}{types}", grouped(count.total()))
+    format!("{}{types}", number(count))
 }
 
 /// The origin of a setting whose name is printed before it.

@@ -26,7 +26,7 @@ pub use location::{Location, PhysicalLocation};
 pub(crate) use plural::{number_of, plural};
 pub use policy::{BatchLimit, MaxErrors, Mode, OnConflict, VerifyLevel};
 pub use rate::RateLimit;
-pub use secret::{Redactor, Secret, redact_url};
+pub use secret::{Redactor, Secret, redact_url, replace_secrets};
 pub(crate) use selection::KeyRule;
 pub use selection::{CacheType, Counts, FILE_MODE, LeftOut, LeftOutKind, LeftOutRecords, Selection};
 pub use setting::{Field, Origin, Value, Values};

@@ -135,6 +135,30 @@ fn password_in(address: &str) -> Option<std::ops::Range<usize>> {
     Some(user + colon + 1..end)
 }
 
+/// An address with each of its secrets replaced by what `replacement` returns.
+pub fn replace_secrets(address: &str, mut replacement: impl FnMut() -> String) -> String {
+    let mut address = Cow::Borrowed(address);
+    if let Some(secret) = password_in(&address).filter(|secret| !secret.is_empty()) {
+        let (before, after) = (&address[..secret.start], &address[secret.end..]);
+        address = Cow::Owned(format!("{before}{}{after}", replacement()));
+    }
+    let mut replaced = String::with_capacity(address.len());
+    let mut rest = &*address;
+    // Values of parameters that name a secret.
+    while let Some(at) = rest.find('=') {
+        let (name, value) = rest.split_at(at + 1);
+        let end = value.find('&').unwrap_or(value.len());
+        replaced.push_str(name);
+        if end > 0 && names_a_secret(name.trim_end_matches('=')) {
+            replaced.push_str(&replacement());
+        } else {
+            replaced.push_str(&value[..end]);
+        }
+        rest = &value[end..];
+    }
+    replaced + rest
+}
+
 /// The text with every word redacted; `None` if nothing changes.
 fn redact_words(text: &str) -> Option<String> {
     let mut redacted = String::with_capacity(text.len());
@@ -248,6 +272,27 @@ mod tests {
         ] {
             let shown = redactor.redact(text);
             assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn each_secret_of_an_address_can_be_replaced_by_a_name() {
+        let replaced = |address| {
+            let mut numbers = 0..;
+            replace_secrets(address, || format!("${{P{}}}", numbers.next().unwrap()))
+        };
+        for (address, expected) in [
+            ("redis://me:hunter2@h:1/0", "redis://me:${P0}@h:1/0"),
+            ("postgres://rag:a 'b\"@db/rag", "postgres://rag:${P0}@db/rag"),
+            (
+                "mongodb://u:p@h/?w=1&tlsCertificateKeyFilePassword=x&tls=true",
+                "mongodb://u:${P0}@h/?w=1&tlsCertificateKeyFilePassword=${P1}&tls=true",
+            ),
+        ] {
+            assert_eq!(replaced(address), expected);
+        }
+        for address in ["redis://me@h", "./a=b/c@d", "postgres://h/?sslmode=require"] {
+            assert_eq!(replaced(address), address);
         }
     }
 

@@ -19,7 +19,7 @@ pub use event::{
     PlanEvent, PlanOptions, PlanSettings, RejectEvent, RetryEvent, RunStarted, SCHEMA_VERSION, SettingOrigin,
     VerifyEvent, WarningEvent, WarningKind, event_schema,
 };
-pub(crate) use human::hits_sentence;
+pub(crate) use human::{Row, hits_sentence, pair_name, table};
 pub use human::{Stderr, Verbosity};
 pub use outcome::{RunNumbers, RunOutcome, TargetUse};
 pub use reporter::{Output, Reporter};

@@ -342,7 +342,6 @@ fn storages() -> String {
 
 /// The part of the example that shows the options.
 fn fields() -> String {
-    let command = Options::command();
     let mut text = String::new();
     let entries = entries();
     for entry in entries.iter().filter(|entry| !entry.path.contains('.')) {
@@ -357,10 +356,7 @@ fn fields() -> String {
             JobField::Shown { .. } => "",
             _ => "#",
         };
-        let argument = command
-            .get_arguments()
-            .find(|argument| argument.get_id() == entry.path);
-        let comment = comment(argument, entry);
+        let comment = wrapped(&entry.description());
         let _ = write!(text, "{comment}{mark}{}:{value}\n{more}\n", entry.path);
     }
     text.trim_end().to_owned() + "\n"
@@ -376,32 +372,6 @@ fn group(path: &str, entries: &[&Entry]) -> String {
         }
     });
     fields.collect::<Vec<_>>().join(", ")
-}
-
-/// The help of an option as a comment, with what it may be.
-fn comment(argument: Option<&Arg>, entry: &Entry) -> String {
-    let help = argument
-        .and_then(Arg::get_help)
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    // The default is the value that follows.
-    let help = help.split(" [default: ").next().unwrap();
-    let choices: Vec<String> = argument
-        .map(choices)
-        .unwrap_or_default()
-        .iter()
-        .map(|value| value.get_name().to_owned())
-        .collect();
-    let choices = match choices.as_slice() {
-        [] => String::new(),
-        choices => format!("One of {}.", choices.join(", ")),
-    };
-    let help = if help.is_empty() {
-        String::new()
-    } else {
-        format!("{help}.")
-    };
-    wrapped(&format!("{help} {choices} {}", entry.note))
 }
 
 /// Text as lines of a comment.

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use clap::CommandFactory;
 use migrate_llm_cache::config::Options;
+use serde_json::{Value, json};
 
 use crate::scene::Scene;
 
@@ -112,6 +113,117 @@ fn nothing_is_generated_beside_a_run() {
         .expect(2);
     assert!(run.stderr.contains("--generate"), "{}", run.stderr);
     assert!(!scene.path("new").exists());
+}
+
+#[test]
+fn a_job_file_is_made_of_the_flags_and_does_the_same() {
+    let scene = Scene::new();
+    let flags =
+        "--source ./rag_storage --target ./new --workspace space1 --types extract,summary --batch-size 5";
+    let run = snapshot!(
+        scene,
+        scene.run(&format!("--generate job {flags} --yes")).expect(0)
+    );
+    assert!(!scene.path("new").exists());
+    scene.file("job.yaml", &run.stdout);
+    let of_job = scene.run("--job job.yaml --report job.json").expect(0);
+    let of_flags = scene.run(&format!("{flags} --yes")).expect(0);
+    assert_eq!(of_job.report()["totals"], of_flags.report()["totals"]);
+    assert!(of_job.report()["totals"]["written"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_job_file_is_not_made_of_what_has_no_field_or_no_meaning() {
+    let scene = Scene::new();
+    scene.file("other.yaml", "source: json\n");
+    for (line, error) in [
+        ("--job other.yaml", "--job has no field in a job file"),
+        (
+            "--source ./rag_storage --timeout 3x",
+            "--timeout: expected a duration above 0 such as 30s, found `3x`",
+        ),
+        (
+            "--source rediss",
+            "--source: `rediss` is not a kind of storage; did you mean redis?",
+        ),
+        ("--types nonsense!", "--types"),
+    ] {
+        let run = scene.run(&format!("--generate job {line}")).expect(2);
+        assert!(run.stderr.contains(error), "{}", run.stderr);
+    }
+}
+
+/// The fields of the example: a field is `#like: this`, text is `# like this`.
+fn uncommented(fields: &str) -> String {
+    fields
+        .lines()
+        .filter(|line| !line.starts_with("workspaces:"))
+        .map(|line| match line.strip_prefix('#') {
+            Some(field) if field.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{field}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect()
+}
+
+#[test]
+fn the_schema_accepts_job_files_and_refuses_mistakes() {
+    let scene = Scene::new();
+    let schema: Value = serde_json::from_str(&scene.run("--generate schema").expect(0).stdout).unwrap();
+    assert!(jsonschema::meta::is_valid(&schema));
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let read = |text: &str| serde_yaml::from_str::<Value>(text).unwrap();
+    let example = include_str!("../../migrate.example.yaml");
+    let (fields, storages) = example.split_once("# All storages").unwrap();
+    let uncommented = uncommented(fields);
+    let mut accepted = vec![read(example), read(&uncommented)];
+    for block in storages.split("\n#target:").skip(1) {
+        let block = block.lines().skip(1).take_while(|line| line.starts_with("#  "));
+        let fields: String = block
+            .map(|line| line.replacen("#  # ", "#  ", 1)[1..].to_owned() + "\n")
+            .collect();
+        accepted.push(read(&format!("source: json\ntarget:\n{fields}")));
+    }
+    assert!(accepted.len() > 6, "{}", accepted.len());
+    for job in &accepted {
+        let errors: Vec<String> = validator
+            .iter_errors(job)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{errors:?} {job:#}");
+    }
+    for refused in [
+        json!({ "sorce": "json" }),
+        json!({ "on_conflict": "replace" }),
+        json!({ "dry_run": "maybe" }),
+        json!({ "batch": { "size": 5 } }),
+        json!({ "target": { "kind": "postgres", "hst": "db" } }),
+        json!({ "target": { "host": "db" } }),
+        json!({ "workspaces": [] }),
+        json!({ "workspaces": [{ "from": "a" }] }),
+    ] {
+        assert!(!validator.is_valid(&refused), "{refused}");
+    }
+    assert!(validator.is_valid(&json!({ "dry_run": "${DRY}", "on_conflict": "${POLICY:-skip}" })));
+    // What an editor shows for a field, and which fields it offers.
+    let mut uncovered: Vec<String> = uncommented
+        .lines()
+        .filter(|line| !line.starts_with(['#', ' ']))
+        .filter_map(|line| Some(line.split_once(':')?.0.to_owned()))
+        .collect();
+    for (name, field) in schema["properties"].as_object().unwrap() {
+        assert!(
+            field["description"].as_str().is_some_and(|text| text.len() > 10),
+            "{name}"
+        );
+        uncovered.retain(|known| known != name);
+    }
+    assert_eq!(uncovered, Vec::<String>::new());
+    let policies = schema["properties"]["on_conflict"]["anyOf"].as_array().unwrap();
+    let policies: Vec<&str> = policies
+        .iter()
+        .filter_map(|policy| policy["const"].as_str())
+        .collect();
+    assert_eq!(policies, ["overwrite", "skip", "newer", "fail"]);
 }
 
 fn flags_of_the_program() -> Vec<String> {

@@ -15,6 +15,7 @@ use crate::{
 
 const SOURCE: &str = "Select the source storage type";
 const TARGET: &str = "Select the target storage type";
+const WORKSPACES: &str = "Workspaces to move";
 
 /// The program with LightRAG's variables for a place, which is to be the target.
 fn tool(scene: &Scene, line: &str, place: &Place, variable: &str) -> Tool {
@@ -51,7 +52,13 @@ fn the_whole_way_of_the_guide_from_json_to_redis() {
         "REDIS_WORKSPACE",
     );
     let mut terminal = Terminal::start(tool, "");
-    terminal.wait_for(SOURCE).enter("1").wait_for(TARGET).enter("1");
+    terminal
+        .wait_for(SOURCE)
+        .enter("1")
+        .wait_for("Workspaces to move, such as 1,2 (Enter for space1)")
+        .enter("")
+        .wait_for(TARGET)
+        .enter("1");
     let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
     let mut settings = scene.settings();
     settings.add_filter(&place.prefix, "");
@@ -73,6 +80,8 @@ fn the_whole_way_of_the_guide_from_json_to_redis() {
     terminal
         .wait_for(SOURCE)
         .enter("JsonKVStorage")
+        .wait_for(WORKSPACES)
+        .enter("")
         .wait_for(TARGET)
         .enter("redis");
     terminal.wait_for("Warning: the target already has 22 records");
@@ -89,13 +98,20 @@ fn a_wrong_entry_is_asked_again() {
         .wait_for(SOURCE)
         .enter("9")
         .wait_for("[9] is not in the list: enter a number from 0 to 6");
-    terminal.enter("\u{7f}jsn").wait_for("did you mean json?");
+    // The field is empty again.
+    terminal.enter("jsn").wait_for("did you mean json?");
     terminal
-        .enter("\u{7f}\u{7f}\u{7f}1")
+        .enter("1")
+        .wait_for(WORKSPACES)
+        .enter("spce1")
+        .wait_for("did you mean space1?")
+        .enter("1,4")
+        .wait_for("[4] is not in the list: enter numbers from 1 to 3")
+        .enter("")
         .wait_for(TARGET)
         .enter("6")
         .wait_for("[6] is not in the list");
-    terminal.enter("\u{7f}0").end().expect(0);
+    terminal.enter("0").end().expect(0);
 }
 
 #[test]
@@ -108,12 +124,96 @@ fn an_archive_is_asked_for_its_path() {
         .wait_for("Path of the target (archive):")
         .enter("backup.zip")
         .wait_for("a path that ends in .jsonl or .jsonl.zst");
-    let erase = "\u{7f}".repeat("zip".len());
-    terminal.enter(&format!("{erase}jsonl.zst"));
+    terminal.enter("backup.jsonl.zst");
     terminal.wait_for("Continue?").enter("y").end().expect(0);
     let lines =
         zstd::stream::decode_all(&std::fs::read(scene.path("backup.jsonl.zst")).unwrap()[..]).unwrap();
     assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 67 + 2);
+}
+
+#[test]
+fn workspaces_are_picked_from_a_list() {
+    for (answer, target_workspace, records, command) in [
+        ("a", None, 67, "--all-workspaces"),
+        ("3, space1", None, 31, "--workspace-map space2=space2"),
+        ("space2", Some("other"), 9, "--target-workspace other"),
+    ] {
+        let scene = Scene::new();
+        let line = "--interactive --target ./new --report report.json";
+        let mut terminal = Terminal::start(scene.tool(line), "");
+        terminal
+            .wait_for(SOURCE)
+            .enter("1")
+            .wait_for("[1] (empty)")
+            .wait_for("[a] all")
+            .wait_for("(Enter for (empty))")
+            .enter(answer);
+        if target_workspace.is_some() {
+            drop(terminal);
+            let mut asked = Terminal::start(scene.tool("--interactive --report report.json"), "");
+            asked
+                .wait_for(SOURCE)
+                .enter("1")
+                .wait_for(WORKSPACES)
+                .enter(answer);
+            asked.wait_for(TARGET).enter("a").wait_for("(1-6)").enter("1");
+            asked.wait_for("Address or path").enter("./new");
+            asked
+                .wait_for("Workspace of the target (Enter for space2)")
+                .enter("other");
+            terminal = asked;
+        }
+        terminal.wait_for(command);
+        terminal.wait_for("Continue?").enter("y").end().expect(0);
+        assert_eq!(report(&scene)["totals"]["written"], records);
+    }
+}
+
+#[test]
+fn the_same_run_is_shown_as_a_command_and_saved_as_a_job_file() {
+    let scene = Scene::new();
+    scene.file("taken.yaml", "");
+    let line = "--interactive --source ./rag_storage --workspace space1 --types extract,summary";
+    let mut terminal = Terminal::start(scene.tool(line).env("WORKING_DIR", "./new"), "");
+    terminal.wait_for(TARGET).enter("a").wait_for("(1-6)").enter("1");
+    terminal.wait_for("Address or path").enter("./new");
+    terminal.wait_for("Continue?").enter("s");
+    terminal
+        .wait_for("Path of the job file")
+        .enter("taken.yaml")
+        .wait_for("exists already")
+        .enter("job.yaml")
+        .wait_for("Saved. To run it: migrate-llm-cache --job job.yaml --yes");
+    let screen = terminal.wait_for("Continue?").enter("y").end().expect(0);
+    let shown = screen.text();
+    let (_, command) = shown.split_once("The same run as a command:").expect("a command");
+    let command: Vec<&str> = command.lines().skip(1).take(2).collect();
+    assert_eq!(
+        command,
+        [
+            "  migrate-llm-cache --source ./rag_storage --target ./new --workspace space1 \\",
+            "    --types extract,summary --yes",
+        ],
+        "{shown}"
+    );
+    for again in [
+        "--source ./rag_storage --target ./new --workspace space1 --types extract,summary --yes",
+        "--job job.yaml --yes",
+    ] {
+        let run = scene.run(&format!("{again} --on-conflict skip")).expect(0);
+        assert!(run.total("skipped") > 0 && run.total("written") == 0, "{again}");
+    }
+    assert_eq!(std::fs::read_to_string(scene.path("taken.yaml")).unwrap(), "");
+    // Settings of a job file are in one already.
+    let line = "--interactive --job job.yaml";
+    let mut terminal = Terminal::start(scene.tool(line), "");
+    terminal
+        .wait_for("Continue? (y/n)")
+        .enter("s")
+        .wait_for("enter y or n")
+        .enter("n")
+        .end()
+        .expect(2);
 }
 
 #[test]
@@ -150,8 +250,8 @@ fn enter_and_0_end_it_with_nothing_done() {
     for (answers, line) in [
         (&[""][..], "--interactive"),
         (&["0"], "--interactive"),
-        (&["1", ""], "--interactive"),
-        (&["1", "0"], "--interactive"),
+        (&["1", ""], "--interactive --workspace space1"),
+        (&["1", "0"], "--interactive --workspace space1"),
         (&["0"], "--interactive --target ./new"),
     ] {
         let scene = Scene::new();
@@ -213,7 +313,7 @@ fn a_no_writes_nothing_and_is_code_2() {
     let screen = terminal
         .wait_for("Continue?")
         .enter("")
-        .wait_for("enter y or n")
+        .wait_for("enter y, n or s")
         .enter("n")
         .end()
         .expect(2);

@@ -48,6 +48,18 @@ mistakes! {
         "--source ./rag_storage --target ./new --workspace space2 --types smartheading --fail-on-empty --yes";
     a_redis_database_with_a_name: "--source ./rag_storage --target redis://127.0.0.1:1/cache --retries 0";
     a_checkpoint_to_resume_from_that_is_not_named: "--source ./rag_storage --target ./new --resume --yes";
+    a_switch_with_a_value: "--source ./rag_storage --target ./new --dry-run=true";
+    a_workspace_flag_for_each_workspace: "--source ./rag_storage --target ./new --workspace space1 --workspace space2";
+    a_misspelt_choice: "--source ./rag_storage --target ./new --verify ful";
+    something_to_generate_that_is_unknown: "--generate jobs";
+    an_archive_compressed_by_another_program: "--source ./rag_storage --target ./new/cache.jsonl.gz --yes";
+    a_job_file_that_is_a_folder: "--job ./rag_storage --yes";
+    a_database_that_is_not_supported: "--source ./rag_storage --target mysql://root:hunter2@localhost/rag --yes";
+    a_port_that_is_not_a_number: "--source ./rag_storage --target postgres://localhost:543x/rag --yes";
+    a_variable_s_name_as_a_storage: "--source LIGHTRAG_KV_STORAGE --target ./new --yes";
+    a_share_counted_from_1: "--source ./rag_storage --target ./new --shard 2/2 --yes";
+    a_workspace_map_with_a_colon: "--source ./rag_storage --target ./new --workspace-map space1:space2 --yes";
+    a_limit_of_time_without_a_unit: "--source ./rag_storage --target ./new --max-duration 2 --yes";
     a_flag_without_its_value: "--source ./rag_storage --target";
     an_unknown_policy: "--source ./rag_storage --target ./new --on-conflict replace";
     an_unknown_type: "--source ./rag_storage --target ./new --types extrct";

@@ -192,3 +192,22 @@ fn rejected_records_are_reported_even_with_quiet() {
         );
     }
 }
+
+#[test]
+fn several_workspaces_are_reported_as_a_table() {
+    let scene = Scene::new();
+    let line = "--source ./rag_storage --target ./new --all-workspaces --output human";
+    for run in [
+        scene.run(&format!("{line} --dry-run")).expect(0),
+        scene.run(&format!("{line} --yes")).expect(0),
+    ] {
+        let (_, table) = run.stderr.split_once("\nWorkspace  To move").expect("a table");
+        let lines: Vec<&str> = table.lines().skip(1).take(3).collect();
+        for (line, name) in lines.iter().zip(["(empty) ", "space1 ", "space2 "]) {
+            assert!(line.starts_with(name), "{}", run.stderr);
+        }
+    }
+    let one = scene.run("--source ./rag_storage --target ./one --workspace space1 --yes --output human");
+    assert!(!one.stderr.contains("\nWorkspace  To move"), "{}", one.stderr);
+    snapshot!(scene, scene.run(&format!("{line} --yes --on-conflict skip")));
+}

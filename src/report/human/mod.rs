@@ -5,6 +5,7 @@
 //! * `phrases`: each event as one sentence, for both.
 //! * `summary`: the report, for both.
 //! * `hits`: which records LightRAG will find, for `summary`.
+//! * `table`: the workspaces of a run, for `summary` and guided mode.
 //! * `stderr`: standard error itself, shared with the logs.
 
 mod bars;
@@ -13,10 +14,12 @@ mod lines;
 mod phrases;
 mod stderr;
 mod summary;
+mod table;
 
 pub(crate) use hits::sentence as hits_sentence;
 pub(super) use phrases::message as message_of;
 pub use stderr::Stderr;
+pub(crate) use table::{Row, pair_name, table};
 
 use self::{bars::Bars, lines::Lines};
 use std::sync::Arc;

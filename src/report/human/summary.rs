@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::hits;
+use super::{hits, table};
 use crate::{
     model::{Mode, plural},
     report::{
@@ -25,6 +25,9 @@ pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> S
     if let Some(title) = title(report) {
         let _ = write!(text, "\n{}", palette.strong(title));
         statistics(&mut text, report);
+        if let Some(table) = table::of_report(report, width) {
+            let _ = write!(text, "\n{table}");
+        }
         errors(&mut text, report, width);
     }
     differences(&mut text, report, width);

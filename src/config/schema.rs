@@ -1,0 +1,141 @@
+//! JSON Schema (draft 2020-12) of the job file, from the table of options and those of the storages.
+
+use clap::ValueEnum;
+use serde_json::{Map, Value as Json, json};
+use serde_yaml::Value as Yaml;
+
+use super::options::{
+    Entry,
+    JobField::{As, DefaultsTo, FlagOnly, Sample},
+    Options,
+};
+use super::value::Setting;
+use crate::{
+    report::TOOL,
+    storage::{Connector, connectors},
+};
+
+/// The schema, as text.
+pub(super) fn text() -> String {
+    let mut schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": format!("Job file of {TOOL}"),
+        "$defs": {
+            "variable": { "type": "string", "pattern": r"^\$\{[^}]+\}$", "description": "A variable: ${NAME} or ${NAME:-default}" },
+        },
+    });
+    if let (Json::Object(schema), Json::Object(fields)) = (&mut schema, <Options as Setting>::schema()) {
+        schema.extend(fields);
+    }
+    format!("{schema:#}\n")
+}
+
+/// A mapping with the fields of these entries.
+pub(super) fn group(table: &[Entry]) -> Json {
+    let fields = table
+        .iter()
+        .filter(|entry| !matches!(entry.job, As(_) | FlagOnly));
+    let properties: Map<String, Json> = fields
+        .map(|entry| {
+            let mut schema = (entry.schema)();
+            schema["description"] = entry.description().into();
+            match entry.job {
+                DefaultsTo(text) => schema["default"] = as_json(text),
+                Sample(text) => schema["examples"] = json!([as_json(text)]),
+                _ => {}
+            }
+            (entry.name().to_owned(), schema)
+        })
+        .collect();
+    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+/// A text of the table as a value.
+fn as_json(text: &str) -> Json {
+    let value: Option<Yaml> = serde_yaml::from_str(text).ok();
+    value
+        .and_then(|value| serde_json::to_value(value).ok())
+        .unwrap_or_default()
+}
+
+/// A value, or a variable that contains it.
+pub(super) fn or_variable(schema: &Json) -> Json {
+    json!({ "anyOf": [schema, { "$ref": "#/$defs/variable" }] })
+}
+
+/// One of the values of an enum, each with its help.
+pub(super) fn choices<T: ValueEnum>() -> Json {
+    let values = T::value_variants().iter().filter_map(T::to_possible_value);
+    let values = values.map(|value| {
+        let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+        json!({ "const": value.get_name(), "description": help })
+    });
+    let mut any: Vec<Json> = values.collect();
+    any.push(json!({ "$ref": "#/$defs/variable" }));
+    json!({ "anyOf": any })
+}
+
+/// A kind or an address, or a mapping with the fields of one of the storages.
+pub(super) fn storage() -> Json {
+    let text = json!({ "type": "string", "description": "A kind, an address or a path, as for the flag" });
+    let settings = connectors().iter().map(|connector| storage_settings(*connector));
+    let any: Vec<Json> = [text].into_iter().chain(settings).collect();
+    json!({ "anyOf": any })
+}
+
+fn storage_settings(connector: &dyn Connector) -> Json {
+    let names = connector
+        .info()
+        .class_name
+        .into_iter()
+        .chain(connector.aliases().iter().copied());
+    let names = [connector.kind()].into_iter().chain(names);
+    let mut properties = Map::new();
+    properties.insert(
+        "kind".to_owned(),
+        json!({ "enum": names.collect::<Vec<_>>(), "description": connector.title() }),
+    );
+    properties.insert(
+        "uri".to_owned(),
+        json!({ "type": "string", "description": "an address, as for the flag" }),
+    );
+    for field in connector.fields() {
+        let mut schema = json!({
+            "type": ["string", "number", "boolean", "array"],
+            "description": match field.variable {
+                Some(variable) => format!("{} ({variable})", field.help),
+                None => field.help.to_owned(),
+            },
+        });
+        if let Some(default) = field.default {
+            schema["default"] = default.into();
+        }
+        properties.insert(field.name.to_owned(), schema);
+    }
+    json!({
+        "title": connector.title(),
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": false,
+        "anyOf": [{ "required": ["kind"] }, { "required": ["uri"] }],
+    })
+}
+
+/// One workspace or a pair, a list of them, or `all`.
+pub(super) fn workspaces() -> Json {
+    let name = |what: &str| json!({ "type": "string", "description": what });
+    let pair = json!({
+        "type": "object",
+        "properties": { "from": name("the workspace to read"), "to": name("the workspace to write") },
+        "required": ["from", "to"],
+        "additionalProperties": false,
+    });
+    let one = json!({ "anyOf": [name("a workspace, under the same name on both sides"), pair] });
+    json!({
+        "anyOf": [
+            { "const": "all", "description": "every workspace of the source" },
+            one.clone(),
+            { "type": "array", "items": one, "minItems": 1 },
+        ],
+    })
+}
