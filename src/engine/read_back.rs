@@ -368,6 +368,15 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_takes_the_space_of_many_is_left_out() {
+        let mut sample = Sample::default();
+        sample.offer(&record(1, LARGEST_RECORD));
+        sample.offer(&record(2, LARGEST_RECORD / 2));
+        assert_eq!(keys(&sample).len(), 1);
+        assert_eq!(LARGEST_RECORD, 1 << 20);
+    }
+
+    #[test]
     fn a_later_value_replaces_an_earlier_one_even_if_it_is_too_large() {
         let mut sample = Sample::default();
         sample.offer(&record(1, 10));

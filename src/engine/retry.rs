@@ -262,6 +262,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_storage_that_waits_is_told_when_to_give_up() {
+        let waiter = SideWaiter {
+            retrier: retrier(2),
+            side: Side::Target,
+        };
+        let busy = Error::new(ErrorKind::Busy, "later");
+        assert!(waiter.wait("write", 1, &busy).await && waiter.wait("write", 2, &busy).await);
+        assert!(!waiter.wait("write", 3, &busy).await);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_request_to_stop_ends_a_delay() {
         let retrier = retrier(1000);
         retrier

@@ -97,6 +97,20 @@ fn a_copy_is_added_under_the_key_that_lightrag_will_ask_for_and_nothing_else_cha
 }
 
 #[test]
+fn a_copy_that_is_not_there_is_missing() {
+    let mut world = world(made_for_old_host(7));
+    world.settings.verify = crate::model::VerifyLevel::Full;
+    let verified = |ran: &Ran| ran.report.verification.as_ref().unwrap().numbers.clone();
+    let numbers = verified(&world.run());
+    assert_eq!((numbers.copies, numbers.missing), (7, 0));
+    world.target.remove(world.workspace(), &key_at(NEW, 3));
+    world.settings.mode = crate::model::Mode::Verify;
+    let ran = world.run();
+    let numbers = verified(&ran);
+    assert_eq!((numbers.copies, numbers.missing, ran.report.exit_code), (6, 1, 6));
+}
+
+#[test]
 fn what_is_under_that_key_at_the_target_is_left_as_it_is() {
     let world = world(made_for_old_host(3));
     let theirs = record(key_at(NEW, 1), 1, "theirs");

@@ -1,10 +1,10 @@
 //! Numbers and warnings that mean what they say.
 
-use super::world::{World, key, record, records};
+use super::world::{World, key, number, record, records};
 use crate::{
-    model::{Mode, OnConflict, Side, Workspace},
+    model::{ErrorKind, Mode, OnConflict, Side, Workspace},
     report::{Event, WarningEvent, WarningKind},
-    storage::memory::{Call, Lie, Victims},
+    storage::memory::{Call, Fault, Lie, Victims},
 };
 
 fn warnings(ran: &super::world::Ran) -> Vec<&WarningEvent> {
@@ -70,6 +70,61 @@ fn a_conflict_is_counted_once() {
 }
 
 #[test]
+fn a_batch_that_is_given_up_counts_as_failed() {
+    let mut world = World::new(9);
+    world.settings.concurrency = number(1);
+    world.fault(
+        Side::Target,
+        Call::Write,
+        2,
+        9,
+        Fault::Before(ErrorKind::Permission),
+    );
+    let batches = world.run().report.batches;
+    assert_eq!((batches.total, batches.ok, batches.failed), (2, 1, 1));
+}
+
+/// Each half needed a second try.
+#[test]
+fn a_batch_whose_parts_were_retried_counts_as_retried_once() {
+    let mut world = World::new(4);
+    world.settings.batch_records = number(4);
+    world.target.change_rules(|rules| rules.largest_batch = Some(2));
+    for attempt in [2, 4] {
+        world.fault(
+            Side::Target,
+            Call::Write,
+            attempt,
+            1,
+            Fault::Before(ErrorKind::Busy),
+        );
+    }
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert_eq!((ran.retries(), ran.report.batches.retried), (2, 1));
+}
+
+#[test]
+fn what_was_not_attempted_is_counted_by_type() {
+    let world = World::new(9);
+    world.fault(
+        Side::Target,
+        Call::Prepare,
+        1,
+        9,
+        Fault::Before(ErrorKind::Permission),
+    );
+    let report = world.run().report;
+    let by_type: Vec<(u64, u64)> = report
+        .by_cache_type
+        .values()
+        .map(|totals| (totals.selected, totals.not_attempted))
+        .collect();
+    assert_eq!(by_type, [(3, 3); 3]);
+    assert_eq!(report.totals.not_attempted, 9);
+}
+
+#[test]
 fn a_run_that_attempted_nothing_has_no_rate_of_success() {
     let world = World::new(9);
     world.fault(
@@ -77,7 +132,7 @@ fn a_run_that_attempted_nothing_has_no_rate_of_success() {
         Call::Prepare,
         1,
         9,
-        crate::storage::memory::Fault::Before(crate::model::ErrorKind::Permission),
+        Fault::Before(ErrorKind::Permission),
     );
     assert_eq!(world.run().report.success_rate, None);
 }
@@ -174,9 +229,8 @@ fn a_record_that_was_written_twice_is_no_shortage() {
 /// Somebody adds records to the source, and the target loses one: the new ones were not to be moved.
 #[test]
 fn what_came_to_the_source_meanwhile_is_not_missing() {
-    let world = World::new(1000);
-    let mut world = world;
-    world.settings.batch_records = super::world::number(100);
+    let mut world = World::new(1000);
+    world.settings.batch_records = number(100);
     world
         .target
         .change_rules(|rules| rules.lie = Some((Lie::Swallow, Victims::One("default:extract:0999"))));

@@ -213,6 +213,11 @@ fn a_sample_is_a_part_of_a_large_workspace_and_the_same_each_time() {
     assert!((700..1300).contains(&compared), "{compared}");
     world.settings.mode = Mode::Verify;
     assert_eq!(numbers(&world.run()).compared, compared);
+    world.settings.verify = VerifyLevel::Full;
+    assert_eq!(numbers(&world.run()).compared, 5000);
+    let mut world = World::new(900);
+    world.settings.verify = VerifyLevel::Sample;
+    assert_eq!(numbers(&world.run()).compared, 900);
 }
 
 #[test]
