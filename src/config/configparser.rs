@@ -36,7 +36,7 @@ struct RawValue {
 pub struct IniValue {
     /// The value, `%%` and `%(key)s` replaced.
     pub text: Secret,
-    /// The line.
+    /// Where its key is, from 1.
     pub line: usize,
 }
 

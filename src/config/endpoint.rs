@@ -98,7 +98,6 @@ impl Endpoint {
     }
 }
 
-/// Reads the storage of a side from the job file.
 fn read_spec(side: Side, spec: &StorageSpec, job: &JobFile) -> Result<JobEndpoint> {
     match spec {
         StorageSpec::Text(text) => {

@@ -61,7 +61,7 @@ pub enum JobField {
     Sample(&'static str),
     /// A field that the example sets, and more lines after it.
     Shown {
-        /// The value.
+        /// What the example sets it to.
         value: &'static str,
         /// Lines that follow.
         more: &'static str,

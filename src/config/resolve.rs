@@ -26,7 +26,7 @@ pub struct OutputSettings {
     pub metrics: Option<PathBuf>,
     /// Log filter, in the syntax of `RUST_LOG`.
     pub log_level: Option<String>,
-    /// Format of the log.
+    /// How lines of the log are written: as text or as JSON.
     pub log_format: LogFormat,
     /// Whether to print only errors to standard error.
     pub quiet: bool,

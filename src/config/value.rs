@@ -255,9 +255,9 @@ pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool,
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentitySpec {
-    /// The binding.
+    /// Such as `openai` or `ollama`; any if absent.
     pub binding: Option<Text<String>>,
-    /// The model.
+    /// The name that LightRAG passes to the binding; any if absent.
     pub model: Option<Text<String>>,
     /// The address.
     pub host: Option<Text<String>>,

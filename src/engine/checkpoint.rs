@@ -35,7 +35,7 @@ pub struct Progress {
     pub complete: bool,
 }
 
-/// The progress of a workspace.
+/// What earlier runs did in a workspace, and where the next one continues.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkspaceProgress {

@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Connected<T: ?Sized> {
     pub(super) connector: &'static dyn Connector,
     pub(super) settings: Vec<SettingOrigin>,
-    /// The connection to the storage.
+    /// Shared by all workspaces of this side.
     pub storage: Arc<dyn Connection>,
     pub(super) counted: BTreeMap<Workspace, Counted<T>>,
     pub(super) is_told_empty: bool,

@@ -463,7 +463,7 @@ impl RunStats {
         state.run.bytes_before = before.bytes;
     }
 
-    /// The report of a run with this outcome.
+    /// A snapshot of all numbers, as the final report of a run that ended this way.
     pub fn report(&self, ending: &RunOutcome) -> Report {
         let state = self.state();
         let mut numbers = state.run.clone();

@@ -105,7 +105,6 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// The pages of a side.
     fn pages(&self, side: Side, source: Arc<dyn Source>) -> impl Stream<Item = Result<Page>> + use<'_> {
         let pages = source.scan(self.selection, self.limit(), None);
         stream::try_unfold(pages, move |mut pages| async move {

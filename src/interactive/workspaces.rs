@@ -37,7 +37,6 @@ impl Workspaces {
         (found.len() > 1).then_some(Self { found, configured })
     }
 
-    /// The list.
     pub(super) fn list(&self, width: usize) -> String {
         let mut text = "Workspaces of the source:".to_owned();
         for (at, workspace) in self.found.iter().take(MOST_LISTED).enumerate() {

@@ -41,7 +41,7 @@ pub enum Retry {
     Temporary,
 }
 
-/// The kind of an error.
+/// What went wrong, and with it whether a retry can help and which exit code it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
     /// The command line is invalid.
@@ -335,7 +335,7 @@ impl Error {
         self
     }
 
-    /// The kind.
+    /// Decides whether a retry can help.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

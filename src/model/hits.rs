@@ -70,7 +70,7 @@ pub struct KeyOrigin {
 pub struct Hits {
     /// All types together.
     pub total: HitCounts,
-    /// By type.
+    /// Keyed by the type in the records' keys.
     pub by_cache_type: BTreeMap<String, HitCounts>,
     /// How their keys were made, as far as known.
     pub identities: Vec<KeyOrigin>,
@@ -120,7 +120,7 @@ pub struct AskingLightRag {
 /// The hits of a LightRAG.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ForetoldHits {
-    /// The LightRAG.
+    /// Whose release, model and host decide.
     pub lightrag: AskingLightRag,
     /// The records that it will find.
     #[serde(flatten)]

@@ -87,7 +87,7 @@ impl MaxErrors {
 /// The limits of a batch: it is full when it reaches either. It may exceed the bytes by one record.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimit {
-    /// Records.
+    /// How many records, at most.
     pub records: NonZeroUsize,
     /// Bytes of keys and values.
     pub bytes: NonZeroUsize,

@@ -488,7 +488,7 @@ impl LeftOut {
 /// The number of entries of a kind that a selection leaves out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeftOutRecords {
-    /// The kind.
+    /// Type and form, as far as the key shows them.
     #[serde(flatten)]
     pub kind: LeftOutKind,
     /// How many.

@@ -114,11 +114,11 @@ impl Field {
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A flag.
+    /// A command-line flag, with its dashes.
     Flag(&'static str),
     /// The job file.
     Job {
-        /// The file.
+        /// As given with `--job`.
         file: PathBuf,
         /// The path in it: `target.host`.
         path: String,
@@ -129,7 +129,7 @@ pub enum Origin {
     Variable(String),
     /// A variable in a `.env` file.
     DotEnv {
-        /// The file.
+        /// In the directory where the program was started.
         file: PathBuf,
         /// The variable.
         name: String,
@@ -138,14 +138,14 @@ pub enum Origin {
     },
     /// A key in a `config.ini`.
     Ini {
-        /// The file.
+        /// In the directory where the program was started.
         file: PathBuf,
         /// Section and key: `[redis] uri`.
         key: String,
         /// The line, from 1.
         line: usize,
     },
-    /// The default.
+    /// Nothing sets it.
     Default,
 }
 

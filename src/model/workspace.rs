@@ -34,7 +34,7 @@ impl Workspace {
         Ok(Self(name))
     }
 
-    /// The name.
+    /// Empty for the workspace without a name.
     pub fn name(&self) -> &str {
         &self.0
     }
@@ -89,7 +89,7 @@ pub struct WorkspacePair {
 /// A workspace, and the setting that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedWorkspace {
-    /// The workspace.
+    /// What the setting names, after any renaming.
     pub workspace: Workspace,
     /// The setting that names it.
     pub origin: Origin,

@@ -152,7 +152,7 @@ pub struct ErrorTotals {
     pub total: u64,
     /// The same number by kind.
     pub by_kind: BTreeMap<String, u64>,
-    /// The first errors.
+    /// In the order in which they occurred, at most a fixed number.
     pub first: Vec<ErrorSample>,
 }
 
@@ -291,7 +291,7 @@ pub struct Verification {
     /// The sums over all workspaces.
     #[serde(flatten)]
     pub numbers: VerifyNumbers,
-    /// The first differences.
+    /// Those found first, at most a fixed number; `--differences` has all of them.
     pub first: Vec<Difference>,
     /// The first records that differ and that `--on-conflict` keeps.
     pub first_kept: Vec<Difference>,
@@ -329,7 +329,7 @@ pub struct ReadBackReport {
     pub missing: u64,
     /// Those that are different on the target.
     pub different: u64,
-    /// The first differences.
+    /// Those found first, at most a fixed number.
     pub first: Vec<Difference>,
 }
 

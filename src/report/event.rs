@@ -32,7 +32,7 @@ pub struct Envelope<'a> {
     pub event: &'a Event,
 }
 
-/// An event.
+/// What happened; the name is in `event`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -40,7 +40,7 @@ pub enum Event {
     RunStarted(RunStarted),
     /// What the run will do.
     Plan(PlanEvent),
-    /// A count is in progress.
+    /// Records were scanned, and more will be, to count them.
     CountProgress(CountProgressEvent),
     /// A count is done.
     Count(CountEvent),
@@ -56,13 +56,13 @@ pub enum Event {
     Hits(HitsEvent),
     /// A verification of a workspace is in progress or done.
     Verify(VerifyEvent),
-    /// A warning.
+    /// Something that the user should know; the run continues.
     Warning(WarningEvent),
     /// The last line, always.
     Report(Box<Report>),
 }
 
-/// The run starts.
+/// Identifies program, process and mode.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RunStarted {
     /// The name of the program.
@@ -101,7 +101,7 @@ pub struct PlanSettings {
     pub target: Vec<SettingOrigin>,
 }
 
-/// A setting and its origin.
+/// One setting of a connection; a secret has no value here.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SettingOrigin {
     /// The name in the job file.
@@ -161,7 +161,7 @@ pub struct PlanOptions {
     pub allow_missing: bool,
 }
 
-/// A count is in progress.
+/// How far a count that scans records has come.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CountProgressEvent {
     /// The side that is counted.
@@ -328,7 +328,7 @@ pub struct HitsEvent {
     pub foretold: ForetoldHits,
 }
 
-/// A warning.
+/// What the user should know, and which part of the run it concerns.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WarningEvent {
     /// What the warning is about.

@@ -15,7 +15,7 @@ pub const RUST_LOG: &str = "RUST_LOG";
 /// The filters that consist of one word.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The format of logs.
+/// How a line of the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {

@@ -302,7 +302,6 @@ impl Exposition<'_> {
         }
     }
 
-    /// The name and labels of a series.
     fn series(&self, name: &str, labels: &[(&str, &str)]) -> String {
         let mut series = format!("{PREFIX}{name}{{migration=\"{}\"", escaped(self.migration));
         for (label, value) in labels {

@@ -151,7 +151,7 @@ impl RunNumbers {
             .is_some_and(|foretold| foretold.hits.total.rekeyed > 0)
     }
 
-    /// The report of a run with this outcome.
+    /// The final report, with exit code, rates and next step derived from the ending.
     pub fn into_report(self, ending: &RunOutcome) -> Report {
         let (totals, by_cache_type) = self.totals();
         let rehearsal = match (self.mode, ending) {

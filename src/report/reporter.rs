@@ -98,7 +98,7 @@ impl Reporter {
         }
     }
 
-    /// Emits an event.
+    /// Writes it to the outputs that the user chose, with the next sequence number.
     pub fn emit(&self, event: Event) {
         self.emit_numbered(&event);
         #[cfg(test)]

@@ -449,7 +449,7 @@ pub struct Page {
 /// An entry that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// A record.
+    /// A valid one.
     Record(Record),
     /// A value under a selected key that is not a record.
     Invalid(Invalid),
@@ -465,7 +465,7 @@ impl From<Result<Record, Invalid>> for Entry {
 }
 
 impl Entry {
-    /// The key.
+    /// As stored, valid or not.
     pub fn key(&self) -> &CacheKey {
         match self {
             Self::Record(record) => record.key(),

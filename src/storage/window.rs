@@ -13,7 +13,6 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-/// The limits of a window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WindowLimit {
     /// The most requests in flight.
@@ -199,7 +198,6 @@ struct State {
 }
 
 impl Window {
-    /// A new window.
     pub(crate) fn new(limit: WindowLimit) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {

@@ -66,7 +66,7 @@ impl Shutdown {
         self.token.cancelled().await;
     }
 
-    /// Stops after a time limit.
+    /// From now on, by the clock of the runtime.
     pub fn stop_after(&self, limit: std::time::Duration) {
         let shutdown = self.clone();
         tokio::spawn(async move {

@@ -165,7 +165,6 @@ impl Candidates {
         }
     }
 
-    /// The identity with this number.
     pub(super) fn identity(&self, number: usize) -> Option<&Identity> {
         self.identities.get(number)
     }

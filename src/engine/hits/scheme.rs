@@ -98,7 +98,6 @@ impl PromptHasher {
         })
     }
 
-    /// The prompt.
     pub(super) fn prompt(&self) -> &[u8] {
         &self.text[LENGTH_SPACE..]
     }

@@ -27,7 +27,6 @@ pub(super) enum RecordOutcome {
     Rejected { kind: RejectKind, reason: String },
 }
 
-/// The outcome of a batch.
 #[derive(Debug)]
 pub(super) struct BatchOutcome {
     /// The outcome of each entry, in order.

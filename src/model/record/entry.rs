@@ -99,7 +99,6 @@ pub struct Record {
 /// The field `_id` of the value, found when the value is first parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnId {
-    /// It is the key.
     Key,
     /// It has another value.
     Other,
@@ -192,7 +191,7 @@ impl Record {
         }
     }
 
-    /// The key.
+    /// Unique within a workspace.
     pub fn key(&self) -> &CacheKey {
         &self.key
     }

@@ -38,7 +38,7 @@ impl CacheKey {
     }
 }
 
-/// The form of a key.
+/// How LightRAG or an older release of it wrote a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyForm<'a> {
     /// The current form: `{mode}:{cache_type}:{hash}`, where the hash may contain colons.

@@ -26,7 +26,7 @@ pub enum OnInvalid {
 pub struct TextRules {
     /// NUL characters.
     pub nul: bool,
-    /// Lone surrogates.
+    /// Surrogate code points without their other half, such as a `\ud83d` alone.
     pub lone_surrogates: bool,
 }
 

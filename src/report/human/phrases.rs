@@ -109,7 +109,6 @@ fn by_origin(settings: &[SettingOrigin]) -> String {
     groups.collect::<Vec<_>>().join("; ")
 }
 
-/// The progress of a count.
 pub(super) fn counting(progress: &CountProgressEvent) -> String {
     format!(
         "Counting the {} ({}): {} entries scanned so far",

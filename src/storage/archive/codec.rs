@@ -36,13 +36,10 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Header {
-    /// [`FORMAT`].
     format: String,
-    /// [`FORMAT_VERSION`].
     pub(super) format_version: u32,
     /// The program that wrote it.
     tool: String,
-    /// Its version.
     version: String,
     /// RFC 3339, UTC.
     created_at: String,
@@ -92,7 +89,6 @@ pub(super) struct WorkspaceCounts {
 /// A digest as the footer has it.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DigestText {
-    /// [`ALGORITHM`].
     pub(super) algorithm: String,
     /// 64 hexadecimal digits.
     pub(super) value: String,

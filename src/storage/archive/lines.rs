@@ -30,7 +30,6 @@ const LONGEST: usize = 512 << 20;
 /// The magic number of a Zstandard frame.
 pub(super) const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// The place of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LinePlace {
     /// The offset of its block in the file, in bytes.
@@ -49,7 +48,6 @@ pub(super) struct Lines {
     given: usize,
     /// Whether the text ends with a block.
     ends_block: bool,
-    /// The place of the next line.
     next: LinePlace,
     /// Bytes of the block that were returned.
     block_bytes: usize,

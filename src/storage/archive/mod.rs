@@ -36,7 +36,7 @@ use self::{
 use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
 use crate::model::{Error, ErrorKind, Location, PhysicalLocation, Result, Secret, Side, Values, Workspace};
 
-/// Archives.
+/// A `.jsonl` or `.jsonl.zst` file, local or in a bucket.
 pub struct Archive;
 
 #[async_trait]

@@ -26,7 +26,6 @@ use crate::{
     system::os,
 };
 
-/// An open cache file.
 #[derive(Debug)]
 pub(super) struct CacheFile(OpenFile);
 

@@ -73,7 +73,6 @@ struct State {
 }
 
 impl State {
-    /// Looks for a workspace.
     fn look_for(&mut self, workspace: &Workspace) {
         if !self.gathered.remove(workspace) {
             self.looks += 1;

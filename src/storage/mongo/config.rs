@@ -44,7 +44,6 @@ pub(super) fn parse_uri(uri: &str) -> Result<Vec<(&'static str, Secret)>> {
 pub(super) struct Config {
     /// What the driver is given.
     pub(super) options: ClientOptions,
-    /// The database.
     pub(super) database: String,
     /// The address without its password.
     pub(super) location: String,

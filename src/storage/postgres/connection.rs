@@ -29,7 +29,6 @@ use crate::{
 /// a prepared statement.
 pub(super) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
-/// A statement and its parameters.
 pub(super) type Statement<'a> = (&'a str, Parameters<'a>);
 
 /// A connection that was taken from the pool so long ago has lain idle.
@@ -160,7 +159,6 @@ impl Server {
         &self.location
     }
 
-    /// The database.
     pub(super) fn database(&self) -> &str {
         &self.database
     }

@@ -271,7 +271,6 @@ pub(super) struct Config {
     tls: Option<Tls>,
     /// The user.
     pub(super) username: Option<String>,
-    /// The password.
     pub(super) password: Option<Secret>,
     /// The number of the database.
     pub(super) database: u32,
