@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::world::{World, key, number, record, records, texts};
 use crate::{
-    model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, Workspace},
-    report::Event,
+    model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, Workspace, record::OnInvalid},
+    report::{Event, WarningKind},
     storage::memory::{Call, Fault, Memory},
 };
 
@@ -102,6 +102,48 @@ fn a_target_that_shows_everything_at_the_end_shows_nothing_of_a_run_that_failed(
     world.target.clear_faults();
     assert!(world.run().is_done());
     assert_eq!(world.kept().len(), 12);
+}
+
+/// What the target lost was not sanitized either.
+#[test]
+fn sanitized_records_that_the_target_lost_are_not_counted() {
+    let mut target = Memory::new("target");
+    target.is_visible_when_flushed = false;
+    let mut world = World::new(6);
+    world.target = Arc::new(target);
+    world.settings.on_invalid = OnInvalid::Sanitize;
+    world.target.change_rules(|rules| rules.sanitizes = true);
+    world
+        .source
+        .put(world.workspace(), [record(&key(2), "a\0b", 100)]);
+    world.fault(Side::Target, Call::Finish, 1, 9, Fault::Before(ErrorKind::Full));
+    let totals = world.run().report.totals;
+    assert_eq!((totals.written, totals.sanitized), (0, 0));
+    world.target.clear_faults();
+    assert_eq!(world.run().report.totals.sanitized, 1);
+}
+
+#[test]
+fn a_source_that_grows_while_it_is_moved_causes_a_warning() {
+    let world = World::new(9);
+    let (source, workspace) = (Arc::clone(&world.source), world.workspace().clone());
+    let observer = move |event: &Event| {
+        if matches!(event, Event::Count(count) if count.side == Side::Target) {
+            source.put(&workspace, [record("default:extract:later", "x", 100)]);
+        }
+    };
+    let ran = world.run_observed(usize::MAX, Box::new(observer)).unwrap();
+    assert!(ran.is_done());
+    assert_eq!(ran.report.totals.written, 10);
+    let warning = ran.events.iter().find_map(|event| match event {
+        Event::Warning(warning) => Some(warning),
+        _ => None,
+    });
+    let warning = warning.unwrap();
+    assert_eq!(
+        (warning.kind, warning.count),
+        (WarningKind::SourceChanged, Some(1))
+    );
 }
 
 #[test]
