@@ -451,7 +451,7 @@ mod tests {
     const OTHER_MODEL: [&str; 2] = ["other", "http://new"];
 
     /// Asked by release 2.0, by release 1.0, and by none.
-    const ASKED: &str = "Ask 7 of 中文:\né\nThe end.";
+    const ASKED: &str = "Ask 7 of 中文:\né\nThe end of the prompt.";
     const NO_LONGER: &str = "Ask 7 of 中文:\né\nEnd.";
     const OWN: &str = "Fragt selbst: é";
 

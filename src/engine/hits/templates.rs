@@ -97,6 +97,9 @@ struct Literal {
     head: u64,
     digest: Hash,
     text: OnceLock<Finder<'static>>,
+    /// A text of this length with the same head and another digest. The records of a custom template have it in common,
+    /// so that it is digested once and compared from then on.
+    other: OnceLock<Box<[u8]>>,
 }
 
 /// The number of bytes in the hash of a prefix.
@@ -121,7 +124,11 @@ impl Literal {
         if let Some(known) = self.text.get() {
             return known.needle() == text;
         }
-        if head(text) != self.head || Hash::from(Md5::digest(text)) != self.digest {
+        if head(text) != self.head || self.other.get().is_some_and(|other| **other == *text) {
+            return false;
+        }
+        if Hash::from(Md5::digest(text)) != self.digest {
+            self.other.get_or_init(|| text.into());
             return false;
         }
         self.text.get_or_init(|| Finder::new(text).into_owned());
@@ -159,6 +166,7 @@ impl RawLiteral {
             head: u64::from_str_radix(head, 16).ok()?,
             digest: parse(digest)?,
             text: OnceLock::new(),
+            other: OnceLock::new(),
         })
     }
 }
@@ -301,7 +309,7 @@ pub(super) mod tests {
 
     /// A table of two releases that differ in one sentence.
     pub(in crate::engine::hits) fn templates() -> Templates {
-        let literals = ["Ask ", " of ", ":\n", "\nEnd.", "\nThe end."];
+        let literals = ["Ask ", " of ", ":\n", "\nEnd.", "\nThe end of the prompt."];
         let facts: Vec<_> = literals
             .iter()
             .map(|text| {
@@ -339,8 +347,30 @@ pub(super) mod tests {
                 release(&templates, "Ask 12 of English:\nText\nEnd. More\nEnd."),
                 Some(0)
             );
-            assert_eq!(release(&templates, "Ask 7 of 中文:\n\nEnd.\nThe end."), Some(1));
+            assert_eq!(
+                release(&templates, "Ask 7 of 中文:\n\nEnd.\nThe end of the prompt."),
+                Some(1)
+            );
         }
+    }
+
+    #[test]
+    fn a_custom_prompt_that_was_seen_first_does_not_hide_those_of_a_release() {
+        let templates = templates();
+        let known = "Ask 7 of English:\nText\nThe end of the prompt.";
+        for custom in [
+            "Ask 7 of English:\nText\nThe end of the PROMPT.",
+            "Ask 7 of English:\nText\nThe end of the prompt!",
+        ] {
+            for _ in 0..2 {
+                assert_eq!(release(&templates, custom), None);
+            }
+        }
+        assert_eq!(release(&templates, known), Some(1));
+        assert_eq!(
+            release(&templates, "Ask 7 of English:\nText\nThe end of the PROMPT."),
+            None
+        );
     }
 
     #[test]
