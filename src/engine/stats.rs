@@ -477,11 +477,23 @@ impl RunStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ErrorKind;
 
     #[test]
     fn a_warning_is_reported_once() {
         let stats = RunStats::new(Mode::Migrate);
         assert!(stats.add_warning("full") && !stats.add_warning("full") && stats.add_warning("old"));
         assert_eq!(stats.report(&RunOutcome::Done).warnings.len(), 2);
+    }
+
+    #[test]
+    fn an_error_that_occurred_twice_counts_once_with_all_of_its_records() {
+        let full = |records| Error::new(ErrorKind::Full, "full").of_records(records);
+        for (first, second) in [(3, 12), (12, 3)] {
+            let stats = RunStats::new(Mode::Migrate);
+            stats.record_failure(&full(first).and(full(second)));
+            let errors = stats.report(&RunOutcome::Left).errors;
+            assert_eq!((errors.total, errors.first[0].records), (1, 12));
+        }
     }
 }

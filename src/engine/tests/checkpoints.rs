@@ -106,6 +106,28 @@ fn a_run_that_was_killed_at_any_event_is_finished_by_the_next_one() {
     );
 }
 
+#[test]
+fn a_reject_is_in_the_file_once_although_the_run_was_killed_after_it() {
+    let world = || {
+        let mut world = World::new(12).with_checkpoint();
+        world.settings.rejects = Some(world.file("rejects.jsonl"));
+        world
+            .target
+            .change_rules(|rules| rules.rejects.extend([key(1), key(7)]));
+        world
+    };
+    let whole = world().run();
+    assert_eq!(whole.report.totals.rejected, 2);
+    for most in 1..=whole.events.len() {
+        let mut world = world();
+        assert!(world.run_until(most).is_none());
+        world.revive(false);
+        assert_eq!(world.run().report.totals.rejected, 2, "killed at event {most}");
+        let rejects = std::fs::read_to_string(world.file("rejects.jsonl")).unwrap();
+        assert_eq!(rejects.lines().count(), 2, "killed at event {most}: {rejects}");
+    }
+}
+
 /// Each of several kills used to lose a batch from the number of all.
 #[test]
 fn no_batch_is_lost_from_the_total_however_often_a_run_is_killed() {

@@ -185,6 +185,20 @@ fn a_batch_that_is_too_large_is_written_in_parts() {
     assert_eq!(world.kept(), texts(&records(12)));
 }
 
+/// The batches before it arrive, and the run does not look complete.
+#[test]
+fn a_bug_in_a_storage_fails_the_run() {
+    for (side, call) in [(Side::Source, Call::Page), (Side::Target, Call::Write)] {
+        let world = World::new(12);
+        world.fault(side, call, 2, 1, Fault::Panic);
+        let ran = world.run();
+        assert_eq!(ran.report.exit_code, 1, "{side} {call:?}");
+        let kinds: Vec<&String> = ran.report.errors.by_kind.keys().collect();
+        assert_eq!(kinds, ["internal"], "{side} {call:?}");
+        assert!(ran.report.totals.written < 12, "{side} {call:?}");
+    }
+}
+
 /// What another try finds there equals what was to be created: it is our own.
 #[test]
 fn records_whose_answer_was_lost_count_as_written() {

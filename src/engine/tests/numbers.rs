@@ -1,5 +1,7 @@
 //! Numbers and warnings that mean what they say.
 
+use std::time::Duration;
+
 use super::world::{World, key, number, record, records};
 use crate::{
     model::{ErrorKind, Mode, OnConflict, Side, Workspace},
@@ -161,6 +163,36 @@ fn rates_are_of_what_this_run_moved() {
     let most = least * 4.0;
     let rate = ran.report.records_per_second;
     assert!(rate >= least && rate <= most, "{least} {rate} {most}");
+}
+
+/// Every batch takes as long as the one before.
+#[test]
+fn the_time_that_remains_follows_from_the_time_so_far() {
+    let world = World::new(60);
+    world.fault(
+        Side::Target,
+        Call::Write,
+        1,
+        99,
+        Fault::Slow(Duration::from_secs(10)),
+    );
+    let ran = world.run();
+    let estimates = ran.events.iter().filter_map(|event| match event {
+        Event::Batch(batch) => Some((batch, batch.remaining_ms?)),
+        _ => None,
+    });
+    let estimates: Vec<_> = estimates.collect();
+    assert_eq!(estimates.len(), 20);
+    for (batch, remaining) in estimates {
+        let left = (batch.run_total - batch.run_done) as f64;
+        let expected = batch.elapsed_ms as f64 * left / batch.run_done as f64;
+        // Two batches are written at once.
+        let remaining = remaining as f64;
+        assert!(
+            remaining > 0.5 * expected - 1.0 && remaining < 2.0 * expected + 1.0,
+            "{remaining} {expected}"
+        );
+    }
 }
 
 #[test]

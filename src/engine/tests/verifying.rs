@@ -188,7 +188,11 @@ fn a_verification_emits_its_progress() {
         _ => None,
     });
     let events: Vec<_> = events.collect();
-    assert!(events.len() > 2, "{events:?}");
+    let seconds = usize::try_from(ran.took.as_secs()).unwrap();
+    assert!(
+        (3..seconds + 3).contains(&events.len()),
+        "{seconds} s: {events:?}"
+    );
     assert!(events.iter().all(|event| event.total == 300));
     let early = events[0];
     assert!(early.done > 0 && early.done < 300 && !early.complete);

@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     HoldAfter,
     /// It takes so much longer.
     Slow(Duration),
+    /// A bug in the storage.
+    Panic,
 }
 
 /// A fault, at some of the calls of one kind.

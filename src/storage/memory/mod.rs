@@ -310,6 +310,7 @@ impl Memory {
         }
         match fault {
             Some(Fault::Before(kind)) => Err(self.failed(kind, call)),
+            Some(Fault::Panic) => panic!("a bug of the storage in {call:?}"),
             Some(Fault::Slow(_)) | None => Ok(None),
             after => Ok(after),
         }
