@@ -47,7 +47,17 @@ pub(super) fn group(table: &[Entry]) -> Json {
             (entry.name().to_owned(), schema)
         })
         .collect();
-    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+    json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false })
+}
+
+/// A field that is set, or left empty: null is the same as no field.
+pub(super) fn or_null(mut schema: Json) -> Json {
+    let null = json!({ "type": "null" });
+    match schema.get_mut("anyOf") {
+        Some(Json::Array(any)) => any.push(null),
+        _ => return json!({ "anyOf": [schema, null] }),
+    }
+    schema
 }
 
 /// A text of the table as a value.
@@ -138,4 +148,49 @@ pub(super) fn workspaces() -> Json {
             { "type": "array", "items": one, "minItems": 1 },
         ],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, JobFile, options::entries};
+
+    #[test]
+    fn null_is_accepted_where_the_program_accepts_it() {
+        let schema: Json = serde_json::from_str(&text()).unwrap();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("job.yaml");
+        let fields = entries();
+        let fields = fields
+            .iter()
+            .filter(|entry| !matches!(entry.job, As(_) | FlagOnly))
+            .map(|entry| match entry.path.split_once('.') {
+                Some((group, name)) => format!("{group}:\n  {name}:\n"),
+                None => format!("{}:\n", entry.path),
+            });
+        let storages = [
+            "target:\n  kind:\n",
+            "target:\n  kind: redis\n  username:\n",
+            "workspaces:\n  - from:\n    to: a\n",
+            "lightrag:\n  made_for:\n    - model:\n",
+        ];
+        let mut accepted = 0;
+        for text in fields.chain(storages.map(str::to_owned)) {
+            std::fs::write(&file, &text).unwrap();
+            let environment = Environment::default();
+            let job = JobFile::read(&file, &environment);
+            let is_read = job.is_ok_and(|job| {
+                let endpoint = job.options.target.is_some().then(|| {
+                    let side = crate::model::Side::Target;
+                    crate::storage::Endpoint::resolve(side, &Options::default(), &job, &environment)
+                });
+                endpoint.is_none_or(|endpoint| endpoint.is_ok())
+            });
+            let value: Json = serde_yaml::from_str(&text).unwrap();
+            assert_eq!(validator.is_valid(&value), is_read, "{text}");
+            accepted += u32::from(is_read);
+        }
+        assert!(accepted > 30, "{accepted}");
+    }
 }
