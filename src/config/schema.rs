@@ -6,7 +6,7 @@ use serde_yaml::Value as Yaml;
 
 use super::options::{
     Entry,
-    JobField::{As, DefaultsTo, FlagOnly, Sample},
+    JobField::{As, DefaultsTo, FlagOnly, Group, Sample},
     Options,
 };
 use super::value::Setting;
@@ -24,7 +24,9 @@ pub(super) fn text() -> String {
             "variable": { "type": "string", "pattern": r"^\$\{[^}]+\}$", "description": "A variable: ${NAME} or ${NAME:-default}" },
         },
     });
-    if let (Json::Object(schema), Json::Object(fields)) = (&mut schema, <Options as Setting>::schema()) {
+    if let (Json::Object(schema), Json::Object(fields)) =
+        (&mut schema, or_null(<Options as Setting>::schema()))
+    {
         schema.extend(fields);
     }
     format!("{schema:#}\n")
@@ -38,6 +40,9 @@ pub(super) fn group(table: &[Entry]) -> Json {
     let properties: Map<String, Json> = fields
         .map(|entry| {
             let mut schema = (entry.schema)();
+            if matches!(entry.job, Group) {
+                schema = or_null(schema);
+            }
             schema["description"] = entry.description().into();
             match entry.job {
                 DefaultsTo(text) => schema["default"] = as_json(text),
@@ -47,15 +52,18 @@ pub(super) fn group(table: &[Entry]) -> Json {
             (entry.name().to_owned(), schema)
         })
         .collect();
-    json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false })
+    json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }
 
-/// A field that is set, or left empty: null is the same as no field.
+/// A field that may be left empty: null is the same as no field.
 pub(super) fn or_null(mut schema: Json) -> Json {
-    let null = json!({ "type": "null" });
-    match schema.get_mut("anyOf") {
-        Some(Json::Array(any)) => any.push(null),
-        _ => return json!({ "anyOf": [schema, null] }),
+    if let Some(Json::Array(any)) = schema.get_mut("anyOf") {
+        any.push(json!({ "type": "null" }));
+    } else if let Some(types) = schema.get_mut("type") {
+        match types {
+            Json::Array(types) => types.push("null".into()),
+            one => *one = json!([one, "null"]),
+        }
     }
     schema
 }
@@ -174,6 +182,10 @@ mod tests {
             "target:\n  kind: redis\n  username:\n",
             "workspaces:\n  - from:\n    to: a\n",
             "lightrag:\n  made_for:\n    - model:\n",
+            "lightrag:\n  made_for:\n    -\n",
+            "lightrag:\n",
+            "batch:\n",
+            "",
         ];
         let mut accepted = 0;
         for text in fields.chain(storages.map(str::to_owned)) {

@@ -64,7 +64,7 @@ mistakes! {
     a_storage_in_quotes: "--source ./rag_storage --target './new' --yes";
     a_path_of_windows: "--source C:\\rag\\rag_storage --target ./new --yes";
     a_host_without_a_port: "--source ./rag_storage --target localhost --yes";
-    an_address_of_the_network: "--source ./rag_storage --target 127.0.0.1 --yes";
+    an_address_of_the_network: "--source ./rag_storage --target 10.0.0.7 --yes";
     a_storage_from_an_unset_variable: "--source ./rag_storage --target= --yes";
     a_report_to_merge_that_is_not_there: "--merge-reports nope.json";
     a_flag_without_its_value: "--source ./rag_storage --target";
