@@ -99,7 +99,7 @@ impl<T: OptionValue> Setting for Vec<T> {
     }
 
     fn schema() -> Json {
-        json!({ "type": "array", "items": T::schema() })
+        schema::or_null(json!({ "type": "array", "items": T::schema() }))
     }
 }
 
@@ -166,7 +166,7 @@ impl OptionValue for IdentitySpec {
     }
 
     fn schema() -> Json {
-        <Self as Setting>::schema()
+        schema::or_null(<Self as Setting>::schema())
     }
 }
 
