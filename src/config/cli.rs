@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{Error, ErrorKind, Result, nearest},
-    report::logging::LogFormat,
+    report::{TOOL, logging::LogFormat},
 };
 
 pub(super) const EXAMPLES: &str = "  Try it first: connect, check and count both sides without writing
@@ -174,9 +174,11 @@ fn value_error(error: &clap::Error) -> Option<Error> {
         (ClapErrorKind::InvalidValue, Some(ContextValue::Strings(valid))) if !value.is_empty() => {
             let message = format!("{flag}: expected one of {}, found `{value}`", valid.join(", "));
             let near = nearest(value, valid.iter().map(String::as_str));
-            let remedy = near.map(|near| format!("did you mean `{flag} {near}`?"));
-            let error = Error::new(ErrorKind::Usage, message);
-            Some(error.with_remedy(remedy.unwrap_or_else(|| "use one of these values".to_owned())))
+            let remedy = match near {
+                Some(near) => format!("did you mean `{flag} {near}`?"),
+                None => format!("see {flag} in `{TOOL} --help`"),
+            };
+            Some(Error::new(ErrorKind::Usage, message).with_remedy(remedy))
         }
         (ClapErrorKind::TooManyValues, _) => {
             let message = format!("{flag} takes no value, found `{value}`");

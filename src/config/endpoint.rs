@@ -1,6 +1,6 @@
 //! Resolves the storage of each side and its settings.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use serde_yaml::{Mapping, Value as Yaml};
 
@@ -191,7 +191,15 @@ fn read_place(text: &str) -> Result<Place> {
         let settings = Vec::new();
         return Ok(Place { connector, settings });
     }
+    if text.trim().is_empty() {
+        return Err(
+            Error::config("expected a kind or an address, found an empty text")
+                .with_remedy("if it comes from a variable, check that the variable is set"),
+        );
+    }
     if let Some((scheme, _)) = text.split_once("://") {
+        // A pasted address may end in a blank.
+        let (text, scheme) = (text.trim(), scheme.trim());
         let connector = with_scheme(scheme).ok_or_else(|| unknown_scheme(scheme))?;
         let settings = connector.parse_uri(text)?;
         return Ok(Place { connector, settings });
@@ -201,6 +209,7 @@ fn read_place(text: &str) -> Result<Place> {
         return Err(Error::config(format!("`{text}`: `~` is not expanded"))
             .with_remedy(format!("write $HOME/{rest}, or ${{HOME}}/{rest} in a job file")));
     }
+    check_no_foreign_path(text)?;
     if let Some(stem) = packed_elsewhere(text).filter(|_| !Path::new(text).exists()) {
         return Err(
             Error::config(format!("`{text}`: archives are compressed with zstd")).with_remedy(format!(
@@ -217,6 +226,36 @@ fn read_place(text: &str) -> Result<Place> {
             settings: connector.parse_uri(text)?,
         }),
         _ => Err(no_storage(text)),
+    }
+}
+
+/// Refuses paths that name something only in a shell or on another system. As a target, they would be created literally.
+fn check_no_foreign_path(text: &str) -> Result<()> {
+    if Path::new(text).exists() {
+        return Ok(());
+    }
+    for quote in ['"', '\''] {
+        let inner = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+        if let Some(inner) = inner {
+            return Err(Error::config(format!("{text}: the quotes are part of the path"))
+                .with_remedy(format!("write {inner} without the inner quotes")));
+        }
+    }
+    let drive = text.split_once([':']).filter(|(drive, rest)| {
+        drive.len() == 1
+            && drive.starts_with(|c: char| c.is_ascii_alphabetic())
+            && rest.starts_with(['\\', '/'])
+    });
+    match drive {
+        Some((drive, rest)) if cfg!(not(windows)) => {
+            let (drive, rest) = (drive.to_ascii_lowercase(), rest.replace('\\', "/"));
+            Err(
+                Error::config(format!("`{text}` is a path of Windows")).with_remedy(format!(
+                    "write the path of this system; in WSL it is /mnt/{drive}{rest}"
+                )),
+            )
+        }
+        _ => Ok(()),
     }
 }
 
@@ -245,6 +284,13 @@ fn check_no_address(text: &str) -> Result<()> {
         return Err(Error::config(message).with_remedy(format!("write {scheme}://user:password@host")));
     }
     let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    let is_host = text == "localhost" || text.parse::<IpAddr>().is_ok();
+    if is_host && !Path::new(text).exists() {
+        let message = format!("`{text}` is a host; an address also has a scheme");
+        return Err(Error::config(message).with_remedy(format!(
+            "write the scheme of the storage, as in redis://{text}:6379"
+        )));
+    }
     let looks_like_address = text.contains('@') || port.is_some_and(|port| port.is_ok());
     if looks_like_address && !Path::new(text).exists() {
         return Err(Error::config("this looks like an address without a scheme")
@@ -254,16 +300,20 @@ fn check_no_address(text: &str) -> Result<()> {
 }
 
 fn unknown_scheme(scheme: &str) -> Error {
-    let schemes: Vec<&str> = storage::connectors()
-        .iter()
-        .flat_map(|connector| connector.schemes())
-        .copied()
-        .collect();
-    let hint = nearest(scheme, schemes.iter().copied())
-        .map(|near| format!("; did you mean {near}://?"))
-        .unwrap_or_default();
-    Error::config(format!("unknown scheme {scheme}://{hint}"))
-        .with_remedy(format!("known: {}", schemes.join(", ")))
+    let connectors = storage::connectors().iter();
+    let schemes = connectors.clone().flat_map(|connector| connector.schemes());
+    let remedy = match nearest(scheme, schemes.copied()) {
+        Some(near) => format!("did you mean {near}://?"),
+        None => {
+            let starts = connectors.filter_map(|connector| {
+                let scheme = connector.schemes().first()?;
+                Some(format!("{scheme}:// ({})", connector.title()))
+            });
+            let starts: Vec<String> = starts.collect();
+            format!("use an address that starts with {}, or a path", starts.join(", "))
+        }
+    };
+    Error::config(format!("unknown scheme {scheme}://")).with_remedy(remedy)
 }
 
 fn no_storage(text: &str) -> Error {
@@ -309,7 +359,10 @@ fn read_settings(side: Side, settings: &Mapping, job: &JobFile) -> Result<JobEnd
             continue;
         }
         let field = connector.fields().iter().find(|field| field.name == name);
-        let field = field.ok_or_else(|| job.error(&path(name), &unknown_field(connector, name)))?;
+        let field = field.ok_or_else(|| {
+            job.error(&path(name), "unknown field")
+                .with_remedy(known_field(connector, name))
+        })?;
         let text = setting_text(value).ok_or_else(|| job.error(&path(name), "expected text or a number"))?;
         let (text, origin) = (Secret::new(text), job.origin(&path(name)));
         found.push((field.name, Value { text, origin }));
@@ -342,19 +395,17 @@ fn named_connector(settings: &Mapping, uri: Option<&Place>) -> Result<&'static d
     })
 }
 
-fn unknown_field(connector: &dyn Connector, name: &str) -> String {
+/// What to write instead of an unknown field.
+fn known_field(connector: &dyn Connector, name: &str) -> String {
     let fields = connector.fields().iter().map(|field| field.name);
     let known = ["kind", "uri"]
         .into_iter()
         .chain(fields.filter(|name| *name != "uri"));
     let known: Vec<&str> = known.collect();
-    let hint = nearest(name, known.iter().copied())
-        .map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
-    format!(
-        "unknown field{hint} Known for {}: {}",
-        connector.kind(),
-        known.join(", ")
-    )
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("the fields of {} are {}", connector.kind(), known.join(", ")),
+    }
 }
 
 /// A scalar, or a list of scalars joined by commas, as LightRAG's variables write lists.

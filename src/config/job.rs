@@ -13,7 +13,13 @@ use super::{
     options::{Options, field_of_flag},
     value::scalar_text,
 };
-use crate::model::{Error, Origin, Result, Secret, nearest};
+use crate::{
+    model::{Error, Origin, Result, Secret, nearest},
+    report::TOOL,
+};
+
+/// The most fields that an error lists.
+const MOST_LISTED: usize = 12;
 
 /// A parsed job file.
 #[derive(Debug, Default)]
@@ -87,7 +93,12 @@ impl JobFile {
         interpolate(&mut tree, environment, &mut Vec::new(), &source)?;
         let mut options: Options = serde_path_to_error::deserialize(tree).map_err(|error| {
             let path = error.path().to_string();
-            source.error(&path, &expectation(&error.into_inner().to_string()))
+            let (what, remedy) = expectation(&error.into_inner().to_string());
+            let error = source.error(&path, &what);
+            match remedy {
+                Some(remedy) => error.with_remedy(remedy),
+                None => error,
+            }
         })?;
         options.set_origins(&|path| source.origin(path));
         Ok(Self { options, source })
@@ -104,8 +115,8 @@ impl JobFile {
     }
 }
 
-/// Serde's message, with the nearest known name, or the field to use instead.
-fn expectation(message: &str) -> String {
+/// Serde's message, and what to write instead if it is known.
+fn expectation(message: &str) -> (String, Option<String>) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let mut names = || {
         let unknown = quoted.next().unwrap_or_default();
@@ -113,23 +124,26 @@ fn expectation(message: &str) -> String {
     };
     if message.starts_with("unknown field") {
         let (unknown, known) = names();
-        if let Some(field) = field_of_flag(unknown) {
-            format!("unknown field; write `{field}`")
-        } else if let Some(name) = nearest(unknown, known.iter().copied()) {
-            format!("unknown field; did you mean `{name}`?")
-        } else {
-            format!("unknown field. Known: {}", known.join(", "))
-        }
+        let remedy = match (field_of_flag(unknown), nearest(unknown, known.iter().copied())) {
+            (Some(field), _) => format!("write `{field}`"),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            // The list of the whole file's fields would fill the terminal.
+            (None, None) if known.len() > MOST_LISTED => {
+                format!("`{TOOL} --generate job` writes a job file with every field")
+            }
+            (None, None) => format!("the fields here are {}", known.join(", ")),
+        };
+        ("unknown field".to_owned(), Some(remedy))
     } else if message.starts_with("unknown variant") {
         let (unknown, known) = names();
-        let hint = nearest(unknown, known.iter().copied())
-            .map_or_else(|| ".".to_owned(), |name| format!("; did you mean `{name}`?"));
-        format!("unknown value `{unknown}`{hint} Known: {}", known.join(", "))
+        let near = nearest(unknown, known.iter().copied());
+        let what = format!("expected one of {}, found `{unknown}`", known.join(", "));
+        (what, near.map(|near| format!("did you mean `{near}`?")))
     } else if let Some((_, expected)) = message.rsplit_once(", expected ") {
         // The value itself may be a misplaced secret.
-        format!("expected {expected}")
+        (format!("expected {expected}"), None)
     } else {
-        message.to_owned()
+        (message.to_owned(), None)
     }
 }
 
@@ -308,9 +322,10 @@ mod tests {
         assert!(
             error
                 .message()
-                .starts_with("job.yaml line 3: batch.recods: unknown field; did you mean `records`?"),
+                .starts_with("job.yaml line 3: batch.recods: unknown field"),
             "{error}"
         );
+        assert_eq!(error.remedy(), Some("did you mean `records`?"));
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use super::{
     Environment, JobFile,
+    options::IdentitySpec,
     options::{LightRagOptions, Options},
     resolve::given,
-    value::{IdentitySpec, Text},
+    value::Text,
 };
 use crate::model::{
     DEFAULT_MODEL, Identity, LIBRARY_MODEL, LightRag, Named, Origin, Rekey, Result, default_host,

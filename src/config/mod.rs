@@ -28,5 +28,5 @@ pub use job_text::{command_line, job_text};
 pub use lightrag::resolve as resolve_lightrag;
 pub use options::{BatchOptions, Entry, JobField, LightRagOptions, Options, entries};
 pub use resolve::OutputSettings;
-pub use value::{BatchBytes, IdentitySpec, ListSpec, Scalar, StorageSpec, Text, WorkspacesSpec};
+pub use value::{BatchBytes, ListSpec, Scalar, StorageSpec, Text, WorkspacesSpec};
 pub use workspaces::configured_workspace;

@@ -35,8 +35,8 @@ use super::{
     generate::Generate,
     schema,
     value::{
-        BatchBytes, Given, IdentitySpec, ListSpec, Scalar, Setting, ShardSpec, StorageSpec, Text, Visitor,
-        WorkspacesSpec, or_default, switch,
+        BatchBytes, Given, ListSpec, Scalar, Setting, ShardSpec, StorageSpec, Text, Visitor, WorkspacesSpec,
+        or_default, switch,
     },
 };
 use crate::{
@@ -445,6 +445,18 @@ options! {
         #[arg(skip)]
         pub made_for: Vec<IdentitySpec> = Sample("[{ host: \"http://ollama:11434\" }]"),
             note "Further models that the cache may have been made for.";
+    }
+
+    /// A model that keys may have been made for.
+    pub struct IdentitySpec under "lightrag.made_for." {
+        /// The binding.
+        pub binding: Option<Text<String>> = Sample("ollama"), note "Binding that LightRAG extracted with.";
+
+        /// The model.
+        pub model: Option<Text<String>> = Sample("\"mistral-nemo:latest\""), note "Model that LightRAG extracted with.";
+
+        /// The address.
+        pub host: Option<Text<String>> = Sample("\"http://ollama:11434\""), note "Address of that model.";
     }
 }
 

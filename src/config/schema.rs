@@ -6,7 +6,7 @@ use serde_yaml::Value as Yaml;
 
 use super::options::{
     Entry,
-    JobField::{As, DefaultsTo, FlagOnly, Sample},
+    JobField::{As, DefaultsTo, FlagOnly, Group, Sample},
     Options,
 };
 use super::value::Setting;
@@ -24,7 +24,9 @@ pub(super) fn text() -> String {
             "variable": { "type": "string", "pattern": r"^\$\{[^}]+\}$", "description": "A variable: ${NAME} or ${NAME:-default}" },
         },
     });
-    if let (Json::Object(schema), Json::Object(fields)) = (&mut schema, <Options as Setting>::schema()) {
+    if let (Json::Object(schema), Json::Object(fields)) =
+        (&mut schema, or_null(<Options as Setting>::schema()))
+    {
         schema.extend(fields);
     }
     format!("{schema:#}\n")
@@ -38,6 +40,9 @@ pub(super) fn group(table: &[Entry]) -> Json {
     let properties: Map<String, Json> = fields
         .map(|entry| {
             let mut schema = (entry.schema)();
+            if matches!(entry.job, Group) {
+                schema = or_null(schema);
+            }
             schema["description"] = entry.description().into();
             match entry.job {
                 DefaultsTo(text) => schema["default"] = as_json(text),
@@ -48,6 +53,19 @@ pub(super) fn group(table: &[Entry]) -> Json {
         })
         .collect();
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+/// A field that may be left empty: null is the same as no field.
+pub(super) fn or_null(mut schema: Json) -> Json {
+    if let Some(Json::Array(any)) = schema.get_mut("anyOf") {
+        any.push(json!({ "type": "null" }));
+    } else if let Some(types) = schema.get_mut("type") {
+        match types {
+            Json::Array(types) => types.push("null".into()),
+            one => *one = json!([one, "null"]),
+        }
+    }
+    schema
 }
 
 /// A text of the table as a value.
@@ -138,4 +156,53 @@ pub(super) fn workspaces() -> Json {
             { "type": "array", "items": one, "minItems": 1 },
         ],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, JobFile, options::entries};
+
+    #[test]
+    fn null_is_accepted_where_the_program_accepts_it() {
+        let schema: Json = serde_json::from_str(&text()).unwrap();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("job.yaml");
+        let fields = entries();
+        let fields = fields
+            .iter()
+            .filter(|entry| !matches!(entry.job, As(_) | FlagOnly))
+            .map(|entry| match entry.path.split_once('.') {
+                Some((group, name)) => format!("{group}:\n  {name}:\n"),
+                None => format!("{}:\n", entry.path),
+            });
+        let storages = [
+            "target:\n  kind:\n",
+            "target:\n  kind: redis\n  username:\n",
+            "workspaces:\n  - from:\n    to: a\n",
+            "lightrag:\n  made_for:\n    - model:\n",
+            "lightrag:\n  made_for:\n    -\n",
+            "lightrag:\n",
+            "batch:\n",
+            "",
+        ];
+        let mut accepted = 0;
+        for text in fields.chain(storages.map(str::to_owned)) {
+            std::fs::write(&file, &text).unwrap();
+            let environment = Environment::default();
+            let job = JobFile::read(&file, &environment);
+            let is_read = job.is_ok_and(|job| {
+                let endpoint = job.options.target.is_some().then(|| {
+                    let side = crate::model::Side::Target;
+                    crate::storage::Endpoint::resolve(side, &Options::default(), &job, &environment)
+                });
+                endpoint.is_none_or(|endpoint| endpoint.is_ok())
+            });
+            let value: Json = serde_yaml::from_str(&text).unwrap();
+            assert_eq!(validator.is_valid(&value), is_read, "{text}");
+            accepted += u32::from(is_read);
+        }
+        assert!(accepted > 30, "{accepted}");
+    }
 }

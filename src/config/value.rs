@@ -8,7 +8,12 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value as Json, json};
 use serde_yaml::{Mapping, Value as Yaml};
 
-use super::{Color, OutputFormat, generate::Generate, options::Entry, schema};
+use super::{
+    Color, OutputFormat,
+    generate::Generate,
+    options::{Entry, IdentitySpec},
+    schema,
+};
 use crate::{
     model::{
         MaxErrors, OnConflict, Origin, RateLimit, Rekey, Result, Secret, Shard, VerifyLevel,
@@ -54,7 +59,7 @@ impl Setting for bool {
     }
 
     fn schema() -> Json {
-        schema::or_variable(&json!({ "type": "boolean" }))
+        schema::or_null(schema::or_variable(&json!({ "type": "boolean" })))
     }
 }
 
@@ -73,7 +78,7 @@ impl<T: OptionValue> Setting for Option<T> {
     }
 
     fn schema() -> Json {
-        T::schema()
+        schema::or_null(T::schema())
     }
 }
 
@@ -94,7 +99,7 @@ impl<T: OptionValue> Setting for Vec<T> {
     }
 
     fn schema() -> Json {
-        json!({ "type": "array", "items": T::schema() })
+        schema::or_null(json!({ "type": "array", "items": T::schema() }))
     }
 }
 
@@ -161,12 +166,7 @@ impl OptionValue for IdentitySpec {
     }
 
     fn schema() -> Json {
-        let text = Text::<String>::schema();
-        json!({
-            "type": "object",
-            "properties": { "binding": text.clone(), "model": text.clone(), "host": text },
-            "additionalProperties": false,
-        })
+        schema::or_null(<Self as Setting>::schema())
     }
 }
 
@@ -176,7 +176,7 @@ impl OptionValue for Scalar<bool> {
     }
 
     fn schema() -> Json {
-        <bool as Setting>::schema()
+        schema::or_variable(&json!({ "type": "boolean" }))
     }
 }
 
@@ -249,18 +249,6 @@ pub(super) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defaul
 pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     let scalar = Option::<Scalar<bool>>::deserialize(deserializer)?;
     Ok(scalar.is_some_and(|scalar| scalar.0))
-}
-
-/// A model that keys may have been made for.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IdentitySpec {
-    /// Such as `openai` or `ollama`; any if absent.
-    pub binding: Option<Text<String>>,
-    /// The name that LightRAG passes to the binding; any if absent.
-    pub model: Option<Text<String>>,
-    /// The address.
-    pub host: Option<Text<String>>,
 }
 
 /// A storage: a kind or an address as text, or a mapping of settings.
@@ -402,7 +390,11 @@ pub(super) fn parsed<T: Parse>(text: Option<Text<T>>) -> Result<Option<T>> {
         let value = T::parse(text.text.trim());
         value.ok_or_else(|| {
             let what = format!("expected {}, found `{}`", T::EXPECTED, text.text);
-            text.origin.error(&what)
+            let error = text.origin.error(&what);
+            match T::remedy(text.text.trim()) {
+                Some(remedy) => error.with_remedy(remedy),
+                None => error,
+            }
         })
     };
     text.map(parse).transpose()
@@ -415,6 +407,11 @@ pub(super) trait Parse: Sized {
 
     /// Parses text without surrounding white space; `None` if it is not valid.
     fn parse(text: &str) -> Option<Self>;
+
+    /// What to write instead of a text that is not valid, unless [`Self::EXPECTED`] says it.
+    fn remedy(_text: &str) -> Option<String> {
+        None
+    }
 }
 
 impl Parse for NonZeroUsize {
@@ -439,6 +436,11 @@ impl Parse for Duration {
     fn parse(text: &str) -> Option<Self> {
         let duration = humantime::parse_duration(text).ok()?;
         (!duration.is_zero()).then_some(duration)
+    }
+
+    fn remedy(text: &str) -> Option<String> {
+        let number = text.parse::<u64>().ok().filter(|number| *number > 0)?;
+        Some(format!("add a unit: {number}s, {number}m or {number}h"))
     }
 }
 
@@ -475,6 +477,14 @@ impl Parse for ShardSpec {
             "auto" => Some(Self::Auto),
             text => Shard::parse(text).map(Self::Share),
         }
+    }
+
+    fn remedy(text: &str) -> Option<String> {
+        let (index, count) = text.split_once('/')?;
+        let (index, count): (u32, u32) = (index.trim().parse().ok()?, count.trim().parse().ok()?);
+        let last = count.checked_sub(1)?;
+        let is_known = index >= count && count <= Shard::MOST;
+        is_known.then(|| format!("count from 0: the shares of {count} are 0/{count} to {last}/{count}"))
     }
 }
 

@@ -99,13 +99,29 @@ fn flag_workspace(side: Side, flags: &Options) -> Result<Option<NamedWorkspace>>
 /// `FROM=TO`.
 fn mapped_pair(text: &str) -> Result<NamedPair> {
     const FLAG: &str = "--workspace-map";
-    let (from, to) = text
-        .split_once('=')
-        .ok_or_else(|| Error::config(format!("{FLAG}: expected FROM=TO, found `{text}`")))?;
+    let (from, to) = text.split_once('=').ok_or_else(|| {
+        Error::config(format!("{FLAG}: expected FROM=TO, found `{text}`"))
+            .with_remedy(format!("write {FLAG} {}", with_equals_sign(text)))
+    })?;
     Ok(NamedPair {
         from: named_workspace(from, Origin::Flag(FLAG))?,
         to: named_workspace(to, Origin::Flag(FLAG))?,
     })
+}
+
+/// What `FROM=TO` was meant by a text without an equals sign, or an example.
+fn with_equals_sign(text: &str) -> String {
+    let separated = ["->", "→", ":"]
+        .into_iter()
+        .find_map(|other| text.split_once(other));
+    let (from, to) = separated.unwrap_or((text, text));
+    let names = [from.trim(), to.trim()];
+    // A misplaced address may contain a password.
+    if names.iter().all(|name| Workspace::new(*name).is_ok()) && !text.contains(['@', '/']) {
+        names.join("=")
+    } else {
+        "space1=space2".to_owned()
+    }
 }
 
 /// The workspaces that the job file names.

@@ -108,6 +108,19 @@ struct Chosen<T: ?Sized> {
     connected: Connected<T>,
 }
 
+/// The message for an invalid answer, with the remedy. No flag has been written, so none is named.
+fn in_one_line(error: &Error) -> String {
+    let message = error.message();
+    let message = ["--source: ", "--target: "]
+        .into_iter()
+        .find_map(|flag| message.strip_prefix(flag))
+        .unwrap_or(message);
+    match error.remedy() {
+        Some(remedy) => format!("{message}: {remedy}"),
+        None => message.to_owned(),
+    }
+}
+
 impl Guide<'_> {
     async fn follow(mut self) -> Step<RunOutcome> {
         let source = self.source().await?;
@@ -185,13 +198,15 @@ impl Guide<'_> {
         if storage.info().class_name.is_some() {
             return Ok(storage.kind().to_owned());
         }
+        let expected = || {
+            let endings = storage.info().path_endings.join(" or ");
+            format!("enter a path that ends in {endings}")
+        };
         let read = |answer: &str| match Endpoint::named(side, answer) {
+            _ if answer.is_empty() => Err(expected()),
             Ok(named) if named.connector.kind() == storage.kind() => Ok(answer.to_owned()),
-            Ok(_) => {
-                let endings = storage.info().path_endings.join(" or ");
-                Err(format!("enter a path that ends in {endings}"))
-            }
-            Err(error) => Err(error.message().to_owned()),
+            Ok(_) => Err(expected()),
+            Err(error) => Err(in_one_line(&error)),
         };
         let question = format!("Path of the {side} ({}):", storage.title().to_lowercase());
         Ok(self.prompt.ask(&question, read).await?)
@@ -203,7 +218,7 @@ impl Guide<'_> {
             "" => Ok(None),
             place => Endpoint::named(Side::Target, place)
                 .map(|_| Some(place.to_owned()))
-                .map_err(|error| error.message().to_owned()),
+                .map_err(|error| in_one_line(&error)),
         };
         let question = "Address or path of the target (Enter for the same as the source):";
         if let Some(place) = self.prompt.ask(question, read).await? {
@@ -220,7 +235,7 @@ impl Guide<'_> {
         let question = format!("Workspace of the target (Enter for {workspace}):");
         let read = |answer: &str| {
             let read = Workspace::new(answer).map(|_| answer.to_owned());
-            read.map_err(|error| error.message().to_owned())
+            read.map_err(|error| in_one_line(&error))
         };
         let answer = self.prompt.ask(&question, read).await?;
         if !answer.is_empty() {

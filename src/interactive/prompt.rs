@@ -50,7 +50,7 @@ impl<'a> Prompt<'a> {
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, Stopped> {
         loop {
-            match read(self.line(question.to_owned()).await?.trim()) {
+            match read(unquoted(&self.line(question.to_owned()).await?)) {
                 Ok(answer) => return Ok(answer),
                 Err(what) => {
                     let palette = self.reporter.palette();
@@ -96,6 +96,13 @@ impl<'a> Prompt<'a> {
             }
         }
     }
+}
+
+/// An answer without surrounding blanks and quotes, which a pasted path may have.
+fn unquoted(answer: &str) -> &str {
+    let answer = answer.trim();
+    let inner = |quote| answer.strip_prefix(quote)?.strip_suffix(quote);
+    inner('"').or_else(|| inner('\'')).unwrap_or(answer)
 }
 
 /// Reads yes or no.

@@ -90,6 +90,8 @@ pub enum ErrorKind {
     TooManyErrors,
     /// The checkpoint belongs to another job, cannot be read, or is locked by another run.
     Checkpoint,
+    /// Reports to merge cannot be read, or are not one of each share.
+    Reports,
     /// The rejects file cannot be written.
     Rejects,
     /// A verification found differences.
@@ -125,6 +127,7 @@ impl ErrorKind {
             Self::Empty => "empty",
             Self::TooManyErrors => "too_many_errors",
             Self::Checkpoint => "checkpoint",
+            Self::Reports => "reports",
             Self::Rejects => "rejects",
             Self::Differences => "differences",
             Self::Internal => "internal",
@@ -171,6 +174,7 @@ impl ErrorKind {
     const fn exit_code(self, side: Option<Side>) -> ExitCode {
         match self {
             Self::Usage | Self::Config | Self::NotConfirmed | Self::Rejects => ExitCode::Usage,
+            Self::Reports => ExitCode::Source,
             Self::Refused => ExitCode::Refused,
             Self::Empty => ExitCode::Empty,
             Self::TooManyErrors => ExitCode::MaxErrors,

@@ -11,20 +11,24 @@ use super::{
     Report, Status, Totals,
     document::{ErrorTotals, MOST_SAMPLES, rates},
 };
-use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Shard, Side};
+use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Shard};
 
 /// Reads a report that `--report` wrote.
 ///
 /// # Errors
 /// The file cannot be read, or is not a report.
 pub fn read(path: &Path) -> Result<Report> {
-    let content =
-        std::fs::read(path).map_err(|error| Error::io("read the report", path, error).on(Side::Source))?;
+    const REMEDY: &str = "pass the files that --report wrote, one of each share";
+    let wrong = |message| Error::new(ErrorKind::Reports, message).with_remedy(REMEDY);
+    let content = std::fs::read(path).map_err(|error| {
+        let failed = Error::io("read the report", path, error);
+        wrong(format!("--merge-reports: {}", failed.message()))
+    })?;
     serde_json::from_slice(&content).map_err(|error| {
-        let message = format!("{} is not a report: {error}", path.display());
-        Error::new(ErrorKind::Damaged, message)
-            .on(Side::Source)
-            .with_remedy("pass files that --report wrote")
+        wrong(format!(
+            "--merge-reports: {} is not a report: {error}",
+            path.display()
+        ))
     })
 }
 
@@ -97,46 +101,45 @@ pub fn code_of(report: &Report) -> ExitCode {
 
 /// Checks that there is exactly one report per share.
 fn check_shares(reports: &[(PathBuf, Report)]) -> Result<()> {
+    let wrong = |what: String| Error::new(ErrorKind::Reports, format!("--merge-reports: {what}"));
     let mut count = None;
     let mut files: BTreeMap<u32, Vec<&Path>> = BTreeMap::new();
     for (path, report) in reports {
         let shard = report.shard.as_deref().and_then(Shard::parse);
         let Some(shard) = shard else {
-            let message = format!("{} is not the report of a share (--shard)", path.display());
-            return Err(Error::new(ErrorKind::Incomplete, message).on(Side::Source));
+            let what = format!("{} is the report of a run without --shard", path.display());
+            return Err(wrong(what).with_remedy("pass the reports of runs with --shard"));
         };
         if *count.get_or_insert(shard.count()) != shard.count() {
-            let message = format!(
+            let what = format!(
                 "{} is of share {shard}, and others are of {} shares",
                 path.display(),
                 count.unwrap_or_default()
             );
-            return Err(Error::new(ErrorKind::Incomplete, message).on(Side::Source));
+            return Err(wrong(what).with_remedy("pass the reports of one job with the same number of shares"));
         }
         files.entry(shard.index()).or_default().push(path);
     }
     let count = count.unwrap_or_default();
-    let mut wrong = Vec::new();
+    let mut faults = Vec::new();
     let missing: Vec<String> = (0..count)
         .filter(|index| !files.contains_key(index))
         .map(|index| format!("{index}/{count}"))
         .collect();
     if !missing.is_empty() {
-        wrong.push(format!("no report of {}", missing.join(", ")));
+        faults.push(format!("no report of {}", missing.join(", ")));
     }
     for (index, files) in files.iter().filter(|(_, files)| files.len() > 1) {
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-        wrong.push(format!(
+        faults.push(format!(
             "more than one report of {index}/{count}: {}",
             files.join(", ")
         ));
     }
-    if wrong.is_empty() {
+    if faults.is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Incomplete, wrong.join("; "))
-        .on(Side::Source)
-        .with_remedy("name one report of each share"))
+    Err(wrong(faults.join("; ")).with_remedy("pass one report of each share"))
 }
 
 fn add(merged: &mut Report, other: Report) {

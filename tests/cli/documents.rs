@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::{Arg, CommandFactory, builder::PossibleValue};
 use migrate_llm_cache::{
-    config::{Entry, Environment, JobField, JobFile, Options, entries, parse_args},
+    config::{Entry, JobField, Options, entries, parse_args},
     model::Field,
     report::event_schema,
     storage::{Connector, connectors},
@@ -280,21 +280,16 @@ fn job_field(argument: &str) -> String {
     }
 }
 
-/// The fields that the job file knows, as it says itself of an unknown one.
+/// The fields that the job file accepts, which serde lists for an unknown one.
 fn job_fields(of: &str) -> BTreeSet<String> {
-    let file = tempfile::NamedTempFile::new().unwrap();
     let unknown = if of.is_empty() {
         "zzz: 1\n".to_owned()
     } else {
         format!("{of}: {{ zzz: 1 }}\n")
     };
-    std::fs::write(file.path(), unknown).unwrap();
-    let error = JobFile::read(file.path(), &Environment::default()).unwrap_err();
-    let (_, known) = error
-        .message()
-        .split_once("Known: ")
-        .expect("it lists what it knows");
-    known.split(", ").map(str::to_owned).collect()
+    let error = serde_yaml::from_str::<Options>(&unknown).unwrap_err().to_string();
+    let (_, known) = error.split_once("`zzz`").expect("an unknown field");
+    known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 fn storages() -> String {

@@ -203,6 +203,8 @@ fn the_schema_accepts_job_files_and_refuses_mistakes() {
     ] {
         assert!(!validator.is_valid(&refused), "{refused}");
     }
+    assert!(validator.is_valid(&json!({ "retries": null, "lightrag": { "made_for": [{ "host": null }] } })));
+    assert!(!validator.is_valid(&json!({ "lightrag": { "made_for": [{ "hst": "x" }] } })));
     assert!(validator.is_valid(&json!({ "dry_run": "${DRY}", "on_conflict": "${POLICY:-skip}" })));
     // What an editor shows for a field, and which fields it offers.
     let mut uncovered: Vec<String> = uncommented

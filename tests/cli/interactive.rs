@@ -124,8 +124,10 @@ fn an_archive_is_asked_for_its_path() {
         .wait_for("Path of the target (archive):")
         .enter("backup.zip")
         .wait_for("a path that ends in .jsonl or .jsonl.zst");
-    terminal.enter("backup.jsonl.zst");
-    terminal.wait_for("Continue?").enter("y").end().expect(0);
+    terminal.enter("").wait_for("enter a path that ends in");
+    // As a file manager or a shell copies it.
+    terminal.enter("\"backup.jsonl.zst\" ");
+    terminal.wait_for("Continue?").enter("YES").end().expect(0);
     let lines =
         zstd::stream::decode_all(&std::fs::read(scene.path("backup.jsonl.zst")).unwrap()[..]).unwrap();
     assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 67 + 2);
@@ -136,6 +138,7 @@ fn workspaces_are_picked_from_a_list() {
     for (answer, target_workspace, records, command) in [
         ("a", None, 67, "--all-workspaces"),
         ("3, space1", None, 31, "--workspace-map space2=space2"),
+        ("space2", None, 9, "--source-workspace space2"),
         ("space2", Some("other"), 9, "--target-workspace other"),
     ] {
         let scene = Scene::new();

@@ -60,6 +60,13 @@ mistakes! {
     a_share_counted_from_1: "--source ./rag_storage --target ./new --shard 2/2 --yes";
     a_workspace_map_with_a_colon: "--source ./rag_storage --target ./new --workspace-map space1:space2 --yes";
     a_limit_of_time_without_a_unit: "--source ./rag_storage --target ./new --max-duration 2 --yes";
+    a_workspace_map_with_an_arrow: "--source ./rag_storage --target ./new --workspace-map space1->space2 --yes";
+    a_storage_in_quotes: "--source ./rag_storage --target './new' --yes";
+    a_path_of_windows: "--source C:\\rag\\rag_storage --target ./new --yes";
+    a_host_without_a_port: "--source ./rag_storage --target localhost --yes";
+    an_address_of_the_network: "--source ./rag_storage --target 10.0.0.7 --yes";
+    a_storage_from_an_unset_variable: "--source ./rag_storage --target= --yes";
+    a_report_to_merge_that_is_not_there: "--merge-reports nope.json";
     a_flag_without_its_value: "--source ./rag_storage --target";
     an_unknown_policy: "--source ./rag_storage --target ./new --on-conflict replace";
     an_unknown_type: "--source ./rag_storage --target ./new --types extrct";
