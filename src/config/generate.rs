@@ -25,8 +25,11 @@ use crate::{
 /// What `--generate` prints to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Generate {
+    /// Completions for bash.
     CompletionsBash,
+    /// Completions for zsh.
     CompletionsZsh,
+    /// Completions for fish.
     CompletionsFish,
     /// The man page.
     Man,

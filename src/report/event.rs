@@ -40,7 +40,7 @@ pub enum Event {
     RunStarted(RunStarted),
     /// What the run will do.
     Plan(PlanEvent),
-    /// Records were scanned, and more will be, to count them.
+    /// How far a count has come.
     CountProgress(CountProgressEvent),
     /// A count is done.
     Count(CountEvent),
