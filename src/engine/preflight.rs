@@ -45,7 +45,8 @@ impl Run<'_> {
         for pair in &mut prepared {
             pair.is_in_place = in_place.contains(&pair.pair.from);
         }
-        self.check_workspaces(&*source.storage, &prepared).await?;
+        self.check_workspaces(&*source.storage, workspaces, &prepared)
+            .await?;
         self.check_shard(&prepared)?;
         prepared.iter().for_each(|pair| self.warn_of_missing_types(pair));
         let total: u64 = prepared.iter().map(|pair| pair.count.total()).sum();
@@ -185,14 +186,20 @@ impl Run<'_> {
             .await
     }
 
-    /// Each workspace exists, unless it does not have to. One that has no entry at all may be misspelt.
-    async fn check_workspaces(&self, source: &dyn Connection, prepared: &[Prepared]) -> Result<()> {
+    /// Each workspace exists, unless it does not have to. One that has no entry at all may be misspelt, if somebody wrote
+    /// its name; one that the source listed was cleared meanwhile.
+    async fn check_workspaces(
+        &self,
+        source: &dyn Connection,
+        workspaces: &WorkspaceChoice,
+        prepared: &[Prepared],
+    ) -> Result<()> {
         let empty: Vec<&Workspace> = prepared
             .iter()
             .filter(|pair| pair.count.is_empty())
             .map(|pair| &pair.pair.from)
             .collect();
-        if empty.is_empty() || self.settings.allow_missing {
+        if empty.is_empty() || self.settings.allow_missing || *workspaces == WorkspaceChoice::All {
             return Ok(());
         }
         let listing = self.ask(Side::Source, "listing workspaces", async || {

@@ -161,6 +161,30 @@ fn nothing_is_made_at_the_target_for_a_workspace_without_records() {
     );
 }
 
+/// Nobody wrote its name, so it is not misspelt.
+#[test]
+fn a_workspace_that_was_cleared_after_it_was_listed_is_no_error() {
+    for has_all in [true, false] {
+        let mut world = World::new(3);
+        let second = Workspace::new("second").unwrap();
+        world.source.put(&second, records(2));
+        world.workspaces.push(second.clone());
+        world.has_all = has_all;
+        let source = Arc::clone(&world.source);
+        let observer = move |event: &Event| {
+            if matches!(event, Event::Plan(_)) {
+                source.clear(&second);
+            }
+        };
+        let ran = world.run_observed(usize::MAX, Box::new(observer)).unwrap();
+        let (exit_code, written) = if has_all { (0, 3) } else { (9, 0) };
+        assert_eq!(
+            (ran.report.exit_code, ran.report.totals.written),
+            (exit_code, written)
+        );
+    }
+}
+
 #[test]
 fn a_source_that_gives_fewer_records_than_it_counted_is_an_error() {
     let world = World::new(9);

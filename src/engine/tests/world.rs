@@ -35,6 +35,8 @@ pub(super) struct World {
     pub(super) target: Arc<Memory>,
     pub(super) settings: Settings,
     pub(super) workspaces: Vec<Workspace>,
+    /// Whether all workspaces of the source are moved, instead of those.
+    pub(super) has_all: bool,
     /// Where each of them goes; empty where each keeps its name.
     pub(super) targets: Vec<Workspace>,
     /// The folder of the checkpoint and rejects files.
@@ -126,6 +128,7 @@ impl World {
                 rekey: crate::model::Rekey::Off,
             },
             workspaces: vec![workspace.clone()],
+            has_all: false,
             targets: Vec::new(),
             folder: tempfile::tempdir().unwrap(),
             stop_at: None,
@@ -179,7 +182,10 @@ impl World {
         Route {
             source: endpoint(Side::Source, &self.source),
             target: endpoint(Side::Target, &self.target),
-            workspaces: WorkspaceChoice::Pairs(self.workspaces.iter().enumerate().map(pair).collect()),
+            workspaces: match self.has_all {
+                true => WorkspaceChoice::All,
+                false => WorkspaceChoice::Pairs(self.workspaces.iter().enumerate().map(pair).collect()),
+            },
         }
     }
 

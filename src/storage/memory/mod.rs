@@ -235,6 +235,11 @@ impl Memory {
         }
     }
 
+    /// As another process that clears a whole workspace.
+    pub(crate) fn clear(&self, workspace: &Workspace) {
+        self.state().caches.remove(workspace);
+    }
+
     /// What would still be there if it lost power now.
     pub(crate) fn durable(&self, workspace: &Workspace) -> BTreeMap<String, String> {
         let state = self.state();
