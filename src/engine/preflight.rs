@@ -186,8 +186,8 @@ impl Run<'_> {
             .await
     }
 
-    /// Each workspace exists, unless it does not have to. One that has no entry at all may be misspelt, if somebody wrote
-    /// its name; one that the source listed was cleared meanwhile.
+    /// Each named workspace exists, unless it does not have to: one that has no entry at all may be misspelt. One that the
+    /// source itself listed was cleared meanwhile.
     async fn check_workspaces(
         &self,
         source: &dyn Connection,

@@ -161,7 +161,7 @@ fn nothing_is_made_at_the_target_for_a_workspace_without_records() {
     );
 }
 
-/// Nobody wrote its name, so it is not misspelt.
+/// The user did not name it, so it cannot be misspelt.
 #[test]
 fn a_workspace_that_was_cleared_after_it_was_listed_is_no_error() {
     for has_all in [true, false] {
