@@ -21,17 +21,12 @@ struct Place {
 }
 
 impl Endpoint {
-    /// The storage that a text names, as for `--source` and `--target`. All other settings have their defaults.
+    /// The kind of storage that a text names, as for `--source` and `--target`.
     ///
     /// # Errors
     /// The text does not name a storage.
-    pub fn named(side: Side, text: &str) -> Result<Self> {
-        Self::resolve(
-            side,
-            &Options::naming(side, text),
-            &JobFile::default(),
-            &Environment::default(),
-        )
+    pub fn named(text: &str) -> Result<&'static dyn Connector> {
+        Ok(read_place(text)?.connector)
     }
 
     /// Whether a flag or the job file names the storage of a side.
@@ -204,21 +199,13 @@ fn read_place(text: &str) -> Result<Place> {
         let settings = connector.parse_uri(text)?;
         return Ok(Place { connector, settings });
     }
-    check_no_address(text)?;
-    if let Some(rest) = text.strip_prefix("~/").filter(|_| !Path::new(text).exists()) {
-        return Err(Error::config(format!("`{text}`: `~` is not expanded"))
-            .with_remedy(format!("write $HOME/{rest}, or ${{HOME}}/{rest} in a job file")));
-    }
-    check_no_foreign_path(text)?;
-    if let Some(stem) = packed_elsewhere(text).filter(|_| !Path::new(text).exists()) {
-        return Err(
-            Error::config(format!("`{text}`: archives are compressed with zstd")).with_remedy(format!(
-                "write {stem}.jsonl.zst, or {stem}.jsonl and compress that"
-            )),
-        );
+    let exists = Path::new(text).exists();
+    check_no_address(text, exists)?;
+    if !exists {
+        check_new_path(text)?;
     }
     // Everything else is a path, if it looks like one.
-    let looks_like_path = text.contains(['/', '\\', '.', '~']) || Path::new(text).exists();
+    let looks_like_path = text.contains(['/', '\\', '.', '~']) || exists;
     let files = storage::of_path(text);
     match files {
         Some(connector) if looks_like_path => Ok(Place {
@@ -229,34 +216,46 @@ fn read_place(text: &str) -> Result<Place> {
     }
 }
 
-/// Refuses paths that name something only in a shell or on another system. As a target, they would be created literally.
-fn check_no_foreign_path(text: &str) -> Result<()> {
-    if Path::new(text).exists() {
-        return Ok(());
+/// Refuses paths that mean something only to a shell, to another system or to another program. As those of a target, they
+/// would be created literally.
+fn check_new_path(text: &str) -> Result<()> {
+    let inner = unquoted(text);
+    if inner != text {
+        return Err(Error::config(format!("{text}: the quotes are part of the path"))
+            .with_remedy(format!("write {inner} without the inner quotes")));
     }
-    for quote in ['"', '\''] {
-        let inner = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-        if let Some(inner) = inner {
-            return Err(Error::config(format!("{text}: the quotes are part of the path"))
-                .with_remedy(format!("write {inner} without the inner quotes")));
-        }
+    if let Some(rest) = text.strip_prefix("~/") {
+        return Err(Error::config(format!("`{text}`: `~` is not expanded"))
+            .with_remedy(format!("write $HOME/{rest}, or ${{HOME}}/{rest} in a job file")));
     }
-    let drive = text.split_once([':']).filter(|(drive, rest)| {
-        drive.len() == 1
-            && drive.starts_with(|c: char| c.is_ascii_alphabetic())
-            && rest.starts_with(['\\', '/'])
-    });
-    match drive {
-        Some((drive, rest)) if cfg!(not(windows)) => {
-            let (drive, rest) = (drive.to_ascii_lowercase(), rest.replace('\\', "/"));
-            Err(
-                Error::config(format!("`{text}` is a path of Windows")).with_remedy(format!(
-                    "write the path of this system; in WSL it is /mnt/{drive}{rest}"
-                )),
-            )
-        }
-        _ => Ok(()),
+    if let Some((drive, rest)) = text.split_once(':').filter(is_on_drive) {
+        let (drive, rest) = (drive.to_ascii_lowercase(), rest.replace('\\', "/"));
+        return Err(
+            Error::config(format!("`{text}` is a path of Windows")).with_remedy(format!(
+                "write the path of this system; in WSL it is /mnt/{drive}{rest}"
+            )),
+        );
     }
+    if let Some(stem) = packed_elsewhere(text) {
+        return Err(
+            Error::config(format!("`{text}`: archives are compressed with zstd")).with_remedy(format!(
+                "write {stem}.jsonl.zst, or {stem}.jsonl and compress that"
+            )),
+        );
+    }
+    Ok(())
+}
+
+/// A text without the quotes around it.
+pub(crate) fn unquoted(text: &str) -> &str {
+    let inner = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    inner('"').or_else(|| inner('\'')).unwrap_or(text)
+}
+
+/// Whether a path begins with a drive's letter, on a system without drives.
+fn is_on_drive((drive, rest): &(&str, &str)) -> bool {
+    let is_letter = drive.len() == 1 && drive.starts_with(|c: char| c.is_ascii_alphabetic());
+    cfg!(not(windows)) && is_letter && rest.starts_with(['\\', '/'])
 }
 
 /// The path without its endings, if they are those of JSON lines that another program compressed. As a path of a working
@@ -277,7 +276,7 @@ fn with_scheme(scheme: &str) -> Option<&'static dyn Connector> {
 }
 
 /// Refuses mistyped addresses, which would be read as paths: they may contain a password, and paths are printed.
-fn check_no_address(text: &str) -> Result<()> {
+fn check_no_address(text: &str, exists: bool) -> Result<()> {
     let (scheme, _) = text.split_once(':').unwrap_or_default();
     if let Some(connector) = with_scheme(scheme) {
         let message = format!("addresses of {} start with {scheme}://", connector.title());
@@ -285,14 +284,14 @@ fn check_no_address(text: &str) -> Result<()> {
     }
     let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
     let is_host = text == "localhost" || text.parse::<IpAddr>().is_ok();
-    if is_host && !Path::new(text).exists() {
+    if is_host && !exists {
         let message = format!("`{text}` is a host; an address also has a scheme");
         return Err(Error::config(message).with_remedy(format!(
             "write the scheme of the storage, as in redis://{text}:6379"
         )));
     }
     let looks_like_address = text.contains('@') || port.is_some_and(|port| port.is_ok());
-    if looks_like_address && !Path::new(text).exists() {
+    if looks_like_address && !exists {
         return Err(Error::config("this looks like an address without a scheme")
             .with_remedy("write scheme://user:password@host, or the path of an existing file"));
     }
@@ -425,10 +424,10 @@ mod tests {
 
     #[test]
     fn a_mistyped_address_is_not_printed_as_a_path() {
-        let error = Endpoint::named(Side::Target, "mongodb:/me:hunter2@host").unwrap_err();
+        let error = Endpoint::named("mongodb:/me:hunter2@host").err().unwrap();
         assert!(error.message().contains("start with mongodb://"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
-        let error = Endpoint::named(Side::Target, "me:hunter2@host/rag").unwrap_err();
+        let error = Endpoint::named("me:hunter2@host/rag").err().unwrap();
         assert!(!format!("{error:?}").contains("hunter2"));
     }
 }

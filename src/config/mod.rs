@@ -21,6 +21,7 @@ mod value;
 mod workspaces;
 
 pub use cli::{Color, OutputFormat, Parsed, parse_args};
+pub(crate) use endpoint::unquoted;
 pub use env::Environment;
 pub(crate) use env::{CONFIG_INI, DOT_ENV};
 pub use job::JobFile;

@@ -449,13 +449,13 @@ options! {
 
     /// A model that keys may have been made for.
     pub struct IdentitySpec under "lightrag.made_for." {
-        /// The binding.
+        /// Such as `openai` or `ollama`; any if absent.
         pub binding: Option<Text<String>> = Sample("ollama"), note "Binding that LightRAG extracted with.";
 
-        /// The model.
+        /// The name that LightRAG passes to the binding; any if absent.
         pub model: Option<Text<String>> = Sample("\"mistral-nemo:latest\""), note "Model that LightRAG extracted with.";
 
-        /// The address.
+        /// As in LightRAG's configuration; any if absent.
         pub host: Option<Text<String>> = Sample("\"http://ollama:11434\""), note "Address of that model.";
     }
 }

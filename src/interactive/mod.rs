@@ -108,16 +108,11 @@ struct Chosen<T: ?Sized> {
     connected: Connected<T>,
 }
 
-/// The message for an invalid answer, with the remedy. No flag has been written, so none is named.
+/// The message for an invalid answer, with the remedy.
 fn in_one_line(error: &Error) -> String {
-    let message = error.message();
-    let message = ["--source: ", "--target: "]
-        .into_iter()
-        .find_map(|flag| message.strip_prefix(flag))
-        .unwrap_or(message);
     match error.remedy() {
-        Some(remedy) => format!("{message}: {remedy}"),
-        None => message.to_owned(),
+        Some(remedy) => format!("{}: {remedy}", error.message()),
+        None => error.message().to_owned(),
     }
 }
 
@@ -202,9 +197,9 @@ impl Guide<'_> {
             let endings = storage.info().path_endings.join(" or ");
             format!("enter a path that ends in {endings}")
         };
-        let read = |answer: &str| match Endpoint::named(side, answer) {
+        let read = |answer: &str| match Endpoint::named(answer) {
             _ if answer.is_empty() => Err(expected()),
-            Ok(named) if named.connector.kind() == storage.kind() => Ok(answer.to_owned()),
+            Ok(named) if named.kind() == storage.kind() => Ok(answer.to_owned()),
             Ok(_) => Err(expected()),
             Err(error) => Err(in_one_line(&error)),
         };
@@ -216,7 +211,7 @@ impl Guide<'_> {
     async fn tell_apart(&mut self, source: &'static dyn Connector) -> Step<()> {
         let read = |answer: &str| match answer {
             "" => Ok(None),
-            place => Endpoint::named(Side::Target, place)
+            place => Endpoint::named(place)
                 .map(|_| Some(place.to_owned()))
                 .map_err(|error| in_one_line(&error)),
         };

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use inquire::{Text, ui::RenderConfig};
 
 use crate::{
+    config::unquoted,
     model::{Error, ErrorKind, Result},
     report::Reporter,
     system::{
@@ -50,7 +51,8 @@ impl<'a> Prompt<'a> {
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, Stopped> {
         loop {
-            match read(unquoted(&self.line(question.to_owned()).await?)) {
+            // A pasted path may have blanks and quotes around it.
+            match read(unquoted(self.line(question.to_owned()).await?.trim())) {
                 Ok(answer) => return Ok(answer),
                 Err(what) => {
                     let palette = self.reporter.palette();
@@ -96,13 +98,6 @@ impl<'a> Prompt<'a> {
             }
         }
     }
-}
-
-/// An answer without surrounding blanks and quotes, which a pasted path may have.
-fn unquoted(answer: &str) -> &str {
-    let answer = answer.trim();
-    let inner = |quote| answer.strip_prefix(quote)?.strip_suffix(quote);
-    inner('"').or_else(|| inner('\'')).unwrap_or(answer)
 }
 
 /// Reads yes or no.

@@ -87,13 +87,19 @@ fn of_a_record_that_comes_twice_the_later_value_stays() {
     }
 }
 
-#[test]
-fn a_target_that_shows_everything_at_the_end_shows_nothing_of_a_run_that_failed() {
+/// A target that shows everything at the end, and has no space for that.
+fn cannot_finish(count: usize) -> World {
     let mut target = Memory::new("target");
     target.is_visible_when_flushed = false;
-    let mut world = World::new(12);
+    let mut world = World::new(count);
     world.target = Arc::new(target);
     world.fault(Side::Target, Call::Finish, 1, 9, Fault::Before(ErrorKind::Full));
+    world
+}
+
+#[test]
+fn a_target_that_shows_everything_at_the_end_shows_nothing_of_a_run_that_failed() {
+    let world = cannot_finish(12);
     let ran = world.run();
     assert!(world.kept().is_empty());
     let totals = &ran.report.totals;
@@ -107,16 +113,12 @@ fn a_target_that_shows_everything_at_the_end_shows_nothing_of_a_run_that_failed(
 /// What the target lost was not sanitized either.
 #[test]
 fn sanitized_records_that_the_target_lost_are_not_counted() {
-    let mut target = Memory::new("target");
-    target.is_visible_when_flushed = false;
-    let mut world = World::new(6);
-    world.target = Arc::new(target);
+    let mut world = cannot_finish(6);
     world.settings.on_invalid = OnInvalid::Sanitize;
     world.target.change_rules(|rules| rules.sanitizes = true);
     world
         .source
         .put(world.workspace(), [record(&key(2), "a\0b", 100)]);
-    world.fault(Side::Target, Call::Finish, 1, 9, Fault::Before(ErrorKind::Full));
     let totals = world.run().report.totals;
     assert_eq!((totals.written, totals.sanitized), (0, 0));
     world.target.clear_faults();

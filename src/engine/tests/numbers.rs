@@ -106,8 +106,8 @@ fn a_batch_whose_parts_were_retried_counts_as_retried_once() {
     assert_eq!((ran.retries(), ran.report.batches.retried), (2, 1));
 }
 
-#[test]
-fn what_was_not_attempted_is_counted_by_type() {
+/// Nine records, and a target that refuses to be prepared.
+fn attempting_nothing() -> World {
     let world = World::new(9);
     world.fault(
         Side::Target,
@@ -116,7 +116,12 @@ fn what_was_not_attempted_is_counted_by_type() {
         9,
         Fault::Before(ErrorKind::Permission),
     );
-    let report = world.run().report;
+    world
+}
+
+#[test]
+fn what_was_not_attempted_is_counted_by_type() {
+    let report = attempting_nothing().run().report;
     let by_type: Vec<(u64, u64)> = report
         .by_cache_type
         .values()
@@ -128,15 +133,7 @@ fn what_was_not_attempted_is_counted_by_type() {
 
 #[test]
 fn a_run_that_attempted_nothing_has_no_rate_of_success() {
-    let world = World::new(9);
-    world.fault(
-        Side::Target,
-        Call::Prepare,
-        1,
-        9,
-        Fault::Before(ErrorKind::Permission),
-    );
-    assert_eq!(world.run().report.success_rate, None);
+    assert_eq!(attempting_nothing().run().report.success_rate, None);
 }
 
 /// What an earlier run had written took none of this run's time.

@@ -57,7 +57,7 @@ pub(super) struct Ran {
 /// Unwinds a run that is killed.
 struct Killed;
 
-/// `None` if the run was killed; every other panic goes on.
+/// `None` if the run was killed; any other panic continues to unwind.
 fn unless_killed<T>(run: impl FnOnce() -> Option<T>) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| match panic.is::<Killed>() {
         true => None,
