@@ -197,7 +197,10 @@ fn hide_secrets(entry: &Entry, value: &mut Yaml, variables: &mut Vec<String>) {
     let Yaml::String(text) = value else { return };
     let prefix = entry.path.replace('.', "_").to_uppercase();
     let mut number = 0;
-    *text = replace_secrets(text, || {
+    *text = replace_secrets(text, |secret| {
+        if secret.is_empty() {
+            return String::new();
+        }
         number += 1;
         let name = match number {
             1 => format!("{prefix}_PASSWORD"),

@@ -135,28 +135,34 @@ fn password_in(address: &str) -> Option<std::ops::Range<usize>> {
     Some(user + colon + 1..end)
 }
 
-/// An address with each of its secrets replaced by what `replacement` returns.
-pub fn replace_secrets(address: &str, mut replacement: impl FnMut() -> String) -> String {
-    let mut address = Cow::Borrowed(address);
-    if let Some(secret) = password_in(&address).filter(|secret| !secret.is_empty()) {
-        let (before, after) = (&address[..secret.start], &address[secret.end..]);
-        address = Cow::Owned(format!("{before}{}{after}", replacement()));
-    }
+/// An address with each of its secrets replaced by what `replacement` makes of it. A password may be empty.
+pub fn replace_secrets(address: &str, mut replacement: impl FnMut(&str) -> String) -> String {
     let mut replaced = String::with_capacity(address.len());
-    let mut rest = &*address;
-    // Values of parameters that name a secret.
-    while let Some(at) = rest.find('=') {
-        let (name, value) = rest.split_at(at + 1);
-        let end = value.find('&').unwrap_or(value.len());
-        replaced.push_str(name);
-        if end > 0 && names_a_secret(name.trim_end_matches('=')) {
-            replaced.push_str(&replacement());
-        } else {
-            replaced.push_str(&value[..end]);
-        }
-        rest = &value[end..];
+    push_replaced(address, &mut replacement, &mut replaced);
+    replaced
+}
+
+fn push_replaced(address: &str, replacement: &mut dyn FnMut(&str) -> String, replaced: &mut String) {
+    let mut address = Cow::Borrowed(address);
+    if let Some(secret) = password_in(&address) {
+        let (before, after) = (&address[..secret.start], &address[secret.end..]);
+        let shown = replacement(&address[secret.clone()]);
+        address = Cow::Owned(format!("{before}{shown}{after}"));
     }
-    replaced + rest
+    // `name=value` pairs, as in a query, or in PostgreSQL's `host=db password=…`.
+    for (at, pair) in address.split('&').enumerate() {
+        if at > 0 {
+            replaced.push('&');
+        }
+        match pair.split_once('=') {
+            Some((name, value)) if !value.is_empty() && names_a_secret(name) => {
+                replaced.push_str(name);
+                replaced.push('=');
+                replaced.push_str(&replacement(value));
+            }
+            _ => replaced.push_str(pair),
+        }
+    }
 }
 
 /// The text with every word redacted; `None` if nothing changes.
@@ -166,33 +172,12 @@ fn redact_words(text: &str) -> Option<String> {
     while !rest.is_empty() {
         let end = rest.find(ends_word).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
-        redact_word(word, &mut redacted);
+        push_replaced(word, &mut |_| MASK.to_owned(), &mut redacted);
         let separator = after.chars().next();
         redacted.extend(separator);
         rest = &after[separator.map_or(0, char::len_utf8)..];
     }
     (redacted != text).then_some(redacted)
-}
-
-fn redact_word(word: &str, redacted: &mut String) {
-    let mut word = Cow::Borrowed(word);
-    if let Some(secret) = password_in(&word) {
-        word = Cow::Owned(format!("{}{MASK}{}", &word[..secret.start], &word[secret.end..]));
-    }
-    // `name=value` pairs, as in a query, or in PostgreSQL's `host=db password=…`.
-    for (at, pair) in word.split('&').enumerate() {
-        if at > 0 {
-            redacted.push('&');
-        }
-        match pair.split_once('=') {
-            Some((name, value)) if !value.is_empty() && names_a_secret(name) => {
-                redacted.push_str(name);
-                redacted.push('=');
-                redacted.push_str(MASK);
-            }
-            _ => redacted.push_str(pair),
-        }
-    }
 }
 
 fn names_a_secret(name: &str) -> bool {
@@ -279,7 +264,7 @@ mod tests {
     fn each_secret_of_an_address_can_be_replaced_by_a_name() {
         let replaced = |address| {
             let mut numbers = 0..;
-            replace_secrets(address, || format!("${{P{}}}", numbers.next().unwrap()))
+            replace_secrets(address, |_| format!("${{P{}}}", numbers.next().unwrap()))
         };
         for (address, expected) in [
             ("redis://me:hunter2@h:1/0", "redis://me:${P0}@h:1/0"),
