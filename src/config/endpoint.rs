@@ -21,11 +21,24 @@ struct Place {
 }
 
 impl Endpoint {
-    /// The kind of storage that a text names, as for `--source` and `--target`.
+    /// The storage that a text names, as for `--source` and `--target`. All other settings have their defaults.
     ///
     /// # Errors
     /// The text does not name a storage.
-    pub fn named(text: &str) -> Result<&'static dyn Connector> {
+    pub fn named(side: Side, text: &str) -> Result<Self> {
+        Self::resolve(
+            side,
+            &Options::naming(side, text),
+            &JobFile::default(),
+            &Environment::default(),
+        )
+    }
+
+    /// The kind of the storage that a text names. Errors name no flag.
+    ///
+    /// # Errors
+    /// The text does not name a storage.
+    pub(crate) fn kind_named(text: &str) -> Result<&'static dyn Connector> {
         Ok(read_place(text)?.connector)
     }
 
@@ -424,10 +437,10 @@ mod tests {
 
     #[test]
     fn a_mistyped_address_is_not_printed_as_a_path() {
-        let error = Endpoint::named("mongodb:/me:hunter2@host").err().unwrap();
+        let error = Endpoint::named(Side::Target, "mongodb:/me:hunter2@host").unwrap_err();
         assert!(error.message().contains("start with mongodb://"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
-        let error = Endpoint::named("me:hunter2@host/rag").err().unwrap();
+        let error = Endpoint::named(Side::Target, "me:hunter2@host/rag").unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"));
     }
 }

@@ -174,7 +174,7 @@ fn workspaces(flags: &Options, environment: &Environment) -> Result<Option<Yaml>
     let choice = if one_side {
         Route::resolve(flags, &job, environment)?.workspaces
     } else {
-        let any = Endpoint::named("json")?;
+        let any = Endpoint::kind_named("json")?;
         WorkspaceChoice::resolve(flags, &job, environment, any, any)?
     };
     let pairs = match choice {

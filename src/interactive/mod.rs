@@ -197,7 +197,7 @@ impl Guide<'_> {
             let endings = storage.info().path_endings.join(" or ");
             format!("enter a path that ends in {endings}")
         };
-        let read = |answer: &str| match Endpoint::named(answer) {
+        let read = |answer: &str| match Endpoint::kind_named(answer) {
             _ if answer.is_empty() => Err(expected()),
             Ok(named) if named.kind() == storage.kind() => Ok(answer.to_owned()),
             Ok(_) => Err(expected()),
@@ -211,7 +211,7 @@ impl Guide<'_> {
     async fn tell_apart(&mut self, source: &'static dyn Connector) -> Step<()> {
         let read = |answer: &str| match answer {
             "" => Ok(None),
-            place => Endpoint::named(place)
+            place => Endpoint::kind_named(place)
                 .map(|_| Some(place.to_owned()))
                 .map_err(|error| in_one_line(&error)),
         };

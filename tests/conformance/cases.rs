@@ -315,6 +315,7 @@ pub async fn a_page_goes_beyond_its_bytes_by_one_record_at_most(place: Place) {
 }
 
 /// A selection leaves out other types and other modes.
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 pub async fn a_selection_is_kept_to(place: Place) {
     let workspace = place.workspace("w");
     let mut records = plain(9);
@@ -643,9 +644,9 @@ pub async fn workspaces_are_kept_apart(place: Place) {
     );
 }
 
-/// Whatever shape a record has, the target keeps it as it is, says what it changed, or refuses it alone.
-pub async fn no_shape_of_a_record_is_lost_or_changed_silently(place: Place) {
-    let workspace = place.workspace("w");
+/// Records of every shape that a JSON file can contain. `has_decimals`: also numbers that only exact decimals represent.
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
+fn records_of_every_shape(has_decimals: bool) -> Vec<Record> {
     let odd = [
         r#"{"return": null, "cache_type": "extract"}"#,
         r#"{"return": 12, "cache_type": "extract"}"#,
@@ -672,7 +673,7 @@ pub async fn no_shape_of_a_record_is_lost_or_changed_silently(place: Place) {
     ];
     let mut records: Vec<Record> = odd
         .iter()
-        .filter(|text| place.server.decimals || !text.contains(r#""big""#))
+        .filter(|text| has_decimals || !text.contains(r#""big""#))
         .enumerate()
         .map(|(n, text)| raw(&key("extract", n as u64), text))
         .collect();
@@ -710,7 +711,13 @@ pub async fn no_shape_of_a_record_is_lost_or_changed_silently(place: Place) {
             .map(|(n, (_, value))| record(&key("summary", n as u64), value)),
     );
     records.push(record(&key("summary", 1000), &records::unknown_fields()));
+    records
+}
 
+/// Whatever shape a record has, the target keeps it as it is, says what it changed, or refuses it alone.
+pub async fn no_shape_of_a_record_is_lost_or_changed_silently(place: Place) {
+    let workspace = place.workspace("w");
+    let records = records_of_every_shape(place.server.decimals);
     let outcomes = write(&place, &workspace, &records, WriteMode::Upsert).await;
     let keys: Vec<&str> = records.iter().map(|record| record.key().as_str()).collect();
     let found = get(&place, &workspace, &keys).await;

@@ -39,6 +39,7 @@ fn assert_taken_alike(kind: &str, check: &str, addresses: &[&str]) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn addresses_of_mongodb_are_taken_and_refused_as_pymongo_does() {
     let check = "import pymongo\ndef check(address): pymongo.MongoClient(address, connect=False)";
     assert_taken_alike(

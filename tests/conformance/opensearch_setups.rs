@@ -126,6 +126,7 @@ fn unfit(name: &'static str, body: Value, word: &'static str) -> Unfit {
     Unfit { name, body, word }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn an_index_that_would_lose_or_refuse_everything_is_refused_before_the_first_write(place: Place) {
     let pipelines = Pipelines::put(&place).await;
     let through = |pipeline: &str| json!({"settings": {"index.default_pipeline": pipelines.name(pipeline)}});

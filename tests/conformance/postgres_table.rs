@@ -219,6 +219,7 @@ async fn rows_that_a_policy_hides_end_the_run() {
 
 /// What a dry run and the first step of a move say of a table that cannot be written to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn a_table_that_cannot_be_written_to_is_refused_without_a_write() {
     for (change, kind, says) in [
         (

@@ -241,6 +241,7 @@ fn moved(run: &Run) -> u64 {
 
 /// Killed behind a checkpoint, the next run with `--resume` goes on from there and finishes the job. A source without an
 /// order, and a target that shows nothing before its end, begin anew.
+#[expect(clippy::too_many_lines, reason = "one scene from beginning to end")]
 fn a_run_that_is_killed_is_finished_by_the_next(from: &'static str, to: &'static str) {
     let folder = tempfile::tempdir().unwrap();
     let cache = cache(folder.path());

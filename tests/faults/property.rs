@@ -101,21 +101,11 @@ pub fn every_record_is_accounted_for(kind: &'static str) {
         .unwrap_or_else(|error| panic!("{error}"));
 }
 
-fn play(kind: &'static str, scene: &Scene) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (source, rejects) = (path("cache.json"), path("rejects.jsonl"));
-    let entries: Vec<String> = scene
-        .entries
-        .iter()
-        .map(|(key, value)| format!("{}: {value}", json!(key)))
-        .collect();
-    std::fs::write(&source, format!("{{\n{}\n}}", entries.join(",\n"))).unwrap();
-    let place = Place::new(kind);
-    let workspace = place.workspace("w");
-    let proxy = scene
+/// What cuts the connections to a server, if the scene has such a fault.
+fn proxy_of(scene: &Scene, place: &Place) -> Option<Proxy> {
+    scene
         .fault
-        .filter(|_| kind != "json")
+        .filter(|_| place.kind != "json")
         .map(|(to_server, after, times)| {
             let way = if to_server { Way::ToServer } else { Way::ToProgram };
             let delay = std::time::Duration::ZERO;
@@ -128,7 +118,39 @@ fn play(kind: &'static str, scene: &Scene) {
                     delay,
                 },
             )
-        });
+        })
+}
+
+/// Everything that was written is equal, and nothing else is there.
+fn verify(source: &str, place: &Place, common: &[&str], written: u64) {
+    let arguments = [
+        "--source",
+        source,
+        "--target",
+        &place.address,
+        "--verify-only",
+        "--verify",
+        "full",
+    ];
+    let verified = Tool::new(&[&arguments[..], common].concat()).run().expect(0);
+    let found = &verified.report()["verification"];
+    assert_eq!(found["equal"].as_u64(), Some(written), "{found}");
+    assert_eq!(found["beyond"], 0);
+}
+
+fn play(kind: &'static str, scene: &Scene) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (source, rejects) = (path("cache.json"), path("rejects.jsonl"));
+    let entries: Vec<String> = scene
+        .entries
+        .iter()
+        .map(|(key, value)| format!("{}: {value}", json!(key)))
+        .collect();
+    std::fs::write(&source, format!("{{\n{}\n}}", entries.join(",\n"))).unwrap();
+    let place = Place::new(kind);
+    let workspace = place.workspace("w");
+    let proxy = proxy_of(scene, &place);
     let target = proxy
         .as_ref()
         .map_or_else(|| place.address.clone(), |proxy| proxy.instead_of(&place.address));
@@ -177,17 +199,5 @@ fn play(kind: &'static str, scene: &Scene) {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(lines.len() as u64, rejected, "lines in the rejects file");
-    let arguments = [
-        "--source",
-        &source,
-        "--target",
-        &place.address,
-        "--verify-only",
-        "--verify",
-        "full",
-    ];
-    let verified = Tool::new(&[&arguments[..], &common[..]].concat()).run().expect(0);
-    let found = &verified.report()["verification"];
-    assert_eq!(found["equal"].as_u64(), Some(run.total("written")), "{found}");
-    assert_eq!(found["beyond"], 0);
+    verify(&source, &place, &common, run.total("written"));
 }
