@@ -17,10 +17,10 @@ use super::{
     pipeline::{AHEAD, PAGE_BYTES},
     retry::RequestContext,
     run::Run,
-    stats::WorkspaceStats,
+    stats::{TargetBefore, WorkspaceStats},
 };
 use crate::{
-    model::{BatchLimit, LeftOut, Mode, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
+    model::{BatchLimit, LeftOut, Mode, OnConflict, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
     report::{
         CountEvent, CountProgressEvent, Event, PlanEvent, PlanOptions, PlanSettings, WarningEvent,
         WarningKind,
@@ -343,7 +343,14 @@ impl Run<'_> {
         self.stats.add_workspace(WorkspaceStats::new(
             pair.clone(),
             count.clone(),
-            looked.before.total(),
+            TargetBefore {
+                records: looked.before.total(),
+                is_exact: looked.before.exact,
+                may_be_replaced: matches!(
+                    self.settings.on_conflict,
+                    OnConflict::Overwrite | OnConflict::Newer
+                ),
+            },
         ));
         Prepared {
             pair,

@@ -27,7 +27,7 @@ use crate::{
         Difference, DifferenceKind, ReadBackReport, Verification, WarningEvent, WarningKind,
         style::{grouped, grouped_of},
     },
-    storage::{Count, Target},
+    storage::{Count, Size, Target},
 };
 
 /// The fields that a target may set itself.
@@ -79,8 +79,8 @@ pub(crate) struct ReadBack {
     sample: Mutex<Sample>,
     /// The selected records that it had before; `None` if only an estimate is known.
     records_before: Option<u64>,
-    /// The total size that the server reported before, if it does.
-    size_before: Option<u64>,
+    /// The size that the target reported before, if it does.
+    size_before: Option<Size>,
     /// Records that an earlier run of the same job wrote.
     written_before: u64,
 }
@@ -239,7 +239,6 @@ impl ReadBack {
 
     fn expected(&self, job: &WorkspaceJob<'_>) -> Expected {
         let seen = job.stats.workspace(job.number, |workspace| workspace.seen());
-        let copies = job.hits.as_ref().map_or(0, |hits| hits.hits().total.rekeyed);
         let before = self.records_before.unwrap_or(0);
         let written = seen.written - self.written_before.min(seen.written);
         let records = match job.on_conflict {
@@ -255,7 +254,7 @@ impl ReadBack {
                 before.max((seen.written + seen.skipped).min(distinct))
             }
         };
-        let records = records + copies;
+        let records = records + copies(job);
         Expected {
             records,
             added: match self.records_before {
@@ -270,7 +269,12 @@ impl ReadBack {
         if let Some(before) = self.size_before {
             let asking = context(job, "asking for the size of the target");
             let size = job.retrier.run(asking, async || job.target.size().await).await?;
-            if size.is_some_and(|size| size >= before.saturating_add(expected.added)) {
+            if let Some(size) = size
+                && size.entries >= before.entries.saturating_add(expected.added)
+            {
+                if !size.includes_others {
+                    set_added(job, size.entries - before.entries);
+                }
                 return Ok(None);
             }
         }
@@ -284,9 +288,24 @@ impl ReadBack {
         job.stats.workspace(job.number, |workspace| {
             workspace.set_target_records_after(count.total());
         });
+        if let Some(before) = self.records_before.filter(|_| count.exact) {
+            set_added(job, count.total().saturating_sub(before));
+        }
         let is_short = count.exact && count.total() < expected.records;
         Ok(is_short.then_some((count.total(), expected.records)))
     }
+}
+
+/// Enters how many records the workspace has more than before, without copies.
+fn set_added(job: &WorkspaceJob<'_>, records: u64) {
+    let added = records.saturating_sub(copies(job));
+    job.stats
+        .workspace(job.number, |workspace| workspace.set_added(added));
+}
+
+/// The copies under other keys that were added to the workspace.
+fn copies(job: &WorkspaceJob<'_>) -> u64 {
+    job.hits.as_ref().map_or(0, |hits| hits.hits().total.rekeyed)
 }
 
 /// Looks up every record that the source had when the run started. Only missing ones count: a different one may have been

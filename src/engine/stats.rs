@@ -45,13 +45,26 @@ struct Sum {
     rejected: u64,
 }
 
+/// What is known of the target before a workspace is moved to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TargetBefore {
+    /// Its records of the selected types.
+    pub(crate) records: u64,
+    /// Whether that number is exact.
+    pub(crate) is_exact: bool,
+    /// Whether the run replaces records that the target has.
+    pub(crate) may_be_replaced: bool,
+}
+
 /// The numbers of one workspace.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkspaceStats {
     pair: WorkspacePair,
     expected: Count,
-    target_records_before: u64,
+    target_before: TargetBefore,
     target_records_after: Option<u64>,
+    /// Records that the target has more than before, without copies under other keys.
+    added: Option<u64>,
     rehearsal: Option<Rehearsal>,
     by_type: BTreeMap<CacheType, Totals>,
     /// Entries that were read but not selected.
@@ -59,17 +72,21 @@ pub(crate) struct WorkspaceStats {
     /// The number of the last batch that was counted.
     batch: u64,
     completed: bool,
+    /// Whether an earlier run wrote some of these records.
+    is_resumed: bool,
     /// The part of `by_type` that is durable.
     durable: BTreeMap<CacheType, Totals>,
 }
 
 impl WorkspaceStats {
-    pub(crate) fn new(pair: WorkspacePair, expected: Count, target_records_before: u64) -> Self {
+    pub(crate) fn new(pair: WorkspacePair, expected: Count, target_before: TargetBefore) -> Self {
         Self {
             pair,
             expected,
-            target_records_before,
+            target_before,
             target_records_after: None,
+            added: None,
+            is_resumed: false,
             rehearsal: None,
             by_type: BTreeMap::new(),
             filtered: 0,
@@ -146,6 +163,7 @@ impl WorkspaceStats {
         self.durable = BTreeMap::new();
         self.completed = false;
         self.target_records_after = None;
+        self.added = None;
         self.revoke();
     }
 
@@ -155,6 +173,29 @@ impl WorkspaceStats {
 
     pub(crate) fn set_target_records_after(&mut self, records: u64) {
         self.target_records_after = Some(records);
+    }
+
+    pub(crate) fn set_added(&mut self, records: u64) {
+        self.added = Some(records);
+    }
+
+    /// How many of the written records the target did not have before; `None` if unknown.
+    fn new_records(&self, written: u64) -> Option<u64> {
+        let TargetBefore {
+            records: before,
+            is_exact,
+            may_be_replaced,
+        } = self.target_before;
+        if written == 0 || !may_be_replaced {
+            return Some(written);
+        }
+        if self.is_resumed || !is_exact {
+            return None;
+        }
+        if before == 0 {
+            return Some(written);
+        }
+        self.added.map(|added| added.min(written))
     }
 
     /// Marks the workspace as completely moved.
@@ -179,13 +220,15 @@ impl WorkspaceStats {
         let mut totals = Totals::default();
         by_cache_type.values().for_each(|part| totals.add(part));
         totals.read += self.filtered;
+        let new = self.new_records(totals.written);
         WorkspaceReport {
             from: self.pair.from.clone(),
             to: self.pair.to.clone(),
             source_records: Some(self.expected.total()),
-            target_records_before: Some(self.target_records_before),
+            target_records_before: Some(self.target_before.records),
             target_records_after: self.target_records_after,
             rehearsal: self.rehearsal,
+            new,
             totals,
             by_cache_type,
             left_out: self.expected.left_out.as_ref().map(LeftOut::list),
@@ -223,6 +266,7 @@ impl WorkspaceStats {
         self.filtered = before.totals.read.saturating_sub(typed);
         self.batch = before.batches;
         self.completed = before.complete;
+        self.is_resumed = true;
         self.mark_durable();
     }
 }

@@ -137,6 +137,9 @@ pub struct WorkspaceReport {
     pub target_records_after: Option<u64>,
     /// What a run that writes would do; null unless this is a dry run that reached the workspace.
     pub rehearsal: Option<Rehearsal>,
+    /// Written records whose keys the target did not have before: all of them if it was empty or nothing is replaced, else
+    /// the growth of the target; null if that is not known, or if an earlier run wrote some of them.
+    pub new: Option<u64>,
     /// The numbers of this workspace.
     pub totals: Totals,
     /// These numbers by cache type.
@@ -418,10 +421,13 @@ pub struct Report {
     pub workspaces: Vec<WorkspaceReport>,
     /// Records that a run would move; null unless this is a completed dry run.
     pub to_move: Option<u64>,
-    /// Those whose keys the target does not have.
+    /// Those whose keys the target does not have. After a run that writes: the written records whose keys it did not have;
+    /// null if that is not known for a workspace.
     pub new: Option<u64>,
     /// Those whose keys the target already has.
     pub existing: Option<u64>,
+    /// The written records that replaced others; null in a dry run, and if `new` is.
+    pub replaced: Option<u64>,
     /// The numbers of batches.
     pub batches: BatchTotals,
     /// Written and skipped records in percent of the selected ones, two decimals; null if nothing was attempted.

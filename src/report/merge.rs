@@ -167,6 +167,7 @@ fn add(merged: &mut Report, other: Report) {
     merged.to_move = sum(merged.to_move, other.to_move);
     merged.new = sum(merged.new, other.new);
     merged.existing = sum(merged.existing, other.existing);
+    merged.replaced = sum(merged.replaced, other.replaced);
     merged.batches.add(&other.batches);
     add_errors(&mut merged.errors, other.errors);
     let known: BTreeSet<String> = merged.warnings.iter().cloned().collect();
@@ -229,6 +230,7 @@ fn add_workspaces(merged: &mut Report, others: Vec<super::WorkspaceReport>) {
             (Some(mine), Some(others)) => mine.add(others),
             (mine, _) => *mine = None,
         }
+        known.new = sum(known.new, other.new);
         known.totals.add(&other.totals);
         add_by_type(&mut known.by_cache_type, other.by_cache_type);
         known.left_out = None;

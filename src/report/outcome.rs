@@ -158,6 +158,10 @@ impl RunNumbers {
             (Mode::DryRun, RunOutcome::Done) => self.rehearsal(),
             _ => None,
         };
+        let new = match self.mode {
+            Mode::Migrate => self.new_records(),
+            Mode::DryRun | Mode::Verify => None,
+        };
         let is_partial = totals.rejected > 0 || self.is_incomplete;
         let (status, exit_code) = Self::status(ending, is_partial);
         let (records_per_second, bytes_per_second) = rates(
@@ -182,6 +186,7 @@ impl RunNumbers {
             records_per_second,
             bytes_per_second,
             next: self.next(ending, &totals),
+            replaced: new.map(|new| totals.written.saturating_sub(new)),
             totals,
             by_cache_type,
             left_out: left_out(&self.workspaces),
@@ -190,7 +195,7 @@ impl RunNumbers {
             target: self.target,
             workspaces: self.workspaces,
             to_move: rehearsal.map(|all| all.to_move),
-            new: rehearsal.map(|all| all.new),
+            new: new.or(rehearsal.map(|all| all.new)),
             existing: rehearsal.map(|all| all.existing),
             batches: self.batches,
             errors: self.errors,
@@ -219,6 +224,11 @@ impl RunNumbers {
             }
         }
         (totals, by_cache_type)
+    }
+
+    /// The written records whose keys the target did not have; known only if every part is.
+    fn new_records(&self) -> Option<u64> {
+        self.workspaces.iter().map(|workspace| workspace.new).sum()
     }
 
     /// The sum over all workspaces; known only if every part is.

@@ -396,9 +396,9 @@ pub trait Target: Send + Sync {
         self.reader().get_many(keys).await
     }
 
-    /// The number of entries in the place, possibly with those of other workspaces, if the storage knows it without a scan.
-    /// The number grows with every record that is added. `None` if [`Source::count`] is cheap enough instead.
-    async fn size(&self) -> Result<Option<u64>> {
+    /// The number of entries in the place, if the storage knows it without a scan. It grows with every record that is added.
+    /// `None` if [`Source::count`] is cheap enough instead.
+    async fn size(&self) -> Result<Option<Size>> {
         Ok(None)
     }
 
@@ -577,6 +577,15 @@ pub enum WriteMode {
     Upsert,
     /// Keep it, and return [`WriteOutcome::Exists`].
     Create,
+}
+
+/// The number of entries that a target has, as it knows it without a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Entries of any kind.
+    pub entries: u64,
+    /// Whether entries of other workspaces, or of other applications, are included.
+    pub includes_others: bool,
 }
 
 /// The outcome of a record.

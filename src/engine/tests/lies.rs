@@ -75,13 +75,13 @@ fn a_run_over_a_lying_target_never_ends_with_0() {
 #[test]
 fn one_record_of_many_that_is_not_there_is_found() {
     for lie in [Lie::Swallow, Lie::LoseAfterFlush] {
-        for knows_size in [false, true] {
+        for knows_size in [None, Some(true)] {
             for policy in POLICIES {
                 let mut world = lying(1000, lie, Victims::One(ONE));
                 world.target.change_rules(|rules| rules.knows_size = knows_size);
                 world.settings.on_conflict = policy;
                 let ran = world.run();
-                let case = format!("{lie:?} {knows_size} {policy:?}");
+                let case = format!("{lie:?} {knows_size:?} {policy:?}");
                 assert_eq!(ran.report.exit_code, 6, "{case}");
                 let found = read_back(&ran);
                 assert_eq!((found.missing, found.different), (1, 0), "{case}");
@@ -95,7 +95,7 @@ fn one_record_of_many_that_is_not_there_is_found() {
 
 #[test]
 fn a_target_that_keeps_its_word_is_asked_for_few_records_and_its_size() {
-    for knows_size in [false, true] {
+    for knows_size in [None, Some(true)] {
         let mut world = World::new(1000);
         world.settings.batch_records = number(100);
         world.target.change_rules(|rules| rules.knows_size = knows_size);
@@ -103,9 +103,9 @@ fn a_target_that_keeps_its_word_is_asked_for_few_records_and_its_size() {
         assert!(ran.is_done());
         assert_eq!((read_back(&ran).records, world.target.calls(Call::Get)), (256, 1));
         // Once before the run, and once after it where the target does not know its size.
-        let counts = if knows_size { 1 } else { 2 };
+        let counts = if knows_size.is_some() { 1 } else { 2 };
         assert_eq!(world.target.calls(Call::Count), counts);
-        let after = (!knows_size).then_some(1000);
+        let after = knows_size.is_none().then_some(1000);
         assert_eq!(ran.report.workspaces[0].target_records_after, after);
         assert_eq!(ran.report.verification, None);
     }
@@ -139,7 +139,7 @@ fn nothing_is_read_back_where_that_is_turned_off_or_nothing_was_written() {
 /// Somebody else removes records of theirs while the run goes on: the count alone is no difference.
 #[test]
 fn records_that_another_process_removes_are_not_a_difference() {
-    for knows_size in [false, true] {
+    for knows_size in [None, Some(true)] {
         let world = World::new(9);
         world.target.change_rules(|rules| rules.knows_size = knows_size);
         let theirs: Vec<_> = (0..5)

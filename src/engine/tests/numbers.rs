@@ -54,8 +54,74 @@ fn a_dry_run_counts_what_is_new_and_what_is_there() {
             (ran.report.totals.written, ran.report.totals.skipped),
             (new, existing)
         );
-        assert_eq!((ran.report.to_move, ran.report.new), (None, None));
+        let report = &ran.report;
+        assert_eq!((report.to_move, report.existing), (None, None));
+        assert_eq!((report.new, report.replaced), (Some(new), Some(0)));
     }
+}
+
+#[test]
+fn new_and_replaced_records_are_counted_apart() {
+    struct Case {
+        known: usize,
+        on_conflict: OnConflict,
+        knows_size: Option<bool>,
+        new: Option<u64>,
+    }
+    let case = |known, on_conflict, knows_size, new| Case {
+        known,
+        on_conflict,
+        knows_size,
+        new,
+    };
+    for Case {
+        known,
+        on_conflict,
+        knows_size,
+        new,
+    } in [
+        case(0, OnConflict::Overwrite, None, Some(10)),
+        case(4, OnConflict::Overwrite, None, Some(6)),
+        case(4, OnConflict::Overwrite, Some(false), Some(6)),
+        case(10, OnConflict::Overwrite, None, Some(0)),
+        case(4, OnConflict::Newer, None, Some(6)),
+        // Nothing is replaced, so nothing has to be counted.
+        case(4, OnConflict::Skip, Some(true), Some(6)),
+        case(0, OnConflict::Overwrite, Some(true), Some(10)),
+        // A total over everything that the server has does not tell what was added to one workspace.
+        case(4, OnConflict::Overwrite, Some(true), None),
+    ] {
+        let mut world = World::new(10);
+        let theirs = (0..known).map(|n| record(&key(n), "theirs", 50));
+        world.target.put(world.workspace(), theirs);
+        world.target.change_rules(|rules| rules.knows_size = knows_size);
+        world.settings.on_conflict = on_conflict;
+        let ran = world.run();
+        assert!(ran.is_done());
+        let report = &ran.report;
+        let replaced = new.map(|new| report.totals.written - new);
+        assert_eq!(
+            (report.new, report.replaced, report.workspaces[0].new),
+            (new, replaced, new),
+            "{known} known, {on_conflict:?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_resumed_run_replaced_is_not_guessed() {
+    let mut world = World::new(10).with_checkpoint();
+    world
+        .target
+        .put(world.workspace(), [record(&key(9), "theirs", 50)]);
+    world.fault(Side::Target, Call::Write, 2, 1, Fault::Before(ErrorKind::Full));
+    assert!(!world.run().is_done());
+    world.target.clear_faults();
+    world.revive(false);
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert_eq!(ran.report.totals.written, 10);
+    assert_eq!((ran.report.new, ran.report.replaced), (None, None));
 }
 
 #[test]
@@ -141,6 +207,7 @@ fn a_run_that_attempted_nothing_has_no_rate_of_success() {
 fn rates_are_of_what_this_run_moved() {
     let mut world = World::new(60).with_checkpoint();
     assert!(world.run_until(25).is_none());
+    world.target.clear_faults();
     world.revive(false);
     let ran = world.run();
     assert!(ran.is_done());

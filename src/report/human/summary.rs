@@ -22,7 +22,8 @@ const UNBOUNDED: usize = usize::MAX;
 pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> String {
     let width = width.unwrap_or(UNBOUNDED);
     let mut text = String::new();
-    if let Some(title) = title(report) {
+    let title = title(report);
+    if let Some(title) = title {
         let _ = write!(text, "\n{}", palette.strong(title));
         statistics(&mut text, report);
         if let Some(table) = table::of_report(report, width) {
@@ -33,6 +34,10 @@ pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> S
     differences(&mut text, report, width);
     if let Some(foretold) = &report.hits {
         let _ = write!(text, "\n\n{}", wrap(&hits::sentence(foretold), width, ""));
+    }
+    // A blank line after statistics.
+    if title.is_some() && !text.ends_with('\n') {
+        text.push('\n');
     }
     if let Some(verdict) = verdict(report, palette) {
         let _ = write!(text, "\n{verdict}");
@@ -93,6 +98,10 @@ fn statistics(text: &mut String, report: &Report) {
             }
             row(text, "Failed batches:", grouped(batches.failed));
             row(text, "Successfully migrated:", grouped(totals.written));
+            if let (Some(new), Some(replaced @ 1..)) = (report.new, report.replaced) {
+                row(text, "  New to the target:", grouped(new));
+                row(text, "  Replaced:", grouped(replaced));
+            }
             for (name, number) in [
                 ("Skipped (already there):", totals.skipped),
                 ("Sanitized:", totals.sanitized),
@@ -119,6 +128,27 @@ fn statistics(text: &mut String, report: &Report) {
                 grouped(report.records_per_second as u64),
                 bytes(report.bytes_per_second)
             );
+        }
+        Mode::Verify => {
+            let Some(found) = &report.verification else {
+                return;
+            };
+            let found = &found.numbers;
+            row(text, "Compared:", grouped(found.compared));
+            row(text, "Equal:", grouped(found.equal));
+            row(text, "Missing:", grouped(found.missing));
+            row(text, "Different:", grouped(found.different));
+            for (name, number) in [
+                ("Different, but kept:", found.kept),
+                ("Not storable:", found.unmovable),
+                ("Invalid at the source:", found.invalid),
+                ("Copies:", found.copies),
+                ("Only on the target:", found.beyond.unwrap_or_default()),
+            ] {
+                if number > 0 {
+                    row(text, name, grouped(number));
+                }
+            }
         }
         _ => {}
     }
@@ -282,6 +312,7 @@ mod tests {
             target_records_before: Some(0),
             target_records_after: None,
             rehearsal: None,
+            new: None,
             totals,
             by_cache_type: Default::default(),
             left_out: None,

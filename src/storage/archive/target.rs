@@ -24,7 +24,7 @@ use crate::{
         record::{CacheKey, KeySet, Record},
     },
     storage::{
-        Entry, Source, Target, WriteMode, WriteOutcome,
+        Entry, Size, Source, Target, WriteMode, WriteOutcome,
         files::{Draft, DraftSlot, OpenFile, Positions, existing},
     },
 };
@@ -345,14 +345,17 @@ impl Target for ArchiveTarget {
     }
 
     /// The lines of the old archive and of the new one.
-    async fn size(&self) -> Result<Option<u64>> {
+    async fn size(&self) -> Result<Option<Size>> {
         let workspace = self.source.workspace.name().to_owned();
         let old = self.writer.archive.any_survey().await?;
         let before = old.map_or(0, |survey| survey.size_of(&workspace));
         let added = move |draft: &mut Option<ArchiveDraft>| {
             Ok(draft.as_ref().map_or(0, |draft| draft.tally.of(&workspace)))
         };
-        Ok(Some(before + self.writer.draft.with(added).await?))
+        Ok(Some(Size {
+            entries: before + self.writer.draft.with(added).await?,
+            includes_others: false,
+        }))
     }
 }
 

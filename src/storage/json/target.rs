@@ -22,7 +22,7 @@ use crate::{
         record::{CacheKey, KeyDigest, KeySet, Record},
     },
     storage::{
-        Entry, Source, Target, WriteMode, WriteOutcome,
+        Entry, Size, Source, Target, WriteMode, WriteOutcome,
         files::{Draft, DraftSlot, Positions, blocking, check_writable, existing},
     },
 };
@@ -166,11 +166,15 @@ impl Target for JsonTarget {
         Ok(found)
     }
 
-    async fn size(&self) -> Result<Option<u64>> {
-        match self.published.get() {
-            Some(published) => Ok(Some(published.entries)),
-            None => self.source.size().await,
-        }
+    async fn size(&self) -> Result<Option<Size>> {
+        let entries = match self.published.get() {
+            Some(published) => Some(published.entries),
+            None => self.source.size().await?,
+        };
+        Ok(entries.map(|entries| Size {
+            entries,
+            includes_others: false,
+        }))
     }
 }
 

@@ -19,7 +19,7 @@ use bytes::Bytes;
 pub(crate) use self::fault::{Call, Fault, Script};
 use super::{
     ConnectOptions, Connection, Connector, ConnectorInfo, Count, Cursor, Entry, Page, PageBuilder, PageLimit,
-    PageReader, Progress, Source, Target, WorkspaceListing, WriteMode, WriteOutcome,
+    PageReader, Progress, Size, Source, Target, WorkspaceListing, WriteMode, WriteOutcome,
 };
 use crate::model::{
     Error, ErrorKind, Location, PhysicalLocation, Result, Secret, Selection, Values, Workspace,
@@ -97,8 +97,8 @@ pub(crate) struct Rules {
     pub(crate) again: BTreeMap<usize, Record>,
     /// What it does with records of which it says that they are written, and with which.
     pub(crate) lie: Option<(Lie, Victims)>,
-    /// It knows its size without a count.
-    pub(crate) knows_size: bool,
+    /// It knows its size without a count: whether with the entries of others.
+    pub(crate) knows_size: Option<bool>,
     /// It gathers no more workspaces than this.
     pub(crate) most_gathered: Option<usize>,
 }
@@ -712,8 +712,11 @@ impl Target for MemoryCache {
         self.memory.end(Call::Finish, fault, ()).await
     }
 
-    async fn size(&self) -> Result<Option<u64>> {
+    async fn size(&self) -> Result<Option<Size>> {
         let knows_size = self.memory.state().rules.knows_size;
-        Ok(knows_size.then(|| self.values(|values| values.len() as u64)))
+        Ok(knows_size.map(|includes_others| Size {
+            entries: self.values(|values| values.len() as u64),
+            includes_others,
+        }))
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         Error, ErrorKind, Result,
         record::{CacheKey, OnInvalid, Record, RejectKind},
     },
-    storage::{Changes, Halving, Source, Target, WriteMode, WriteOutcome},
+    storage::{Changes, Halving, Size, Source, Target, WriteMode, WriteOutcome},
 };
 
 /// DuplicateKey.
@@ -392,8 +392,12 @@ impl Target for MongoTarget {
     }
 
     /// What the collection's metadata says. Some services do without it.
-    async fn size(&self) -> Result<Option<u64>> {
-        Ok(self.collection.estimated_document_count().await.ok())
+    async fn size(&self) -> Result<Option<Size>> {
+        let documents = self.collection.estimated_document_count().await.ok();
+        Ok(documents.map(|entries| Size {
+            entries,
+            includes_others: false,
+        }))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         Error, ErrorKind, Result, number_of,
         record::{CacheKey, Record, RejectKind},
     },
-    storage::{Source, Target, WriteMode, WriteOutcome},
+    storage::{Size, Source, Target, WriteMode, WriteOutcome},
 };
 
 /// How many pieces of one batch are on their way at the same time.
@@ -440,15 +440,19 @@ impl Target for RedisTarget {
     }
 
     /// To count its records, a server has to look at all its keys.
-    async fn size(&self) -> Result<Option<u64>> {
+    async fn size(&self) -> Result<Option<Size>> {
         let answer = self
             .server()
             .try_one("asking for the number of keys", &cmd("DBSIZE"))
             .await?;
-        Ok(match answer {
+        let keys = match answer {
             Value::Int(keys) => u64::try_from(keys).ok(),
             _ => None,
-        })
+        };
+        Ok(keys.map(|entries| Size {
+            entries,
+            includes_others: true,
+        }))
     }
 }
 
