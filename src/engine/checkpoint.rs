@@ -285,4 +285,14 @@ mod tests {
         );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "something else");
     }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_read_is_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.json");
+        std::fs::create_dir(&path).unwrap();
+        let error = Checkpoint::open(&path, &job("a"), true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Checkpoint);
+        assert!(error.message().contains("cannot be read"), "{error}");
+    }
 }

@@ -314,6 +314,34 @@ fn a_resumed_run_reports_what_earlier_runs_did_and_does_not_do_it_again() {
 }
 
 #[test]
+fn entries_that_are_not_selected_are_counted_once_over_all_runs() {
+    let world = || {
+        let world = two_workspaces();
+        let others = (0..8).map(|n| record(&format!("mix:query:{n}"), "x", 1));
+        world.source.put(&world.workspaces[1], others);
+        world
+    };
+    let whole = world().run();
+    let mut world = world();
+    kill_in_the_second(&world);
+    world.revive(true);
+    assert_eq!(world.run().report.totals, whole.report.totals);
+}
+
+#[test]
+fn only_a_run_that_was_to_resume_misses_its_checkpoint() {
+    let mut world = World::new(3).with_checkpoint();
+    assert_eq!(world.run().report.warnings, Vec::<String>::new());
+    let mut world_to_resume = World::new(3).with_checkpoint();
+    world_to_resume.settings.resume = true;
+    let warnings = world_to_resume.run().report.warnings;
+    assert!(warnings[0].contains("no checkpoint at"), "{warnings:?}");
+    // A finished one is there, and is begun anew without a warning.
+    world.revive(false);
+    assert_eq!(world.run().report.warnings, Vec::<String>::new());
+}
+
+#[test]
 fn what_an_earlier_run_made_durable_stays_written_where_the_next_one_fails() {
     let mut world = two_workspaces();
     kill_in_the_second(&world);

@@ -85,6 +85,9 @@ fn one_record_of_many_that_is_not_there_is_found() {
                 assert_eq!(ran.report.exit_code, 6, "{case}");
                 let found = read_back(&ran);
                 assert_eq!((found.missing, found.different), (1, 0), "{case}");
+                // The sample, then all of them; the target is counted before and after, and not once more.
+                assert_eq!(found.records, 256 + 1000, "{case}");
+                assert_eq!(world.target.calls(Call::Count), 2, "{case}");
                 let first = &found.first[0];
                 assert_eq!((first.key.as_str(), first.kind), (ONE, DifferenceKind::Missing));
                 assert_eq!(ran.report.workspaces[0].target_records_after, Some(999), "{case}");

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::world::{World, key, number, record, records, texts};
 use crate::{
     model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, Workspace, record::OnInvalid},
-    report::{Event, WarningKind},
+    report::{BatchEvent, Event, WarningKind},
     storage::memory::{Call, Fault, Memory},
 };
 
@@ -17,6 +17,9 @@ fn every_record_arrives_and_the_events_add_up_to_the_report() {
     assert_eq!(world.kept(), texts(&records(20)));
     let totals = &ran.report.totals;
     assert_eq!((totals.read, totals.written, totals.not_attempted), (20, 20, 0));
+    for location in [&ran.report.source, &ran.report.target] {
+        assert_eq!(location.as_ref().unwrap().kind, "memory");
+    }
     assert_eq!(
         (ran.report.batches.total, ran.report.success_rate),
         (7, Some(100.0))
@@ -233,6 +236,40 @@ fn each_policy_keeps_what_it_is_to_keep() {
             _ => 0,
         };
         assert_eq!(ran.report.totals.skipped, skipped, "{policy:?}");
+        let of_batches = |number: fn(&BatchEvent) -> u64| -> u64 {
+            ran.events
+                .iter()
+                .map(|event| match event {
+                    Event::Batch(batch) => number(batch),
+                    _ => 0,
+                })
+                .sum()
+        };
+        assert_eq!(of_batches(|batch| batch.skipped), skipped, "{policy:?}");
+        if policy != OnConflict::Fail {
+            assert_eq!(of_batches(|batch| batch.rejected), 0, "{policy:?}");
+        }
+    }
+}
+
+/// Only after a lost answer may an equal record be one that this run wrote.
+#[test]
+fn an_equal_record_that_was_there_before_counts_as_skipped() {
+    let mut world = World::new(9);
+    world.target.put(world.workspace(), records(4));
+    world.settings.on_conflict = OnConflict::Skip;
+    let totals = world.run().report.totals;
+    assert_eq!((totals.written, totals.skipped), (5, 4));
+}
+
+#[test]
+fn a_side_that_is_busy_is_connected_to_again() {
+    for side in [Side::Source, Side::Target] {
+        let world = World::new(3);
+        world.fault(side, Call::Connect, 1, 2, Fault::Before(ErrorKind::Busy));
+        let ran = world.run();
+        assert!(ran.is_done(), "{:?}", ran.report.errors);
+        assert_eq!(ran.retries(), 2, "{side}");
     }
 }
 
