@@ -317,7 +317,7 @@ fn a_resumed_run_reports_what_earlier_runs_did_and_does_not_do_it_again() {
 fn entries_that_are_not_selected_are_counted_once_over_all_runs() {
     let world = || {
         let world = two_workspaces();
-        let others = (0..8).map(|n| record(&format!("mix:query:{n}"), "x", 1));
+        let others = (0..8).map(|n| record(&format!("a key {n}"), "x", 1));
         world.source.put(&world.workspaces[1], others);
         world
     };
