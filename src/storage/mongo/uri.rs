@@ -189,13 +189,13 @@ impl Address {
 /// The part before the options in the driver's form: PyMongo takes a `+` in user and password for a space, and what
 /// follows a dot in the database's name for a collection.
 fn for_driver(place: &str) -> String {
-    let (login, hosts) = match place.rsplit_once('@') {
-        Some((login, hosts)) => (format!("{}@", login.replace('+', "%20")), hosts),
+    let (scheme, rest) = match place.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), place),
     };
-    let (scheme, rest) = match hosts.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), hosts),
+    let (login, rest) = match rest.rsplit_once('@') {
+        Some((login, rest)) => (format!("{}@", login.replace('+', "%20")), rest),
+        None => (String::new(), rest),
     };
     let (hosts, database) = match rest.split_once('/') {
         Some((hosts, database)) => {
@@ -396,6 +396,8 @@ fn decode(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mongodb::options::HostInfo;
+
     use super::*;
 
     fn warnings(options: &str) -> String {
@@ -405,6 +407,27 @@ mod tests {
 
     fn refused(uri: &str) -> String {
         Address::read(uri).map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn a_plus_is_a_space_in_the_login_and_part_of_the_scheme() {
+        for (place, driver) in [
+            ("mongodb+srv://h.example.com", "mongodb+srv://h.example.com"),
+            (
+                "mongodb+srv://u:p+w@h.example.com/db",
+                "mongodb+srv://u:p%20w@h.example.com/db",
+            ),
+            (
+                "mongodb://a+b:c@h1:1,h2:2/db.c+d",
+                "mongodb://a%20b:c@h1:1,h2:2/db",
+            ),
+            ("mongodb://h", "mongodb://h"),
+        ] {
+            assert_eq!(for_driver(place), driver);
+            let address = Address::read(place).unwrap();
+            let is_looked_up = matches!(address.parsed.host_info, HostInfo::DnsRecord(_));
+            assert_eq!(is_looked_up, place.starts_with("mongodb+srv"), "{place}");
+        }
     }
 
     #[test]
