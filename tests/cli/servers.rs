@@ -7,6 +7,7 @@ use url::Url;
 use crate::{
     scene::Scene,
     support::{
+        name_server,
         place::{Place, service, variable},
         state,
     },
@@ -372,4 +373,32 @@ fn a_certificate_that_nobody_checks_is_a_warning() {
         );
         assert_eq!(run.report()["warnings"][0], *warnings[0]);
     }
+}
+
+/// What Atlas gives its users: the name of a cluster, whose servers the name service knows.
+#[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
+fn a_cluster_of_mongodb_is_found_by_its_name() {
+    let server = Url::parse(&service("mongo_tls")).unwrap();
+    name_server::start("rag.test", server.port().unwrap());
+    let scene = Scene::new();
+    name_server::write_configuration(&scene.path("resolv.conf"));
+    let login = format!("{}:{}", server.username(), server.password().unwrap());
+    let options = "authSource=admin&tlsAllowInvalidCertificates=true";
+    scene.file(
+        "job.yaml",
+        &format!(
+            "source: ./rag_storage\ntarget: mongodb+srv://{login}@cluster.rag.test/?{options}\ndry_run: true\n"
+        ),
+    );
+    let with_name_server = "mount --bind resolv.conf /etc/resolv.conf && exec \"$0\" \"$@\"";
+    let run = scene
+        .tool("--job job.yaml")
+        .env("PATH", "/usr/bin:/bin")
+        .by(&["unshare", "--mount", "sh", "-c", with_name_server])
+        .run()
+        .expect(0);
+    let target = &run.report()["target"]["location"];
+    assert_eq!(target, "mongodb+srv://rag:***@cluster.rag.test/LightRAG");
+    assert!(run.report()["to_move"].as_u64() > Some(0));
 }

@@ -61,6 +61,22 @@ impl Tool {
         self
     }
 
+    /// Started by another program, whose arguments end with the command.
+    pub fn by(mut self, starter: &[&str]) -> Self {
+        let mut command = Command::new(starter[0]);
+        command
+            .args(&starter[1..])
+            .arg(self.command.get_program())
+            .args(self.command.get_args())
+            .env_clear()
+            .stdin(Stdio::null())
+            .current_dir(self.command.get_current_dir().unwrap_or(Path::new("/")));
+        let variables = self.command.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        self.command = command;
+        self
+    }
+
     /// The command, to be started otherwise than by [`Tool::run`].
     pub fn into_command(self) -> Command {
         self.command
