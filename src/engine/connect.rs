@@ -100,9 +100,12 @@ impl Run<'_> {
     pub async fn connect_target(&self, endpoint: &Endpoint) -> Result<Connected<dyn Target>> {
         let storage = self.connect(endpoint).await?;
         self.stats.set_location(Side::Target, storage.location());
-        let class = endpoint.connector.info().class_name;
-        self.stats
-            .run(|run| run.target_use = class.map_or(TargetUse::Kept, TargetUse::Class));
+        let info = endpoint.connector.info();
+        let fields = info.fields;
+        let target_use = info
+            .class_name
+            .map_or(TargetUse::Kept, |class| TargetUse::Storage { class, fields });
+        self.stats.run(|run| run.target_use = target_use);
         Ok(Connected::new(endpoint, storage))
     }
 

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     model::{
-        CacheType, Error, ExitCode, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location, Mode,
-        VerifyLevel, plural, record::RejectKind,
+        CacheType, Error, ExitCode, Field, ForetoldHits, LeftOut, LeftOutKind, LeftOutRecords, Location,
+        Mode, VerifyLevel, plural, record::RejectKind,
     },
     system::shutdown::StopReason,
 };
@@ -59,12 +59,17 @@ impl RunOutcome {
 }
 
 /// How LightRAG uses a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum TargetUse {
     /// The run ended before it connected to the target.
     Unknown,
-    /// As the storage of this class.
-    Class(&'static str),
+    /// As a storage of its own.
+    Storage {
+        /// The name of its class.
+        class: &'static str,
+        /// Its settings.
+        fields: &'static [Field],
+    },
     /// Not at all: it is an archive.
     Kept,
 }
@@ -306,22 +311,39 @@ impl RunNumbers {
 
     /// The next step after a run that moved everything.
     fn after_moving(&self) -> String {
-        let class = match self.target_use {
+        let mut settings = match self.target_use {
             TargetUse::Kept => {
                 let target = self.target.as_ref().map_or("FILE", |target| &target.location);
                 return format!(
                     "To restore the records, run with --source {target}. The source is unchanged."
                 );
             }
-            TargetUse::Class(class) => format!("set LIGHTRAG_KV_STORAGE={class} and its connection settings"),
-            TargetUse::Unknown => "set LIGHTRAG_KV_STORAGE and its connection settings".to_owned(),
+            TargetUse::Storage { class, fields } => {
+                let address = fields.iter().filter(|field| field.is_address);
+                let mut settings = vec![format!("LIGHTRAG_KV_STORAGE={class}")];
+                settings.extend(address.filter_map(|field| field.variable.map(str::to_owned)));
+                settings
+            }
+            TargetUse::Unknown => vec![
+                "LIGHTRAG_KV_STORAGE".to_owned(),
+                "its connection settings".to_owned(),
+            ],
         };
-        let workspace = if self.moves_to_empty_workspace() {
-            ", leave WORKSPACE unset (the records are in the empty workspace)"
-        } else {
-            ""
-        };
-        format!("Point LightRAG at the target: {class}{workspace}, and restart it. The source is unchanged.")
+        let mut unset = "";
+        match self.workspaces.as_slice() {
+            [one] if one.from != one.to && !one.to.name().is_empty() => {
+                settings.push(format!("WORKSPACE={}", one.to.name()));
+            }
+            _ if self.moves_to_empty_workspace() => {
+                unset = ", leave WORKSPACE unset (the records are in the empty workspace)";
+            }
+            _ => {}
+        }
+        let last = settings.pop().unwrap_or_default();
+        format!(
+            "Point LightRAG at the target: set {} and {last}{unset}, and restart it. The source is unchanged.",
+            settings.join(", ")
+        )
     }
 
     /// What to do about rejected records.
