@@ -38,14 +38,15 @@ pub(super) const EXAMPLES: &str = "  Try it first: connect, check and count both
 pub(super) const STORAGES: &str = "\
 STORAGE is a kind or an address. Kinds: json, redis, postgres, mongo,
 opensearch, or LightRAG's class name; the address is then read from LightRAG's
-environment, .env or config.ini. Addresses: the path of a working directory or
-a cache file, redis://, rediss://, postgres://, mongodb://, mongodb+srv://, and
-http:// or https:// for OpenSearch.";
+environment, .env or config.ini. Addresses: the path of a working directory, of
+a cache file (.json) or of an archive (.jsonl, .jsonl.zst); redis://, rediss://,
+unix://, postgres://, postgresql://, mongodb://, mongodb+srv://; http:// or
+https:// for OpenSearch; s3://, gs:// or az:// for an archive in a bucket.";
 
 pub(super) const EXIT_CODES: &str = "    0  success, also if there was nothing to do
     1  internal error: a bug
     2  usage or configuration error, or --yes is missing
-    3  finished, but some records were rejected
+    3  finished, but some records were rejected or could not be read
     4  the source failed
     5  the target failed
     6  verification found differences
@@ -53,7 +54,7 @@ pub(super) const EXIT_CODES: &str = "    0  success, also if there was nothing t
     8  stopped at --max-duration; can be resumed
     9  no such workspace in the source, or nothing to migrate (--fail-on-empty)
    10  refused by a check before the first write
-   11  the checkpoint belongs to another job or is in use by another run
+   11  the checkpoint cannot be used: of another job, in use, or not writable
   130  interrupted (SIGINT)
   141  the reader of standard output closed it
   143  terminated (SIGTERM)";

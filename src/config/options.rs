@@ -6,7 +6,7 @@
 //!    attributes are serde's, as on any struct. The part after `=` says what migrate.example.yaml shows ([`JobField`]).
 //!
 //!    ```text
-//!    /// Limit for connecting and for each request [default: 60s]
+//!    /// Time limit for connecting and for each request [default: 60s]
 //!    #[arg(long, value_name = "DUR", help_heading = HOW)]
 //!    pub timeout: Option<Text<Duration>> = DefaultsTo("60s");
 //!    ```
@@ -240,7 +240,7 @@ options! {
         }, note "Workspaces to move: a name, a list of names and of { from: …, to: … }, or `all`. By default the one that \
                  LightRAG's environment names, or else the empty workspace.";
 
-        /// Cache types to move, separated by commas: `default` (everything made from documents), `all` (every entry), or
+        /// Cache types to move, separated by commas: `default` (everything made from documents), `all` (every record), or
         /// names such as extract, summary, query [default: default]
         #[arg(long, value_name = "LIST", help_heading = WHAT)]
         pub types: Option<ListSpec> = DefaultsTo("[default]"),
@@ -305,15 +305,15 @@ options! {
                   384KiB for Redis, 512KiB for JSON, 2MiB for PostgreSQL, MongoDB and OpenSearch. Larger batches \
                   need more memory.";
 
-        /// Most batches written at the same time; fewer where the target is near [default: 16]
+        /// Maximum number of batches written at the same time; fewer if the target responds quickly [default: 16]
         #[arg(long, value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub concurrency: Option<Text<NonZeroUsize>> = DefaultsTo("16");
 
-        /// Most that is moved per second: records (1000/s) or bytes (20MiB/s)
+        /// Maximum rate: records per second (1000/s) or bytes per second (20MiB/s)
         #[arg(long, value_name = "RATE", help_heading = HOW, allow_negative_numbers = true)]
         pub rate_limit: Option<Text<RateLimit>> = Sample("20MiB/s"), note "No limit by default.";
 
-        /// Limit for connecting and for each request [default: 60s]
+        /// Time limit for connecting and for each request [default: 60s]
         #[arg(long, value_name = "DUR", help_heading = HOW, allow_negative_numbers = true)]
         pub timeout: Option<Text<Duration>> = DefaultsTo("60s");
 
@@ -355,7 +355,7 @@ options! {
         #[arg(long, value_name = "FILE", help_heading = HOW, value_hint = ValueHint::FilePath)]
         pub differences: Option<PathBuf> = Sample("./migrate.differences.jsonl"), note "None by default.";
 
-        /// Move the intact records before the damage in a damaged JSON file
+        /// Move the intact records of a damaged JSON file or archive; what is damaged is skipped and reported
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW)]
         pub salvage: bool = DefaultsTo("false");
@@ -370,7 +370,7 @@ options! {
         #[arg(long, help_heading = HOW)]
         pub allow_missing: bool = DefaultsTo("false");
 
-        /// What to print: `human` at a terminal and `jsonl` elsewhere by default
+        /// What to print [default: auto]
         #[arg(long, value_name = "FORMAT", help_heading = OUTPUT)]
         pub output: Option<OutputFormat> = DefaultsTo("auto");
 
@@ -390,7 +390,7 @@ options! {
         #[arg(long, value_name = "FORMAT", help_heading = OUTPUT)]
         pub log_format: Option<LogFormat> = DefaultsTo("text");
 
-        /// Print only errors to standard error
+        /// Print only errors on standard error; JSON lines on standard output are not affected
         #[serde(deserialize_with = "switch")]
         #[arg(long, short, help_heading = OUTPUT)]
         pub quiet: bool = DefaultsTo("false");

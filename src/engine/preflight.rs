@@ -220,19 +220,19 @@ impl Run<'_> {
             let message = format!("the workspace {name} cannot be read: {reason}");
             return Err(Error::new(ErrorKind::Permission, message).on(Side::Source));
         }
-        let there = match &listing.found[..] {
-            [] => "it has no cache in any workspace".to_owned(),
+        let location = source.location().location;
+        let message = match &listing.found[..] {
+            [] => format!("{location} has no cache in any workspace"),
             found => {
                 let names: Vec<String> = found.iter().map(ToString::to_string).collect();
-                format!("it has caches in: {}", names.join(", "))
+                let meant = meant_workspace(missing.name(), found);
+                format!(
+                    "{location} has no cache in the workspace {missing}; it has caches in: {}{meant}",
+                    names.join(", ")
+                )
             }
         };
-        let meant = meant_workspace(missing.name(), &listing.found);
-        let message = format!(
-            "{} has no cache in the workspace {missing}; {there}{meant}",
-            source.location().location
-        );
-        let remedy = "check source and workspace, or add --allow-missing to accept that";
+        let remedy = "check source and workspace, or add --allow-missing to accept a missing workspace";
         Err(Error::new(ErrorKind::Empty, message).with_remedy(remedy))
     }
 
@@ -413,7 +413,7 @@ fn met_before(side: Side, place: &PhysicalLocation, workspace: &Workspace, other
     let (message, remedy) = if other == workspace {
         (
             format!("the workspace {workspace} of the {side} is named twice: {place}"),
-            "name each workspace once a run",
+            "map each workspace of the source to another workspace of the target",
         )
     } else {
         (

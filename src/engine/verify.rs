@@ -15,7 +15,8 @@ use crate::{
         run::Run,
     },
     model::{
-        BatchLimit, Error, ErrorKind, OnConflict, Rekey, Result, Selection, Side, VerifyLevel, WorkspacePair,
+        BatchLimit, Error, ErrorKind, Mode, OnConflict, Rekey, Result, Selection, Side, VerifyLevel,
+        WorkspacePair,
         record::{CacheKey, KeyDigest, KeySet, Record, compare},
     },
     report::{
@@ -388,8 +389,15 @@ impl Run<'_> {
             grouped(numbers.missing),
             grouped(numbers.different)
         );
-        Err(Error::new(ErrorKind::Differences, message)
-            .with_remedy("see verification.first in the report, then migrate again"))
+        let remedy = match self.settings.mode {
+            Mode::Verify => {
+                "see the differences in the report (verification.first), then run again without --verify-only"
+            }
+            Mode::Migrate | Mode::DryRun => {
+                "see the differences in the report (verification.first), then run again"
+            }
+        };
+        Err(Error::new(ErrorKind::Differences, message).with_remedy(remedy))
     }
 
     async fn compare(

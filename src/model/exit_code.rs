@@ -10,11 +10,11 @@ pub enum ExitCode {
     Internal = 1,
     /// Usage or configuration error, or `--yes` is missing.
     Usage = 2,
-    /// Finished, but some records were rejected.
+    /// Finished, but some records were rejected or could not be read.
     Rejected = 3,
     /// The source failed: unreachable, refused the login, unreadable.
     Source = 4,
-    /// The target failed.
+    /// The target failed: unreachable, refused the login or a write, or already has a record (`--on-conflict fail`).
     Target = 5,
     /// Verification found differences.
     Differences = 6,
@@ -26,7 +26,7 @@ pub enum ExitCode {
     Empty = 9,
     /// Refused by a check before the first write.
     Refused = 10,
-    /// The checkpoint belongs to another job or is in use by another run.
+    /// The checkpoint cannot be used: it belongs to another job, is in use by another run, or cannot be read or written.
     Checkpoint = 11,
     /// Interrupted by SIGINT.
     Interrupted = 130,

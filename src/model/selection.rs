@@ -342,7 +342,7 @@ impl JsonSchema for Selection {
         json_schema!({
             "type": "array",
             "items": {"type": "string"},
-            "description": "What is moved: `default` (everything from documents), `all` (every entry), or cache types.",
+            "description": "What is moved: `default` (everything from documents), `all` (every record), or cache types.",
         })
     }
 }

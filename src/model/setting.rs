@@ -340,7 +340,13 @@ impl Values {
     /// The origins of address and login: `host, port from --target; password from the variable POSTGRES_PASSWORD`.
     pub fn address_origins(&self) -> String {
         let mut by_origin: Vec<(&Origin, Vec<&str>)> = Vec::new();
-        for (field, value) in self.iter().filter(|(field, _)| field.is_address) {
+        // With an address, all of its parts are set; those that it lacks are empty.
+        let of_uri = self.get("uri").map(|uri| &uri.origin);
+        let is_given = |value: &Value| Some(&value.origin) != of_uri || !value.text.expose().is_empty();
+        let address = self
+            .iter()
+            .filter(|(field, value)| field.is_address && is_given(value));
+        for (field, value) in address {
             match by_origin.iter_mut().find(|(origin, _)| **origin == value.origin) {
                 Some((_, names)) => names.push(field.name),
                 None => by_origin.push((&value.origin, vec![field.name])),

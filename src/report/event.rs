@@ -48,11 +48,11 @@ pub enum Event {
     Batch(BatchEvent),
     /// A request failed and will be retried.
     Retry(RetryEvent),
-    /// An entry cannot be moved.
+    /// A record cannot be moved.
     Reject(RejectEvent),
     /// A checkpoint was written.
     Checkpoint(CheckpointEvent),
-    /// Which records of a workspace LightRAG will find.
+    /// Which records of a workspace LightRAG will use.
     Hits(HitsEvent),
     /// A verification of a workspace is in progress or done.
     Verify(VerifyEvent),
@@ -318,7 +318,7 @@ pub struct VerifyEvent {
     pub remaining_ms: Option<u64>,
 }
 
-/// Which records of a workspace LightRAG will find.
+/// Which records of a workspace LightRAG will use.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct HitsEvent {
     /// The workspace of the source.

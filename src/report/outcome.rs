@@ -315,7 +315,7 @@ impl RunNumbers {
             TargetUse::Kept => {
                 let target = self.target.as_ref().map_or("FILE", |target| &target.location);
                 return format!(
-                    "To restore the records, run with --source {target}. The source is unchanged."
+                    "To restore the records, run with --source {target} --all-workspaces --types all. The source is unchanged."
                 );
             }
             TargetUse::Storage { class, fields } => {
@@ -341,7 +341,8 @@ impl RunNumbers {
         }
         let last = settings.pop().unwrap_or_default();
         format!(
-            "Point LightRAG at the target: set {} and {last}{unset}, and restart it. The source is unchanged.",
+            "Point LightRAG at the target: set {} and {last}{unset}, and restart it. Only the cache was moved: insert the \
+             documents again, and LightRAG extracts them from it. The source is unchanged.",
             settings.join(", ")
         )
     }

@@ -36,12 +36,13 @@ fn the_tables_of_the_documents_are_those_of_the_code() {
         ("flags", flags()),
         ("storages", storages()),
         ("exit codes", exit_codes()),
-        ("events", events()),
     ];
-    for (path, tables) in [
-        (README, readme),
-        (OPERATION, vec![("rejects", rejects()), ("metrics", metrics())]),
-    ] {
+    let operation = vec![
+        ("events", events()),
+        ("rejects", rejects()),
+        ("metrics", metrics()),
+    ];
+    for (path, tables) in [(README, readme), (OPERATION, operation)] {
         let kept = std::fs::read_to_string(path).unwrap();
         let made = tables.iter().fold(kept.clone(), |text, (name, table)| {
             with_section(&text, name, table)
@@ -199,7 +200,7 @@ fn code(text: &str) -> String {
 /// Every flag with its field of the job file.
 fn flags() -> String {
     let command = Options::command();
-    let mut text = "| flag | job file | |\n|---|---|---|\n".to_owned();
+    let mut text = "| flag | job file | meaning |\n|---|---|---|\n".to_owned();
     let mut heading = None;
     let mut fields = BTreeSet::new();
     for argument in command.get_arguments() {
@@ -223,7 +224,7 @@ fn flags() -> String {
             .iter()
             .map(|value| {
                 let help = value.get_help().map(ToString::to_string).unwrap_or_default();
-                format!("`{}` {}", value.get_name(), lower_first(&help))
+                format!("`{}`: {}", value.get_name(), lower_first(&help))
             })
             .collect();
         let choices = if choices.is_empty() {
@@ -293,7 +294,8 @@ fn job_fields(of: &str) -> BTreeSet<String> {
 }
 
 fn storages() -> String {
-    let mut text = "| job file | variable | `config.ini` | default | |\n|---|---|---|---|---|\n".to_owned();
+    let mut text =
+        "| job file | variable | `config.ini` | default | meaning |\n|---|---|---|---|---|\n".to_owned();
     for connector in connectors() {
         let schemes: Vec<String> = connector
             .schemes()
@@ -452,7 +454,7 @@ fn events() -> String {
     let schema = event_schema();
     let schema = schema.as_value();
     let common: BTreeSet<&String> = schema["properties"].as_object().unwrap().keys().collect();
-    let mut text = String::from("| event | says | its own fields |\n|---|---|---|\n");
+    let mut text = String::from("| event | meaning | fields |\n|---|---|---|\n");
     for event in schema["oneOf"].as_array().unwrap() {
         let of = event["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
         // An event may have none of its own.
@@ -538,10 +540,15 @@ fn metrics() -> String {
 
 fn lower_first(text: &str) -> String {
     let mut characters = text.chars();
-    characters
-        .next()
-        .map(|first| first.to_lowercase().chain(characters).collect())
-        .unwrap_or_default()
+    let Some(first) = characters.next() else {
+        return String::new();
+    };
+    let rest = characters.as_str();
+    // `JSON` stays as it is.
+    if rest.starts_with(char::is_uppercase) {
+        return text.to_owned();
+    }
+    first.to_lowercase().chain(rest.chars()).collect()
 }
 
 /// Every command that the README tells to type can be read.

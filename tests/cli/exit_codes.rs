@@ -103,7 +103,7 @@ fn code_8_for_a_run_that_took_too_long() {
     let scene = Scene::new();
     let entries: Map<String, Value> = (0..3_000).map(|n| (key("extract", n), value("x"))).collect();
     scene.cache("many", &entries.into());
-    let line = "--source ./many --target ./new --yes --batch-size 1 --max-duration 300ms --checkpoint c";
+    let line = "--source ./many --target ./new --yes --batch-size 1 --max-duration 2s --checkpoint c";
     let child = scene
         .tool(line)
         .into_command()
@@ -112,7 +112,7 @@ fn code_8_for_a_run_that_took_too_long() {
         .spawn()
         .unwrap();
     // Nobody reads, so that the run waits with its output until its time is over.
-    std::thread::sleep(Duration::from_millis(600));
+    std::thread::sleep(Duration::from_millis(2500));
     let run = Run::of(child.wait_with_output().unwrap()).checked().expect(8);
     snapshot_end!(scene, run);
 }

@@ -335,7 +335,7 @@ fn copies_are_offered_where_lightrag_asks_for_other_keys() {
             .env("LLM_MODEL", "gpt-4o-mini");
         let mut terminal = Terminal::start(tool, "");
         terminal
-            .wait_for("0 of 36 records will be hit by LightRAG")
+            .wait_for("0 of 36 records will be used by LightRAG")
             .wait_for("Add copies under the keys that LightRAG will look up")
             .enter(answer);
         terminal.wait_for("Continue?").enter("y").end().expect(0);

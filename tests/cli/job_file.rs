@@ -119,7 +119,11 @@ fn output_can_be_human_and_quiet() {
     scene.file("job.yaml", &format!("{FROM_TO}yes: true\noutput: human\n"));
     let run = scene.run("--job job.yaml").expect(0);
     assert_eq!(run.stdout, "");
-    assert!(run.stderr.contains("All records migrated"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("All selected records migrated"),
+        "{}",
+        run.stderr
+    );
     scene.file(
         "job.yaml",
         &format!("{FROM_TO}yes: true\noutput: human\nquiet: true\n"),

@@ -164,7 +164,7 @@ impl<'a> Settlement<'a> {
         }
         if conflicts > 0 && self.job.on_conflict == OnConflict::Fail {
             let message = format!(
-                "the target already has {conflicts} of the {} of batch {}",
+                "already has {conflicts} of the {} of batch {}",
                 grouped_of(batch.entries.len() as u64, "record"),
                 batch.number
             );

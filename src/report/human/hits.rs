@@ -14,7 +14,7 @@ const MOST_NAMED: usize = 3;
 pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
     let (lightrag, counts) = (&foretold.lightrag, &foretold.hits.total);
     let mut clauses = vec![format!(
-        "{} of {} will be hit by LightRAG {} with {}",
+        "{} of {} will be used by LightRAG {} with {}",
         grouped(counts.will_hit + counts.rekeyed),
         grouped_of(counts.records, "record"),
         lightrag.version,
@@ -78,12 +78,15 @@ fn add_misses(foretold: &ForetoldHits, add: &mut impl FnMut(u64, &dyn Fn(u64) ->
     });
     add(counts.unknown_prompt, &|number| {
         format!(
-            "{} a custom prompt, and will be hit if you have not changed it",
+            "{} a custom prompt, and will be used if you have not changed it",
             plural(number, "answers", "answer")
         )
     });
     add(counts.unexplained, &|number| {
-        format!("{} a key of unknown origin", plural(number, "has", "have"))
+        format!(
+            "{} a key that cannot be recomputed",
+            plural(number, "has", "have")
+        )
     });
 }
 
@@ -160,7 +163,7 @@ mod tests {
         };
         assert_eq!(
             sentence(&foretold(Rekey::Off, counts)),
-            "48,120 of 50,000 records will be hit by LightRAG 1.5.7 with openai / gpt-4o-mini at \
+            "48,120 of 50,000 records will be used by LightRAG 1.5.7 with openai / gpt-4o-mini at \
              https://api.openai.com/v1; 1,880 were made for http://localhost:11434: add --rekey host."
         );
     }
@@ -178,9 +181,9 @@ mod tests {
         };
         assert_eq!(
             sentence(&foretold(Rekey::Host, counts)),
-            "1 of 3 records will be hit by LightRAG 1.5.7 with openai / gpt-4o-mini at https://api.openai.com/v1; 1 of \
+            "1 of 3 records will be used by LightRAG 1.5.7 with openai / gpt-4o-mini at https://api.openai.com/v1; 1 of \
               them by a copy that was added; 1 was made for http://localhost:11434; 1 answers a prompt that it no longer \
-              sends, and is useful only for rebuilds; 1 answers a custom prompt, and will be hit if you have not changed it."
+              sends, and is useful only for rebuilds; 1 answers a custom prompt, and will be used if you have not changed it."
         );
     }
 }

@@ -79,6 +79,9 @@ pub(super) fn plan(plan: &PlanEvent) -> Vec<(&'static str, String)> {
     if plan.workspaces.len() > MOST_NAMED {
         workspaces.push(format!("and {} more", plan.workspaces.len() - MOST_NAMED));
     }
+    if workspaces.is_empty() {
+        workspaces.push("none found".to_owned());
+    }
     vec![
         ("Source", plan.source.to_string()),
         ("Target", plan.target.to_string()),
@@ -135,15 +138,15 @@ pub(super) fn count(count: &CountEvent) -> String {
 /// The result of a batch.
 pub(super) fn batch(batch: &BatchEvent) -> String {
     let mark = match batch.status {
+        BatchStatus::Ok if batch.skipped > 0 => format!("ok, {} skipped", grouped(batch.skipped)),
         BatchStatus::Ok => "ok".to_owned(),
         BatchStatus::Partial => format!("{} rejected", grouped(batch.rejected)),
         BatchStatus::Failed => "FAILED".to_owned(),
     };
-    let cache_type = batch
-        .cache_type
-        .as_ref()
-        .map(|t| format!(" {t}"))
-        .unwrap_or_default();
+    let cache_type = match batch.by_cache_type.keys().collect::<Vec<_>>().as_slice() {
+        [only] => format!(" {only}"),
+        _ => String::new(),
+    };
     format!(
         "Workspace {}: batch {}/{}: {}/{} ({:.1}%){cache_type} {mark}",
         batch.workspace,

@@ -56,6 +56,7 @@ pub(super) fn text(report: &Report, palette: Palette, width: Option<usize>) -> S
 fn title(report: &Report) -> Option<&'static str> {
     let did_nothing = report.totals.selected == 0 || report.status == Status::Refused;
     match (report.status, report.mode) {
+        (Status::Failed | Status::Refused, Mode::DryRun) => None,
         (_, Mode::DryRun) => Some("Dry Run - Final Report"),
         (_, Mode::Verify) => Some("Verification - Final Report"),
         (_, Mode::Migrate) if did_nothing => None,
@@ -65,6 +66,12 @@ fn title(report: &Report) -> Option<&'static str> {
         (Status::Ok, Mode::Migrate) if report.totals.written == 0 => Some("Nothing Written - Final Report"),
         (_, Mode::Migrate) => Some("Migration Complete - Final Report"),
     }
+}
+
+/// Records of the source that `--types` does not select.
+fn not_selected(report: &Report) -> u64 {
+    let left_out = report.left_out.iter().flatten();
+    left_out.map(|others| others.records).sum()
 }
 
 fn statistics(text: &mut String, report: &Report) {
@@ -91,6 +98,10 @@ fn statistics(text: &mut String, report: &Report) {
         Mode::Migrate if totals.selected > 0 && report.status != Status::Refused => {
             let batches = &report.batches;
             row(text, "Total source records:", grouped(totals.selected));
+            let not_selected = not_selected(report);
+            if not_selected > 0 {
+                row(text, "Not selected (--types):", grouped(not_selected));
+            }
             row(text, "Total batches:", grouped(batches.total));
             row(text, "Successful batches:", grouped(batches.ok));
             if batches.partial > 0 {
@@ -230,7 +241,11 @@ fn differences(text: &mut String, report: &Report, width: usize) {
                 [] => "missing".to_owned(),
                 fields => fields.join(", "),
             };
-            let key = cut(&difference.key, width.saturating_sub(2));
+            let key = match report.workspaces.len() {
+                0 | 1 => difference.key.clone(),
+                _ => format!("{}: {}", difference.workspace, difference.key),
+            };
+            let key = cut(&key, width.saturating_sub(2));
             let _ = write!(text, "\n  {key}\n     {}", cut(&what, width.saturating_sub(5)));
         }
         if list.len() > MOST_ERRORS {
@@ -255,6 +270,7 @@ fn verdict(report: &Report, palette: Palette) -> Option<String> {
             palette.warning("WARNING: Part of the source could not be read and was not migrated")
         }
         (Status::Partial, _) => palette.warning("WARNING: Migration completed with errors!"),
+        (Status::Failed, Mode::DryRun) => palette.bad("✗ Failed: nothing was written"),
         (Status::Failed, Mode::Migrate) if totals.written == 0 && report.batches.total == 0 => {
             palette.bad("✗ Failed: nothing was written")
         }
@@ -273,6 +289,9 @@ fn success(report: &Report) -> String {
         return format!("✓ SUCCESS: {} {copies} added", grouped(report.rekeyed));
     }
     match (totals.written, totals.skipped) {
+        (_, 0) if not_selected(report) > 0 => {
+            "✓ SUCCESS: All selected records migrated successfully!".to_owned()
+        }
         (_, 0) => "✓ SUCCESS: All records migrated successfully!".to_owned(),
         (0, 1) => "✓ Nothing was written: the target already has the record".to_owned(),
         (0, _) => format!("✓ Nothing was written: the target already has all {skipped} records"),
