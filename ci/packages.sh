@@ -28,7 +28,7 @@ sample() {
 }
 
 headline "every set of storages compiles without warnings"
-for features in "" archive bucket redis postgres mongo opensearch redis,postgres,mongo; do
+for features in "" archive bucket redis postgres mongo opensearch push redis,postgres,mongo; do
   printf '%s\n' "${features:-json alone}"
   RUSTFLAGS="-D warnings" cargo check --quiet --locked --no-default-features --features "$features" --target-dir target/features
 done
@@ -39,6 +39,9 @@ cargo run --quiet --locked --profile quick --no-default-features -- --job migrat
 status=0
 printed=$(target/quick/migrate-llm-cache --source ./tests/fixtures/sample/rag_storage --target redis://localhost --dry-run 2>&1 >/dev/null) || status=$?
 [[ $status == 2 && $printed == *"does not include Redis"* ]] || die "a build without Redis printed (exit code $status): $printed"
+status=0
+printed=$(target/quick/migrate-llm-cache --job migrate.example.yaml --metrics-push http://localhost --dry-run 2>&1 >/dev/null) || status=$?
+[[ $status == 2 && $printed == *"does not include --metrics-push"* ]] || die "a build without pushing printed (exit code $status): $printed"
 
 headline "packages"
 scripts/package/release.sh --profile quick

@@ -73,3 +73,6 @@ eval "$(scripts/services.sh env)"
 headline "tests with servers"
 cargo test --locked --test cli -- --ignored
 cargo test --locked --test config --test hits --test conformance --test matrix --test faults
+
+headline "many machines"
+ci/slurm.sh

@@ -53,7 +53,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         _ => Mode::resolve(&flags, &job),
     };
     let mut output = OutputSettings::resolve(&flags, &job);
-    let files = output.check_files();
+    let files = output.check();
     let shutdown = Shutdown::default();
     let stats = RunStats::new(mode);
     let redactor = Redactor::new(settings_in_reach(&arguments, &flags));
@@ -72,7 +72,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         engine::warn(&stats, &reporter, warning);
     }
     if let Some(merged) = merged {
-        return conclude_merged(&output, &stats, &reporter, files.and(merged));
+        return conclude_merged(&output, &stats, &reporter, &shutdown, files.and(merged));
     }
     let task = logging
         .and_then(|()| unreadable.map_or(Ok(()), Err))
@@ -90,7 +90,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             execute(&run, task)
         }
     };
-    conclude(&output, &stats, &reporter, ending)
+    conclude(&output, &stats, &reporter, &shutdown, ending)
 }
 
 /// Prints help, version or generated text.
@@ -102,16 +102,49 @@ fn print(text: &str, color: Color) -> ExitCode {
     ExitCode::Done
 }
 
+/// Writes and pushes the metrics of a report.
+fn publish(output: &OutputSettings, report: &Report, shutdown: &Shutdown) -> (Result<()>, Result<()>) {
+    let written = output.metrics.as_deref().map(|path| metrics::write(path, report));
+    let (text, written) = match written.transpose() {
+        Ok(text) => (text, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    #[cfg(feature = "push")]
+    let pushed = output.metrics_push.as_ref().map_or(Ok(()), |to| {
+        engine::push::push(to, report, text, output.push_retries, shutdown)
+    });
+    #[cfg(not(feature = "push"))]
+    let (pushed, _) = (Ok(()), (text, shutdown));
+    (written, pushed)
+}
+
+/// Reports that the metrics were not pushed. That is no failure of the run: its exit code stays.
+fn warn_of_push(stats: &RunStats, reporter: &Reporter, error: &Error) -> String {
+    let remedy = error.remedy().map(|remedy| format!("; {remedy}"));
+    let message = format!("--metrics-push: {error}{}", remedy.unwrap_or_default());
+    engine::warn(
+        stats,
+        reporter,
+        WarningEvent::new(WarningKind::MetricsPush, message.as_str()),
+    );
+    reporter.log_warning(&message);
+    message
+}
+
 /// Writes the metrics and the report, and returns the exit code.
 fn conclude(
     output: &OutputSettings,
     stats: &RunStats,
     reporter: &Reporter,
+    shutdown: &Shutdown,
     mut ending: RunOutcome,
 ) -> ExitCode {
-    if let Some(path) = &output.metrics
-        && let Err(error) = metrics::write(path, &stats.report(&ending))
-    {
+    let report = stats.report(&ending);
+    let (written, pushed) = publish(output, &report, shutdown);
+    if let Err(error) = pushed {
+        warn_of_push(stats, reporter, &error);
+    }
+    if let Err(error) = written {
         let failed = failed(stats, reporter, &error);
         if matches!(ending, RunOutcome::Done) {
             ending = failed;
@@ -137,22 +170,25 @@ fn conclude_merged(
     output: &OutputSettings,
     stats: &RunStats,
     reporter: &Reporter,
+    shutdown: &Shutdown,
     merged: Result<(Report, Result<()>)>,
 ) -> ExitCode {
-    let (report, complete) = match merged {
+    let (mut report, complete) = match merged {
         Ok(merged) => merged,
         Err(error) => {
             let ending = failed(stats, reporter, &error);
-            return conclude(output, stats, reporter, ending);
+            return conclude(output, stats, reporter, shutdown, ending);
         }
     };
     if let Err(error) = complete {
         reporter.say_error(&error);
     }
     let mut exit_code = merge::code_of(&report);
-    if let Some(path) = &output.metrics
-        && let Err(error) = metrics::write(path, &report)
-    {
+    let (written, pushed) = publish(output, &report, shutdown);
+    if let Err(error) = pushed {
+        report.warnings.push(warn_of_push(stats, reporter, &error));
+    }
+    if let Err(error) = written {
         reporter.say_error(&error);
         if exit_code == ExitCode::Done {
             exit_code = error.exit_code();

@@ -256,6 +256,7 @@ impl Options {
                 }
                 "--report" => flags.report = value().map(PathBuf::from),
                 "--metrics" => flags.metrics = value().map(PathBuf::from),
+                "--metrics-push" => flags.metrics_push = value().map(Into::into),
                 "--log-format" => {
                     flags.log_format = value().and_then(|value| LogFormat::from_str(&value, true).ok());
                 }

@@ -41,8 +41,8 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ErrorKind, MaxErrors, OnConflict, Origin, RateLimit, Rekey, Result, Side, VerifyLevel,
-        record::OnInvalid,
+        Error, ErrorKind, MaxErrors, OnConflict, Origin, PushUrl, RateLimit, Rekey, Result, Side,
+        VerifyLevel, record::OnInvalid,
     },
     report::logging::LogFormat,
 };
@@ -381,6 +381,12 @@ options! {
         /// File for metrics of the run (Prometheus text format), replaced atomically
         #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
         pub metrics: Option<PathBuf> = Sample("./migrate.prom"), note "None by default.";
+
+        /// Prometheus Pushgateway to send these metrics to
+        #[arg(long, value_name = "URL", help_heading = OUTPUT, value_hint = ValueHint::Url)]
+        pub metrics_push: Option<Text<PushUrl>> = Sample("\"http://pushgateway:9091\""),
+            note "None by default. The metrics replace those of the group `job/migrate-llm-cache`, and with `shard` \
+                  `job/migrate-llm-cache/shard/I-N`. Another path names another group: `…/metrics/job/NAME/LABEL/VALUE`.";
 
         /// What to log to standard error: off, error, warn, info, debug, trace, or a filter as in RUST_LOG [default: warn]
         #[arg(long, value_name = "LEVEL", help_heading = OUTPUT)]

@@ -6,10 +6,12 @@ use super::{
     Color, Environment, JobFile, OutputFormat, lightrag,
     options::Options,
     shard,
-    value::{BatchBytes, Setting, parsed},
+    value::{BatchBytes, Setting, Text, parsed},
 };
 use crate::{
-    model::{Error, ErrorKind, Mode, Result, Selection, Settings, Side, VerifyLevel, WorkspaceChoice},
+    model::{
+        Error, ErrorKind, Mode, PushUrl, Result, Selection, Settings, Side, VerifyLevel, WorkspaceChoice,
+    },
     report::{logging::LogFormat, word},
     storage::{Endpoint, Route},
     system::atomic_file,
@@ -24,6 +26,11 @@ pub struct OutputSettings {
     pub report: Option<PathBuf>,
     /// File for the metrics.
     pub metrics: Option<PathBuf>,
+    /// Pushgateway to send the metrics to, once [`OutputSettings::check`] has read it.
+    pub metrics_push: Option<PushUrl>,
+    /// How often to retry that.
+    pub push_retries: usize,
+    push_text: Option<Text<PushUrl>>,
     /// Log filter, in the syntax of `RUST_LOG`.
     pub log_level: Option<String>,
     /// How lines of the log are written: as text or as JSON.
@@ -37,11 +44,26 @@ pub struct OutputSettings {
 }
 
 impl OutputSettings {
-    /// Checks that report and metrics can be written. A file that cannot is dropped, so that it is reported only once.
+    /// Checks that report and metrics can be written, and reads the address of the Pushgateway. What is wrong is dropped, so
+    /// that it is reported only once.
     ///
     /// # Errors
-    /// A file cannot be written.
-    pub fn check_files(&mut self) -> Result<()> {
+    /// A file cannot be written, the address is not valid, or this build cannot push.
+    pub fn check(&mut self) -> Result<()> {
+        let files = self.check_files();
+        let push = parsed(self.push_text.take()).and_then(|url| match url {
+            Some(_) if !cfg!(feature = "push") => Err(Error::config(
+                "this build of migrate-llm-cache does not include --metrics-push",
+            )
+            .with_remedy(
+                "install a released package, which includes it, or build with `cargo build --features push`",
+            )),
+            url => Ok(url),
+        });
+        files.and(push.map(|url| self.metrics_push = url))
+    }
+
+    fn check_files(&mut self) -> Result<()> {
         let checked =
             [("--report", &mut self.report), ("--metrics", &mut self.metrics)].map(|(flag, file)| {
                 let checked = file.as_deref().map_or(Ok(()), atomic_file::check);
@@ -57,10 +79,15 @@ impl OutputSettings {
     /// Resolves them from flags and job file.
     pub fn resolve(flags: &Options, job: &JobFile) -> Self {
         let options = given(flags, job);
+        let retries = options.retries.or_else(|| Options::defaults().ok()?.retries);
         Self {
             format: options.output.unwrap_or_default(),
             report: options.report,
             metrics: options.metrics,
+            metrics_push: None,
+            // A number that is not valid ends the run before.
+            push_retries: parsed(retries).ok().flatten().unwrap_or_default(),
+            push_text: options.metrics_push,
             log_level: options.log_level,
             log_format: options.log_format.unwrap_or_default(),
             quiet: options.quiet,

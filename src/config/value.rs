@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{
-        MaxErrors, OnConflict, Origin, RateLimit, Rekey, Result, Secret, Shard, VerifyLevel,
+        MaxErrors, OnConflict, Origin, PushUrl, RateLimit, Rekey, Result, Secret, Shard, VerifyLevel,
         record::OnInvalid,
     },
     report::logging::LogFormat,
@@ -457,6 +457,23 @@ impl Parse for RateLimit {
 
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text)
+    }
+}
+
+impl Parse for PushUrl {
+    const EXPECTED: &'static str = "the http:// or https:// address of a Pushgateway, without a query";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn remedy(text: &str) -> Option<String> {
+        let with_scheme = format!("http://{text}");
+        let lacks_scheme = !text.contains("://") && Self::parse(&with_scheme).is_some();
+        Some(match lacks_scheme {
+            true => format!("write {with_scheme}"),
+            false => "write http://host:9091, or http://host:9091/metrics/job/NAME/LABEL/VALUE for a group of its own".into(),
+        })
     }
 }
 

@@ -9,6 +9,8 @@ mod migrate;
 mod pipeline;
 mod plan;
 mod preflight;
+#[cfg(feature = "push")]
+pub(crate) mod push;
 mod read_back;
 mod rehearse;
 pub mod rejects;

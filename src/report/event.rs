@@ -404,6 +404,8 @@ pub enum WarningKind {
     SourceChanged,
     /// Another process removed records from the target while it was written.
     TargetChanged,
+    /// The metrics of the run could not be pushed.
+    MetricsPush,
 }
 
 /// The JSON Schema of an event.

@@ -1,16 +1,18 @@
-//! The report as metrics: a file in Prometheus text format, for the textfile collector of the node exporter.
+//! The report as metrics in Prometheus text format: a file for the textfile collector of the node exporter, or the body of
+//! a request to a Pushgateway.
 //!
 //! Nearly every metric is a gauge that describes the last run. The number of runs and the time of the last success are
-//! carried over from the file that is replaced.
+//! carried over from what is replaced.
 //!
 //! The format is written by hand: crates for metrics measure a running process, and `prometheus-client` writes
 //! OpenMetrics, which the collector does not parse.
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details>
 
-use std::{fmt::Write as _, io::ErrorKind::NotFound, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, io::ErrorKind::NotFound, path::Path};
 
 use jiff::Timestamp;
+use serde_json::Value as Json;
 
 use super::{Report, Status, Totals, VerifyNumbers, word};
 use crate::{
@@ -21,14 +23,20 @@ use crate::{
 /// The prefix of every name.
 const PREFIX: &str = "migrate_llm_cache_";
 
-/// Replaces the file with the metrics of a report.
+/// Metrics that are carried over, with the labels of their series.
+const ACCUMULATED: [(&str, &[&str]); 2] = [
+    ("runs_total", &["migration", "mode", "status"]),
+    ("last_success_timestamp_seconds", &["migration", "mode"]),
+];
+
+/// Replaces the file with the metrics of a report, and returns its new text.
 ///
 /// The label `migration` is the name of the file without its extension: the collector reads a whole folder and rejects
 /// it if two files contain the same series.
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn write(path: &Path, report: &Report) -> Result<()> {
+pub fn write(path: &Path, report: &Report) -> Result<String> {
     let failed = |what: &str, error: std::io::Error| {
         Error::config(format!("--metrics: cannot {what} {}: {error}", path.display()))
     };
@@ -38,12 +46,13 @@ pub fn write(path: &Path, report: &Report) -> Result<()> {
         Err(error) => return Err(failed("read", error)),
     };
     let migration = path.file_stem().unwrap_or_default().to_string_lossy();
-    let text = exposition(&migration, report, &before);
-    atomic_file::replace(path, text.as_bytes()).map_err(|error| failed("write", error))
+    let text = text(&migration, report, &before);
+    atomic_file::replace(path, text.as_bytes()).map_err(|error| failed("write", error))?;
+    Ok(text)
 }
 
-/// The metrics of a report; `before` is the text of the previous file.
-fn exposition(migration: &str, report: &Report, before: &str) -> String {
+/// The metrics of a report, with the label `migration`; `before` is the text of the run before.
+pub fn text(migration: &str, report: &Report, before: &str) -> String {
     let mut metrics = Exposition {
         text: String::new(),
         before,
@@ -53,6 +62,30 @@ fn exposition(migration: &str, report: &Report, before: &str) -> String {
     metrics.records(report);
     metrics.troubles(report);
     metrics.text
+}
+
+/// What a group of metrics in a Pushgateway has of those that are carried over, as the text of a run before.
+///
+/// `listing` is the answer to `GET /api/v1/metrics`, `group` the labels of the group.
+pub fn accumulated(listing: &Json, group: &BTreeMap<String, String>) -> String {
+    let groups = listing["data"].as_array().into_iter().flatten();
+    let mut text = String::new();
+    let group = serde_json::json!(group);
+    for found in groups.filter(|found| found["labels"] == group) {
+        for (name, labels) in ACCUMULATED {
+            let samples = found[format!("{PREFIX}{name}")]["metrics"].as_array();
+            for sample in samples.into_iter().flatten() {
+                let labels = labels.iter().map(|label| {
+                    let value = sample["labels"][*label].as_str().unwrap_or_default();
+                    format!("{label}=\"{}\"", escaped(value))
+                });
+                let labels: Vec<String> = labels.collect();
+                let value = sample["value"].as_str().unwrap_or_default();
+                let _ = writeln!(text, "{PREFIX}{name}{{{}}} {value}", labels.join(","));
+            }
+        }
+    }
+    text
 }
 
 /// The labels, without `migration`, and the value.
@@ -123,7 +156,7 @@ impl Exposition<'_> {
         );
     }
 
-    /// Counts the runs by mode and status, including those of the previous file.
+    /// Counts the runs by mode and status, including those before.
     fn runs(&mut self, mode: &str, status: &str) {
         let words = |mode: &Mode| STATUSES.map(|status| (word(mode), word(&status)));
         let runs: Vec<_> = MODES.iter().flat_map(words).collect();
@@ -139,7 +172,7 @@ impl Exposition<'_> {
         self.family("runs_total", "counter", "Runs that ended.", runs);
     }
 
-    /// When a run of each mode last succeeded, including the runs of the previous file.
+    /// When a run of each mode last succeeded, including the runs before.
     fn successes(&mut self, report: &Report, mode: &str, finished: f64) {
         let modes = MODES.map(|mode| word(&mode));
         let successes = modes.iter().filter_map(|of| {
@@ -311,7 +344,7 @@ impl Exposition<'_> {
         series
     }
 
-    /// The value of a series in the previous file. This program wrote that file, so a line can be found by its prefix.
+    /// The value of a series in the text of the run before. This program made that text, so a line can be found by its prefix.
     fn carried(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let series = self.series(name, labels);
         let mut lines = self.before.lines();

@@ -164,6 +164,13 @@ impl Reporter {
         }
     }
 
+    /// Logs a warning that ends up after the run, where it is not printed as text anyway.
+    pub fn log_warning(&self, text: &str) {
+        if self.output.verbosity == Verbosity::Brief || self.output.log == LogFormat::Json {
+            tracing::warn!("{text}");
+        }
+    }
+
     /// Prints a sentence, unless only errors are wanted.
     pub fn say(&self, text: &str) {
         if self.output.verbosity != Verbosity::Quiet {

@@ -27,6 +27,7 @@ mod metrics;
 mod mistakes;
 mod output;
 mod precedence;
+mod push;
 mod secrets;
 mod servers;
 mod shards;
