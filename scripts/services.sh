@@ -144,10 +144,9 @@ print_env() {
       if [[ -n $value ]]; then printf 'export %s=%s\n' "$variable" "${value@Q}"; fi
     done
   done
-  if [[ $PURPOSE == test ]]; then
-    value=${TEST_CA_CERT:-"$RUN/tls/ca.pem"}
-    printf 'export TEST_CA_CERT=%s\n' "${value@Q}"
-  fi
+  variable=${PREFIX}_CA_CERT
+  value=${!variable:-"$RUN/tls/ca.pem"}
+  printf 'export %s=%s\n' "$variable" "${value@Q}"
   value=$(lightrag_python)
   printf 'export %s=%s\n' "${PREFIX}_LIGHTRAG_PYTHON" "${value@Q}"
 }

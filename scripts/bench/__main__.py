@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     add("--pairs", type=pairs, metavar="A-B,…", help="only these pairs, such as json-redis,redis-json, at every size")
     add("--runs", type=int, metavar="N", help=f"rounds of each pair ({plan.RUNS})")
     add("--distance", type=distances, metavar="MS,…", help="round trips to the servers, up to 20,000 records (0,10,50)")
+    add("--tls", action=argparse.BooleanOptionalAction, help="over TLS, too, up to 20,000 records (yes, but for --quick)")
     add("--workspaces", type=int, metavar="N", help="many workspaces of 20 records each; 0 for none (5000)")
     add("--quick", action="store_true", help="2,000 records, one round, the pairs that the goals name")
     add("--binary", type=Path, metavar="FILE", help="the program to measure (a release build of this tree)")
@@ -46,6 +47,8 @@ def arguments() -> argparse.Namespace:
     chosen.records = chosen.records or ((2_000,) if chosen.quick else plan.SIZES)
     chosen.runs = chosen.runs or (1 if chosen.quick else plan.RUNS)
     chosen.distance = chosen.distance or ((0.0,) if chosen.quick else plan.DISTANCES)
+    if chosen.tls is None:
+        chosen.tls = not chosen.quick
     if chosen.workspaces is None:
         chosen.workspaces = 100 if chosen.quick else plan.WORKSPACES
     if chosen.quick:
@@ -82,7 +85,7 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
     told = about(ROOT, binary, chosen.binary is not None, servers().values())
     try:
         home = cache / "migrate-llm-cache" / "bench"
-        with Session(home, binary, lightrag, Patience(chosen.patience), output, told) as session:
+        with Session(home, binary, lightrag, Patience(chosen.patience), output, told, chosen.tls) as session:
             session.start_up(chosen.runs)
             session.warm_up(max(chosen.records))
             for size in chosen.records:

@@ -42,6 +42,7 @@ class Job:
     target: Place
     ready: Ready
     distance: Distance | None = None
+    tls: bool = False
 
     @property
     def pair(self) -> str:
@@ -116,10 +117,16 @@ def lightrag(job: Job, python: Path) -> Contender:
     return Contender(Role.LIGHTRAG, "LightRAG", command, check=check)
 
 
-def own_way(role: Role, name: str, *arguments: str, prepare: Callable[[], None] | None = None) -> Contender:
+def own_way(
+    role: Role,
+    name: str,
+    *arguments: str,
+    prepare: Callable[[], None] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Contender:
     argv = [sys.executable, str(Path(__file__).with_name("own_ways.py")), *arguments]
     loads = role is Role.LOADER
-    return Contender(role, name, Command(argv, has_own_clock=True), fresh=loads, writes=loads, prepare=prepare)
+    return Contender(role, name, Command(argv, env or {}, has_own_clock=True), fresh=loads, writes=loads, prepare=prepare)
 
 
 def loader(job: Job) -> Contender:
@@ -162,7 +169,7 @@ def reader(job: Job) -> Contender | None:
         case Json():
             return None
         case Mongo():
-            return own_way(role, "find", "find")
+            return own_way(role, "find", "find", env={"BENCH_MONGO_URI": source.uri})
         case _:
             return own_way(role, "search", "search")
 

@@ -23,6 +23,7 @@ FASTER_THAN_LIGHTRAG_ELSEWHERE = 2.5
 FAR_BELOW = 20
 FAR = ((1.3, 0.3), (2.0, 1.0))
 FASTER_THAN_LIGHTRAG_FAR = {"redis": 5.0, "json": 5.0, "postgres": 4.0, "mongo": 4.0}
+OVER_TLS = 1.25  # times as long as over connections that are not encrypted
 MANY_WORKSPACES = 3.0  # times as long as one workspace of as many records
 MEMORY = 64_000_000  # bytes
 MEMORY_LIGHT = 24_000_000  # between JSON and Redis
@@ -68,17 +69,21 @@ class Results:
         self.busy = sum(sample["idle"] < IDLE for sample in samples)
         grouped: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
         far: dict[tuple[str, int, float, str], list[dict[str, Any]]] = {}
+        tls: dict[tuple[str, int], list[dict[str, Any]]] = {}
         many: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for sample in samples:
             pair, records, role = sample["pair"], sample["records"], sample["role"]
             if sample.get("workspaces", 1) > 1:
                 many.setdefault((pair, sample["workspaces"]), []).append(sample)
+            elif sample.get("tls"):
+                tls.setdefault((pair, records), []).append(sample)
             elif distance := sample.get("distance", 0):
                 far.setdefault((pair, records, distance, role), []).append(sample)
             else:
                 grouped.setdefault((pair, records, sample["name"]), []).append(sample)
         self.timings = {key: timing(some) for key, some in grouped.items()}
         self.far = {key: timing(some) for key, some in far.items()}
+        self.tls = {key: timing(some) for key, some in tls.items()}
         self.many = {key: (some[0]["records"], timing(some)) for key, some in many.items()}
 
     def sizes(self) -> list[int]:
@@ -121,6 +126,11 @@ class Results:
             return None
         goal = FASTER_THAN_LIGHTRAG_FAR.get(pair.split("-")[1], FASTER_THAN_LIGHTRAG_ELSEWHERE)
         return Judged(other.median / ours.median, goal, at_least=True)
+
+    def over_tls(self, pair: str, size: int) -> Judged | None:
+        """Our time over TLS, in times of that without."""
+        plain, tls = self.by_role(pair, size, Role.OURS), self.tls.get((pair, size))
+        return Judged(tls.median / plain.median, OVER_TLS) if plain and tls else None
 
     def beside_one_workspace(self, pair: str, workspaces: int) -> Judged | None:
         records, timing = self.many[pair, workspaces]

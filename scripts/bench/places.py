@@ -9,12 +9,13 @@ import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 import pymongo
@@ -107,7 +108,7 @@ class Redis(Place):
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.client = redis.Redis.from_url(uri, socket_timeout=300)
+        self.client = redis.Redis.from_url(uri, socket_timeout=300)  # an authority is in SSL_CERT_FILE
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -150,14 +151,21 @@ class Postgres(Place):
             "PASSWORD": unquote(parts.password or ""),
             "DATABASE": parts.path[1:],
         }
+        self.ssl_mode = dict(parse_qsl(parts.query)).get("sslmode", "disable")
 
     @property
     def env(self) -> Mapping[str, str]:
-        return {f"POSTGRES_{name}": value for name, value in self.parts.items()} | {"POSTGRES_SSL_MODE": "disable"}
+        return {f"POSTGRES_{name}": value for name, value in self.parts.items()} | self.tls_env
+
+    @property
+    def tls_env(self) -> Mapping[str, str]:
+        root = {"POSTGRES_SSL_ROOT_CERT": os.environ["SSL_CERT_FILE"]} if self.ssl_mode.startswith("verify") else {}
+        return {"POSTGRES_SSL_MODE": self.ssl_mode, **root}
 
     @property
     def psql_env(self) -> Mapping[str, str]:
-        return {f"PG{name}": value for name, value in self.parts.items()} | {"PGSSLMODE": "disable"}
+        root = {"PGSSLROOTCERT": os.environ["SSL_CERT_FILE"]} if self.ssl_mode.startswith("verify") else {}
+        return {f"PG{name}": value for name, value in self.parts.items()} | {"PGSSLMODE": self.ssl_mode, **root}
 
     def psql(self, *statements: str) -> list[str]:
         """A command of psql, a transaction for each statement."""
@@ -230,22 +238,28 @@ class OpenSearch(Place):
     kind = "opensearch"
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
+        parts = urlsplit(uri)
+        self.tls = parts.scheme == "https"
+        self.host = f"{parts.hostname}:{parts.port or 9200}"
+        self.user, self.password = unquote(parts.username or ""), unquote(parts.password or "")
 
     @property
     def env(self) -> Mapping[str, str]:
-        parts = urlsplit(self.uri)
         return {
-            "OPENSEARCH_HOSTS": f"{parts.hostname}:{parts.port or 9200}",
-            "OPENSEARCH_USE_SSL": "false",
-            "OPENSEARCH_USER": "",
-            "OPENSEARCH_PASSWORD": "",
+            "OPENSEARCH_HOSTS": self.host,
+            "OPENSEARCH_USE_SSL": str(self.tls).lower(),
+            "OPENSEARCH_VERIFY_CERTS": str(self.tls).lower(),
+            "OPENSEARCH_USER": self.user,
+            "OPENSEARCH_PASSWORD": self.password,
         }
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        asked = Request(f"{self.uri}{path}", data, {"Content-Type": "application/json"}, method=method)
-        with urlopen(asked, timeout=600) as answer:
+        headers = {"Content-Type": "application/json"}
+        if self.user:
+            headers["Authorization"] = f"Basic {b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
+        url = f"{'https' if self.tls else 'http'}://{self.host}{path}"
+        with urlopen(Request(url, data, headers, method=method), timeout=600) as answer:
             return json.load(answer)
 
     def claim(self) -> None:
@@ -282,13 +296,22 @@ def psql() -> str:
 
 
 URIS = {kind: f"BENCH_{kind.upper()}_URI" for kind in ("redis", "postgres", "mongo", "opensearch")}
+TLS_URIS = {kind: f"BENCH_{kind.upper()}_TLS_URI" for kind in URIS}
+PLACES: dict[str, Callable[[str], Place]] = {"redis": Redis, "postgres": Postgres, "mongo": Mongo, "opensearch": OpenSearch}
 
 
 def servers() -> dict[str, Place]:
     """The four servers, from BENCH_REDIS_URI and so on, which `scripts/services.sh --benchmark env` prints."""
-    return {
-        "redis": Redis(os.environ["BENCH_REDIS_URI"]),
-        "postgres": Postgres(os.environ["BENCH_POSTGRES_URI"]),
-        "mongo": Mongo(os.environ["BENCH_MONGO_URI"]),
-        "opensearch": OpenSearch(os.environ["BENCH_OPENSEARCH_URI"]),
-    }
+    return {kind: place(os.environ[URIS[kind]]) for kind, place in PLACES.items()}
+
+
+def servers_over_tls() -> dict[str, Place]:
+    """The same servers over TLS, from BENCH_REDIS_TLS_URI and so on; MongoDB's is another one, with data of its own.
+
+    Every client, this project's tool among them, finds their authority, BENCH_CA_CERT, where it finds the system's.
+    """
+    missing = [name for name in (*TLS_URIS.values(), "BENCH_CA_CERT") if name not in os.environ]
+    if missing:
+        raise SystemExit(f"--tls needs {', '.join(missing)}")
+    os.environ["SSL_CERT_FILE"] = os.environ["BENCH_CA_CERT"]
+    return {kind: place(os.environ[TLS_URIS[kind]]) for kind, place in PLACES.items()}

@@ -9,6 +9,7 @@ RUNS = 3
 START_UP_RUNS = 50
 DISTANCES = (0.0, 10.0, 50.0)  # round trips to the servers, in milliseconds
 FAR_UP_TO = 20_000  # records; beyond that they are beside this machine alone
+TLS_UP_TO = 20_000  # records; beyond that the connections are not encrypted
 WORKSPACES = 5_000
 RECORDS_OF_WORKSPACE = 20
 # OpenSearch keeps an index for each, of which a node takes 1,000.

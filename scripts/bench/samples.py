@@ -26,7 +26,8 @@ class Sample:
     `user`, `system` (seconds) and `max_rss` (bytes) are of the process and the children that it waited for, of no server;
     None for a program with a clock of its own, whose preparations they would include. `idle` is the share of the processors'
     time that was idle just before: less than 0.9 where something else was going on. `distance` is the round trip to the
-    servers in milliseconds, added to that of this machine. `workspaces` is the number of workspaces.
+    servers in milliseconds, added to that of this machine. `workspaces` is the number of workspaces. `tls` says that every
+    connection to a server was encrypted.
     """
 
     pair: str
@@ -41,3 +42,4 @@ class Sample:
     idle: float
     distance: float = 0
     workspaces: int = 1
+    tls: bool = False

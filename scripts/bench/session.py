@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
@@ -18,9 +18,10 @@ import ready
 from contenders import Contender, Job
 from distance import Distance
 from measure import IDLE, Measured, Patience, RunFailed, run, warm
-from places import URIS, Json, Place, servers
+from places import URIS, Json, Place, servers, servers_over_tls
 from samples import START_UP, Sample
 
+Group = tuple[Job, Sequence[Contender]]
 EVERY_TYPE = ("--types", "extract,summary,analysis,query,keywords")
 
 
@@ -28,7 +29,14 @@ class Session:
     """Where everything is, and what was measured so far."""
 
     def __init__(
-        self, home: Path, binary: Path, lightrag: Path | None, patience: Patience, output: Path, about: dict[str, Any]
+        self,
+        home: Path,
+        binary: Path,
+        lightrag: Path | None,
+        patience: Patience,
+        output: Path,
+        about: dict[str, Any],
+        tls: bool,
     ) -> None:
         self.home = home
         self.binary = binary
@@ -37,10 +45,11 @@ class Session:
         self.output = output
         self.about = about
         self.places = servers()
+        self.places_over_tls = servers_over_tls() if tls else {}
         self.uris = [os.environ[uri] for uri in URIS.values()]
         self.samples: list[Sample] = []
         self.folder = home / "cwd"  # where a run is: LightRAG leaves a log there, we a checkpoint
-        for place in self.places.values():
+        for place in self._every_place():
             place.claim()
 
     def __enter__(self) -> Session:
@@ -65,13 +74,17 @@ class Session:
         self._run(job, contenders.ours(job, self.binary))
         place.empty()
 
+    def _every_place(self) -> Iterator[Place]:
+        yield from self.places.values()
+        yield from self.places_over_tls.values()
+
     def __exit__(self, *_: object) -> None:
         self._clean()
         self.lock.close()
 
     def _clean(self) -> None:
         """Leaves the servers as they were found."""
-        for place in self.places.values():
+        for place in self._every_place():
             place.empty()
         for name in ("cwd", "output", "tiny"):
             shutil.rmtree(self.home / name, ignore_errors=True)
@@ -99,9 +112,13 @@ class Session:
             from_, to = pair.split("-")
             if from_ != source.kind:
                 self._leave(source)
-                source = self._fill(from_, made)
+                source = self._fill(self.places[from_], made)
             job = Job(source, Json(self.home / "output") if to == "json" else self.places[to], made)
-            self._pair(job, self._contenders(job, with_others), rounds)
+            groups = self._contenders(job, with_others)
+            over_tls = self._over_tls(job) if size <= plan.TLS_UP_TO else None
+            if over_tls:
+                groups.append((over_tls, [contenders.ours(over_tls, self.binary)]))
+            self._pair(groups, rounds)
             for round_trip in far:
                 if round_trip:
                     self._far(job, round_trip, rounds)
@@ -113,10 +130,19 @@ class Session:
         """A pair with its servers at a distance, as which the ways of the servers' own are not measured."""
         with Distance(self.home, round_trip, self.uris) as distance:
             far = replace(job, distance=distance)
-            groups = [[contenders.ours(far, self.binary)]]
+            groups = [(far, [contenders.ours(far, self.binary)])]
             if self.lightrag:
-                groups.append([contenders.lightrag(far, self.lightrag)])
-            self._pair(far, groups, rounds)
+                groups.append((far, [contenders.lightrag(far, self.lightrag)]))
+            self._pair(groups, rounds)
+
+    def _over_tls(self, job: Job) -> Job | None:
+        """The same job with all servers over TLS, where they are measured so."""
+        if not self.places_over_tls:
+            return None
+        source, target = (self.places_over_tls.get(place.kind, place) for place in (job.source, job.target))
+        if source is not job.source and source.count() != job.ready.facts.records:
+            self._fill(source, job.ready)  # a server of its own
+        return replace(job, source=source, target=target, tls=True)
 
     def many_workspaces(self, workspaces: int, pairs: Sequence[str], rounds: int) -> None:
         """Many small workspaces instead of a large one. LightRAG's tool moves one in a run, and is not measured."""
@@ -141,17 +167,18 @@ class Session:
     def _leave(self, source: Place) -> None:
         if not isinstance(source, Json):
             source.empty()
+            if source.kind in self.places_over_tls:
+                self.places_over_tls[source.kind].empty()
 
-    def _fill(self, kind: str, made: ready.Ready) -> Place:
+    def _fill(self, place: Place, made: ready.Ready) -> Place:
         """A source with all records of a size, those of queries too."""
-        place = self.places[kind]
-        say(f"filling {kind} with {made.facts.records:,} records")
+        say(f"filling {place.kind} with {made.facts.records:,} records")
         place.empty()
         job = Job(Json(made.working_dir), place, made)
         self.folder.mkdir(parents=True, exist_ok=True)
         run(contenders.ours(job, self.binary, EVERY_TYPE).command, self.folder)
         if (found := place.count()) != made.facts.records:
-            raise RunFailed(f"{kind} holds {found} records, not {made.facts.records}")
+            raise RunFailed(f"{place.kind} holds {found} records, not {made.facts.records}")
         place.settle()
         # The first to read pays for caches, and for notes that a server makes beside what it has read (PostgreSQL's hint bits).
         own = contenders.reader(Job(place, Json(self.home / "output"), made))
@@ -159,28 +186,29 @@ class Session:
             run(own.command, self.folder)
         return place
 
-    def _contenders(self, job: Job, with_others: bool) -> list[list[Contender]]:
+    def _contenders(self, job: Job, with_others: bool) -> list[Group]:
         """Groups, of which each begins from an empty target and is run as it stands."""
         mine = [contenders.ours(job, self.binary)]
         if job.target.kind in plan.AGAIN_INTO:
             mine.append(contenders.again(job, self.binary))
-        groups = [mine]
+        groups: list[Sequence[Contender]] = [mine]
         if with_others:
             if self.lightrag:
                 groups.append([contenders.lightrag(job, self.lightrag)])
             groups += [[one] for one in (contenders.loader(job), contenders.reader(job)) if one]
             if job.pair in plan.SAFETIES:
                 groups += [[one] for one in contenders.with_safeties(job, self.binary)]
-        return groups
+        return [(job, group) for group in groups]
 
-    def _pair(self, job: Job, groups: Sequence[Sequence[Contender]], rounds: int) -> None:
+    def _pair(self, groups: Sequence[Group], rounds: int) -> None:
         """Runs the groups in turn, each round beginning with another one, so that none is always first."""
         for number in range(rounds):
             first = number % len(groups)
-            for group in [*groups[first:], *groups[:first]]:
+            for job, group in [*groups[first:], *groups[:first]]:
                 for contender in group:
                     self._sample(job.pair, job, contender, number)
-        job.target.empty()
+        for job, _ in groups:
+            job.target.empty()
 
     def _sample(self, pair: str, job: Job, contender: Contender, number: int, workspaces: int = 1) -> None:
         measured, idle = self._run(job, contender)
@@ -197,13 +225,15 @@ class Session:
             idle,
             job.distance.round_trip if job.distance else 0,
             workspaces,
+            job.tls,
         )
         self.samples.append(sample)
         memory = f"{sample.max_rss / 1e6:8.1f} MB" if sample.max_rss else " " * 11
         busy = "" if idle >= IDLE else f"  (the machine was {1 - idle:.0%} busy)"
         far = f"  {sample.distance:g} ms away" if sample.distance else ""
         many = f"  {workspaces:,} workspaces" if workspaces > 1 else ""
-        say(f"  {pair:19} {sample.records:>9,} {sample.name:16} {sample.seconds:9.3f} s {memory}{far}{many}{busy}")
+        tls = "  over TLS" if sample.tls else ""
+        say(f"  {pair:19} {sample.records:>9,} {sample.name:16} {sample.seconds:9.3f} s {memory}{far}{many}{tls}{busy}")
         self._write()
 
     def _run(self, job: Job, contender: Contender) -> tuple[Measured, float]:

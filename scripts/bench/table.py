@@ -15,9 +15,9 @@ END = "<!-- /benchmark -->"
 LABELS = {"json": "JSON", "redis": "Redis", "postgres": "PostgreSQL", "mongo": "MongoDB", "opensearch": "OpenSearch"}
 
 NOT_MEASURED = (
-    "a real network between the hosts (a proxy keeps a distance, and does not limit bandwidth); TLS; the real `mongod`, which is in no package registry (SecantusDB speaks its protocol "
-    "over the same storage engine); Redis with persistence, and storages of several nodes; other machines than this one; "
-    "the processor time of the servers."
+    "a real network between the hosts (a proxy keeps a distance, and does not limit bandwidth); the real `mongod`, which is in "
+    "no package registry (SecantusDB speaks its protocol over the same storage engine); Redis with persistence, and "
+    "storages of several nodes; other machines than this one; the processor time of the servers."
 )
 
 
@@ -54,6 +54,7 @@ def summary(about: dict[str, Any], results: Results) -> str:
 def tables(about: dict[str, Any], results: Results) -> str:
     parts = [pairs_table(results, size) for size in reversed(results.sizes()) if has_others(results, size)]
     parts += [far_table(results, size) for size in results.sizes()]
+    parts += [tls_table(results, size) for size in results.sizes()]
     parts += [many_table(results), growth_table(results), safeties_table(results), start_up(results), circumstances(about, results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -116,6 +117,17 @@ def far_table(results: Results, size: int) -> str:
         return ""
     away = [f"{distance:g} ms" for distance in distances]
     return table((f"{size:,} records, far away", "beside", *away, *(f"LightRAG's, {one}" for one in away)), rows)
+
+
+def tls_table(results: Results, size: int) -> str:
+    rows = []
+    for pair in results.pairs(size):
+        plain, tls = results.by_role(pair, size, Role.OURS), results.tls.get((pair, size))
+        if plain and tls:
+            processor = (processor_time(one) for one in (plain, tls))
+            rows.append((arrow(pair), seconds(plain), seconds(tls), ratio(results.over_tls(pair, size)), *processor))
+    head = (f"TLS, {size:,} records", "without", "with", "ratio", "processor time, without", "processor time, with")
+    return table(head, rows) if rows else ""
 
 
 def many_table(results: Results) -> str:
@@ -181,6 +193,7 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
         f"{cache['bytes'] / 1e6:,.0f} MB of JSON for {cache['records']:,} records, {cache['selected']:,} of them selected"
         for cache in about["caches"]
     )
+    unencrypted = "" if results.tls else "TLS; "
     return (
         f"The cache is made from a seed: {caches}. "
         "Times are the median of the rounds, with the lowest and the highest; in each round everyone ran once, in turn, from "
@@ -191,7 +204,7 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
         f"{about['date']}, commit {about['commit']}, {about['tool']}; {'; '.join(about['servers'])}; {about['lightrag']}; "
         f"all on one machine: {about['cores']} cores ({about['processor']}), {about['memory'] / 1e9:.0f} GB, "
         f"{about['kernel']}.\n\n"
-        f"Not measured: {NOT_MEASURED}"
+        f"Not measured: {unencrypted}{NOT_MEASURED}"
     )
 
 
@@ -210,6 +223,10 @@ def seconds(timing: Timing | None) -> str:
         return ""
     spread = f" ({figure(timing.low)}–{figure(timing.high)})" if timing.low < timing.high else ""
     return f"{figure(timing.median)} s{spread}"
+
+
+def processor_time(timing: Timing) -> str:
+    return "" if timing.cpu is None else f"{figure(timing.cpu)} s"
 
 
 def figure(value: float) -> str:

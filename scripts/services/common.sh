@@ -43,7 +43,6 @@ server() {
   FAMILY_OF[$name]=$family
   for variable in $4; do
     VARIABLES_OF[$name]+="${PREFIX}_$variable "
-    if [[ $PURPOSE == benchmark ]]; then break; fi # it measures none of the further addresses
   done
   for port in "${@:5}"; do
     PORTS_OF[$name]+="${port%%=*} "

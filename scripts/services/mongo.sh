@@ -6,6 +6,7 @@
 server mongo mongo tests MONGO_URI MONGO_PORT=26850-26869
 server mongo_tls mongo tests MONGO_TLS_URI MONGO_TLS_PORT=26870-26889
 server mongo_native mongo benchmark MONGO_URI MONGO_NATIVE_PORT=26910-26929
+server mongo_native_tls mongo benchmark MONGO_TLS_URI MONGO_NATIVE_TLS_PORT=26930-26949
 PASSWORDS+=(MONGO_PASSWORD)
 
 readonly SECANTUSDB=(secantusdb==0.7.0b3 pymongo==4.20.0 dnspython==2.9.2 future==1.0.0 numpy==2.4.6
@@ -17,20 +18,18 @@ secantusdb_folder() { venv_folder secantusdb "${SECANTUSDB[*]}"; }
 secantusdb_native() { printf '%s\n' "$CACHE/secantus-mdb-$SECANTUSDB_NATIVE/bin/secantusd-rs"; }
 
 packages_mongo() {
-  [[ $1 != mongo_native ]] || has cmake || [[ -x $(secantusdb_native) ]] || echo cmake g++
+  [[ $1 != mongo_native* ]] || has cmake || [[ -x $(secantusdb_native) ]] || echo cmake g++
 }
 
 install_mongo() {
   # Its Python talks to the native one, too.
   cached "$(secantusdb_folder)" make_venv "${SECANTUSDB[@]}" || return
-  if [[ $1 != mongo_native || -x $(secantusdb_native) ]]; then return; fi
+  if [[ $1 == mongo_native* ]]; then cached "$CACHE/secantus-mdb-$SECANTUSDB_NATIVE" compile_secantusdb; fi
+}
+
+compile_secantusdb() { # FOLDER
   say "compiling SecantusDB $SECANTUSDB_NATIVE: about five minutes"
-  cargo install secantus-mdb --version "$SECANTUSDB_NATIVE" --ignore-rust-version --locked \
-    --root "$CACHE/secantus-mdb-$SECANTUSDB_NATIVE" </dev/null >"$RUN/secantus-mdb.log" 2>&1 9>&- || {
-    tail -n 30 "$RUN/secantus-mdb.log" >&2
-    say "cargo could not install secantus-mdb"
-    return 1
-  }
+  cargo install secantus-mdb --version "$SECANTUSDB_NATIVE" --ignore-rust-version --locked --root "$1"
 }
 
 # Users can only be created while the server needs no login, so a new data folder takes two starts.
@@ -39,13 +38,13 @@ start_mongo() {
   port=$(port_of "$1")
   touch "$home/secantusd.toml" # an empty one, so that none in a home folder is found
   program="$(secantusdb_folder)/bin/secantusd-py"
-  if [[ $1 == mongo_native ]]; then program=$(secantusdb_native); fi
+  if [[ $1 == mongo_native* ]]; then program=$(secantusdb_native); fi
   local command=("$program" --config "$home/secantusd.toml" --host 127.0.0.1 --port "$port"
     --storage-path "$home/data" --cache-size 512M)
   case $1 in
-    mongo_tls) command+=(--tls-cert-file "$RUN/tls/server.pem" --tls-key-file "$RUN/tls/server.key") ;;
-    mongo_native) command+=(--log-file-max 16MB) ;;
+    *_tls) command+=(--tls-cert-file "$RUN/tls/server.pem" --tls-key-file "$RUN/tls/server.key") ;;
   esac
+  if [[ $1 == mongo_native* ]]; then command+=(--log-file-max 16MB); fi
   if [[ ! -f $home/user-made ]]; then
     rm -rf "$home/data"
     launch "$1" "${command[@]}"
@@ -66,7 +65,7 @@ ready_mongo() { mongo_python "$1" rag <<<"client.admin.command('ping'); client.r
 
 mongo_python() { # SERVER USER, statements over `client` on stdin
   local ca=""
-  if [[ $1 == mongo_tls ]]; then ca="$RUN/tls/ca.pem"; fi
+  if [[ $1 == *_tls ]]; then ca="$RUN/tls/ca.pem"; fi
   MONGO_PORT=$(port_of "$1") MONGO_USER=$2 MONGO_CA=$ca MONGO_PASSWORD=$MONGO_PASSWORD "$(secantusdb_folder)/bin/python" -c '
 import os, sys, pymongo
 options = {}
@@ -81,6 +80,6 @@ exec(sys.stdin.read())'
 address_mongo() {
   local address
   address="mongodb://rag:$MONGO_PASSWORD@127.0.0.1:$(port_of "$1")/?authSource=admin"
-  if [[ $1 == mongo_tls ]]; then address+="&tls=true&tlsCAFile=$RUN/tls/ca.pem"; fi
+  if [[ $1 == *_tls ]]; then address+="&tls=true&tlsCAFile=$RUN/tls/ca.pem"; fi
   echo "$address"
 }

@@ -2,7 +2,7 @@
 #
 # nginx in front of OpenSearch: one port with TLS and a login; another without a login, with OpenSearch only below a path.
 
-server nginx nginx tests "OPENSEARCH_TLS_URI OPENSEARCH_PATH_URI" NGINX_PORT=26890-26909 NGINX_PATH_PORT=26670-26689
+server nginx nginx both "OPENSEARCH_TLS_URI OPENSEARCH_PATH_URI" NGINX_PORT=26890-26909 NGINX_PATH_PORT=26670-26689
 in_front_of opensearch nginx
 PASSWORDS+=(NGINX_PASSWORD)
 

@@ -2,7 +2,8 @@
 #
 # PostgreSQL with SCRAM logins, TLS on the same port, a role and a database `rag`.
 
-server postgres postgres both POSTGRES_URI POSTGRES_PORT=26830-26849
+server postgres postgres tests POSTGRES_URI POSTGRES_PORT=26830-26849
+server postgres postgres benchmark "POSTGRES_URI POSTGRES_TLS_URI" POSTGRES_PORT=26830-26849
 server postgres13 postgres extra POSTGRES13_URI POSTGRES13_PORT=26550-26569
 server postgres14 postgres extra POSTGRES14_URI POSTGRES14_PORT=26490-26509
 server postgres16 postgres extra POSTGRES16_URI POSTGRES16_PORT=26470-26489
@@ -137,6 +138,9 @@ ready_postgres() {
 address_postgres() {
   local address
   address="postgres://rag:$POSTGRES_PASSWORD@127.0.0.1:$(port_of "$1")/rag"
-  if [[ $PURPOSE == benchmark ]]; then address+="?sslmode=disable"; fi
+  case $PURPOSE-$2 in
+    *-POSTGRES_TLS_URI) address+="?sslmode=verify-full" ;;
+    benchmark-*) address+="?sslmode=disable" ;;
+  esac
   echo "$address"
 }

@@ -44,7 +44,7 @@ impl<T: ?Sized> Connected<T> {
 pub struct Counted<T: ?Sized> {
     pub(super) opened: Arc<T>,
     /// Its selected records.
-    pub count: Count,
+    pub count: Arc<Count>,
 }
 
 /// The settings of a side and the origin of each.

@@ -39,9 +39,9 @@ pub struct Prepared {
     /// The workspace on both sides.
     pub pair: WorkspacePair,
     /// The selected records of the source.
-    pub count: Count,
+    pub count: Arc<Count>,
     /// The records of the selected types that the target already has.
-    pub before: Count,
+    pub before: Arc<Count>,
     /// The size of a batch.
     pub batch: BatchLimit,
     /// Whether source and target are the same place, so that only copies are added.
@@ -57,8 +57,8 @@ struct OpenedPair {
     pair: WorkspacePair,
     source: Arc<dyn Source>,
     target: Arc<dyn Target>,
-    count: Count,
-    before: Count,
+    count: Arc<Count>,
+    before: Arc<Count>,
 }
 
 impl Prepared {
@@ -174,26 +174,26 @@ impl Run<'_> {
         &self,
         source: &Connected<dyn Source>,
         workspace: &Workspace,
-    ) -> Result<(Arc<dyn Source>, Count, CountEvent)> {
+    ) -> Result<(Arc<dyn Source>, Arc<Count>, CountEvent)> {
         let opening = self.ask(Side::Source, "opening the source", async || {
             source.storage.source(workspace).await
         });
         let opened = opening.await?;
         let (count, event) = self.count(Side::Source, workspace, &*opened).await?;
-        Ok((opened, count, event))
+        Ok((opened, Arc::new(count), event))
     }
 
     async fn open_target(
         &self,
         target: &Connected<dyn Target>,
         workspace: &Workspace,
-    ) -> Result<(Arc<dyn Target>, Count, CountEvent)> {
+    ) -> Result<(Arc<dyn Target>, Arc<Count>, CountEvent)> {
         let opening = self.ask(Side::Target, "opening the target", async || {
             target.storage.target(workspace).await
         });
         let opened = opening.await?;
         let (count, event) = self.count(Side::Target, workspace, &*opened.reader()).await?;
-        Ok((opened, count, event))
+        Ok((opened, Arc::new(count), event))
     }
 
     /// Opens, counts and checks workspaces, several at a time.
@@ -230,7 +230,7 @@ impl Run<'_> {
             }
         }
         for pair in &prepared {
-            let (opened, count) = (Arc::clone(&pair.source), pair.count.clone());
+            let (opened, count) = (Arc::clone(&pair.source), Arc::clone(&pair.count));
             let counted = || Counted { opened, count };
             source
                 .counted
@@ -293,7 +293,7 @@ impl Run<'_> {
         events: &mut Vec<CountEvent>,
     ) -> Result<OpenedPair> {
         let (source, count) = match source.counted.get(&pair.from) {
-            Some(known) => (Arc::clone(&known.opened), known.count.clone()),
+            Some(known) => (Arc::clone(&known.opened), Arc::clone(&known.count)),
             None => {
                 let (opened, count, event) = self.open_source(source, &pair.from).await?;
                 events.push(event);
@@ -301,7 +301,7 @@ impl Run<'_> {
             }
         };
         let (target, before) = match target.counted.get(&pair.to) {
-            Some(known) => (Arc::clone(&known.opened), known.count.clone()),
+            Some(known) => (Arc::clone(&known.opened), Arc::clone(&known.count)),
             None => {
                 let (opened, count, event) = self.open_target(target, &pair.to).await?;
                 events.push(event);
@@ -342,7 +342,7 @@ impl Run<'_> {
         }
         self.stats.add_workspace(WorkspaceStats::new(
             pair.clone(),
-            count.clone(),
+            Arc::clone(&count),
             TargetBefore {
                 records: looked.before.total(),
                 is_exact: looked.before.exact,
@@ -409,7 +409,7 @@ impl Run<'_> {
             side,
             workspace: workspace.clone(),
             records: count.total(),
-            by_cache_type: count.by_type.as_map().clone(),
+            by_cache_type: count.by_type.to_map(),
             left_out: count.left_out.as_ref().map(LeftOut::list),
             exact: count.exact,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),

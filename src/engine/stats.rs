@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::checkpoint::{Progress, WorkspaceProgress};
 use crate::{
-    model::{CacheType, Error, LeftOut, Location, Mode, Side, WorkspacePair},
+    model::{CacheType, Error, LeftOut, Location, Mode, Side, SortedMap, WorkspacePair},
     report::{
         ReadBackReport, Rehearsal, Report, RunNumbers, RunOutcome, Totals, Verification, WorkspaceReport,
     },
@@ -60,13 +60,13 @@ pub(crate) struct TargetBefore {
 #[derive(Clone, Debug)]
 pub(crate) struct WorkspaceStats {
     pair: WorkspacePair,
-    expected: Count,
+    expected: Arc<Count>,
     target_before: TargetBefore,
     target_records_after: Option<u64>,
     /// Records that the target has more than before, without copies under other keys.
     added: Option<u64>,
     rehearsal: Option<Rehearsal>,
-    by_type: BTreeMap<CacheType, Totals>,
+    by_type: SortedMap<CacheType, Totals>,
     /// Entries that were read but not selected.
     filtered: u64,
     /// The number of the last batch that was counted.
@@ -75,11 +75,11 @@ pub(crate) struct WorkspaceStats {
     /// Whether an earlier run wrote some of these records.
     is_resumed: bool,
     /// The part of `by_type` that is durable.
-    durable: BTreeMap<CacheType, Totals>,
+    durable: SortedMap<CacheType, Totals>,
 }
 
 impl WorkspaceStats {
-    pub(crate) fn new(pair: WorkspacePair, expected: Count, target_before: TargetBefore) -> Self {
+    pub(crate) fn new(pair: WorkspacePair, expected: Arc<Count>, target_before: TargetBefore) -> Self {
         Self {
             pair,
             expected,
@@ -88,11 +88,11 @@ impl WorkspaceStats {
             added: None,
             is_resumed: false,
             rehearsal: None,
-            by_type: BTreeMap::new(),
+            by_type: SortedMap::default(),
             filtered: 0,
             batch: 0,
             completed: false,
-            durable: BTreeMap::new(),
+            durable: SortedMap::default(),
         }
     }
 
@@ -108,7 +108,7 @@ impl WorkspaceStats {
             .expected
             .by_type
             .label(CacheType::of_key(key), CacheType::Other);
-        self.by_type.entry(cache_type).or_default().add(&change);
+        self.by_type.or_default(cache_type).add(&change);
     }
 
     /// Counts entries that were read but not selected.
@@ -148,7 +148,7 @@ impl WorkspaceStats {
     pub(crate) fn revoke(&mut self) -> u64 {
         let mut lost = 0;
         let none = Totals::default();
-        for (cache_type, totals) in &mut self.by_type {
+        for (cache_type, totals) in self.by_type.iter_mut() {
             let kept = self.durable.get(cache_type).unwrap_or(&none);
             lost += totals.written - kept.written;
             totals.written = kept.written;
@@ -160,7 +160,7 @@ impl WorkspaceStats {
 
     /// Takes back every record that the target accepted.
     fn revoke_all(&mut self) {
-        self.durable = BTreeMap::new();
+        self.durable = SortedMap::default();
         self.completed = false;
         self.target_records_after = None;
         self.added = None;
@@ -202,7 +202,7 @@ impl WorkspaceStats {
     pub(crate) fn complete(&mut self) {
         self.completed = true;
         // Free the memory, as there may be thousands of workspaces: nothing is taken back any more.
-        self.durable = BTreeMap::new();
+        self.durable = SortedMap::default();
     }
 
     fn report(&self) -> WorkspaceReport {
@@ -212,7 +212,7 @@ impl WorkspaceStats {
             let none = Totals::default().closed(records, self.completed);
             by_cache_type.insert(cache_type.clone(), none);
         }
-        for (cache_type, totals) in &self.by_type {
+        for (cache_type, totals) in self.by_type.iter() {
             let closed = totals.clone().closed(expected.get(cache_type), self.completed);
             by_cache_type.insert(cache_type.clone(), closed);
         }
@@ -257,11 +257,15 @@ impl WorkspaceStats {
         if !before.complete && before.cursor.is_none() {
             return;
         }
-        self.by_type = before.by_cache_type.clone();
         // `not_attempted` is derived in every report and not counted here.
-        self.by_type
-            .values_mut()
-            .for_each(|totals| totals.not_attempted = 0);
+        let counted = |totals: &Totals| Totals {
+            not_attempted: 0,
+            ..totals.clone()
+        };
+        let before_by_type = before.by_cache_type.iter();
+        self.by_type = before_by_type
+            .map(|(cache_type, totals)| (cache_type.clone(), counted(totals)))
+            .collect();
         let typed: u64 = self.by_type.values().map(|totals| totals.read).sum();
         self.filtered = before.totals.read.saturating_sub(typed);
         self.batch = before.batches;

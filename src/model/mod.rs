@@ -15,6 +15,7 @@ mod selection;
 mod setting;
 mod settings;
 mod shard;
+mod sorted_map;
 mod suggest;
 mod workspace;
 
@@ -34,6 +35,7 @@ pub use selection::{CacheType, Counts, FILE_MODE, LeftOut, LeftOutKind, LeftOutR
 pub use setting::{Field, Origin, Value, Values};
 pub use settings::Settings;
 pub use shard::Shard;
+pub(crate) use sorted_map::SortedMap;
 pub(crate) use suggest::nearest;
 pub use workspace::{
     NAMESPACE, NamedPair, NamedWorkspace, WORKSPACE_VARIABLE, Workspace, WorkspaceChoice, WorkspacePair,

@@ -11,7 +11,7 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Shard, record::KeyForm};
+use super::{Shard, SortedMap, record::KeyForm};
 
 /// The mode of everything that LightRAG caches while it processes documents.
 pub const FILE_MODE: &str = "default";
@@ -407,11 +407,11 @@ const MOST_COUNTED: usize = 100;
 
 /// Numbers by kind, for the first hundred kinds; further kinds are counted together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counts<K>(BTreeMap<K, u64>);
+pub struct Counts<K>(SortedMap<K, u64>);
 
 impl<K> Default for Counts<K> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self(SortedMap::default())
     }
 }
 
@@ -419,7 +419,7 @@ impl<K: Ord + Clone> Counts<K> {
     /// Adds records of a kind, or of `other` if the kind is not counted individually.
     pub fn add(&mut self, kind: K, other: K, records: u64) {
         let label = self.label(kind, other);
-        *self.0.entry(label).or_default() += records;
+        *self.0.or_default(label) += records;
     }
 
     /// Subtracts one record.
@@ -441,7 +441,7 @@ impl<K: Ord + Clone> Counts<K> {
 
     /// The kind under which records of this kind are counted: itself, or `other`.
     pub fn label(&self, kind: K, other: K) -> K {
-        if self.0.len() < MOST_COUNTED || self.0.contains_key(&kind) {
+        if self.0.len() < MOST_COUNTED || self.0.get(&kind).is_some() {
             kind
         } else {
             other
@@ -459,8 +459,10 @@ impl<K: Ord + Clone> Counts<K> {
     }
 
     /// The numbers as a map.
-    pub fn as_map(&self) -> &BTreeMap<K, u64> {
-        &self.0
+    pub fn to_map(&self) -> BTreeMap<K, u64> {
+        self.iter()
+            .map(|(kind, records)| (kind.clone(), records))
+            .collect()
     }
 
     /// The sum of all numbers.

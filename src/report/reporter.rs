@@ -1,6 +1,7 @@
 //! Emits events: as JSON lines on standard output, as text on standard error, and the report to its file.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -248,18 +249,14 @@ impl Reporter {
         line
     }
 
-    /// An event as a line of JSON. Only a line that may contain a secret is parsed again and redacted.
+    /// An event as a line of JSON.
     fn redacted(&self, envelope: &Envelope<'_>) -> Vec<u8> {
         // Events consist of strings and numbers, which can always be serialized.
         let line = serde_json::to_string(envelope).unwrap_or_default();
-        if !self.output.redactor.may_redact(&line) {
-            return line.into_bytes();
+        match self.output.redactor.redact_json(&line) {
+            Cow::Borrowed(_) => line.into_bytes(),
+            Cow::Owned(redacted) => redacted.into_bytes(),
         }
-        let Ok(mut value) = serde_json::from_str(&line) else {
-            return line.into_bytes();
-        };
-        self.output.redactor.redact_json(&mut value);
-        value.to_string().into_bytes()
     }
 
     fn write_stdout(&self, state: &mut State, line: &[u8]) {

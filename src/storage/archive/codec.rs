@@ -168,7 +168,7 @@ impl Tally {
         let workspaces = self.workspaces.iter().map(|(name, counts)| {
             let counts = WorkspaceCounts {
                 records: counts.total(),
-                by_cache_type: counts.as_map().clone(),
+                by_cache_type: counts.to_map(),
             };
             (name.clone(), counts)
         });
