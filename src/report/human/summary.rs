@@ -74,95 +74,107 @@ fn not_selected(report: &Report) -> u64 {
     left_out.map(|others| others.records).sum()
 }
 
+/// The numbers of the run, as lines of a name and a value.
 fn statistics(text: &mut String, report: &Report) {
-    let totals = &report.totals;
-    let row = |text: &mut String, name: &str, value: String| {
-        let _ = write!(text, "\n  {name:<24}{value:>12}");
+    let rows = match report.mode {
+        Mode::DryRun if report.status == Status::Interrupted => Vec::new(),
+        Mode::DryRun => of_dry_run(report),
+        Mode::Migrate if report.totals.selected > 0 => of_migration(report),
+        Mode::Migrate => Vec::new(),
+        Mode::Verify => of_verification(report),
     };
-    match report.mode {
-        Mode::DryRun if matches!(report.status, Status::Ok | Status::Partial) => {
-            row(
-                text,
-                "To move:",
-                grouped(report.to_move.unwrap_or(totals.selected)),
-            );
-            for (name, number) in [
-                ("New to the target:", report.new),
-                ("Already on the target:", report.existing),
-            ] {
-                if let Some(number) = number {
-                    row(text, name, grouped(number));
-                }
-            }
-        }
-        Mode::Migrate if totals.selected > 0 && report.status != Status::Refused => {
-            let batches = &report.batches;
-            row(text, "Total source records:", grouped(totals.selected));
-            let not_selected = not_selected(report);
-            if not_selected > 0 {
-                row(text, "Not selected (--types):", grouped(not_selected));
-            }
-            row(text, "Total batches:", grouped(batches.total));
-            row(text, "Successful batches:", grouped(batches.ok));
-            if batches.partial > 0 {
-                row(text, "Batches with rejects:", grouped(batches.partial));
-            }
-            row(text, "Failed batches:", grouped(batches.failed));
-            row(text, "Successfully migrated:", grouped(totals.written));
-            if let (Some(new), Some(replaced @ 1..)) = (report.new, report.replaced) {
-                row(text, "  New to the target:", grouped(new));
-                row(text, "  Replaced:", grouped(replaced));
-            }
-            for (name, number) in [
-                ("Skipped (already there):", totals.skipped),
-                ("Sanitized:", totals.sanitized),
-                ("Not attempted:", totals.not_attempted),
-            ] {
-                if number > 0 {
-                    row(text, name, grouped(number));
-                }
-            }
-            row(text, "Failed to migrate:", grouped(totals.rejected));
-            if let Some(rate) = report.success_rate {
-                row(text, "Success rate:", format!("{rate:.2}%"));
-            }
-            if let Some(found) = report.read_back.as_ref().filter(|found| found.records > 0) {
-                row(text, "Read back and compared:", grouped(found.records));
-            }
-            let duration = Duration::from_millis(report.duration_ms);
-            let bytes = |number| ByteSize(number).display().iec().to_string();
-            row(text, "Duration:", duration_text(duration));
-            row(text, "Written:", bytes(totals.bytes));
-            let _ = write!(
-                text,
-                "  ({} records/s, {}/s)",
-                grouped(report.records_per_second as u64),
-                bytes(report.bytes_per_second)
-            );
-        }
-        Mode::Verify => {
-            let Some(found) = &report.verification else {
-                return;
-            };
-            let found = &found.numbers;
-            row(text, "Compared:", grouped(found.compared));
-            row(text, "Equal:", grouped(found.equal));
-            row(text, "Missing:", grouped(found.missing));
-            row(text, "Different:", grouped(found.different));
-            for (name, number) in [
-                ("Different, but kept:", found.kept),
-                ("Not storable:", found.unmovable),
-                ("Invalid at the source:", found.invalid),
-                ("Copies:", found.copies),
-                ("Only on the target:", found.beyond.unwrap_or_default()),
-            ] {
-                if number > 0 {
-                    row(text, name, grouped(number));
-                }
-            }
-        }
-        _ => {}
+    for (name, value) in rows {
+        let _ = write!(text, "\n  {name:<24}{value:>12}");
     }
+    if report.mode == Mode::Migrate && report.totals.selected > 0 {
+        let _ = write!(
+            text,
+            "  ({} records/s, {}/s)",
+            grouped(report.records_per_second as u64),
+            in_bytes(report.bytes_per_second)
+        );
+    }
+}
+
+type Rows = Vec<(&'static str, String)>;
+
+/// Those of the numbers that are not 0.
+fn if_any<const N: usize>(numbers: [(&'static str, u64); N]) -> impl Iterator<Item = (&'static str, String)> {
+    let some = numbers.into_iter().filter(|(_, number)| *number > 0);
+    some.map(|(name, number)| (name, grouped(number)))
+}
+
+fn of_dry_run(report: &Report) -> Rows {
+    let mut rows = vec![(
+        "To move:",
+        grouped(report.to_move.unwrap_or(report.totals.selected)),
+    )];
+    let known = [
+        ("New to the target:", report.new),
+        ("Already on the target:", report.existing),
+    ];
+    rows.extend(
+        known
+            .into_iter()
+            .filter_map(|(name, number)| Some((name, grouped(number?)))),
+    );
+    rows
+}
+
+fn of_migration(report: &Report) -> Rows {
+    let (totals, batches) = (&report.totals, &report.batches);
+    let mut rows = vec![("Total source records:", grouped(totals.selected))];
+    rows.extend(if_any([("Not selected (--types):", not_selected(report))]));
+    rows.push(("Total batches:", grouped(batches.total)));
+    rows.push(("Successful batches:", grouped(batches.ok)));
+    rows.extend(if_any([("Batches with rejects:", batches.partial)]));
+    rows.push(("Failed batches:", grouped(batches.failed)));
+    rows.push(("Successfully migrated:", grouped(totals.written)));
+    if let (Some(new), Some(replaced @ 1..)) = (report.new, report.replaced) {
+        rows.push(("  New to the target:", grouped(new)));
+        rows.push(("  Replaced:", grouped(replaced)));
+    }
+    rows.extend(if_any([
+        ("Skipped (already there):", totals.skipped),
+        ("Sanitized:", totals.sanitized),
+        ("Not attempted:", totals.not_attempted),
+    ]));
+    rows.push(("Failed to migrate:", grouped(totals.rejected)));
+    if let Some(rate) = report.success_rate {
+        rows.push(("Success rate:", format!("{rate:.2}%")));
+    }
+    let read_back = report.read_back.as_ref().map_or(0, |found| found.records);
+    rows.extend(if_any([("Read back and compared:", read_back)]));
+    let duration = Duration::from_millis(report.duration_ms);
+    rows.push(("Duration:", duration_text(duration)));
+    rows.push(("Written:", in_bytes(totals.bytes)));
+    rows
+}
+
+fn of_verification(report: &Report) -> Rows {
+    let Some(found) = &report.verification else {
+        return Vec::new();
+    };
+    let found = &found.numbers;
+    let mut rows = vec![
+        ("Compared:", grouped(found.compared)),
+        ("Equal:", grouped(found.equal)),
+        ("Missing:", grouped(found.missing)),
+        ("Different:", grouped(found.different)),
+    ];
+    rows.extend(if_any([
+        ("Different, but kept:", found.kept),
+        ("Not storable:", found.unmovable),
+        ("Invalid at the source:", found.invalid),
+        ("Copies:", found.copies),
+        ("Only on the target:", found.beyond.unwrap_or_default()),
+    ]));
+    rows
+}
+
+/// A number of bytes, as `48.9 MiB`.
+fn in_bytes(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
 }
 
 /// A duration, to a tenth of a second if it is below a minute, else to a second.
