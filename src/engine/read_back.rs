@@ -272,7 +272,7 @@ impl ReadBack {
             if let Some(size) = size
                 && size.entries >= before.entries.saturating_add(expected.added)
             {
-                if !size.includes_others {
+                if size.grows_by_new_only {
                     set_added(job, size.entries - before.entries);
                 }
                 return Ok(None);

@@ -584,8 +584,9 @@ pub enum WriteMode {
 pub struct Size {
     /// Entries of any kind.
     pub entries: u64,
-    /// Whether entries of other workspaces, or of other applications, are included.
-    pub includes_others: bool,
+    /// Whether it grows by the new records of the workspace alone: not by those of other workspaces or applications, and
+    /// not by records that replace others.
+    pub grows_by_new_only: bool,
 }
 
 /// The outcome of a record.

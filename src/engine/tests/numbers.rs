@@ -82,14 +82,14 @@ fn new_and_replaced_records_are_counted_apart() {
     } in [
         case(0, OnConflict::Overwrite, None, Some(10)),
         case(4, OnConflict::Overwrite, None, Some(6)),
-        case(4, OnConflict::Overwrite, Some(false), Some(6)),
+        case(4, OnConflict::Overwrite, Some(true), Some(6)),
         case(10, OnConflict::Overwrite, None, Some(0)),
         case(4, OnConflict::Newer, None, Some(6)),
         // Nothing is replaced, so nothing has to be counted.
-        case(4, OnConflict::Skip, Some(true), Some(6)),
-        case(0, OnConflict::Overwrite, Some(true), Some(10)),
+        case(4, OnConflict::Skip, Some(false), Some(6)),
+        case(0, OnConflict::Overwrite, Some(false), Some(10)),
         // A total over everything that the server has does not tell what was added to one workspace.
-        case(4, OnConflict::Overwrite, Some(true), None),
+        case(4, OnConflict::Overwrite, Some(false), None),
     ] {
         let mut world = World::new(10);
         let theirs = (0..known).map(|n| record(&key(n), "theirs", 50));

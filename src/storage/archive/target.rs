@@ -354,7 +354,7 @@ impl Target for ArchiveTarget {
         };
         Ok(Some(Size {
             entries: before + self.writer.draft.with(added).await?,
-            includes_others: false,
+            grows_by_new_only: false,
         }))
     }
 }

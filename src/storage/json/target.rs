@@ -173,7 +173,7 @@ impl Target for JsonTarget {
         };
         Ok(entries.map(|entries| Size {
             entries,
-            includes_others: false,
+            grows_by_new_only: true,
         }))
     }
 }

@@ -97,7 +97,7 @@ pub(crate) struct Rules {
     pub(crate) again: BTreeMap<usize, Record>,
     /// What it does with records of which it says that they are written, and with which.
     pub(crate) lie: Option<(Lie, Victims)>,
-    /// It knows its size without a count: whether with the entries of others.
+    /// It knows its size without a count: whether one that grows by new records alone.
     pub(crate) knows_size: Option<bool>,
     /// It gathers no more workspaces than this.
     pub(crate) most_gathered: Option<usize>,
@@ -714,9 +714,9 @@ impl Target for MemoryCache {
 
     async fn size(&self) -> Result<Option<Size>> {
         let knows_size = self.memory.state().rules.knows_size;
-        Ok(knows_size.map(|includes_others| Size {
+        Ok(knows_size.map(|grows_by_new_only| Size {
             entries: self.values(|values| values.len() as u64),
-            includes_others,
+            grows_by_new_only,
         }))
     }
 }

@@ -396,7 +396,7 @@ impl Target for MongoTarget {
         let documents = self.collection.estimated_document_count().await.ok();
         Ok(documents.map(|entries| Size {
             entries,
-            includes_others: false,
+            grows_by_new_only: true,
         }))
     }
 }

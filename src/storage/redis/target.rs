@@ -451,7 +451,7 @@ impl Target for RedisTarget {
         };
         Ok(keys.map(|entries| Size {
             entries,
-            includes_others: true,
+            grows_by_new_only: false,
         }))
     }
 }
