@@ -46,7 +46,8 @@ def summary(about: dict[str, Any], results: Results) -> str:
                     megabytes_of(other),
                 )
             )
-    head = (f"{size:,} records", "this tool", "LightRAG's tool", "beside the server's own tool", "memory", "LightRAG's")
+    beside_own = "relative to the server's own tool (below 1: faster)"
+    head = (f"{size:,} records", "this tool", "LightRAG's tool", beside_own, "memory", "LightRAG's memory")
     where = f"{about['date']}, {about['tool']}, {about['lightrag']}, all on one machine with {about['cores']} cores."
     return f"{table(head, rows)}\n\n{where}\n"
 

@@ -186,13 +186,20 @@ fn value_error(error: &clap::Error) -> Option<Error> {
             let remedy = format!("write {flag} alone, or leave it out");
             Some(Error::new(ErrorKind::Usage, message).with_remedy(remedy))
         }
-        (ClapErrorKind::ArgumentConflict, _)
-            if flag == "--workspace" && text(ContextKind::PriorArg) == Some(argument) =>
-        {
-            let error = Error::new(ErrorKind::Usage, "--workspace is given twice");
-            Some(error.with_remedy(
-                "for several workspaces, use --workspace-map A=A --workspace-map B=B, or --all-workspaces",
-            ))
+        (ClapErrorKind::ArgumentConflict, _) => {
+            let other = text(ContextKind::PriorArg)?.split_whitespace().next()?;
+            let (message, remedy) = match flag {
+                "--workspace" if other == flag => (
+                    "--workspace is given twice".to_owned(),
+                    "for several workspaces, use --workspace-map A=A --workspace-map B=B, or --all-workspaces",
+                ),
+                _ if other == flag => (format!("{flag} is given twice"), "leave one of them out"),
+                _ => (
+                    format!("{flag} cannot be used with {other}"),
+                    "leave one of them out",
+                ),
+            };
+            Some(Error::new(ErrorKind::Usage, message).with_remedy(remedy))
         }
         _ => None,
     }

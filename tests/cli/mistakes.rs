@@ -75,6 +75,8 @@ mistakes! {
     a_timeout_without_a_unit: "--source ./rag_storage --target ./new --timeout 30";
     half_a_workspace_map: "--source ./rag_storage --target ./new --workspace-map space1";
     two_ways_to_name_workspaces: "--source ./rag_storage --target ./new --workspace space1 --all-workspaces";
+    a_flag_twice: "--source ./rag_storage --source ./other --target ./new";
+    a_dry_run_that_only_verifies: "--source ./rag_storage --target ./new --dry-run --verify-only";
     two_workspaces_into_one:
         "--source ./rag_storage --target ./new --workspace-map space1=a --workspace-map space2=a --yes";
     a_workspace_twice:
