@@ -242,21 +242,21 @@ impl<'a> Settlement<'a> {
     }
 
     /// The error for a source that returned fewer records than were counted. Another process may have deleted them, but
-    /// they may as well be lost.
-    pub(super) fn missing_at_source(&self) -> Option<Error> {
+    /// they may as well be lost, so a later run restarts the workspace.
+    pub(super) fn missing_at_source(&mut self) -> Option<Error> {
         let (expected, read) = (self.job.expected.total(), self.seen().selected);
-        let is_short = self.job.expected.exact && read < expected;
-        is_short.then(|| {
-            let message = format!(
-                "workspace {}: the source returned {}, but {} were counted",
-                self.workspace(),
-                grouped_of(read, "record"),
-                grouped(expected)
-            );
-            Error::new(ErrorKind::Incomplete, message)
-                .on(Side::Source)
-                .in_workspace(self.workspace())
-        })
+        if !self.job.expected.exact || read >= expected {
+            return None;
+        }
+        self.resumable = self.at_begin.clone();
+        let message = format!(
+            "workspace {}: the source returned {}, but {} were counted",
+            self.workspace(),
+            grouped_of(read, "record"),
+            grouped(expected)
+        );
+        let error = Error::new(ErrorKind::Incomplete, message).on(Side::Source);
+        Some(error.in_workspace(self.workspace()))
     }
 
     /// Checks, after the target was finished, that it has what it confirmed. Returns false if the run was stopped during the

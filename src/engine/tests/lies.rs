@@ -167,6 +167,11 @@ fn records_that_another_process_removes_are_not_a_difference() {
             "{:?}",
             ran.report.warnings
         );
+        let lacking = ran.events.iter().find_map(|event| match event {
+            Event::Warning(warning) => warning.count,
+            _ => None,
+        });
+        assert_eq!(lacking, Some(3));
     }
 }
 
@@ -207,6 +212,32 @@ fn a_run_that_goes_on_counts_what_an_earlier_one_wrote() {
     assert_eq!(ran.report.exit_code, 6, "{:?}", ran.report);
     assert_eq!(read_back(&ran).missing, 1);
     assert_eq!(read_back(&ran).first[0].key, key(0));
+}
+
+/// What was there, and what an earlier run wrote, is not expected a second time.
+#[test]
+fn a_target_with_as_many_records_as_expected_is_not_searched() {
+    for knows_size in [None, Some(false)] {
+        // Under `fail`, what was written after the last checkpoint is a conflict.
+        for policy in [OnConflict::Overwrite, OnConflict::Skip, OnConflict::Newer] {
+            let mut world = World::new(30).with_checkpoint();
+            world.target.change_rules(|rules| rules.knows_size = knows_size);
+            world.settings.on_conflict = policy;
+            let theirs = (0..5).map(|n| record(&format!("default:extract:theirs{n}"), "x", 1));
+            world.target.put(world.workspace(), theirs);
+            assert!(world.run_until(14).is_none());
+            world.revive(false);
+            let counted = world.target.calls(Call::Count);
+            let ran = world.run();
+            let case = format!("{knows_size:?} {policy:?}");
+            assert!(ran.is_done(), "{case}");
+            assert_eq!(ran.report.warnings, Vec::<String>::new(), "{case}");
+            assert!(read_back(&ran).records <= 30, "{case}");
+            // Once before the run, and once after it where the target does not know its size.
+            let counts = if knows_size.is_some() { 1 } else { 2 };
+            assert_eq!(world.target.calls(Call::Count) - counted, counts, "{case}");
+        }
+    }
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn a_workspace_that_was_cleared_after_it_was_listed_is_no_error() {
 
 #[test]
 fn a_source_that_gives_fewer_records_than_it_counted_is_an_error() {
-    let world = World::new(9);
+    let mut world = World::new(9).with_checkpoint();
     let workspace = world.workspace().clone();
     let source = Arc::clone(&world.source);
     let observer = move |event: &Event| {
@@ -204,6 +204,12 @@ fn a_source_that_gives_fewer_records_than_it_counted_is_an_error() {
     assert!(!ran.is_done());
     assert_eq!(ran.report.errors.first[0].kind, "incomplete");
     assert_eq!((ran.report.exit_code, ran.report.totals.written), (4, 8));
+    // The workspace is not done: the next run looks at it again.
+    world.source.put(&world.workspace().clone(), records(9));
+    world.revive(false);
+    let ran = world.run();
+    assert!(ran.is_done(), "{:?}", ran.report.errors);
+    assert_eq!(world.kept(), texts(&records(9)));
 }
 
 #[test]
@@ -260,6 +266,23 @@ fn an_equal_record_that_was_there_before_counts_as_skipped() {
     world.settings.on_conflict = OnConflict::Skip;
     let totals = world.run().report.totals;
     assert_eq!((totals.written, totals.skipped), (5, 4));
+}
+
+/// Who waits for a server to come up says so with a retry of the whole command.
+#[test]
+fn a_side_that_cannot_be_reached_ends_the_run_at_once() {
+    for (side, code) in [(Side::Source, 4), (Side::Target, 5)] {
+        for kind in [ErrorKind::Unreachable, ErrorKind::ConnectionLost] {
+            let world = World::new(3);
+            world.fault(side, Call::Connect, 1, 1, Fault::Before(kind));
+            let ran = world.run();
+            assert_eq!(
+                (ran.report.exit_code, ran.retries()),
+                (code, 0),
+                "{side} {kind:?}"
+            );
+        }
+    }
 }
 
 #[test]
