@@ -243,7 +243,11 @@ mod tests {
                 Err(Error::new(ErrorKind::Login, "no"))
             })
             .await;
-        assert_eq!((tries, result.unwrap_err().kind()), (1, ErrorKind::Login));
+        let error = result.unwrap_err();
+        assert_eq!(
+            (tries, error.kind(), error.message()),
+            (1, ErrorKind::Login, "no")
+        );
     }
 
     #[tokio::test(start_paused = true)]

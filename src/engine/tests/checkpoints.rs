@@ -245,6 +245,9 @@ fn a_run_whose_last_flush_fails_keeps_what_was_durable_before() {
     let written = ran.report.totals.written;
     assert_eq!(written, world.kept().len() as u64);
     assert!(written > 0 && written < 40, "{written}");
+    // The flush is of the records that were accepted since the one before.
+    let lost = ran.report.errors.first[0].records;
+    assert!(lost > 0 && lost <= 40 - written, "{lost}");
     world.target.clear_faults();
     world.revive(true);
     let ran = world.run();
