@@ -252,9 +252,9 @@ fn each_policy_keeps_what_it_is_to_keep() {
                 .sum()
         };
         assert_eq!(of_batches(|batch| batch.skipped), skipped, "{policy:?}");
-        if policy != OnConflict::Fail {
-            assert_eq!(of_batches(|batch| batch.rejected), 0, "{policy:?}");
-        }
+        let rejected = ran.report.totals.rejected;
+        assert_eq!(of_batches(|batch| batch.rejected), rejected, "{policy:?}");
+        assert_eq!(rejected > 0, policy == OnConflict::Fail, "{policy:?}");
     }
 }
 

@@ -262,20 +262,23 @@ fn the_time_that_remains_follows_from_the_time_so_far() {
 #[test]
 fn warnings_say_what_they_are_about() {
     let world = World::new(6);
-    world
-        .target
-        .change_rules(|rules| rules.drops = Some("update_time"));
+    world.target.change_rules(|rules| {
+        rules.drops = Some("update_time");
+        rules.fills = Some("cache_type");
+    });
     let ran = world.run();
     let warnings = warnings(&ran);
-    let [dropped] = warnings[..] else {
+    let [dropped, filled] = warnings[..] else {
         panic!("{warnings:?}")
     };
-    assert_eq!(dropped.kind, WarningKind::DroppedField);
-    assert_eq!(
-        (dropped.field.as_deref(), dropped.count),
-        (Some("update_time"), Some(6))
-    );
-    assert_eq!(dropped.workspace, Some(world.workspace().clone()));
+    for (warning, kind, field) in [
+        (dropped, WarningKind::DroppedField, "update_time"),
+        (filled, WarningKind::FilledField, "cache_type"),
+    ] {
+        assert_eq!(warning.kind, kind);
+        assert_eq!((warning.field.as_deref(), warning.count), (Some(field), Some(6)));
+        assert_eq!(warning.workspace, Some(world.workspace().clone()));
+    }
 }
 
 #[test]

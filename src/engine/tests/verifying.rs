@@ -47,6 +47,8 @@ fn a_target_that_lacks_or_changed_records_differs() {
         (found.equal, found.missing, found.different, found.beyond),
         (18, 1, 1, Some(1))
     );
+    // The source is asked for no key that was found on the target.
+    assert_eq!(world.source.calls(Call::Get), 1);
     let first = &ran.report.verification.as_ref().unwrap().first;
     assert!(
         first

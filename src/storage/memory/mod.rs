@@ -93,6 +93,8 @@ pub(crate) struct Rules {
     pub(crate) sanitizes: bool,
     /// There is no place for this field.
     pub(crate) drops: Option<&'static str>,
+    /// It takes this field from the key.
+    pub(crate) fills: Option<&'static str>,
     /// What comes again in a page of this number, from 1: somebody changed it meanwhile.
     pub(crate) again: BTreeMap<usize, Record>,
     /// What it does with records of which it says that they are written, and with which.
@@ -467,6 +469,7 @@ impl MemoryCache {
             return (Bytes::new(), outcome);
         }
         let mut changes = super::Changes::default();
+        changes.filled_fields.extend(rules.fills);
         let mut fields = serde_json::Map::new();
         for (name, text) in record.fields().iter() {
             if rules.drops == Some(name) {
