@@ -272,7 +272,8 @@ impl ReadBack {
             if let Some(size) = size
                 && size.entries >= before.entries.saturating_add(expected.added)
             {
-                if size.grows_by_new_only {
+                // The other shares of the workspace make it grow too.
+                if size.grows_by_new_only && job.selection.shard().is_none() {
                     set_added(job, size.entries - before.entries);
                 }
                 return Ok(None);

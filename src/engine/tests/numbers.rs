@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::{World, key, number, record, records};
 use crate::{
-    model::{ErrorKind, Mode, OnConflict, Side, Workspace},
+    model::{ErrorKind, Mode, OnConflict, Selection, Shard, Side, Workspace},
     report::{Event, WarningEvent, WarningKind},
     storage::memory::{Call, Fault, Lie, Victims},
 };
@@ -106,6 +106,20 @@ fn new_and_replaced_records_are_counted_apart() {
             "{known} known, {on_conflict:?}"
         );
     }
+}
+
+/// The size of a target that several shares write at once says nothing about one of them.
+#[test]
+fn what_a_share_replaced_is_not_taken_from_the_size_of_the_target() {
+    let mut world = World::new(10);
+    let theirs = (0..10).map(|n| record(&key(n), "theirs", 50));
+    world.target.put(world.workspace(), theirs);
+    world.target.change_rules(|rules| rules.knows_size = Some(true));
+    world.settings.selection = Selection::default().of_shard(Shard::new(0, 2));
+    let ran = world.run();
+    assert!(ran.is_done(), "{:?}", ran.report.errors);
+    assert!(ran.report.totals.written > 0);
+    assert_eq!((ran.report.new, ran.report.replaced), (None, None));
 }
 
 #[test]
