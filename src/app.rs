@@ -139,15 +139,17 @@ fn conclude(
     shutdown: &Shutdown,
     mut ending: RunOutcome,
 ) -> ExitCode {
-    let report = stats.report(&ending);
-    let (written, pushed) = publish(output, &report, shutdown);
-    if let Err(error) = pushed {
-        warn_of_push(stats, reporter, &error);
-    }
-    if let Err(error) = written {
-        let failed = failed(stats, reporter, &error);
-        if matches!(ending, RunOutcome::Done) {
-            ending = failed;
+    // A report has an entry for each workspace, of which there may be thousands: none is made that nothing needs.
+    if output.metrics.is_some() || output.metrics_push.is_some() {
+        let (written, pushed) = publish(output, &stats.report(&ending), shutdown);
+        if let Err(error) = pushed {
+            warn_of_push(stats, reporter, &error);
+        }
+        if let Err(error) = written {
+            let failed = failed(stats, reporter, &error);
+            if matches!(ending, RunOutcome::Done) {
+                ending = failed;
+            }
         }
     }
     let report = stats.report(&ending);
