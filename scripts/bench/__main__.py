@@ -82,10 +82,10 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     binary = (chosen.binary or ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "migrate-llm-cache").absolute()
     lightrag = None if chosen.without_lightrag else Path(os.environ["BENCH_LIGHTRAG_PYTHON"])
-    told = about(ROOT, binary, chosen.binary is not None, servers().values())
+    facts = about(ROOT, binary, chosen.binary is not None, servers().values())
     try:
         home = cache / "migrate-llm-cache" / "bench"
-        with Session(home, binary, lightrag, Patience(chosen.patience), output, told, chosen.tls) as session:
+        with Session(home, binary, lightrag, Patience(chosen.patience), output, facts, chosen.tls) as session:
             session.start_up(chosen.runs)
             session.warm_up(max(chosen.records))
             for size in chosen.records:
@@ -98,15 +98,15 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
         sys.exit(f"bench: {failed}")
 
 
-def documents(told: dict[str, Any], results: Results) -> list[tuple[Path, str]]:
+def documents(facts: dict[str, Any], results: Results) -> list[tuple[Path, str]]:
     """The documents that show results, with what they should say."""
-    return [(README, table.updated(README, table.summary(told, results))), (RESULTS, table.render(told, results))]
+    return [(README, table.updated(README, table.summary(facts, results))), (RESULTS, table.render(facts, results))]
 
 
-def publish(told: dict[str, Any], samples: Path) -> None:
+def publish(facts: dict[str, Any], samples: Path) -> None:
     """Puts a table into the README, and beside this file all tables and what they were made from."""
-    results = Results(told["samples"])
-    for path, text in documents(told, results):
+    results = Results(facts["samples"])
+    for path, text in documents(facts, results):
         path.write_text(text, encoding="utf-8")
     if samples != KEPT:
         shutil.copyfile(samples, KEPT)
@@ -119,16 +119,16 @@ def main() -> None:
     samples = (chosen.from_ or chosen.output or ROOT / "target" / "bench" / "results.json").absolute()
     if not chosen.from_:
         measure(chosen, samples)
-    told = json.loads(samples.read_text(encoding="utf-8"))
-    results = Results(told["samples"])
+    facts = json.loads(samples.read_text(encoding="utf-8"))
+    results = Results(facts["samples"])
     if chosen.check_readme:
-        for path, text in documents(told, results):
+        for path, text in documents(facts, results):
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 sys.exit(f"{path} has other tables than {samples} makes; see --update-readme")
         return
-    print(table.render(told, results))
+    print(table.render(facts, results))
     if chosen.update_readme:
-        publish(told, samples)
+        publish(facts, samples)
 
 
 if __name__ == "__main__":
