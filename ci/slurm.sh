@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Moves a cache in four shares under a real Slurm on this machine, with scripts/examples/shards.sbatch. One of two nodes
-# fails on the way, so its shares are queued again and resume on the other. Then every record is compared with the source,
+# Moves a cache in four shards under a real Slurm on this machine, with scripts/examples/shards.sbatch. One of two nodes
+# fails on the way, so its shards are queued again and resume on the other. Then every record is compared with the source,
 # and LightRAG reads it. Needs the test servers. Called by ci/test.sh.
 #
 #   eval "$(scripts/services.sh env)"; ci/slurm.sh [RECORDS]
@@ -126,7 +126,7 @@ processes_of() {
   done
 }
 
-headline "Slurm: four shares, one of two nodes fails"
+headline "Slurm: four shards, one of two nodes fails"
 start_slurm
 cd "$WORK"
 mkdir -p bin logs rag_storage
@@ -139,7 +139,7 @@ for n in range(int(sys.argv[1])):
     cache[key] = {"return": f"answer {n}", "cache_type": "extract", "original_prompt": "p" * 500, "chunk_id": None}
 json.dump(cache, open("rag_storage/kv_store_llm_response_cache.json", "w"))
 PYTHON
-# Five seconds for each share, so that the node is lost in the middle.
+# Five seconds for each shard, so that the node is lost in the middle.
 cat >nightly.yaml <<YAML
 source: ./rag_storage
 target: $TEST_POSTGRES_URI
@@ -152,19 +152,19 @@ job=$(sbatch --parsable "$ROOT/scripts/examples/shards.sbatch")
 sbatch --quiet --dependency=afterany:"$job" --output=logs/merge.jsonl --wrap \
   'migrate-llm-cache --merge-reports reports/*.json --report report.json'
 # shellcheck disable=SC2016
-wait_until "a share on the second node has a checkpoint" \
+wait_until "a shard on the second node has a checkpoint" \
   'lost=$(squeue --noheader --nodelist=n2 --states=running --format=%K | head -n 1) && [[ -s checkpoints/$lost ]]'
 lose_node n2
 wait_until "the reports are merged" '[[ -s report.json ]]'
 jq -e --argjson all "$RECORDS" '.exit_code == 0 and .totals.written == $all and .totals.selected == $all' report.json >/dev/null ||
   die "the merged report: $(jq -c '{status, totals, errors}' report.json)"
-# The share was resumed: its last run has written less than the share.
+# The shard was resumed: its last run has written less than the shard.
 # shellcheck disable=SC2154
 jq -se --arg share "$lost" '(map(.run_id) | unique | length) == 2 and
     (last.run_id as $last | map(select(.event == "batch" and .run_id == $last).written) | add // 0) < last.totals.written' \
-  logs/*-"$lost".jsonl >/dev/null || die "share $lost was not resumed"
+  logs/*-"$lost".jsonl >/dev/null || die "shard $lost was not resumed"
 migrate-llm-cache --job nightly.yaml --verify-only --report verified.json >/dev/null
-jq -r '"share '"$lost"' was resumed; merged: \(input.totals.written) written; verified: \(.verification | "\(.equal) of \(.compared) equal, \(.different) different, \(.missing) missing")"' \
+jq -r '"shard '"$lost"' was resumed; merged: \(input.totals.written) written; verified: \(.verification | "\(.equal) of \(.compared) equal, \(.different) different, \(.missing) missing")"' \
   verified.json report.json
 "$TEST_LIGHTRAG_PYTHON" - "$ROOT/scripts/lightrag_oracle.py" "$WORKSPACE" <<'PYTHON'
 import json, os, subprocess, sys, urllib.parse

@@ -157,7 +157,7 @@ fn conclude(
     finish(reporter, report, code_of(&ending, number))
 }
 
-/// Reads the reports of several shares and adds them up; and says what is wrong with the set of them.
+/// Reads the reports of several shards and adds them up; and says what is wrong with the set of them.
 fn merged_report(files: &[PathBuf]) -> Result<(Report, Result<()>)> {
     let reports: Result<Vec<_>> = files
         .iter()
@@ -167,7 +167,7 @@ fn merged_report(files: &[PathBuf]) -> Result<(Report, Result<()>)> {
     merged.ok_or_else(|| Error::new(ErrorKind::Internal, "no reports to merge"))
 }
 
-/// Writes the metrics and the report of several shares, and returns the exit code.
+/// Writes the metrics and the report of several shards, and returns the exit code.
 fn conclude_merged(
     output: &OutputSettings,
     stats: &RunStats,

@@ -22,6 +22,7 @@ import pymongo
 import redis
 
 from ready import FILE, NAMESPACE, WORKSPACE
+from table import INSTEAD_OF_MONGODB
 
 TABLE = "lightrag_llm_cache"
 COLLECTION = INDEX = f"{WORKSPACE}_{NAMESPACE}"
@@ -231,7 +232,7 @@ class Mongo(Place):
     def version(self) -> str:
         about = self.client.server_info()
         stand_in = about.get("secantusVersion")
-        return f"SecantusDB {stand_in} in place of MongoDB" if stand_in else f"MongoDB {about['version']}"
+        return f"SecantusDB {stand_in}{INSTEAD_OF_MONGODB}" if stand_in else f"MongoDB {about['version']}"
 
 
 class OpenSearch(Place):

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     generate,
-    options::{Options, flag_names},
+    options::{Options, flag_names, flag_of_field},
 };
 use crate::{
     model::{Error, ErrorKind, Result, nearest},
@@ -218,7 +218,8 @@ fn suggest(argument: &str, arguments: &[OsString]) -> Option<String> {
         "-n" | "--check" => "use --dry-run to check without writing",
         "--verbose" | "-v" | "--debug" => "use --log-level info or --log-level debug",
         _ if argument.starts_with("--") => {
-            return nearest(argument, flag_names()).map(|flag| format!("did you mean `{flag}`?"));
+            let flag = flag_of_field(argument).or_else(|| nearest(argument, flag_names()));
+            return flag.map(|flag| format!("did you mean `{flag}`?"));
         }
         _ if argument.starts_with('-') => return None,
         _ => {

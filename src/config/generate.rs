@@ -33,7 +33,7 @@ pub enum Generate {
     CompletionsFish,
     /// The man page.
     Man,
-    /// A job file with the other flags, commented.
+    /// A job file made from the other flags, with every field explained.
     Job,
     /// The JSON Schema of job files, for editors.
     Schema,

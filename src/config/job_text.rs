@@ -157,7 +157,7 @@ fn check(flags: &Options, environment: &Environment) -> Result<()> {
         }
     }
     let mut flags = flags.clone();
-    // Which share `auto` is, only the task knows.
+    // Which shard `auto` is, only the task knows.
     flags.shard = flags.shard.filter(|shard| shard.text != "auto");
     Settings::resolve(&flags, &JobFile::default(), environment).map(drop)
 }

@@ -114,6 +114,7 @@ impl Layers<'_> {
             json_extraction,
             named: self.named(),
             origins,
+            is_default: parts.are_defaults(),
         }
     }
 
@@ -251,6 +252,12 @@ struct Parts {
 }
 
 impl Parts {
+    fn are_defaults(&self) -> bool {
+        [&self.binding, &self.model, &self.host]
+            .iter()
+            .all(|part| matches!(part.origin, Origin::Default))
+    }
+
     fn identity(&self) -> Identity {
         if self.binding.text == LIBRARY {
             Identity::of_library(&self.model.text)
@@ -371,6 +378,17 @@ mod tests {
         assert_eq!(lightrag.extract, Identity::new("openai", "m", "http://new"));
         let old = Identity::new("openai", "m", "http://old");
         assert!(lightrag.identities().contains(&old));
+    }
+
+    #[test]
+    fn a_configuration_without_a_model_is_lightrags_default() {
+        assert!(lightrag(Options::default(), []).is_default);
+        for variable in ["LLM_BINDING", "LLM_MODEL", "LLM_BINDING_HOST"] {
+            assert!(
+                !lightrag(Options::default(), [(variable, "openai")]).is_default,
+                "{variable}"
+            );
+        }
     }
 
     #[test]

@@ -178,9 +178,9 @@ options! {
     #[command(
         name = "migrate-llm-cache",
         version,
-        about = "Moves LightRAG's LLM response cache between JSON, Redis, PostgreSQL, MongoDB and OpenSearch",
-        long_about = "Moves LightRAG's LLM response cache between any two of JSON, Redis, PostgreSQL, MongoDB and \
-                      OpenSearch. Never changes the source, never prompts unless --interactive is given, and writes to \
+        about = "Copies LightRAG's LLM response cache between JSON files, Redis, PostgreSQL, MongoDB, OpenSearch and archives",
+        long_about = "Copies LightRAG's LLM response cache between JSON files, Redis, PostgreSQL, MongoDB, OpenSearch and \
+                      archive files. Never changes the source, never prompts unless --interactive is given, and writes to \
                       the target only with --yes.",
         after_help = "Add --help for examples and exit codes.",
         after_long_help = format!("Examples:\n{EXAMPLES}\n\n{STORAGES}\n\nExit codes:\n{EXIT_CODES}"),
@@ -238,7 +238,7 @@ options! {
             value: "all",
             more: "#workspaces: [space1, { from: staging, to: production }]\n",
         }, note "Workspaces to move: a name, a list of names and of { from: …, to: … }, or `all`. By default the one that \
-                 LightRAG's environment names, or else the empty workspace.";
+                 LightRAG's environment names, or else the unnamed workspace.";
 
         /// Cache types to move, separated by commas: `default` (everything made from documents), `all` (every record), or
         /// names such as extract, summary, query [default: default]
@@ -246,11 +246,11 @@ options! {
         pub types: Option<ListSpec> = DefaultsTo("[default]"),
             note "`default` includes types that later versions of LightRAG add, but not answers to queries (query, keywords).";
 
-        /// Move only share I of N (I from 0), or `auto`: the share of this Kubernetes, Slurm or AWS Batch task
+        /// Move only shard I of N (numbered from 0), or `auto`: the shard of this Kubernetes, Slurm or AWS Batch task
         #[arg(long, value_name = "I/N|auto", help_heading = WHAT, allow_negative_numbers = true)]
-        pub shard: Option<Text<ShardSpec>> = Sample("0/1"), note "N runs move everything, each with another I. Everything by default.";
+        pub shard: Option<Text<ShardSpec>> = Sample("0/1"), note "N runs, each with a different I, move everything. Everything by default.";
 
-        /// Add up the reports (--report) of all shares instead of moving anything
+        /// Add up the reports (--report) of all shards instead of moving anything
         #[serde(skip)]
         #[arg(long, value_name = "FILE", help_heading = WHAT, num_args = 1.., value_hint = ValueHint::FilePath,
               conflicts_with_all = ["source", "target", "shard", "job"])]
@@ -272,7 +272,8 @@ options! {
         pub lightrag: LightRagOptions = Group,
             note "The LightRAG that will read the cache, for `hits` and `rekey`. Fields that are left out are read from \
                   LightRAG's environment or .env. Use `binding: library` for a program that uses LightRAG without its \
-                  server. `made_for` lists further models that the cache may have been made for.";
+                  server. `json_extraction` says whether it extracts entities as JSON. `made_for` lists other models and \
+                  hosts that the cache may have been made for.";
 
         /// Connect, check and count both sides without writing anything
         #[serde(deserialize_with = "switch")]
@@ -293,7 +294,8 @@ options! {
         #[arg(long, value_name = "POLICY", help_heading = HOW)]
         pub on_conflict: Option<OnConflict> = DefaultsTo("overwrite");
 
-        /// What to do with a record the target could store if one invalid character were removed [default: reject]
+        /// What to do with a record that the target can store only without certain characters (NUL, lone surrogates)
+        /// [default: reject]
         #[arg(long, value_name = "POLICY", help_heading = HOW)]
         pub on_invalid: Option<OnInvalid> = DefaultsTo("reject");
 
@@ -305,7 +307,7 @@ options! {
                   384KiB for Redis, 512KiB for JSON, 2MiB for PostgreSQL, MongoDB and OpenSearch. Larger batches \
                   need more memory.";
 
-        /// Maximum number of batches written at the same time; fewer if the target responds quickly [default: 16]
+        /// Maximum number of batches written at the same time; fewer are used if the target is fast enough [default: 16]
         #[arg(long, value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub concurrency: Option<Text<NonZeroUsize>> = DefaultsTo("16");
 
@@ -325,7 +327,7 @@ options! {
         #[arg(long, value_name = "DUR", help_heading = HOW, allow_negative_numbers = true)]
         pub max_duration: Option<Text<Duration>> = Sample("2h"), note "No limit by default.";
 
-        /// Stop (exit code 7) when more than N records, or N% of them, are rejected
+        /// Stop (exit code 7) when more than N records, or more than N% of the selected records, are rejected
         #[arg(long, value_name = "N|N%", help_heading = HOW, allow_negative_numbers = true)]
         pub max_errors: Option<Text<MaxErrors>> = Sample("5%"), note "No limit by default.";
 
@@ -338,7 +340,7 @@ options! {
         #[arg(long, help_heading = HOW, conflicts_with = "dry_run")]
         pub verify_only: bool = DefaultsTo("false");
 
-        /// File that records progress
+        /// File in which progress is saved
         #[arg(long, value_name = "FILE", help_heading = HOW, value_hint = ValueHint::FilePath)]
         pub checkpoint: Option<PathBuf> = Sample("./migrate.checkpoint"), note "None by default.";
 
@@ -522,6 +524,14 @@ pub(super) fn field_of_flag(name: &str) -> Option<String> {
         (_, Some((group, field))) => format!("{group}: {{ {field}: … }}"),
         (_, None) => format!("{path}: …"),
     })
+}
+
+/// The flag of a job file's field that was written as a flag: `--batch-size` for `--batch-records`.
+pub(super) fn flag_of_field(argument: &str) -> Option<&'static str> {
+    let path = argument.strip_prefix("--")?.replace(['-', '_'], ".");
+    let is_meant = |known: &str| known.replace('_', ".") == path;
+    let (_, flag) = FLAGS.iter().find(|(known, _)| is_meant(known))?;
+    Some(flag.name.as_str())
 }
 
 /// The whole table, in the order of `--help`.

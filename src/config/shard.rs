@@ -1,4 +1,4 @@
-//! The share that a task of an engine for many machines moves.
+//! The shard that a task of an engine for many machines moves.
 
 use super::{
     Environment,
@@ -42,7 +42,7 @@ const ENGINES: [Engine; 3] = [
     },
 ];
 
-/// The share that an option names.
+/// The shard that an option names.
 ///
 /// # Errors
 /// It is invalid, or is to be found out where no engine tells it.
@@ -51,7 +51,7 @@ pub(super) fn resolve(option: Option<Text<ShardSpec>>, environment: &Environment
     let origin = text.origin.clone();
     match parsed(Some(text))? {
         None => Ok(None),
-        Some(ShardSpec::Share(shard)) => Ok(Some(shard)),
+        Some(ShardSpec::Of(shard)) => Ok(Some(shard)),
         Some(ShardSpec::Auto) => of_task(&origin, environment).map(Some),
     }
 }
@@ -78,13 +78,14 @@ fn of_task(origin: &Origin, environment: &Environment) -> Result<Shard> {
             return Err(origin.error(&message).with_remedy(engine.remedy));
         };
         let first = engine.first.map(number).transpose()?.flatten().unwrap_or(0);
-        let share = index
+        let shard = index
             .checked_sub(first)
             .and_then(|index| Shard::new(index, count));
-        return share.ok_or_else(|| {
+        return shard.ok_or_else(|| {
             let message = format!(
-                "{} is {index}, which is no number of {count} tasks from {first} on",
-                engine.index
+                "{} is {index}, but {count} tasks are numbered from {first} to {}",
+                engine.index,
+                first.saturating_add(count).saturating_sub(1)
             );
             origin
                 .error(&message)
@@ -96,10 +97,10 @@ fn of_task(origin: &Origin, environment: &Environment) -> Result<Shard> {
         .map(|engine| format!("{} ({})", engine.index, engine.title))
         .collect();
     let error: Error = origin.error(&format!(
-        "no engine says which share this is: none of {} is set",
+        "no engine says which shard this is: none of {} is set",
         names.join(", ")
     ));
-    Err(error.with_remedy("write the share: --shard 0/4"))
+    Err(error.with_remedy("write the shard: --shard 0/4"))
 }
 
 #[cfg(test)]
@@ -143,7 +144,7 @@ mod tests {
             ),
             (
                 auto([("JOB_COMPLETION_INDEX", "4"), ("JOB_COMPLETIONS", "4")]),
-                "JOB_COMPLETION_INDEX is 4, which is no number of 4 tasks",
+                "JOB_COMPLETION_INDEX is 4, but 4 tasks are numbered from 0 to 3",
             ),
             (
                 auto([("SLURM_ARRAY_TASK_ID", "x"), ("SLURM_ARRAY_TASK_COUNT", "4")]),

@@ -477,11 +477,11 @@ impl Parse for PushUrl {
     }
 }
 
-/// A share of the records, as it is given.
+/// A shard of the records, as it is given.
 #[derive(Clone, Copy, Debug)]
 pub enum ShardSpec {
     /// This one.
-    Share(Shard),
+    Of(Shard),
     /// The one of the task in which the program runs.
     Auto,
 }
@@ -492,7 +492,7 @@ impl Parse for ShardSpec {
     fn parse(text: &str) -> Option<Self> {
         match text {
             "auto" => Some(Self::Auto),
-            text => Shard::parse(text).map(Self::Share),
+            text => Shard::parse(text).map(Self::Of),
         }
     }
 
@@ -501,7 +501,7 @@ impl Parse for ShardSpec {
         let (index, count): (u32, u32) = (index.trim().parse().ok()?, count.trim().parse().ok()?);
         let last = count.checked_sub(1)?;
         let is_known = index >= count && count <= Shard::MOST;
-        is_known.then(|| format!("count from 0: the shares of {count} are 0/{count} to {last}/{count}"))
+        is_known.then(|| format!("count from 0: the shards of {count} are 0/{count} to {last}/{count}"))
     }
 }
 

@@ -236,7 +236,7 @@ impl Run<'_> {
         Err(Error::new(ErrorKind::Empty, message).with_remedy(remedy))
     }
 
-    /// A file that is replaced as a whole cannot take the shares of several runs.
+    /// A file that is replaced as a whole cannot take the shards of several runs.
     fn check_shard(&self, prepared: &[Prepared]) -> Result<()> {
         let Some(shard) = self.settings.selection.shard().filter(|shard| shard.count() > 1) else {
             return Ok(());
@@ -249,11 +249,11 @@ impl Run<'_> {
             return Ok(());
         }
         let message = format!(
-            "the target {} is a file that each run replaces, so it cannot take the share {shard} beside others",
+            "the target {} is replaced as a whole by each run, so shard {shard} would replace the others",
             pair.target_storage.location().location
         );
         Err(Error::new(ErrorKind::Refused, message).with_remedy(
-            "run once without --shard, or move the shares to a server and from there to the file",
+            "run once without --shard, or move the shards to a server and from there to the file",
         ))
     }
 
@@ -446,7 +446,7 @@ fn others_in_words(workspace: &Workspace, others: &LeftOut) -> String {
     let more = if kinds.len() > MOST_NAMED { ", …" } else { "" };
     let is_recognized = kinds.iter().any(|others| others.kind.form.is_none());
     let remedy = if is_recognized {
-        "name types with --types, or `all` for every entry"
+        "name types with --types, or `all` for every record"
     } else {
         "no version of LightRAG reads such keys; --types all moves them as they are"
     };

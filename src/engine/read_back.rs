@@ -272,7 +272,7 @@ impl ReadBack {
             if let Some(size) = size
                 && size.entries >= before.entries.saturating_add(expected.added)
             {
-                // The other shares of the workspace make it grow too.
+                // The other shards of the workspace make it grow too.
                 if size.grows_by_new_only && job.selection.shard().is_none() {
                     set_added(job, size.entries - before.entries);
                 }

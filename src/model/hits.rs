@@ -28,6 +28,9 @@ pub struct HitCounts {
     pub unexplained: u64,
     /// Records that `--rekey` copies.
     pub to_rekey: u64,
+    /// Those of them that are answers to a prompt of no release: found if the user's template is unchanged.
+    #[serde(default)]
+    pub to_rekey_unknown_prompt: u64,
     /// Copies that were added under the key that LightRAG will look up.
     pub rekeyed: u64,
     /// Copies that were not added because source or target have a record with that key.
@@ -48,6 +51,7 @@ impl HitCounts {
         self.unknown_prompt += other.unknown_prompt;
         self.unexplained += other.unexplained;
         self.to_rekey += other.to_rekey;
+        self.to_rekey_unknown_prompt += other.to_rekey_unknown_prompt;
         self.rekeyed += other.rekeyed;
         self.rekey_existing += other.rekey_existing;
         self.rekey_rejected += other.rekey_rejected;
@@ -113,6 +117,9 @@ pub struct AskingLightRag {
     pub json_extraction: bool,
     /// The origin of each setting.
     pub origins: Vec<String>,
+    /// Whether binding, model and host are LightRAG's defaults, since none of them is configured.
+    #[serde(default)]
+    pub is_default: bool,
     /// Which records are copied.
     pub rekey: Rekey,
 }

@@ -86,6 +86,8 @@ pub struct LightRag {
     pub named: Named,
     /// The origin of each setting: `model m (LLM_MODEL in ./.env)`.
     pub origins: Vec<String>,
+    /// Whether binding, model and host for extraction are LightRAG's defaults.
+    pub is_default: bool,
 }
 
 /// Bindings, models and hosts.

@@ -27,7 +27,7 @@ impl PushUrl {
     }
 
     /// The address of the group whose metrics a run replaces, with its password: of the job `migrate-llm-cache`, unless the
-    /// address names a group. Each share (`0/4`) has its own group, unless the address names a `shard`.
+    /// address names a group. Each shard (`0/4`) has its own group, unless the address names a `shard`.
     #[must_use]
     pub fn of_group(&self, shard: Option<&str>) -> Self {
         let mut url = self.0.clone();

@@ -170,7 +170,7 @@ pub struct Selection {
     from_files: bool,
     /// Further types: those of queries in every mode, others in [`FILE_MODE`].
     types: BTreeSet<CacheType>,
-    /// The share of all these that is selected.
+    /// The shard of all these that is selected.
     shard: Option<Shard>,
 }
 
@@ -241,13 +241,13 @@ impl Selection {
             .collect()
     }
 
-    /// The same, of a share of the records.
+    /// The same, of a shard of the records.
     #[must_use]
     pub fn of_shard(self, shard: Option<Shard>) -> Self {
         Self { shard, ..self }
     }
 
-    /// The share of the records that is selected; `None` for all of them.
+    /// The shard of the records that is selected; `None` for all of them.
     pub fn shard(&self) -> Option<Shard> {
         self.shard
     }
@@ -257,12 +257,12 @@ impl Selection {
         self.is_of_shard(key) && self.contains_kind(key)
     }
 
-    /// Whether a key belongs to the share that is selected, whatever its type.
+    /// Whether a key belongs to the shard that is selected, whatever its type.
     pub(crate) fn is_of_shard(&self, key: &str) -> bool {
         self.shard.is_none_or(|shard| shard.contains(key))
     }
 
-    /// Whether keys of the mode and the type of this one are selected, in one share or another.
+    /// Whether keys of the mode and the type of this one are selected, in one shard or another.
     pub(crate) fn contains_kind(&self, key: &str) -> bool {
         if self.everything || (self.from_files && key.starts_with(FILE_PREFIX)) {
             return true;
@@ -276,12 +276,12 @@ impl Selection {
         }
     }
 
-    /// The type of a key, if keys of its mode and type are selected, in one share or another.
+    /// The type of a key, if keys of its mode and type are selected, in one shard or another.
     pub fn of_key(&self, key: &str) -> Option<CacheType> {
         self.contains_kind(key).then(|| CacheType::of_key(key))
     }
 
-    /// The rules of which a selected key matches at least one; `None` if every key is selected. A share is no rule.
+    /// The rules of which a selected key matches at least one; `None` if every key is selected. A shard is no rule.
     ///
     /// Their texts consist of letters, digits, `:`, `_`, `-` and `.`.
     pub(crate) fn rules(&self) -> Option<Vec<KeyRule>> {

@@ -1,12 +1,12 @@
-//! Shards: the shares of a source that several runs move, each its own.
+//! Shards: the parts of a source that are moved by several runs.
 
 use std::fmt;
 
-/// A share of the records of a source: the `index`-th of `count`, from 0. The shares are disjoint, and together they are
+/// A part of the records of a source: the `index`-th of `count`, from 0. The shards are disjoint, and together they are
 /// everything.
 ///
-/// LightRAG's keys end in an MD5 hash, whose first four digits are evenly distributed: each share has a range of them, which
-/// servers can look for. What ends otherwise belongs to the first share.
+/// LightRAG's keys end in an MD5 hash, whose first four digits are evenly distributed: each shard has a range of them, which
+/// servers can look for. What ends otherwise belongs to the first shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: u32,
@@ -23,10 +23,10 @@ const DIGITS: usize = 4;
 const VALUES: u32 = 16_u32.pow(DIGITS as u32);
 
 impl Shard {
-    /// The most shares.
+    /// The most shards.
     pub const MOST: u32 = 4096;
 
-    /// A share; `None` where there are no or too many shares, or fewer than that.
+    /// A shard; `None` where there are no or too many shards, or fewer than that.
     pub fn new(index: u32, count: u32) -> Option<Self> {
         (index < count && count <= Self::MOST).then_some(Self { index, count })
     }
@@ -42,12 +42,12 @@ impl Shard {
         self.index
     }
 
-    /// How many shares there are.
+    /// How many shards there are.
     pub const fn count(self) -> u32 {
         self.count
     }
 
-    /// Whether a key belongs to this share.
+    /// Whether a key belongs to this shard.
     pub fn contains(self, key: &str) -> bool {
         match hash_value(key) {
             Some(value) => self.values().contains(&value),
@@ -55,7 +55,7 @@ impl Shard {
         }
     }
 
-    /// Whether this share has the keys that do not end in a hash.
+    /// Whether this shard has the keys that do not end in a hash.
     pub(crate) const fn takes_other_keys(self) -> bool {
         self.index == 0
     }
@@ -66,14 +66,14 @@ impl Shard {
         begin(self.index)..begin(self.index + 1)
     }
 
-    /// The first four digits of the hashes of this share, the lowest and the highest.
+    /// The first four digits of the hashes of this shard, the lowest and the highest.
     #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     pub(crate) fn digits(self) -> (String, String) {
         let values = self.values();
         (format!("{:04x}", values.start), format!("{:04x}", values.end - 1))
     }
 
-    /// A regular expression for the hashes of this share, of alternatives, classes and repetitions alone.
+    /// A regular expression for the hashes of this shard, of alternatives, classes and repetitions alone.
     #[cfg_attr(not(any(feature = "mongo", feature = "opensearch")), allow(dead_code))]
     pub(crate) fn hash_pattern(self) -> String {
         let values = self.values();

@@ -409,7 +409,7 @@ pub struct Report {
     pub source: Option<Location>,
     /// The storage that was written; null if the settings do not say.
     pub target: Option<Location>,
-    /// The share of the source (`--shard`), as `0/4`; null for everything.
+    /// The shard of the source (`--shard`), as `0/4`; null for everything.
     pub shard: Option<String>,
     /// The sums over all workspaces.
     pub totals: Totals,
@@ -502,7 +502,8 @@ pub fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         return 100.0;
     }
-    let hundredths = u128::from(part) * 10_000 / u128::from(whole);
+    let rounded = (u128::from(part) * 20_000 / u128::from(whole)).div_ceil(2);
+    let hundredths = if part < whole { rounded.min(9_999) } else { rounded };
     hundredths as f64 / 100.0
 }
 

@@ -125,7 +125,7 @@ pub struct PlanOptions {
     pub batch_bytes: u64,
     /// The most batches written at the same time.
     pub concurrency: u64,
-    /// The share of the source that is moved, as `0/4`; null for everything.
+    /// The shard of the source that is moved, as `0/4`; null for everything.
     pub shard: Option<String>,
     /// The most records or bytes moved per second; null for no limit.
     pub rate_limit: Option<String>,

@@ -1,4 +1,4 @@
-//! Merging the reports of all shares into one.
+//! Merging the reports of all shards into one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{
     Report, Status, Totals,
     document::{ErrorTotals, MOST_SAMPLES, rates},
+    outcome::sentence,
 };
 use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Shard};
 
@@ -18,7 +19,7 @@ use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Sha
 /// # Errors
 /// The file cannot be read, or is not a report.
 pub fn read(path: &Path) -> Result<Report> {
-    const REMEDY: &str = "pass the files that --report wrote, one of each share";
+    const REMEDY: &str = "pass the files that --report wrote, one of each shard";
     let wrong = |message| Error::new(ErrorKind::Reports, message).with_remedy(REMEDY);
     let content = std::fs::read(path).map_err(|error| {
         let failed = Error::io("read the report", path, error);
@@ -62,7 +63,7 @@ fn rank(number: u8) -> usize {
     rank.unwrap_or(0)
 }
 
-/// Merges reports. Returns the merged report and an error if shares are missing or duplicated; `None` without reports.
+/// Merges reports. Returns the merged report and an error if shards are missing or duplicated; `None` without reports.
 pub fn merge(reports: Vec<(PathBuf, Report)>) -> Option<(Report, Result<()>)> {
     let complete = check_shares(&reports);
     let mut reports = reports.into_iter().map(|(_, report)| report);
@@ -88,7 +89,7 @@ pub fn merge(reports: Vec<(PathBuf, Report)>) -> Option<(Report, Result<()>)> {
             merged.exit_code = ExitCode::Source.code();
             merged.status = Status::Failed;
             merged.retryable = false;
-            merged.next = "Run the missing shares, then merge the reports of all of them.".to_owned();
+            merged.next = sentence(error.remedy().unwrap_or_default());
         }
     }
     Some((merged, complete))
@@ -99,7 +100,7 @@ pub fn code_of(report: &Report) -> ExitCode {
     exit_code(report.exit_code)
 }
 
-/// Checks that there is exactly one report per share.
+/// Checks that there is exactly one report per shard.
 fn check_shares(reports: &[(PathBuf, Report)]) -> Result<()> {
     let wrong = |what: String| Error::new(ErrorKind::Reports, format!("--merge-reports: {what}"));
     let mut count = None;
@@ -112,22 +113,24 @@ fn check_shares(reports: &[(PathBuf, Report)]) -> Result<()> {
         };
         if *count.get_or_insert(shard.count()) != shard.count() {
             let what = format!(
-                "{} is of share {shard}, and others are of {} shares",
+                "{} is of shard {shard}, and others are of {} shards",
                 path.display(),
                 count.unwrap_or_default()
             );
-            return Err(wrong(what).with_remedy("pass the reports of one job with the same number of shares"));
+            return Err(wrong(what).with_remedy("pass the reports of one job with the same number of shards"));
         }
         files.entry(shard.index()).or_default().push(path);
     }
     let count = count.unwrap_or_default();
     let mut faults = Vec::new();
+    let mut remedy = "pass one report of each shard";
     let missing: Vec<String> = (0..count)
         .filter(|index| !files.contains_key(index))
         .map(|index| format!("{index}/{count}"))
         .collect();
     if !missing.is_empty() {
         faults.push(format!("no report of {}", missing.join(", ")));
+        remedy = "run the missing shards, then merge the reports of all shards";
     }
     for (index, files) in files.iter().filter(|(_, files)| files.len() > 1) {
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
@@ -139,7 +142,7 @@ fn check_shares(reports: &[(PathBuf, Report)]) -> Result<()> {
     if faults.is_empty() {
         return Ok(());
     }
-    Err(wrong(faults.join("; ")).with_remedy("pass one report of each share"))
+    Err(wrong(faults.join("; ")).with_remedy(remedy))
 }
 
 fn add(merged: &mut Report, other: Report) {
@@ -189,7 +192,7 @@ fn add(merged: &mut Report, other: Report) {
     add_if_any(&mut merged.hits, other.hits, |mine, others| {
         mine.hits.add(&others.hits)
     });
-    // Each share has its own files, which its own report names.
+    // Each shard has its own files, which its own report names.
     merged.checkpoint = None;
     merged.rejects = None;
     merged.differences = None;

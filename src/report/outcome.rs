@@ -95,7 +95,7 @@ pub struct RunNumbers {
     pub target: Option<Location>,
     /// How LightRAG uses the target.
     pub target_use: TargetUse,
-    /// The share of the source that the run moves, as `0/4`; `None` for everything.
+    /// The shard of the source that the run moves, as `0/4`; `None` for everything.
     pub shard: Option<String>,
     /// In the order of the run.
     pub workspaces: Vec<WorkspaceReport>,
@@ -335,14 +335,15 @@ impl RunNumbers {
                 settings.push(format!("WORKSPACE={}", one.to.name()));
             }
             _ if self.moves_to_empty_workspace() => {
-                unset = ", leave WORKSPACE unset (the records are in the empty workspace)";
+                unset = ", leave WORKSPACE unset (the records are in the unnamed workspace)";
             }
             _ => {}
         }
         let last = settings.pop().unwrap_or_default();
         format!(
-            "Point LightRAG at the target: set {} and {last}{unset}, and restart it. Only the cache was moved: insert the \
-             documents again, and LightRAG extracts them from it. The source is unchanged.",
+            "Point LightRAG at the target: set {} and {last}{unset}. Only the cache was moved: start LightRAG with its other \
+             storages empty (otherwise it skips known documents) and insert the documents again. It extracts them from the \
+             cache. The source is unchanged.",
             settings.join(", ")
         )
     }
@@ -360,7 +361,9 @@ impl RunNumbers {
                 .to_owned();
         }
         match &self.rejects {
-            Some(file) => format!("Fix the records in {file}, then move them with --source {file}."),
+            Some(file) => {
+                format!("Fix the records in {file}, then move them with --source {file} --all-workspaces --types all.")
+            }
             None => "Fix the rejected records at the source and run the same command again, or save them with --rejects FILE."
                 .to_owned(),
         }
@@ -397,9 +400,7 @@ impl RunNumbers {
                 "Run the same command with --yes instead of --dry-run.".into()
             }
             RunOutcome::Done if self.mode == Mode::Verify => self.agreement(),
-            RunOutcome::Done if is_incomplete => {
-                "Check the warnings: part of the source could not be read and was not migrated.".into()
-            }
+            RunOutcome::Done if is_incomplete => "See the warnings for what could not be read.".into(),
             RunOutcome::Done if totals.rejected > 0 => self.after_rejects(),
             RunOutcome::Done if totals.selected == 0 => {
                 "There was nothing to migrate. If you expected records, check source, workspace and types."
@@ -438,7 +439,7 @@ fn left_out(workspaces: &[WorkspaceReport]) -> Option<Vec<LeftOutRecords>> {
 }
 
 /// Makes a clause a sentence.
-fn sentence(clause: &str) -> String {
+pub(super) fn sentence(clause: &str) -> String {
     let mut characters = clause.chars();
     let first = characters
         .next()

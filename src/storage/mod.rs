@@ -515,14 +515,14 @@ impl Count {
         }
     }
 
-    /// Counts a key, unless it belongs to another share.
+    /// Counts a key, unless it belongs to another shard.
     pub fn add(&mut self, selection: &Selection, key: &str) {
         if selection.is_of_shard(key) {
             self.add_kind(selection, key, 1);
         }
     }
 
-    /// Counts records of the selected share whose keys have the mode and type of this one.
+    /// Counts records of the selected shard whose keys have the mode and type of this one.
     pub fn add_kind(&mut self, selection: &Selection, key: &str, records: u64) {
         if let Some(cache_type) = selection.of_key(key) {
             self.by_type.add(cache_type, CacheType::Other, records);

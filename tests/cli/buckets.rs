@@ -139,6 +139,24 @@ fn a_bucket_that_refuses_is_an_error_that_says_why() {
 }
 
 #[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
+fn a_bucket_that_does_not_exist_is_reported_before_a_record_is_read() {
+    let scene = Scene::new();
+    let mut bucket = Bucket::new("none");
+    bucket.server.set_path("/no-such-bucket");
+    let there = bucket.address("a.jsonl.zst");
+    let line = format!("--source ./rag_storage --target {there} --yes");
+    let run = bucket.run(&scene, &line).expect(5);
+    assert!(
+        run.message().contains(&format!("cannot read {there}")),
+        "{}",
+        run.message()
+    );
+    assert_eq!(run.message().lines().count(), 1, "{}", run.message());
+    assert_eq!(run.events_of("batch").count(), 0);
+}
+
+#[test]
 fn an_address_of_a_bucket_names_an_archive() {
     let scene = Scene::new();
     let run = scene

@@ -28,7 +28,7 @@ const MADE: &str = "# (from here on made from the code: UPDATE_DOCS=1 cargo test
 /// The introduction to the storages in the example.
 const STORAGES: &str = "\
 # All storages with all their fields, for use under `source:` and `target:`. A field that is left out is read from
-# LightRAG's variable, if it has one. Fields with two `#` have no default.";
+# LightRAG's variable, if it has one. A field with two `#` has no fixed default: remove both and give it a value.";
 
 #[test]
 fn the_tables_of_the_documents_are_those_of_the_code() {
@@ -307,13 +307,11 @@ fn storages() -> String {
         } else {
             schemes.join(", ")
         };
-        let _ = write!(
-            text,
-            "| **{}**: `kind: {}` or `{}`; {places}",
-            connector.title(),
-            connector.kind(),
-            connector.class_name()
-        );
+        let _ = write!(text, "| **{}**: `kind: {}`", connector.title(), connector.kind());
+        if let Some(class) = connector.info().class_name {
+            let _ = write!(text, " or `{class}`");
+        }
+        let _ = write!(text, "; {places}");
         if let Some(variable) = connector.workspace_variable() {
             let _ = write!(text, "; workspace: `{variable}`");
         }
@@ -482,7 +480,7 @@ fn rejects() -> String {
         .as_array()
         .unwrap()
         .clone();
-    let mut text = String::from("| kind | means |\n|---|---|\n");
+    let mut text = String::from("| kind | meaning |\n|---|---|\n");
     for kind in kinds {
         let _ = writeln!(
             text,
@@ -509,7 +507,7 @@ fn metrics() -> String {
         .run("--source ./odd --target ./new --yes --verify full --metrics m.prom")
         .expect(3);
     let file = std::fs::read_to_string(scene.path("m.prom")).unwrap();
-    let mut text = String::from("| metric | its labels beside `migration` | |\n|---|---|---|\n");
+    let mut text = String::from("| metric | labels besides `migration` | meaning |\n|---|---|---|\n");
     let mut help = "";
     let mut told = "";
     for line in file.lines() {

@@ -37,6 +37,8 @@ mistakes! {
     a_forgotten_yes: "--source ./rag_storage --target ./new";
     a_misspelt_flag: "--source ./rag_storage --taget ./new";
     a_misspelt_flag_without_a_value: "--source ./rag_storage --target ./new --ys";
+    a_field_of_the_job_file_as_a_flag: "--source ./rag_storage --target ./new --batch-records 5";
+    a_target_with_the_ending_of_another_file: "--source ./rag_storage --target ./cache.txt --yes";
     a_flag_that_resembles_no_other: "--source ./rag_storage --target ./new --frobnicate";
     a_home_directory_that_the_shell_did_not_expand: "--source ~/rag_storage --target ./new --yes";
     types_separated_by_spaces: "--source ./rag_storage --target ./new --types extract summary --yes";
@@ -57,7 +59,7 @@ mistakes! {
     a_database_that_is_not_supported: "--source ./rag_storage --target mysql://root:hunter2@localhost/rag --yes";
     a_port_that_is_not_a_number: "--source ./rag_storage --target postgres://localhost:543x/rag --yes";
     a_variable_s_name_as_a_storage: "--source LIGHTRAG_KV_STORAGE --target ./new --yes";
-    a_share_counted_from_1: "--source ./rag_storage --target ./new --shard 2/2 --yes";
+    a_shard_counted_from_1: "--source ./rag_storage --target ./new --shard 2/2 --yes";
     a_workspace_map_with_a_colon: "--source ./rag_storage --target ./new --workspace-map space1:space2 --yes";
     a_limit_of_time_without_a_unit: "--source ./rag_storage --target ./new --max-duration 2 --yes";
     a_workspace_map_with_an_arrow: "--source ./rag_storage --target ./new --workspace-map space1->space2 --yes";

@@ -186,7 +186,7 @@ fn the_address_can_name_a_group_and_a_login_and_a_share_has_its_own_group() {
         .env("PASSWORD", "hunter2")
         .secret("hunter2")
         .run();
-    // Shares of one file are refused.
+    // Shards of one file are refused.
     run.expect(10);
     let requests = gateway.requests();
     let lines: Vec<_> = requests.iter().map(|request| request.line.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Shares of a source, and one report of them.
+//! Shards of a source, and one report of them.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ use crate::{
 #[test]
 fn a_share_that_is_none_is_refused() {
     let scene = Scene::new();
-    for share in ["4/4", "0/0", "1", "1/5000", "first"] {
-        let line = format!("--source ./rag_storage --target ./new --yes --shard {share}");
+    for shard in ["4/4", "0/0", "1", "1/5000", "first"] {
+        let line = format!("--source ./rag_storage --target ./new --yes --shard {shard}");
         let run = scene.run(&line).expect(2);
         assert!(
             run.message().contains("expected I/N with I from 0 to N-1"),
@@ -22,7 +22,7 @@ fn a_share_that_is_none_is_refused() {
     let line = "--source ./rag_storage --target ./new --yes --shard auto";
     let run = scene.run(line).expect(2);
     assert!(
-        run.message().contains("no engine says which share this is"),
+        run.message().contains("no engine says which shard this is"),
         "{}",
         run.message()
     );
@@ -35,14 +35,14 @@ fn a_share_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_file_takes_no_shares() {
+fn a_file_takes_no_shards() {
     let scene = Scene::new();
     for target in ["./new", "new.jsonl.zst"] {
         for how in ["--yes", "--dry-run"] {
             let line = format!("--source ./rag_storage --target {target} {how} --shard 0/2");
             let run = scene.run(&line).expect(10);
             assert!(
-                run.message().contains("is a file that each run replaces"),
+                run.message().contains("is replaced as a whole by each run"),
                 "{}",
                 run.message()
             );
@@ -70,15 +70,15 @@ fn shares_add_up_to_everything_and_their_reports_to_one() {
     let scene = Scene::new();
     let place = Place::new("redis");
     let workspace = place.workspace("w");
-    let share = |share: &str, report: &str, rest: &str| {
+    let shard = |shard: &str, report: &str, rest: &str| {
         scene.run(&format!(
             "--source ./rag_storage --target {} --source-workspace space1 --target-workspace {workspace} --yes --shard \
-             {share} --report {report} {rest}",
+             {shard} --report {report} {rest}",
             place.address
         ))
     };
     for index in 0..3 {
-        let run = share(&format!("{index}/3"), &format!("{index}.json"), "--verify full").expect(0);
+        let run = shard(&format!("{index}/3"), &format!("{index}.json"), "--verify full").expect(0);
         assert_eq!(run.events.last().unwrap()["shard"], format!("{index}/3"));
     }
     assert_eq!(state::of(&place).len(), 22);
@@ -113,9 +113,9 @@ fn shares_add_up_to_everything_and_their_reports_to_one() {
     let run = scene.run("--merge-reports 0.json 1.json 2.json").expect(5);
     assert_eq!(run.events.last().unwrap()["status"], "failed");
 
-    // A checkpoint belongs to its share.
-    share("0/3", "0.json", "--checkpoint c").expect(0);
-    let run = share("0/4", "0.json", "--checkpoint c --resume").expect(11);
+    // A checkpoint belongs to its shard.
+    shard("0/3", "0.json", "--checkpoint c").expect(0);
+    let run = shard("0/4", "0.json", "--checkpoint c --resume").expect(11);
     assert!(run.message().contains("another job"), "{}", run.message());
 }
 
@@ -129,9 +129,9 @@ fn reports_that_do_not_belong_together_are_named() {
         place.address,
         place.workspace("w")
     );
-    for (share, report) in [("0/3", "0.json"), ("2/3", "2.json"), ("0/2", "other.json")] {
+    for (shard, report) in [("0/3", "0.json"), ("2/3", "2.json"), ("0/2", "other.json")] {
         scene
-            .run(&format!("{line} --shard {share} --report {report}"))
+            .run(&format!("{line} --shard {shard} --report {report}"))
             .expect(0);
     }
     let run = scene.run("--merge-reports 0.json 2.json 2.json").expect(4);
@@ -144,7 +144,7 @@ fn reports_that_do_not_belong_together_are_named() {
     let run = scene.run("--merge-reports 0.json other.json").expect(4);
     assert!(
         run.message()
-            .contains("other.json is of share 0/2, and others are of 3 shares"),
+            .contains("other.json is of shard 0/2, and others are of 3 shards"),
         "{}",
         run.message()
     );

@@ -888,9 +888,9 @@ pub async fn a_page_that_nobody_waits_for_is_not_lost(place: Place) {
     assert!(pages.next_page().await.unwrap().is_none(), "the end lasts");
 }
 
-/// The shares of a source are disjoint, and together they are everything, whatever form its keys have.
+/// The shards of a source are disjoint, and together they are everything, whatever form its keys have.
 pub async fn shares_are_disjoint_and_complete(place: Place) {
-    let workspace = place.workspace("shares");
+    let workspace = place.workspace("shards");
     let value = r#"{"return": "", "cache_type": "extract"}"#;
     // Spread out as hashes are.
     let hash = |n: u32| format!("{:08x}{n:024x}", n.wrapping_mul(0x9e37_79b9));
@@ -926,10 +926,10 @@ pub async fn shares_are_disjoint_and_complete(place: Place) {
                 "{index}/{count}: {number:?}"
             );
             for key in found {
-                assert!(seen.insert(key.clone()), "{key} is in two shares of {count}");
+                assert!(seen.insert(key.clone()), "{key} is in two shards of {count}");
             }
         }
-        assert_eq!(seen, all, "{count} shares");
+        assert_eq!(seen, all, "{count} shards");
         assert!(counted >= all.len() as u64, "{counted}");
     }
 }

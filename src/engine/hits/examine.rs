@@ -143,6 +143,7 @@ impl Examiner {
             identity: self.lightrag.extract.clone(),
             json_extraction: self.lightrag.json_extraction,
             origins: self.lightrag.origins.clone(),
+            is_default: self.lightrag.is_default,
             rekey: self.rekey,
         }
     }
@@ -222,12 +223,15 @@ struct Finding {
     explanation: Option<Explanation>,
     /// The hash that LightRAG will use, if a copy is needed there.
     asked: Option<Hash>,
+    /// Whether the prompt is of no release.
+    is_custom: bool,
 }
 
 const UNEXPLAINED: Finding = Finding {
     verdict: Verdict::Unexplained,
     explanation: None,
     asked: None,
+    is_custom: false,
 };
 
 impl Worker<'_> {
@@ -270,6 +274,7 @@ impl Worker<'_> {
         if let Some(counts) = self.counts.get_mut(cache_type) {
             count(counts, finding.verdict);
             counts.to_rekey += u64::from(finding.asked.is_some());
+            counts.to_rekey_unknown_prompt += u64::from(finding.asked.is_some() && finding.is_custom);
         }
         if let Some(Explanation { scheme, identity, .. }) = finding.explanation {
             *self.origins.entry((scheme, identity)).or_default() += 1;
@@ -332,6 +337,7 @@ impl Worker<'_> {
             verdict,
             explanation: Some(explanation),
             asked,
+            is_custom: is_custom(pattern),
         })
     }
 
@@ -371,6 +377,7 @@ impl Worker<'_> {
             verdict,
             explanation: Some(explanation),
             asked,
+            is_custom: is_custom(pattern),
         })
     }
 
@@ -399,7 +406,7 @@ impl Worker<'_> {
                 }
             }
             _ if explanation.scheme != scheme => Verdict::OlderScheme,
-            _ if pattern.is_none_or(|pattern| pattern.custom) => Verdict::UnknownPrompt,
+            _ if is_custom(pattern) => Verdict::UnknownPrompt,
             _ => Verdict::WillHit,
         }
     }
@@ -414,6 +421,11 @@ impl Worker<'_> {
             ),
         }
     }
+}
+
+/// Whether a prompt is of no release, so that only its user knows whether it is still sent.
+fn is_custom(pattern: Option<&Pattern>) -> bool {
+    pattern.is_none_or(|pattern| pattern.custom)
 }
 
 /// Splits the stored prompt of an analysis into the prompt and what LightRAG hashes of the images listed at its end.
@@ -469,6 +481,7 @@ mod tests {
                 hosts: list(&[NEW[1], OLD_HOST[1]]),
             },
             origins: Vec::new(),
+            is_default: false,
         };
         Examiner {
             candidates: Candidates::new(lightrag.identities()),
@@ -557,14 +570,15 @@ mod tests {
             unexplained: 1,
             ..HitCounts::default()
         };
-        for (rekey, copied) in [
-            (Rekey::Off, &[][..]),
-            (Rekey::Host, &[1, 3, 4, 5, 9, 12, 13]),
-            (Rekey::Model, &[1, 2, 3, 4, 5, 9, 12, 13]),
+        for (rekey, copied, custom) in [
+            (Rekey::Off, &[][..], 0),
+            (Rekey::Host, &[1, 3, 4, 5, 9, 12, 13], 3),
+            (Rekey::Model, &[1, 2, 3, 4, 5, 9, 12, 13], 3),
         ] {
             let examined = examiner(rekey).examine(&records, |_| true);
             let counts = HitCounts {
                 to_rekey: copied.len() as u64,
+                to_rekey_unknown_prompt: custom,
                 ..expected.clone()
             };
             assert_eq!(examined.hits.total, counts, "{rekey:?}");

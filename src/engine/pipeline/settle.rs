@@ -164,7 +164,7 @@ impl<'a> Settlement<'a> {
         }
         if conflicts > 0 && self.job.on_conflict == OnConflict::Fail {
             let message = format!(
-                "already has {conflicts} of the {} of batch {}",
+                "{conflicts} of the {} of batch {} are already there",
                 grouped_of(batch.entries.len() as u64, "record"),
                 batch.number
             );

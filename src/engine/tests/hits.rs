@@ -66,6 +66,7 @@ fn world(records: impl IntoIterator<Item = Record>) -> World {
             hosts: vec![OLD.to_owned(), NEW.to_owned()],
         },
         origins: Vec::new(),
+        is_default: false,
     });
     world.settings.rekey = Rekey::Host;
     world

@@ -108,7 +108,7 @@ fn new_and_replaced_records_are_counted_apart() {
     }
 }
 
-/// The size of a target that several shares write at once says nothing about one of them.
+/// The size of a target that several shards write at once says nothing about one of them.
 #[test]
 fn what_a_share_replaced_is_not_taken_from_the_size_of_the_target() {
     let mut world = World::new(10);
@@ -320,7 +320,7 @@ fn records_that_go_to_the_empty_workspace_are_said_to() {
     let ran = world.run();
     assert!(ran.is_done());
     assert!(
-        ran.report.next.contains("the empty workspace"),
+        ran.report.next.contains("the unnamed workspace"),
         "{}",
         ran.report.next
     );

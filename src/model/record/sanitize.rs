@@ -17,7 +17,7 @@ pub enum OnInvalid {
     /// Reject the record and report it.
     #[default]
     Reject,
-    /// Write the record without the character and report it.
+    /// Remove these characters, write the record and report it.
     Sanitize,
 }
 

@@ -124,8 +124,8 @@ pub(super) fn counting(progress: &CountProgressEvent) -> String {
 /// The result of a count.
 pub(super) fn count(count: &CountEvent) -> String {
     let what = match count.side {
-        Side::Source => "to move from the source",
-        Side::Target => "already on the target",
+        Side::Source => "selected at the source",
+        Side::Target => "on the target",
     };
     let about = if count.exact { "" } else { "about " };
     format!(

@@ -63,7 +63,9 @@ fn title(report: &Report) -> Option<&'static str> {
         (Status::Failed | Status::Interrupted, Mode::Migrate) => {
             Some("Migration Not Complete - Final Report")
         }
-        (Status::Ok, Mode::Migrate) if report.totals.written == 0 => Some("Nothing Written - Final Report"),
+        (Status::Ok, Mode::Migrate) if report.totals.written > 0 => Some("Migration Complete - Final Report"),
+        (Status::Ok, Mode::Migrate) if report.rekeyed > 0 => Some("Copies Added - Final Report"),
+        (Status::Ok, Mode::Migrate) => Some("Nothing Written - Final Report"),
         (_, Mode::Migrate) => Some("Migration Complete - Final Report"),
     }
 }
@@ -123,8 +125,12 @@ fn of_dry_run(report: &Report) -> Rows {
 
 fn of_migration(report: &Report) -> Rows {
     let (totals, batches) = (&report.totals, &report.batches);
-    let mut rows = vec![("Total source records:", grouped(totals.selected))];
-    rows.extend(if_any([("Not selected (--types):", not_selected(report))]));
+    let not_selected = not_selected(report);
+    let mut rows = vec![("Total source records:", grouped(totals.selected + not_selected))];
+    if not_selected > 0 {
+        rows.push(("Not selected (--types):", grouped(not_selected)));
+        rows.push(("To move:", grouped(totals.selected)));
+    }
     rows.push(("Total batches:", grouped(batches.total)));
     rows.push(("Successful batches:", grouped(batches.ok)));
     rows.extend(if_any([("Batches with rejects:", batches.partial)]));
@@ -135,6 +141,7 @@ fn of_migration(report: &Report) -> Rows {
         rows.push(("  Replaced:", grouped(replaced)));
     }
     rows.extend(if_any([
+        ("Copies added (--rekey):", report.rekeyed),
         ("Skipped (already there):", totals.skipped),
         ("Sanitized:", totals.sanitized),
         ("Not attempted:", totals.not_attempted),
@@ -493,7 +500,11 @@ mod tests {
         assert!(text.contains("Fix the rejected records at the source"), "{text}");
         let text = rejected("invalid_json", Some("r.jsonl"));
         assert!(text.contains("All rejected records are in r.jsonl"), "{text}");
-        assert!(text.contains("move them with --source r.jsonl."), "{text}");
+        let one_line = text.replace('\n', " ");
+        assert!(
+            one_line.contains("move them with --source r.jsonl --all-workspaces --types all."),
+            "{text}"
+        );
         let text = rejected("nul_character", None);
         assert!(text.contains("--on-invalid sanitize"), "{text}");
     }

@@ -90,7 +90,9 @@ impl Bucket {
     /// The service cannot be reached or refuses, or the disk is full.
     pub(super) async fn download(&self) -> Result<Option<File>> {
         let found = match self.store.get(&self.key).await {
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(object_store::Error::NotFound { source, .. }) if !lacks_bucket(&source.to_string()) => {
+                return Ok(None);
+            }
             found => found.map_err(|error| self.failed("read", &error))?,
         };
         let temporary = std::env::temp_dir();
@@ -170,21 +172,121 @@ impl Bucket {
 
     fn failed(&self, action: &str, error: &object_store::Error) -> Error {
         use object_store::Error as Failed;
+        let credentials = self.service().credentials;
         let (kind, remedy) = match error {
-            Failed::Unauthenticated { .. } => (
-                ErrorKind::Login,
-                "check the credentials, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            ),
+            Failed::Unauthenticated { .. } => {
+                (ErrorKind::Login, format!("check the credentials: {credentials}"))
+            }
             Failed::PermissionDenied { .. } => (
                 ErrorKind::Permission,
-                "the credentials need to read, write and list this part of the bucket",
+                format!(
+                    "check the credentials ({credentials}); they must be allowed to read, write and list this part of the \
+                     bucket"
+                ),
             ),
-            Failed::NotFound { .. } => (ErrorKind::NotFound, "check the name of the bucket"),
+            Failed::NotFound { .. } => (
+                ErrorKind::NotFound,
+                "check the name of the bucket; it is not created".to_owned(),
+            ),
             _ => (
                 ErrorKind::Server,
-                "check address, region and endpoint (AWS_REGION, AWS_ENDPOINT_URL)",
+                format!("check the address ({})", self.service().address),
             ),
         };
-        Error::new(kind, format!("cannot {action} {}: {error}", self.name.display())).with_remedy(remedy)
+        let message = format!(
+            "cannot {action} {}: {}",
+            self.name.display(),
+            brief(&error.to_string())
+        );
+        Error::new(kind, message).with_remedy(remedy)
+    }
+
+    fn service(&self) -> &'static Service {
+        let name = self.name.to_string_lossy();
+        let known = |service: &&Service| name.starts_with(service.scheme);
+        SERVICES.iter().find(known).unwrap_or(&SERVICES[0])
+    }
+}
+
+/// The variables of a service, for remedies.
+struct Service {
+    scheme: &'static str,
+    credentials: &'static str,
+    address: &'static str,
+}
+
+const SERVICES: [Service; 3] = [
+    Service {
+        scheme: "s3:",
+        credentials: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        address: "AWS_REGION, AWS_ENDPOINT_URL",
+    },
+    Service {
+        scheme: "gs:",
+        credentials: "GOOGLE_APPLICATION_CREDENTIALS",
+        address: "the name of the bucket",
+    },
+    Service {
+        scheme: "az:",
+        credentials: "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+        address: "AZURE_STORAGE_ACCOUNT_NAME, AZURE_ENDPOINT",
+    },
+];
+
+/// Whether a service answers that there is no such bucket, not only no such object in it.
+fn lacks_bucket(response: &str) -> bool {
+    const CODES: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
+    CODES.iter().any(|code| response.contains(code))
+}
+
+/// A message on one line, with code and message of a response in XML instead of the whole response.
+fn brief(message: &str) -> String {
+    let element = |name: &str| {
+        let (_, rest) = message.split_once(&format!("<{name}>"))?;
+        let (text, _) = rest.split_once(&format!("</{name}>"))?;
+        text.lines().next()
+    };
+    let (head, response) = match message.find("<?xml").or_else(|| message.find("<Error>")) {
+        Some(at) => message.split_at(at),
+        None => (message, ""),
+    };
+    let mut parts = vec![head.split_whitespace().collect::<Vec<_>>().join(" ")];
+    if !response.is_empty() {
+        parts[0] = parts[0].trim_end_matches(':').to_owned();
+        parts.extend(
+            ["Code", "Message"]
+                .iter()
+                .filter_map(|name| Some(element(name)?.to_owned())),
+        );
+    }
+    parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_response_in_xml_code_and_message_are_shown_on_one_line() {
+        let message = "Error performing GET http://h/b in 5ms - Server returned non-2xx status code: 403 Forbidden: <?xml \
+                       version=\"1.0\"?>\n<Error>\n  <Code>AuthorizationFailure</Code>\n  <Message>Server failed to \
+                       authenticate.\nRequestId:1\nTime:2</Message>\n</Error>";
+        assert_eq!(
+            brief(message),
+            "Error performing GET http://h/b in 5ms - Server returned non-2xx status code: 403 Forbidden: \
+             AuthorizationFailure: Server failed to authenticate."
+        );
+        assert_eq!(
+            brief("error sending request\n  for url"),
+            "error sending request for url"
+        );
+    }
+
+    #[test]
+    fn a_missing_bucket_is_not_a_missing_object() {
+        assert!(lacks_bucket("<Error><Code>NoSuchBucket</Code></Error>"));
+        assert!(lacks_bucket("<Error><Code>ContainerNotFound</Code></Error>"));
+        assert!(!lacks_bucket("<Error><Code>NoSuchKey</Code></Error>"));
+        assert!(!lacks_bucket("<Error><Code>BlobNotFound</Code></Error>"));
     }
 }

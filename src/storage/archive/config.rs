@@ -42,11 +42,9 @@ impl Config {
         const LEVELS: &str = "expected a number from 1 to 19";
         let Some(file) = values.text("file").filter(|file| !file.is_empty()) else {
             let side = values.side();
-            return Err(
-                Error::config(format!("{side}: an archive needs a file")).with_remedy(format!(
-                    "write --{side} FILE.jsonl.zst, or `{side}: {{ kind: archive, file: … }}`"
-                )),
-            );
+            return Err(Error::config("an archive needs a file").with_remedy(format!(
+                "write --{side} FILE.jsonl.zst, or `{side}: {{ kind: archive, file: … }}`"
+            )));
         };
         let level: i32 = values.parse("level", LEVELS)?.unwrap_or(3);
         if !(1..=19).contains(&level) {

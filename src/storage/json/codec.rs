@@ -461,8 +461,8 @@ fn damaged(
         .map(|key| format!(" (in the entry {key})"))
         .unwrap_or_default();
     let before = match last {
-        Some(key) => format!("; the last intact entry is {key}"),
-        None => "; there is no intact entry before it".to_owned(),
+        Some(key) => format!("; the last intact record is {key}"),
+        None => "; there is no intact record before it".to_owned(),
     };
     Error::new(
         ErrorKind::Damaged,

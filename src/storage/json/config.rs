@@ -34,6 +34,11 @@ pub(super) const FIELDS: &[Field] = &[
     .address(),
 ];
 
+/// Endings of files that are not LightRAG's: a working directory with such a name is probably a mistake.
+const ENDINGS_OF_FILES: [&str; 14] = [
+    "txt", "csv", "ndjson", "zst", "gz", "xz", "bz2", "zip", "tar", "tgz", "yaml", "yml", "db", "sqlite",
+];
+
 /// An empty path is the current directory.
 fn directory(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(if text.is_empty() { "." } else { text }))
@@ -41,14 +46,14 @@ fn directory(text: &str) -> Option<Cow<'_, str>> {
 
 /// A path in a flag or a `uri`: a working directory, or the cache file itself.
 pub(super) fn parse_uri(path: &str) -> Vec<(&'static str, Secret)> {
-    let has_ending = |ending: &str| {
-        Path::new(path)
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
-    };
-    let is_file = Path::new(path).is_file() || has_ending("json");
+    let is_file = Path::new(path).is_file() || ending(Path::new(path)).is_some_and(|ending| ending == "json");
     let name = if is_file { "file" } else { "working_dir" };
     vec![(name, Secret::new(path))]
+}
+
+/// What follows the last dot of a name, in lower case.
+fn ending(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_str()?.to_ascii_lowercase())
 }
 
 /// Where the files are.
@@ -104,8 +109,26 @@ impl Config {
         }
     }
 
+    /// Checks that a target is not another file by mistake. What does not exist yet is created.
+    pub(super) fn check_target(&self) -> Result<()> {
+        if let Self::WorkingDir(folder) = self
+            && !folder.exists()
+            && let Some(ending) = ending(folder)
+            && ENDINGS_OF_FILES.contains(&ending.as_str())
+        {
+            let message = format!(
+                "a directory named {} would be created: the ending .{ending} is not one of a cache file or an archive",
+                folder.display()
+            );
+            return Err(Error::new(ErrorKind::Config, message).with_remedy(
+                "use .json for a cache file, .jsonl or .jsonl.zst for an archive, or create the directory first",
+            ));
+        }
+        self.check_store()
+    }
+
     /// Checks that a file is not one of LightRAG's other stores, which are not caches.
-    pub(super) fn check_store(&self) -> Result<()> {
+    fn check_store(&self) -> Result<()> {
         let Self::File(file) = self else {
             return Ok(());
         };

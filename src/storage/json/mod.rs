@@ -62,7 +62,7 @@ impl Connector for Json {
         let config = Config::new(values);
         match values.side() {
             Side::Source => config.check_source()?,
-            Side::Target => config.check_store()?,
+            Side::Target => config.check_target()?,
         }
         Ok(Arc::new(JsonStorage {
             side: values.side(),

@@ -589,7 +589,7 @@ impl KeyRange {
     }
 }
 
-/// The same filter, without documents that surely belong to other shares.
+/// The same filter, without documents that surely belong to other shards.
 pub(super) fn of_shard(filter: Document, shard: Option<Shard>) -> Document {
     let Some(shard) = shard else { return filter };
     let ends_in = |pattern: String| doc! { "$regex": format!("{pattern}$") };

@@ -471,7 +471,7 @@ struct Batches {
     source: Arc<MongoSource>,
     /// What is left to read, the first being read.
     ranges: VecDeque<KeyRange>,
-    /// The share that is read of it.
+    /// The shard that is read of it.
     shard: Option<Shard>,
     /// The last key read, after which a new cursor continues.
     last: Option<String>,

@@ -309,7 +309,7 @@ impl OpenSearchSource {
                 left_out.add(LeftOutKind::OTHER, LeftOutKind::OTHER, others);
             }
         }
-        // What has another form is in every share, as far as the server looked.
+        // What has another form is in every shard, as far as the server looked.
         count.exact &= selection.shard().is_none();
         Ok((count.total() == share.selected).then_some(count))
     }
@@ -396,7 +396,7 @@ pub(super) fn keys_by_rule(rule: &KeyRule) -> serde_json::Value {
     }
 }
 
-/// The keys of a share, and those of another form than LightRAG's own.
+/// The keys of a shard, and those of another form than LightRAG's own.
 pub(super) fn keys_of_shard(shard: Shard) -> serde_json::Value {
     // Any text before the hash would have the server try every place for its beginning.
     let own_form = |hash: String| json!({"regexp": {MIRRORED_ID: format!("[^:]*:[^:]*:{hash}")}});

@@ -390,7 +390,7 @@ impl Schema {
         }
     }
 
-    /// Which rows `t` are of the share that is selected, as SQL.
+    /// Which rows `t` are of the shard that is selected, as SQL.
     pub(super) fn of_shard(&self, selection: &Selection) -> String {
         let Some(shard) = selection.shard() else {
             return "true".to_owned();
