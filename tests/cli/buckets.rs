@@ -1,5 +1,11 @@
 //! Archives in a bucket.
 
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    thread,
+};
+
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -138,22 +144,51 @@ fn a_bucket_that_refuses_is_an_error_that_says_why() {
     assert!(run.message().contains(&there), "{}", run.message());
 }
 
+/// The server of the tests creates buckets, so this is one of our own.
 #[test]
-#[ignore = "needs the test servers: scripts/services.sh"]
 fn a_bucket_that_does_not_exist_is_reported_before_a_record_is_read() {
+    const BODY: &str = "<?xml version=\"1.0\"?>\n<Error>\n  <Code>NoSuchBucket</Code>\n  <Message>There is no such \
+                        bucket.\nRequestId:1</Message>\n</Error>";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    // It ends with the process.
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = BufReader::new(&stream).lines();
+            while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let answer = format!(
+                "HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{BODY}",
+                BODY.len()
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
     let scene = Scene::new();
-    let mut bucket = Bucket::new("none");
-    bucket.server.set_path("/no-such-bucket");
-    let there = bucket.address("a.jsonl.zst");
-    let line = format!("--source ./rag_storage --target {there} --yes");
-    let run = bucket.run(&scene, &line).expect(5);
+    let run = scene
+        .tool("--source ./rag_storage --target s3://none/a.jsonl.zst --yes")
+        .env("AWS_ENDPOINT_URL", &endpoint)
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "a")
+        .env("AWS_SECRET_ACCESS_KEY", "b")
+        .env("AWS_REGION", "us-east-1")
+        .run()
+        .expect(5);
+    let message = run.message();
     assert!(
-        run.message().contains(&format!("cannot read {there}")),
-        "{}",
-        run.message()
+        message.starts_with("target: cannot read s3://none/a.jsonl.zst: "),
+        "{message}"
     );
-    assert_eq!(run.message().lines().count(), 1, "{}", run.message());
+    assert!(
+        message.contains("404 Not Found: NoSuchBucket: There is no such bucket."),
+        "{message}"
+    );
+    assert_eq!(message.lines().count(), 1, "{message}");
     assert_eq!(run.events_of("batch").count(), 0);
+    assert_eq!(
+        run.report()["next"],
+        "Check the name of the bucket; it is not created."
+    );
 }
 
 #[test]

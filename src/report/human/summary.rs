@@ -195,7 +195,6 @@ pub(super) fn duration_text(duration: Duration) -> String {
 
 fn errors(text: &mut String, report: &Report, width: usize) {
     let errors = &report.errors;
-    // An error that ended the run has been printed already.
     if report.totals.rejected == 0 {
         return;
     }
@@ -203,12 +202,18 @@ fn errors(text: &mut String, report: &Report, width: usize) {
     for (kind, number) in &errors.by_kind {
         let _ = write!(text, "\n  - {kind}: {}", grouped_of(*number, "occurrence"));
     }
-    let listed = errors.first.len().min(MOST_ERRORS);
+    // An error that ended the run names no record, and has been printed already.
+    let of_records: Vec<_> = errors
+        .first
+        .iter()
+        .filter(|sample| !sample.keys.is_empty())
+        .collect();
+    let listed = of_records.len().min(MOST_ERRORS);
     let _ = match listed {
         1 => write!(text, "\nFirst error:"),
         _ => write!(text, "\nFirst {listed} errors:"),
     };
-    for (at, sample) in errors.first.iter().take(MOST_ERRORS).enumerate() {
+    for (at, sample) in of_records.into_iter().take(MOST_ERRORS).enumerate() {
         let key = sample.keys.first().map_or("", String::as_str);
         let more = match sample.records.saturating_sub(1) {
             0 => String::new(),
@@ -507,6 +512,21 @@ mod tests {
         );
         let text = rejected("nul_character", None);
         assert!(text.contains("--on-invalid sanitize"), "{text}");
+    }
+
+    #[test]
+    fn the_error_that_ended_a_run_is_not_listed_among_the_rejects() {
+        let text = summary(Mode::Migrate, totals(0, 2, 0), &RunOutcome::Done, |numbers| {
+            numbers
+                .errors
+                .reject(&Workspace::default(), 1, "conflict", "is there", "a");
+            numbers.errors.fatal(&Error::new(
+                ErrorKind::Conflict,
+                "2 of the 2 records are already there",
+            ));
+        });
+        assert!(text.contains("First error:\n  1. a"), "{text}");
+        assert!(!text.contains("are already there"), "{text}");
     }
 
     #[test]
