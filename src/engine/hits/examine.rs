@@ -530,6 +530,12 @@ mod tests {
             .collect::<String>())
     }
 
+    fn answer(cache_type: &str, prompt: &str, hash: &str) -> Record {
+        let value = serde_json::json!({"return": "x", "original_prompt": prompt}).to_string();
+        let key = CacheKey::new(format!("default:{cache_type}:{hash}"));
+        Record::new(key, Bytes::from(value)).unwrap()
+    }
+
     /// A verdict of each kind, most of them more than once, and which of the records get a copy under which key.
     #[test]
     fn every_record_gets_its_verdict_and_its_copy_also_between_others() {
@@ -553,11 +559,7 @@ mod tests {
         ];
         let records: Vec<Record> = cases
             .iter()
-            .map(|(cache_type, prompt, hash)| {
-                let value = serde_json::json!({"return": "x", "original_prompt": prompt}).to_string();
-                let key = CacheKey::new(format!("default:{cache_type}:{hash}"));
-                Record::new(key, Bytes::from(value)).unwrap()
-            })
+            .map(|(cache_type, prompt, hash)| answer(cache_type, prompt, hash))
             .collect();
         let expected = HitCounts {
             records: 14,
