@@ -163,7 +163,7 @@ fn merged_report(files: &[PathBuf]) -> Result<(Report, Result<()>)> {
         .iter()
         .map(|file| Ok((file.clone(), merge::read(file)?)))
         .collect();
-    let merged = merge::merge(reports?);
+    let merged = merge::merge(reports?)?;
     merged.ok_or_else(|| Error::new(ErrorKind::Internal, "no reports to merge"))
 }
 

@@ -9,6 +9,7 @@ use crate::{
     engine::{
         differences::DifferencesFile,
         hits::Examiner,
+        off_thread,
         pipeline::{AHEAD, PAGE_BYTES},
         plan::Prepared,
         retry::{RequestContext, Retrier},
@@ -80,11 +81,11 @@ impl Comparison<'_> {
             // Invalid entries cannot be moved.
             numbers.invalid += page.invalid;
             numbers.compared += page.records.len() as u64;
-            for (given, kept) in page.records.iter().zip(page.kept) {
-                if kept.is_some() {
+            for (given, verdict) in page.records.iter().zip(page.verdicts) {
+                if !matches!(verdict, Verdict::Missing | Verdict::Unmovable) {
                     found.add(given.key());
                 }
-                self.compare(given, kept, &mut numbers, verification)?;
+                self.count(given, verdict, &mut numbers, verification)?;
             }
             if let Some(examiner) = self.examiner {
                 let added = self.copies_of(examiner, page.records).await?;
@@ -114,7 +115,7 @@ impl Comparison<'_> {
         })
     }
 
-    /// The records of a page to compare, and what the target has under their keys.
+    /// Compares the records of a page with what the target has under their keys.
     async fn look_up(&self, page: Page) -> Result<LookedUp> {
         let entries = page.entries.len() as u64;
         let mut invalid = 0;
@@ -128,9 +129,9 @@ impl Comparison<'_> {
         let is_old = |record: &Record| self.older_than.is_none_or(|second| record.update_time() < second);
         let records = records.filter(|record| self.is_in_sample(record.key()) && is_old(record));
         let records: Vec<Record> = records.collect();
-        let looked_up = LookedUp {
+        let mut looked_up = LookedUp {
             records,
-            kept: Vec::new(),
+            verdicts: Vec::new(),
             entries,
             invalid,
         };
@@ -148,17 +149,26 @@ impl Comparison<'_> {
             .retrier
             .run(purpose, async || target.get_many(&keys).await)
             .await?;
-        Ok(LookedUp { kept, ..looked_up })
+        // Comparing takes as long as reading, so it must not keep the next answers waiting.
+        let (target, on_conflict) = (Arc::clone(self.target), self.on_conflict);
+        off_thread("comparing records", move || {
+            let pairs = looked_up.records.iter().zip(kept);
+            looked_up.verdicts = pairs
+                .map(|(given, kept)| verdict(&*target, given, kept, on_conflict))
+                .collect();
+            looked_up
+        })
+        .await
     }
 
-    fn compare(
+    fn count(
         &self,
         given: &Record,
-        kept: Option<Entry>,
+        verdict: Verdict,
         numbers: &mut VerifyNumbers,
         verification: &mut Verification,
     ) -> Result<()> {
-        let (kind, fields) = match verdict(&**self.target, given, kept, self.on_conflict) {
+        let (kind, fields) = match verdict {
             Verdict::Equal => {
                 numbers.equal += 1;
                 return Ok(());
@@ -207,7 +217,7 @@ impl Comparison<'_> {
     async fn copies_of(&self, examiner: &Arc<Examiner>, records: Vec<Record>) -> Result<Vec<CacheKey>> {
         let examiner = Arc::clone(examiner);
         let target = Arc::clone(self.target);
-        let examining = tokio::task::spawn_blocking(move || {
+        off_thread("examining records", move || {
             let copies = examiner.examine(&records, |_| true).copies.into_iter();
             // A record that the target cannot store was not copied.
             let copies = copies.filter(|copy| {
@@ -217,10 +227,8 @@ impl Comparison<'_> {
                 })
             });
             copies.map(|copy| copy.record.key().clone()).collect()
-        });
-        examining
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, "examining records panicked").caused_by(error))
+        })
+        .await
     }
 
     /// Looks for copies on the target. Any record under such a key counts: LightRAG finds it.
@@ -439,12 +447,12 @@ struct VerifyProgress {
     elapsed: Duration,
 }
 
-/// A page of the source, and the corresponding entries of the target.
+/// A page of the source that was compared.
 struct LookedUp {
     /// The records to compare.
     records: Vec<Record>,
-    /// What the target has under their keys, in their order.
-    kept: Vec<Option<Entry>>,
+    /// The results, in the order of the records.
+    verdicts: Vec<Verdict>,
     /// The number of entries in the page.
     entries: u64,
     /// How many entries to compare are not records.

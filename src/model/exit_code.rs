@@ -12,7 +12,7 @@ pub enum ExitCode {
     Usage = 2,
     /// Finished, but some records were rejected or could not be read.
     Rejected = 3,
-    /// The source failed: unreachable, refused the login, unreadable.
+    /// The source failed: unreachable, refused the login, unreadable; or a report to merge is missing.
     Source = 4,
     /// The target failed: unreachable, refused the login or a write, or already has a record (`--on-conflict fail`).
     Target = 5,

@@ -64,10 +64,15 @@ fn rank(number: u8) -> usize {
 }
 
 /// Merges reports. Returns the merged report and an error if shards are missing or duplicated; `None` without reports.
-pub fn merge(reports: Vec<(PathBuf, Report)>) -> Option<(Report, Result<()>)> {
-    let complete = check_shares(&reports);
+///
+/// # Errors
+/// A report is not of a shard, or they are of jobs with different numbers of shards.
+pub fn merge(reports: Vec<(PathBuf, Report)>) -> Result<Option<(Report, Result<()>)>> {
+    let complete = check_complete(&by_shard(&reports)?);
     let mut reports = reports.into_iter().map(|(_, report)| report);
-    let mut merged = reports.next()?;
+    let Some(mut merged) = reports.next() else {
+        return Ok(None);
+    };
     merged.shard = None;
     for report in reports {
         add(&mut merged, report);
@@ -92,7 +97,7 @@ pub fn merge(reports: Vec<(PathBuf, Report)>) -> Option<(Report, Result<()>)> {
             merged.next = sentence(error.remedy().unwrap_or_default());
         }
     }
-    Some((merged, complete))
+    Ok(Some((merged, complete)))
 }
 
 /// The exit code of a merged report.
@@ -100,16 +105,27 @@ pub fn code_of(report: &Report) -> ExitCode {
     exit_code(report.exit_code)
 }
 
-/// Checks that there is exactly one report per shard.
-fn check_shares(reports: &[(PathBuf, Report)]) -> Result<()> {
-    let wrong = |what: String| Error::new(ErrorKind::Reports, format!("--merge-reports: {what}"));
+fn wrong(what: &str) -> Error {
+    Error::new(ErrorKind::Reports, format!("--merge-reports: {what}"))
+}
+
+/// The reports of a job.
+struct Job<'a> {
+    /// The number of shards.
+    count: u32,
+    /// The reports of each shard.
+    files: BTreeMap<u32, Vec<&'a Path>>,
+}
+
+/// Sorts reports by shard.
+fn by_shard(reports: &[(PathBuf, Report)]) -> Result<Job<'_>> {
     let mut count = None;
     let mut files: BTreeMap<u32, Vec<&Path>> = BTreeMap::new();
     for (path, report) in reports {
         let shard = report.shard.as_deref().and_then(Shard::parse);
         let Some(shard) = shard else {
             let what = format!("{} is the report of a run without --shard", path.display());
-            return Err(wrong(what).with_remedy("pass the reports of runs with --shard"));
+            return Err(wrong(&what).with_remedy("pass the reports of runs with --shard"));
         };
         if *count.get_or_insert(shard.count()) != shard.count() {
             let what = format!(
@@ -117,14 +133,21 @@ fn check_shares(reports: &[(PathBuf, Report)]) -> Result<()> {
                 path.display(),
                 count.unwrap_or_default()
             );
-            return Err(wrong(what).with_remedy("pass the reports of one job with the same number of shards"));
+            return Err(
+                wrong(&what).with_remedy("pass the reports of one job with the same number of shards")
+            );
         }
         files.entry(shard.index()).or_default().push(path);
     }
     let count = count.unwrap_or_default();
+    Ok(Job { count, files })
+}
+
+/// Checks that there is exactly one report of each shard.
+fn check_complete(Job { count, files }: &Job<'_>) -> Result<()> {
     let mut faults = Vec::new();
     let mut remedy = "pass one report of each shard";
-    let missing: Vec<String> = (0..count)
+    let missing: Vec<String> = (0..*count)
         .filter(|index| !files.contains_key(index))
         .map(|index| format!("{index}/{count}"))
         .collect();
@@ -142,7 +165,7 @@ fn check_shares(reports: &[(PathBuf, Report)]) -> Result<()> {
     if faults.is_empty() {
         return Ok(());
     }
-    Err(wrong(faults.join("; ")).with_remedy(remedy))
+    Err(wrong(&faults.join("; ")).with_remedy(remedy))
 }
 
 fn add(merged: &mut Report, other: Report) {

@@ -120,6 +120,21 @@ fn shares_add_up_to_everything_and_their_reports_to_one() {
 }
 
 #[test]
+fn a_report_of_a_run_without_a_shard_is_not_added_up() {
+    let scene = Scene::new();
+    scene
+        .run("--source ./rag_storage --target ./new --yes --report whole.json")
+        .expect(0);
+    let run = scene.run("--merge-reports whole.json").expect(4);
+    assert_eq!(
+        run.message(),
+        "--merge-reports: whole.json is the report of a run without --shard"
+    );
+    assert_eq!(run.report()["next"], "Pass the reports of runs with --shard.");
+    assert_eq!(run.total("written"), 0);
+}
+
+#[test]
 #[ignore = "needs the test servers: scripts/services.sh"]
 fn reports_that_do_not_belong_together_are_named() {
     let scene = Scene::new();

@@ -2,12 +2,15 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::task::JoinHandle;
+use futures::future::BoxFuture;
 
 use super::{Examined, Examiner};
 use crate::{
-    engine::retry::{RequestContext, Retrier},
-    model::{Error, ErrorKind, Hits, Result, Selection, Side, Workspace, record::Record},
+    engine::{
+        off_thread,
+        retry::{RequestContext, Retrier},
+    },
+    model::{Hits, Result, Selection, Side, Workspace, record::Record},
     storage::{Entry, Page, PageLimit, PageReader, Source},
 };
 
@@ -33,7 +36,7 @@ impl Survey<'_> {
     /// The source failed.
     pub(crate) async fn run(&self) -> Result<Hits> {
         let mut hits = Hits::default();
-        let mut examining: VecDeque<JoinHandle<Examined>> = VecDeque::new();
+        let mut examining: VecDeque<BoxFuture<'static, Result<Examined>>> = VecDeque::new();
         let mut pages = Arc::clone(self.source).scan(self.selection, self.limit, None);
         let mut left = self.pages.unwrap_or(usize::MAX);
         while left > 0
@@ -43,19 +46,19 @@ impl Survey<'_> {
             if examining.len() == AT_ONCE
                 && let Some(first) = examining.pop_front()
             {
-                hits.add(&first.await.map_err(failed)?.hits);
+                hits.add(&first.await?.hits);
             }
             let examiner = Arc::clone(self.examiner);
-            examining.push_back(tokio::task::spawn_blocking(move || {
+            examining.push_back(Box::pin(off_thread("examining records", move || {
                 let records = page.entries.into_iter().filter_map(|entry| match entry {
                     Entry::Record(record) => Some(record),
                     Entry::Invalid(_) => None,
                 });
                 examiner.examine(&records.collect::<Vec<Record>>(), |_| true)
-            }));
+            })));
         }
         for task in examining {
-            hits.add(&task.await.map_err(failed)?.hits);
+            hits.add(&task.await?.hits);
         }
         Ok(hits)
     }
@@ -69,8 +72,4 @@ impl Survey<'_> {
         };
         self.retrier.run(context, async || pages.next_page().await).await
     }
-}
-
-fn failed(error: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Internal, "examining records panicked").caused_by(error)
 }
