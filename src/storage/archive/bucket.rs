@@ -110,27 +110,17 @@ impl Bucket {
         Ok(Some(out.into_std().await))
     }
 
-    /// Uploads a file in parts. It replaces the object when all of them are there.
+    /// Uploads a file: a small one with one request, a larger one in parts. It replaces the object when all of it is there.
     ///
     /// # Errors
     /// The service cannot be reached or refuses; nothing of the upload is left then.
     pub(super) async fn upload(&self, file: File, size: u64) -> Result<()> {
-        let upload = self.store.put_multipart(&self.key).await;
-        let mut upload = upload.map_err(|error| self.failed("write", &error))?;
-        let sent = self.send_parts(&mut *upload, file).await;
-        let sent = match sent {
-            Ok(()) => upload
-                .complete()
-                .await
-                .map(drop)
-                .map_err(|error| self.failed("write", &error)),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
-            if let Err(error) = upload.abort().await {
-                tracing::warn!(%error, "the parts of an upload that failed could not be removed");
-            }
-            return Err(error);
+        if size < PART as u64 {
+            let (content, _) = next_part(file).await?;
+            let sent = self.store.put(&self.key, PutPayload::from(content)).await;
+            sent.map_err(|error| self.failed("write", &error))?;
+        } else {
+            self.upload_parts(file).await?;
         }
         let kept = self.store.head(&self.key).await;
         let kept = kept.map_err(|error| self.failed("look at", &error))?;
@@ -145,16 +135,30 @@ impl Bucket {
         Err(Error::new(ErrorKind::Server, message))
     }
 
+    async fn upload_parts(&self, file: File) -> Result<()> {
+        let upload = self.store.put_multipart(&self.key).await;
+        let mut upload = upload.map_err(|error| self.failed("write", &error))?;
+        let sent = self.send_parts(&mut *upload, file).await;
+        let sent = match sent {
+            Ok(()) => upload
+                .complete()
+                .await
+                .map(drop)
+                .map_err(|error| self.failed("write", &error)),
+            Err(error) => Err(error),
+        };
+        if sent.is_err()
+            && let Err(error) = upload.abort().await
+        {
+            tracing::warn!(%error, "the parts of an upload that failed could not be removed");
+        }
+        sent
+    }
+
     async fn send_parts(&self, upload: &mut dyn object_store::MultipartUpload, mut file: File) -> Result<()> {
         let mut under_way = FuturesUnordered::new();
         loop {
-            let (read, rest) = blocking(move || {
-                let mut part = Vec::with_capacity(PART);
-                let read = Read::take(&mut file, PART as u64).read_to_end(&mut part);
-                read.map_err(|error| Error::io("read", &std::env::temp_dir(), error))?;
-                Ok((part, file))
-            })
-            .await?;
+            let (read, rest) = next_part(file).await?;
             file = rest;
             let is_last = read.len() < PART;
             if !read.is_empty() {
@@ -206,6 +210,17 @@ impl Bucket {
         let known = |service: &&Service| name.starts_with(service.scheme);
         SERVICES.iter().find(known).unwrap_or(&SERVICES[0])
     }
+}
+
+/// Reads the next part of a file.
+async fn next_part(mut file: File) -> Result<(Vec<u8>, File)> {
+    blocking(move || {
+        let mut part = Vec::with_capacity(PART);
+        let read = Read::take(&mut file, PART as u64).read_to_end(&mut part);
+        read.map_err(|error| Error::io("read", &std::env::temp_dir(), error))?;
+        Ok((part, file))
+    })
+    .await
 }
 
 /// The variables of a service, for remedies.
