@@ -64,7 +64,7 @@ struct OpenedPair {
 impl Prepared {
     /// Whether there may be records to move.
     pub fn has_records(&self) -> bool {
-        self.count.total() > 0 || !self.count.exact
+        self.count.may_have_records()
     }
 
     /// The page size for reading the source without writing.
@@ -308,7 +308,7 @@ impl Run<'_> {
                 (opened, count)
             }
         };
-        if self.settings.mode != Mode::Verify && (count.total() > 0 || !count.exact) {
+        if self.settings.mode != Mode::Verify && count.may_have_records() {
             let checking = self.ask(Side::Target, "checking the target", async || {
                 target.check_writable().await
             });
@@ -337,7 +337,7 @@ impl Run<'_> {
             let message = format!("workspace {}: {damage}", pair.from);
             self.warn(WarningEvent::new(WarningKind::Damaged, message).in_workspace(&pair.from));
         }
-        if self.settings.mode != Mode::Verify && (count.total() > 0 || !count.exact) {
+        if self.settings.mode != Mode::Verify && count.may_have_records() {
             self.warn_of_target(&pair.from, &*looked.target);
         }
         self.stats.add_workspace(WorkspaceStats::new(

@@ -564,6 +564,11 @@ impl Count {
             && self.left_out.as_ref().is_some_and(|others| others.total() == 0)
     }
 
+    /// Whether there may be a selected record.
+    pub fn may_have_records(&self) -> bool {
+        self.total() > 0 || !self.exact
+    }
+
     /// The number of selected records.
     pub fn total(&self) -> u64 {
         self.by_type.total()

@@ -10,5 +10,6 @@ mod lies;
 mod limits;
 mod moving;
 mod numbers;
+mod preparing;
 mod verifying;
 mod world;

@@ -110,7 +110,7 @@ fn new_and_replaced_records_are_counted_apart() {
 
 /// The size of a target that several shards write at once says nothing about one of them.
 #[test]
-fn what_a_share_replaced_is_not_taken_from_the_size_of_the_target() {
+fn what_a_shard_replaced_is_not_taken_from_the_size_of_the_target() {
     let mut world = World::new(10);
     let theirs = (0..10).map(|n| record(&key(n), "theirs", 50));
     world.target.put(world.workspace(), theirs);

@@ -43,7 +43,7 @@ const INFO: ConnectorInfo = ConnectorInfo {
 };
 
 /// How long a call takes: long enough for a checkpoint to be due after a few.
-const LATENCY: Duration = Duration::from_millis(400);
+pub(crate) const LATENCY: Duration = Duration::from_millis(400);
 
 /// A server in memory.
 pub(crate) struct Memory {
@@ -103,6 +103,12 @@ pub(crate) struct Rules {
     pub(crate) knows_size: Option<bool>,
     /// It gathers no more workspaces than this.
     pub(crate) most_gathered: Option<usize>,
+    /// Its counts are estimates, of nothing.
+    pub(crate) estimates: bool,
+    /// It can be read, but not written.
+    pub(crate) is_read_only: bool,
+    /// What it warns of as a target.
+    pub(crate) warning: Option<&'static str>,
 }
 
 /// How a target does not keep what it says it has written.
@@ -514,6 +520,9 @@ impl Source for MemoryCache {
             values.len() as u64
         });
         progress(looked_at);
+        if self.memory.state().rules.estimates {
+            count = Count::default();
+        }
         self.memory.end(Call::Count, fault, count).await
     }
 
@@ -615,6 +624,17 @@ impl PageReader for MemoryPages {
 impl Target for MemoryCache {
     fn reader(&self) -> Arc<dyn Source> {
         Arc::new(self.clone())
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        if self.memory.state().rules.is_read_only {
+            return Err(Error::new(ErrorKind::Permission, "it is read-only"));
+        }
+        Ok(())
+    }
+
+    fn warning(&self) -> Option<String> {
+        self.memory.state().rules.warning.map(str::to_owned)
     }
 
     async fn prepare(&self) -> Result<()> {
