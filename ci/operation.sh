@@ -153,7 +153,7 @@ PYTHON
   )
   as_user env PGPASSWORD=secret GITHUB_STEP_SUMMARY=summary bash -e -c "$(below_root "$SCENE" <<<"$command")"
 done
-expect "$(<"$SCENE/summary")" "**ok**: 67 written, 0 skipped, 0 rejected. Point LightRAG at the target: set LIGHTRAG_KV_STORAGE=JsonKVStorage and WORKING_DIR, and restart it. Only the cache was moved: insert the documents again, and LightRAG extracts them from it. The source is unchanged."
+expect "$(<"$SCENE/summary")" "**ok**: 67 written, 0 skipped, 0 rejected. Point LightRAG at the target: set LIGHTRAG_KV_STORAGE=JsonKVStorage and WORKING_DIR. Only the cache was moved: start LightRAG with its other storages empty (otherwise it skips known documents) and insert the documents again. It extracts them from the cache. The source is unchanged."
 
 headline "examples: Kubernetes"
 linter kubernetes-validate --strict "$EXAMPLES"/{cronjob,helm-job,sharded-job}.yaml
