@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from goals import Judged, Results, Timing
+from plan import RUNS
 from samples import AGAIN, START_UP, Role
 
 BEGIN = "<!-- benchmark: made by scripts/bench.sh --update-readme -->"
@@ -18,9 +19,8 @@ LABELS = {"json": "JSON", "redis": "Redis", "postgres": "PostgreSQL", "mongo": "
 INSTEAD_OF_MONGODB = " in place of MongoDB"
 
 NOT_MEASURED = (
-    "a real network between the hosts (a proxy adds the latency, and does not limit bandwidth); MongoDB's own server, which no "
-    "package registry offers (SecantusDB speaks its protocol, with the same storage engine); Redis with persistence; storages of "
-    "several nodes; other machines; the processor time of the servers."
+    "MongoDB's own server, which no package registry offers (SecantusDB speaks its protocol, with the same storage engine); "
+    "Redis with persistence; storages of several nodes; other machines; the processor time of the servers."
 )
 
 
@@ -104,7 +104,7 @@ def pairs_table(results: Results, size: int) -> str:
         f"{size:,} records",
         "this tool",
         "LightRAG's tool",
-        "faster by (goal)",
+        "LightRAG's time / this tool's (goal)",
         "native loader or reader",
         "time relative to it (goal)",
         "memory (goal)",
@@ -124,7 +124,7 @@ def far_table(results: Results, size: int) -> str:
     if not rows:
         return ""
     away = [f"{distance:g} ms" for distance in distances]
-    beside = (f"faster than LightRAG's tool, {one} (goal)" for one in away)
+    beside = (f"LightRAG's time / this tool's, {one} (goal)" for one in away)
     return table((f"{size:,} records, by round-trip time", "0 ms", *(f"{one} (goal)" for one in away), *beside), rows)
 
 
@@ -202,19 +202,22 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
         f"{cache['bytes'] / 1e6:,.0f} MB of JSON for {cache['records']:,} records, {cache['selected']:,} of them selected"
         for cache in about["caches"]
     )
-    unencrypted = "" if results.tls else "TLS; "
+    unmeasured = "" if results.tls else "TLS; "
+    unmeasured += "a real network between the hosts"
+    if any(results.distances(size) for size in results.sizes()):
+        unmeasured += " (a proxy adds the round-trip time, and does not limit bandwidth)"
     return (
         f"The cache is made from a seed: {caches}. "
-        "Times are the median of the rounds, with the lowest and the highest. Each round ran every program once, one after "
+        f"Times are the median of {RUNS} rounds or more, with the lowest and the highest in parentheses. Each round ran every program once, one after "
         "the other. Before each run the target was emptied, except for a *second run*, which writes the same records again; "
         "files were in the page cache, and the source had been read once. A run counts only if every record was then found on "
         "the target. The *native loader or reader* is the slower of two: the target's own loader with ready-made data, and the "
         "source's own reader with its output discarded. *Memory* is the peak of the process. ✓ and ✗ say whether the goal in "
-        f"parentheses is met.{busy}\n\n"
+        f"parentheses, which this project set itself, is met. Ratios are of times that are not rounded.{busy}\n\n"
         f"{about['date']}, commit {about['commit']}, {about['tool']}; {'; '.join(about['servers'])}; {about['lightrag']}; "
         f"all on one machine: {about['cores']} cores ({about['processor']}), {about['memory'] / 1e9:.0f} GB, "
         f"{about['kernel']}.\n\n"
-        f"Not measured: {unencrypted}{NOT_MEASURED}"
+        f"Not measured: {unmeasured}; {NOT_MEASURED}"
     )
 
 

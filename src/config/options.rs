@@ -264,7 +264,7 @@ options! {
         /// Add copies of records under the keys that LightRAG will look up [default: off]
         #[arg(long, value_name = "WHAT", help_heading = HITS)]
         pub rekey: Option<Rekey> = DefaultsTo("off"),
-            note "Existing records are never renamed, removed or overwritten.";
+            note "A copy never replaces an existing record, whatever `on_conflict` says, and the original stays.";
 
         /// The LightRAG that will read the cache.
         #[serde(deserialize_with = "or_default")]
@@ -280,7 +280,7 @@ options! {
         #[arg(long, help_heading = HOW)]
         pub dry_run: bool = DefaultsTo("false");
 
-        /// Write to the target without asking for confirmation
+        /// Write to the target. Without it, a move ends with exit code 2 before it writes; --interactive asks instead
         #[serde(deserialize_with = "switch")]
         #[arg(long, help_heading = HOW)]
         pub yes: bool = DefaultsTo("false");

@@ -411,10 +411,16 @@ impl Run<'_> {
 fn met_before(side: Side, place: &PhysicalLocation, workspace: &Workspace, other: &Workspace) -> Error {
     let place = &place.place;
     let (message, remedy) = if other == workspace {
-        (
-            format!("the workspace {workspace} of the {side} is named twice: {place}"),
-            "map each workspace of the source to another workspace of the target",
-        )
+        match side {
+            Side::Source => (
+                format!("the source workspace {workspace} is mapped twice: {place}"),
+                "map each source workspace once",
+            ),
+            Side::Target => (
+                format!("two source workspaces are mapped to the target workspace {workspace}: {place}"),
+                "map each source workspace to a different target workspace",
+            ),
+        }
     } else {
         (
             format!("the workspaces {other} and {workspace} of the {side} are one and the same: {place}"),

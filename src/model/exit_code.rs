@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Success, also if there was nothing to do.
+    /// Success, even if there was nothing to do.
     Done = 0,
     /// An internal error: a bug.
     Internal = 1,

@@ -28,7 +28,7 @@ pub enum OnConflict {
     Skip,
     /// Replace the existing record if its `update_time` is older.
     Newer,
-    /// Stop the run.
+    /// Reject such records, and stop the run after their batch.
     Fail,
 }
 

@@ -353,11 +353,13 @@ fn an_address_that_is_none_is_refused_before_the_run() {
 #[test]
 fn the_metrics_of_merged_reports_are_pushed_too() {
     let scene = Scene::new();
-    scene.run(&format!("{MOVE} --report one.json")).expect(0);
+    scene
+        .run(&format!("{MOVE} --report one.json --shard 0/1"))
+        .expect(0);
     let gateway = Pushgateway::new(&json!({}), &["200 OK", "400 Bad Request"]);
     let line = format!("--merge-reports one.json --metrics-push {}", gateway.url());
-    let code = scene.run(&line).code;
+    scene.run(&line).expect(0);
     assert!(gateway.put().body.contains("migrate_llm_cache_last_run_records{"));
-    let run = scene.run(&line).expect(code);
+    let run = scene.run(&line).expect(0);
     assert!(warning(&run).contains("status 400"));
 }

@@ -15,8 +15,15 @@ pub(crate) fn sentence(foretold: &ForetoldHits) -> String {
     let (lightrag, counts) = (&foretold.lightrag, &foretold.hits.total);
     let copies = Copies::of(counts);
     let found = counts.will_hit + copies.all().saturating_sub(counts.to_rekey_unknown_prompt);
+    let if_unchanged = counts.unknown_prompt + copies.all().min(counts.to_rekey_unknown_prompt);
+    const IF: &str = "if you have not changed your custom prompts";
+    let (found, condition) = match (found, if_unchanged) {
+        (0, 1..) => (if_unchanged, format!(" {IF}")),
+        (_, 0) => (found, String::new()),
+        (_, more) => (found, format!(", and {} more {IF}", grouped(more))),
+    };
     let mut clauses = vec![format!(
-        "{} of {} will be used by LightRAG {} with {}{}",
+        "{} of {} will be used by LightRAG {} with {}{}{condition}",
         grouped(found),
         grouped_of(counts.records, "record"),
         lightrag.version,
@@ -118,18 +125,9 @@ fn add_misses(foretold: &ForetoldHits, add: &mut impl FnMut(u64, &dyn Fn(u64) ->
             plural(number, "is", "are")
         )
     });
-    add(
-        counts.unknown_prompt + counts.to_rekey_unknown_prompt,
-        &|number| {
-            format!(
-                "{} a custom prompt, and will be used if you have not changed it",
-                plural(number, "answers", "answer")
-            )
-        },
-    );
     add(counts.unexplained, &|number| {
         format!(
-            "{} a key that cannot be recomputed",
+            "{} a key that cannot be recomputed, so whether it is used is unknown",
             plural(number, "has", "have")
         )
     });
@@ -211,6 +209,20 @@ mod tests {
     }
 
     #[test]
+    fn records_of_custom_prompts_alone_are_counted_with_their_condition() {
+        let counts = HitCounts {
+            records: 3,
+            unknown_prompt: 3,
+            ..HitCounts::default()
+        };
+        assert_eq!(
+            sentence(&foretold(Rekey::Off, counts)),
+            "3 of 3 records will be used by LightRAG 1.5.7 with openai / gpt-4o-mini at https://api.openai.com/v1 if you \
+             have not changed your custom prompts."
+        );
+    }
+
+    #[test]
     fn records_of_another_host_are_counted_with_a_remedy() {
         let counts = HitCounts {
             records: 50_000,
@@ -238,9 +250,9 @@ mod tests {
         };
         assert_eq!(
             sentence(&foretold(Rekey::Host, counts)),
-            "1 of 3 records will be used by LightRAG 1.5.7 with openai / gpt-4o-mini at https://api.openai.com/v1; 1 \
-             answers a prompt that it no longer sends, and is useful only for rebuilds; 1 answers a custom prompt, and will \
-             be used if you have not changed it; 1 copy was added under the keys that it looks up."
+            "1 of 3 records will be used by LightRAG 1.5.7 with openai / gpt-4o-mini at https://api.openai.com/v1, and 1 \
+             more if you have not changed your custom prompts; 1 answers a prompt that it no longer sends, and is useful \
+             only for rebuilds; 1 copy was added under the keys that it looks up."
         );
     }
 
@@ -265,25 +277,26 @@ mod tests {
                 },
             ))
         };
-        let rest = "3 answer a custom prompt, and will be used if you have not changed it; 2 have a key that cannot be recomputed";
+        let rest = ", and 3 more if you have not changed your custom prompts; 2 have a key that cannot be recomputed, so \
+                    whether it is used is unknown";
         let with = "LightRAG 1.5.7 with openai / gpt-4o-mini at https://api.openai.com/v1";
         assert_eq!(
             of(0, 0, 0),
             format!(
-                "7 of 12 records will be used by {with}; {rest}; 10 copies will be added under the keys that it looks up."
+                "7 of 12 records will be used by {with}{rest}; 10 copies will be added under the keys that it looks up."
             )
         );
         assert_eq!(
             of(6, 4, 0),
             format!(
-                "7 of 12 records will be used by {with}; {rest}; 6 copies were added under the keys that it looks up; 4 \
+                "7 of 12 records will be used by {with}{rest}; 6 copies were added under the keys that it looks up; 4 \
                  copies under the keys that it looks up were there already."
             )
         );
         assert_eq!(
             of(9, 0, 1),
             format!(
-                "6 of 12 records will be used by {with}; {rest}; 9 copies were added under the keys that it looks up; 1 \
+                "6 of 12 records will be used by {with}{rest}; 9 copies were added under the keys that it looks up; 1 \
                  record has no copy, since the target rejected it."
             )
         );

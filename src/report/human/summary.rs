@@ -154,7 +154,12 @@ fn of_migration(report: &Report) -> Rows {
     rows.extend(if_any([("Read back and compared:", read_back)]));
     let duration = Duration::from_millis(report.duration_ms);
     rows.push(("Duration:", duration_text(duration)));
-    rows.push(("Written:", in_bytes(totals.bytes)));
+    let written = if report.rekeyed > 0 {
+        "Written without copies:"
+    } else {
+        "Written:"
+    };
+    rows.push((written, in_bytes(totals.bytes)));
     rows
 }
 
