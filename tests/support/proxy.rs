@@ -4,8 +4,8 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::Duration,
@@ -50,10 +50,16 @@ pub struct Proxy {
 
 struct State {
     fault: Fault,
-    left: AtomicI64,
-    cuts_left: AtomicU32,
-    cuts: AtomicU32,
+    progress: Mutex<Progress>,
     closed: AtomicBool,
+}
+
+/// How far a proxy is. All connections count together.
+#[derive(Default)]
+struct Progress {
+    /// Bytes since the last cut.
+    passed: u64,
+    cuts: u32,
 }
 
 impl Proxy {
@@ -63,9 +69,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             fault,
-            left: AtomicI64::new(fault.bytes()),
-            cuts_left: AtomicU32::new(fault.times),
-            cuts: AtomicU32::new(0),
+            progress: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
@@ -104,7 +108,7 @@ impl Proxy {
 
     /// How often it cut.
     pub fn cuts(&self) -> u32 {
-        self.state.cuts.load(Ordering::Relaxed)
+        self.state.progress.lock().unwrap().cuts
     }
 }
 
@@ -116,48 +120,39 @@ impl Drop for Proxy {
     }
 }
 
-impl Fault {
-    fn bytes(&self) -> i64 {
-        match self.when {
-            When::After(bytes) => bytes as i64,
-            When::Before(_) => 0,
-        }
-    }
-}
-
 impl State {
     /// How many bytes of a piece go on before the cut that falls into it.
     fn cut_in(&self, piece: &[u8]) -> Option<usize> {
-        match self.fault.when {
-            When::After(_) => {
-                let read = piece.len() as i64;
-                let left = self.left.fetch_sub(read, Ordering::Relaxed);
-                (left <= read).then(|| usize::try_from(left).unwrap_or(0))
+        let mut progress = self.progress.lock().unwrap();
+        if progress.cuts == self.fault.times {
+            return None;
+        }
+        let whole = match self.fault.when {
+            When::After(bytes) => {
+                let left = bytes.saturating_sub(progress.passed);
+                progress.passed += piece.len() as u64;
+                (left <= piece.len() as u64).then_some(left as usize)
             }
             When::Before(text) => {
                 let mut windows = piece.windows(text.len());
                 windows.any(|window| window == text.as_bytes()).then_some(0)
             }
+        };
+        if whole.is_some() {
+            progress.cuts += 1;
+            progress.passed = 0;
         }
+        whole
     }
 
     fn carry(&self, mut from: TcpStream, mut to: TcpStream, way: Way) {
         let mut piece = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut piece) {
             thread::sleep(self.fault.delay);
-            let mut keep = read;
-            let mut cut = false;
-            if way == self.fault.way
-                && self.cuts_left.load(Ordering::Relaxed) > 0
-                && let Some(whole) = self.cut_in(&piece[..read])
-            {
-                keep = whole;
-                cut = true;
-                self.cuts_left.fetch_sub(1, Ordering::Relaxed);
-                self.cuts.fetch_add(1, Ordering::Relaxed);
-                self.left.store(self.fault.bytes(), Ordering::Relaxed);
-            }
-            if to.write_all(&piece[..keep]).is_err() || cut {
+            let cut = (way == self.fault.way)
+                .then(|| self.cut_in(&piece[..read]))
+                .flatten();
+            if to.write_all(&piece[..cut.unwrap_or(read)]).is_err() || cut.is_some() {
                 break;
             }
         }
