@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::world::{Ran, World};
+use super::world::{Ran, World, key, record};
 use crate::{
-    model::{Mode, Selection, Shard, VerifyLevel},
+    model::{ErrorKind, Mode, Origin, Rekey, Selection, Shard, Side, VerifyLevel, Workspace},
     report::Event,
     storage::memory::{Call, Fault, LATENCY, Memory, Script},
 };
@@ -96,4 +96,123 @@ fn a_long_count_reports_its_progress_each_second() {
     };
     assert!(ticks(Duration::from_millis(400)).is_empty());
     assert_eq!(ticks(Duration::from_secs(2) - LATENCY), [5]);
+}
+
+fn named(name: &str) -> Workspace {
+    Workspace::new(name).unwrap()
+}
+
+/// A run of a workspace `my-space`, of which LightRAG's server makes `my_space`; the source has the latter alone.
+fn renamed(origin: Origin) -> World {
+    let mut world = World::new(0);
+    world.origin = origin;
+    world.workspaces = vec![named("my-space")];
+    world.source = Arc::new(Memory::new("source"));
+    world
+        .source
+        .put(&named("my_space"), [record(&key(1), "answer", 100)]);
+    world
+}
+
+#[test]
+fn only_a_name_in_workspace_may_stand_for_the_one_that_lightrags_server_makes_of_it() {
+    let variable = || Origin::Variable("WORKSPACE".to_owned());
+    let ran = renamed(variable()).run();
+    assert_eq!((ran.report.exit_code, ran.report.totals.written), (0, 1));
+    for origin in [
+        Origin::Flag("--workspace"),
+        Origin::Variable("REDIS_WORKSPACE".to_owned()),
+    ] {
+        assert_eq!(renamed(origin.clone()).run().report.exit_code, 9, "{origin}");
+    }
+}
+
+#[test]
+fn a_target_that_is_not_there_has_no_workspaces_and_any_other_error_ends_the_run() {
+    let run = |side, kind| {
+        let world = renamed(Origin::Variable("WORKSPACE".to_owned()));
+        world.fault(side, Call::Workspaces, 1, 99, Fault::Before(kind));
+        world.run().report.exit_code
+    };
+    assert_eq!(run(Side::Target, ErrorKind::NotFound), 0);
+    assert_eq!(run(Side::Target, ErrorKind::Permission), 5);
+    assert_eq!(run(Side::Source, ErrorKind::NotFound), 4);
+}
+
+#[test]
+fn a_workspace_that_cannot_be_read_is_named_with_its_own_reason() {
+    let mut world = World::new(1);
+    world.workspaces = vec![named("closed")];
+    world
+        .source
+        .change_rules(|rules| rules.unreadable = vec!["another", "closed"]);
+    let report = world.run().report;
+    assert!(
+        report.errors.first[0]
+            .message
+            .contains("no permission for closed"),
+        "{:?}",
+        report.errors
+    );
+}
+
+#[test]
+fn workspaces_that_change_places_are_not_one_workspace_in_place() {
+    let mut world = World::new(0);
+    let place = Arc::new(Memory::new("both"));
+    for name in ["a", "b"] {
+        place.put(&named(name), [record(&key(1), name, 100)]);
+    }
+    world.source = Arc::clone(&place);
+    world.target = place;
+    world.workspaces = vec![named("a"), named("b")];
+    world.targets = vec![named("b"), named("a")];
+    world.settings.rekey = Rekey::Host;
+    assert_eq!(world.run().report.exit_code, 10);
+}
+
+#[test]
+fn a_misspelt_workspace_that_may_be_missing_is_told_with_the_one_that_is_there() {
+    let mut world = World::new(1);
+    world
+        .source
+        .put(&named("space1"), [record(&key(1), "answer", 100)]);
+    world.workspaces = vec![named("spcae1")];
+    world.settings.allow_missing = true;
+    let warnings = world.run().report.warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.ends_with("did you mean space1?")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_type_that_is_there_is_no_misspelling_of_another() {
+    let mut world = World::new(9);
+    let misspelt = record("default:sumary:1", "answer", 100);
+    world.source.put(world.workspace(), [misspelt]);
+    world.settings.selection = Selection::parse(["summary"]).unwrap();
+    let warnings = world.run().report.warnings;
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn of_many_types_that_are_not_selected_eight_are_named() {
+    let message = |types: usize| {
+        let world = World::new(0);
+        let records = (0..types).map(|n| record(&format!("mix:query{n}:1"), "answer", 100));
+        world.source.put(world.workspace(), records);
+        let warnings = world.run().report.warnings;
+        warnings
+            .into_iter()
+            .find(|warning| warning.contains("of other types"))
+            .unwrap()
+    };
+    for (types, is_cut) in [(8, false), (9, true)] {
+        let message = message(types);
+        assert_eq!(message.contains(", …"), is_cut, "{message}");
+        assert_eq!(message.matches("mix:query").count(), 8, "{message}");
+    }
 }

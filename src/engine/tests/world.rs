@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) has_all: bool,
     /// Where each of them goes; empty where each keeps its name.
     pub(super) targets: Vec<Workspace>,
+    /// What names the workspaces.
+    pub(super) origin: Origin,
     /// The folder of the checkpoint and rejects files.
     folder: tempfile::TempDir,
     /// Stops a run at an event, by its number.
@@ -130,6 +132,7 @@ impl World {
             workspaces: vec![workspace.clone()],
             has_all: false,
             targets: Vec::new(),
+            origin: Origin::Default,
             folder: tempfile::tempdir().unwrap(),
             stop_at: None,
         };
@@ -174,7 +177,7 @@ impl World {
             connector: memory.connector(),
             values: Values::new(side),
         };
-        let named = |workspace: &Workspace| NamedWorkspace::new(workspace.clone(), Origin::Default);
+        let named = |workspace: &Workspace| NamedWorkspace::new(workspace.clone(), self.origin.clone());
         let pair = |(number, workspace): (usize, &Workspace)| NamedPair {
             from: named(workspace),
             to: named(self.targets.get(number).unwrap_or(workspace)),

@@ -19,7 +19,8 @@ use bytes::Bytes;
 pub(crate) use self::fault::{Call, Fault, Script};
 use super::{
     ConnectOptions, Connection, Connector, ConnectorInfo, Count, Cursor, Entry, Page, PageBuilder, PageLimit,
-    PageReader, Progress, Size, Source, Target, WorkspaceListing, WriteMode, WriteOutcome,
+    PageReader, Progress, Size, Source, Target, UnreadableWorkspace, WorkspaceListing, WriteMode,
+    WriteOutcome,
 };
 use crate::model::{
     Error, ErrorKind, Location, PhysicalLocation, Result, Secret, Selection, Values, Workspace,
@@ -107,6 +108,8 @@ pub(crate) struct Rules {
     pub(crate) estimates: bool,
     /// It can be read, but not written.
     pub(crate) is_read_only: bool,
+    /// Workspaces of these names cannot be read.
+    pub(crate) unreadable: Vec<&'static str>,
     /// What it warns of as a target.
     pub(crate) warning: Option<&'static str>,
 }
@@ -422,7 +425,14 @@ impl Connection for MemoryConnection {
 
     async fn workspaces(&self) -> Result<WorkspaceListing> {
         self.memory.begin(Call::Workspaces).await?;
-        Ok(Vec::from_iter(self.memory.state().caches.keys().cloned()).into())
+        let state = self.memory.state();
+        let mut listing: WorkspaceListing = Vec::from_iter(state.caches.keys().cloned()).into();
+        let unreadable = state.rules.unreadable.iter().map(|name| UnreadableWorkspace {
+            name: (*name).to_owned(),
+            reason: format!("no permission for {name}"),
+        });
+        listing.unreadable.extend(unreadable);
+        Ok(listing)
     }
 
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
