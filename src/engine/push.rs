@@ -155,7 +155,6 @@ impl Gateway {
         let is_tls = causes.iter().any(|cause| cause.is::<rustls::Error>());
         let kind = match () {
             () if is_tls => ErrorKind::Tls,
-            () if error.is_timeout() => ErrorKind::Timeout,
             () if error.is_connect() => ErrorKind::Unreachable,
             () => ErrorKind::ConnectionLost,
         };

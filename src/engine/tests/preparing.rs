@@ -173,19 +173,19 @@ fn workspaces_that_change_places_are_not_one_workspace_in_place() {
 
 #[test]
 fn a_misspelt_workspace_that_may_be_missing_is_told_with_the_one_that_is_there() {
-    let mut world = World::new(1);
-    world
-        .source
-        .put(&named("space1"), [record(&key(1), "answer", 100)]);
-    world.workspaces = vec![named("spcae1")];
-    world.settings.allow_missing = true;
-    let warnings = world.run().report.warnings;
-    assert!(
-        warnings
-            .iter()
-            .any(|warning| warning.ends_with("did you mean space1?")),
-        "{warnings:?}"
-    );
+    for (asked, end) in [("spcae1", "did you mean space1?"), ("space1,other", "space1, w")] {
+        let mut world = World::new(1);
+        world
+            .source
+            .put(&named("space1"), [record(&key(1), "answer", 100)]);
+        world.workspaces = vec![named(asked)];
+        world.settings.allow_missing = true;
+        let warnings = world.run().report.warnings;
+        assert!(
+            warnings.iter().any(|warning| warning.ends_with(end)),
+            "{asked}: {warnings:?}"
+        );
+    }
 }
 
 #[test]
