@@ -22,6 +22,7 @@
 // Code that only some storages use is unused in a build without them.
 #![cfg_attr(
     not(all(
+        feature = "archive",
         feature = "redis",
         feature = "postgres",
         feature = "mongo",
