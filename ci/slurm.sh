@@ -160,7 +160,7 @@ jq -e --argjson all "$RECORDS" '.exit_code == 0 and .totals.written == $all and 
   die "the merged report: $(jq -c '{status, totals, errors}' report.json)"
 # The shard was resumed: its last run has written less than the shard.
 # shellcheck disable=SC2154
-jq -se --arg share "$lost" '(map(.run_id) | unique | length) == 2 and
+jq -se '(map(.run_id) | unique | length) == 2 and
     (last.run_id as $last | map(select(.event == "batch" and .run_id == $last).written) | add // 0) < last.totals.written' \
   logs/*-"$lost".jsonl >/dev/null || die "shard $lost was not resumed"
 migrate-llm-cache --job nightly.yaml --verify-only --report verified.json >/dev/null

@@ -82,6 +82,8 @@ class Results:
             else:
                 grouped.setdefault((pair, records, sample["name"]), []).append(sample)
         self.timings = {key: timing(some) for key, some in grouped.items()}
+        # Of the pair with the fewest.
+        self.rounds = min((len(some) for (pair, _, _), some in grouped.items() if pair != START_UP), default=0)
         self.far = {key: timing(some) for key, some in far.items()}
         self.tls = {key: timing(some) for key, some in tls.items()}
         self.many = {key: (some[0]["records"], timing(some)) for key, some in many.items()}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from goals import Judged, Results, Timing
-from plan import RUNS
 from samples import AGAIN, START_UP, Role
 
 BEGIN = "<!-- benchmark: made by scripts/bench.sh --update-readme -->"
@@ -15,7 +14,7 @@ END = "<!-- /benchmark -->"
 
 LABELS = {"json": "JSON", "redis": "Redis", "postgres": "PostgreSQL", "mongo": "MongoDB", "opensearch": "OpenSearch"}
 
-# How the version of a server that stands in for MongoDB's ends.
+# The end of a server's version if it was used instead of MongoDB's own server.
 INSTEAD_OF_MONGODB = " in place of MongoDB"
 
 NOT_MEASURED = (
@@ -52,9 +51,9 @@ def summary(about: dict[str, Any], results: Results) -> str:
     beside_own = "time relative to the native loader or reader (below 1: faster)"
     head = (f"{size:,} records", "this tool", "LightRAG's tool", beside_own, "memory", "LightRAG's memory")
     where = f"{about['date']}, {about['tool']}, {about['lightrag']}, all on one machine with {about['cores']} cores."
-    stand_in = next((server for server in about["servers"] if server.endswith(INSTEAD_OF_MONGODB)), None)
-    if stand_in:
-        where += f" The rows with MongoDB were measured with {stand_in.removesuffix(INSTEAD_OF_MONGODB)}, which speaks its protocol."
+    instead = next((server for server in about["servers"] if server.endswith(INSTEAD_OF_MONGODB)), None)
+    if instead:
+        where += f" The rows with MongoDB were measured with {instead.removesuffix(INSTEAD_OF_MONGODB)}, which speaks its protocol."
     return f"{table(head, rows)}\n\n{where}\n"
 
 
@@ -208,8 +207,8 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
         unmeasured += " (a proxy adds the round-trip time, and does not limit bandwidth)"
     return (
         f"The cache is made from a seed: {caches}. "
-        f"Times are the median of {RUNS} rounds or more, with the lowest and the highest in parentheses. Each round ran every program once, one after "
-        "the other. Before each run the target was emptied, except for a *second run*, which writes the same records again; "
+        f"Times are the median of {results.rounds} rounds or more, with the lowest and the highest in parentheses. Each round ran "
+        "every program once, one after the other. Before each run the target was emptied, except for a *second run*, which writes the same records again; "
         "files were in the page cache, and the source had been read once. A run counts only if every record was then found on "
         "the target. The *native loader or reader* is the slower of two: the target's own loader with ready-made data, and the "
         "source's own reader with its output discarded. *Memory* is the peak of the process. ✓ and ✗ say whether the goal in "
@@ -253,7 +252,7 @@ def mark(judged: Judged) -> str:
 def beside_goal(judged: Judged | None, bound: str, digits: int, unit: str = "") -> str:
     """A value and, where there is one, the goal that bounds it; nothing where nothing was measured.
 
-    A value that misses its goal by less than its digits show is written with more."""
+    If rounding would make a value that misses its goal look equal to it, more digits are shown."""
     if judged is None:
         return ""
     if judged.goal is None:

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_go_to_a_group_of_the_job_and_the_share() {
+    fn metrics_go_to_a_group_of_the_job_and_the_shard() {
         for (given, shard, group) in [
             (
                 "http://h:9091",

@@ -195,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_key_belongs_to_one_share(
+        fn every_key_belongs_to_one_shard(
             keys in proptest::collection::vec("(default:extract:[0-9a-f]{32}|[0-9a-f]{32}|\\PC{0,40})", 1..50),
             count in 1_u32..=4096,
         ) {
@@ -206,7 +206,7 @@ mod tests {
         }
 
         #[test]
-        fn patterns_and_digits_say_the_same_as_the_share(index in 0_u32..4096, count in 1_u32..=4096, value in 0_u32..65_536) {
+        fn patterns_and_digits_say_the_same_as_the_shard(index in 0_u32..4096, count in 1_u32..=4096, value in 0_u32..65_536) {
             let shard = Shard::new(index % count, count).unwrap();
             let key = format!("default:extract:{value:04x}{}", "0".repeat(28));
             let (low, high) = shard.digits();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_read_from_text() {
+    fn shards_are_read_from_text() {
         assert_eq!(Shard::parse("3/4").unwrap().to_string(), "3/4");
         for text in ["4/4", "0/0", "-1/4", "1", "a/b", "0/5000", ""] {
             assert_eq!(Shard::parse(text), None, "{text}");

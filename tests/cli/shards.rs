@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn a_share_that_is_none_is_refused() {
+fn a_shard_that_is_none_is_refused() {
     let scene = Scene::new();
     for shard in ["4/4", "0/0", "1", "1/5000", "first"] {
         let line = format!("--source ./rag_storage --target ./new --yes --shard {shard}");
@@ -66,7 +66,7 @@ fn a_rate_that_is_none_is_refused() {
 
 #[test]
 #[ignore = "needs the test servers: scripts/services.sh"]
-fn shares_add_up_to_everything_and_their_reports_to_one() {
+fn shards_add_up_to_everything_and_their_reports_to_one() {
     let scene = Scene::new();
     let place = Place::new("redis");
     let workspace = place.workspace("w");

@@ -889,7 +889,7 @@ pub async fn a_page_that_nobody_waits_for_is_not_lost(place: Place) {
 }
 
 /// The shards of a source are disjoint, and together they are everything, whatever form its keys have.
-pub async fn shares_are_disjoint_and_complete(place: Place) {
+pub async fn shards_are_disjoint_and_complete(place: Place) {
     let workspace = place.workspace("shards");
     let value = r#"{"return": "", "cache_type": "extract"}"#;
     // Spread out as hashes are.

@@ -39,7 +39,7 @@ macro_rules! conforms {
             what_is_replaced_during_a_scan_is_not_missed
             a_page_goes_beyond_its_bytes_by_one_record_at_most
             a_selection_is_kept_to
-            shares_are_disjoint_and_complete
+            shards_are_disjoint_and_complete
             records_are_got_by_key_in_order
             what_was_written_is_found_at_once
             an_upsert_replaces_the_whole_record_and_may_be_repeated

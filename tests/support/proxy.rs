@@ -149,9 +149,11 @@ impl State {
         let mut piece = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut piece) {
             thread::sleep(self.fault.delay);
-            let cut = (way == self.fault.way)
-                .then(|| self.cut_in(&piece[..read]))
-                .flatten();
+            let cut = if way == self.fault.way {
+                self.cut_in(&piece[..read])
+            } else {
+                None
+            };
             if to.write_all(&piece[..cut.unwrap_or(read)]).is_err() || cut.is_some() {
                 break;
             }

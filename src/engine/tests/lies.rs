@@ -6,7 +6,7 @@ use super::world::{Ran, World, key, number, record, records};
 use crate::{
     model::{Mode, OnConflict, Side, VerifyLevel},
     report::{DifferenceKind, Event, ReadBackReport},
-    storage::memory::{Call, Lie, Memory, Victims},
+    storage::memory::{Call, Lie, Victims},
 };
 
 const LIES: [Lie; 5] = [
@@ -45,10 +45,8 @@ fn a_run_over_a_lying_target_never_ends_with_0() {
     for lie in LIES {
         for policy in POLICIES {
             for visible_when_flushed in [true, false] {
-                let mut world = lying(10, lie, Victims::All);
-                let mut target = Memory::new("target");
-                target.is_visible_when_flushed = visible_when_flushed;
-                world.target = Arc::new(target);
+                let mut world =
+                    lying(10, lie, Victims::All).with_target_visible_when_flushed(visible_when_flushed);
                 world
                     .target
                     .change_rules(|rules| rules.lie = Some((lie, Victims::All)));

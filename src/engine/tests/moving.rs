@@ -6,7 +6,7 @@ use super::world::{World, key, number, record, records, texts};
 use crate::{
     model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, Workspace, record::OnInvalid},
     report::{BatchEvent, Event, WarningKind},
-    storage::memory::{Call, Fault, Memory},
+    storage::memory::{Call, Fault},
 };
 
 #[test]
@@ -92,10 +92,7 @@ fn of_a_record_that_comes_twice_the_later_value_stays() {
 
 /// A target that shows everything at the end, and has no space for that.
 fn cannot_finish(count: usize) -> World {
-    let mut target = Memory::new("target");
-    target.is_visible_when_flushed = false;
-    let mut world = World::new(count);
-    world.target = Arc::new(target);
+    let world = World::new(count).with_target_visible_when_flushed(false);
     world.fault(Side::Target, Call::Finish, 1, 9, Fault::Before(ErrorKind::Full));
     world
 }

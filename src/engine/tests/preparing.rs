@@ -6,7 +6,7 @@ use super::world::{Ran, World, key, record};
 use crate::{
     model::{ErrorKind, Mode, Origin, Rekey, Selection, Shard, Side, VerifyLevel, Workspace},
     report::Event,
-    storage::memory::{Call, Fault, LATENCY, Memory, Script},
+    storage::memory::{Call, Fault, LATENCY, Memory},
 };
 
 /// A world with so many records and this mode, and whether it is known how many there are.
@@ -63,10 +63,7 @@ fn only_a_target_that_is_to_be_written_warns() {
 #[test]
 fn a_target_that_is_replaced_as_a_whole_takes_no_shard_of_several() {
     let run = |mode, count| {
-        let mut world = world(9, mode, false);
-        let mut target = Memory::new("target");
-        target.is_visible_when_flushed = false;
-        world.target = Arc::new(target);
+        let mut world = world(9, mode, false).with_target_visible_when_flushed(false);
         world.settings.selection = Selection::default().of_shard(Shard::new(0, count));
         world.run().report.exit_code
     };
@@ -81,12 +78,7 @@ fn a_target_that_is_replaced_as_a_whole_takes_no_shard_of_several() {
 fn a_long_count_reports_its_progress_each_second() {
     let ticks = |slow: Duration| {
         let world = World::new(5);
-        world.source.add_fault(Script {
-            call: Call::Count,
-            from: 1,
-            times: 1,
-            fault: Fault::Slow(slow),
-        });
+        world.fault(Side::Source, Call::Count, 1, 1, Fault::Slow(slow));
         let Ran { events, .. } = world.run();
         let scanned = events.into_iter().filter_map(|event| match event {
             Event::CountProgress(progress) => Some(progress.scanned),

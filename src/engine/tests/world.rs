@@ -150,6 +150,14 @@ impl World {
         self
     }
 
+    /// An empty target that shows what it was given when it is flushed, or only at the end of a run.
+    pub(super) fn with_target_visible_when_flushed(mut self, is_visible: bool) -> Self {
+        let mut target = Memory::new("target");
+        target.is_visible_when_flushed = is_visible;
+        self.target = Arc::new(target);
+        self
+    }
+
     pub(super) fn workspace(&self) -> &Workspace {
         &self.workspaces[0]
     }

@@ -63,9 +63,10 @@ fn title(report: &Report) -> Option<&'static str> {
         (Status::Failed | Status::Interrupted, Mode::Migrate) => {
             Some("Migration Not Complete - Final Report")
         }
-        (Status::Ok, Mode::Migrate) if report.totals.written > 0 => Some("Migration Complete - Final Report"),
-        (Status::Ok, Mode::Migrate) if report.rekeyed > 0 => Some("Copies Added - Final Report"),
-        (Status::Ok, Mode::Migrate) => Some("Nothing Written - Final Report"),
+        (Status::Ok, Mode::Migrate) if report.totals.written == 0 => Some(match report.rekeyed {
+            0 => "Nothing Written - Final Report",
+            _ => "Copies Added - Final Report",
+        }),
         (_, Mode::Migrate) => Some("Migration Complete - Final Report"),
     }
 }
