@@ -97,9 +97,10 @@ impl Place {
     /// A place on the server of this name; a kind is the name of the first of its servers.
     pub fn new(name: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        // The mark at the end keeps the first from being the beginning of the tenth.
+        // As long for every process, since terminals wrap lines with it. The mark at the end keeps the first from being the
+        // beginning of the tenth.
         let prefix = format!(
-            "t{}x{}_",
+            "t{:07}x{:03}_",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
