@@ -30,7 +30,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--records", type=sizes, metavar="N,…", help="sizes of the cache (20000,100000,1000000)")
     add("--pairs", type=pairs, metavar="A-B,…", help="only these pairs, such as json-redis,redis-json, at every size")
-    add("--runs", type=int, metavar="N", help=f"rounds of each pair ({plan.RUNS})")
+    add("--runs", type=int, metavar="N", help=f"rounds of each pair, up to {plan.OTHERS_UP_TO:,} records ({plan.RUNS})")
     add("--distance", type=distances, metavar="MS,…", help="round trips to the servers, up to 20,000 records (0,10,50)")
     add("--tls", action=argparse.BooleanOptionalAction, help="over TLS, too, up to 20,000 records (yes, but for --quick)")
     add("--workspaces", type=int, metavar="N", help="many workspaces of 20 records each; 0 for none (5000)")
@@ -90,7 +90,7 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
             session.warm_up(max(chosen.records))
             for size in chosen.records:
                 far = chosen.distance if size <= plan.FAR_UP_TO else (0.0,)
-                session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, chosen.keep, far)
+                session.size(size, chosen.pairs or plan.pairs(size), plan.runs(size, chosen.runs), chosen.keep, far)
             if chosen.workspaces:
                 many = [pair for pair in plan.MANY_WORKSPACES if pair in (chosen.pairs or plan.MANY_WORKSPACES)]
                 session.many_workspaces(chosen.workspaces, many, chosen.runs)

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from measure import IDLE
-from plan import GROWTH
+from plan import NAMED, OTHERS_UP_TO
 from samples import AGAIN, START_UP, Role
 
 # Of the time of the target's own loader.
@@ -27,9 +27,11 @@ OVER_TLS = 1.25  # times as long as over connections that are not encrypted
 MANY_WORKSPACES = 3.0  # times as long as one workspace of as many records
 MEMORY = 64_000_000  # bytes
 MEMORY_LIGHT = 24_000_000  # between JSON and Redis
+MEMORY_LIGHT_FAR = 32_000_000  # the same at a distance
 LIGHT_PAIRS = ("json-redis", "redis-json")
 KEY_MEMORY = 24  # bytes beyond that for each record, where keys must be remembered
-GROWTH_LIMIT = 1.1  # a cache ten times as large takes at most eleven times as long
+GROWTH_LIMIT = 1.05  # a cache ten times as large takes at most 10.5 times as long
+SAFETY_COSTS = {"--verify full": 1.3}  # the time that it adds, in times of the run without
 START_UP_LIMIT = 0.020  # seconds
 
 
@@ -82,8 +84,9 @@ class Results:
             else:
                 grouped.setdefault((pair, records, sample["name"]), []).append(sample)
         self.timings = {key: timing(some) for key, some in grouped.items()}
-        # Of the pair with the fewest.
-        self.rounds = min((len(some) for (pair, _, _), some in grouped.items() if pair != START_UP), default=0)
+        # Of the pair with the fewest, and of caches of which there are several rounds.
+        repeated = (some for (pair, size, _), some in grouped.items() if pair != START_UP and size <= OTHERS_UP_TO)
+        self.rounds = min(map(len, repeated), default=0)
         self.far = {key: timing(some) for key, some in far.items()}
         self.tls = {key: timing(some) for key, some in tls.items()}
         self.many = {key: (some[0]["records"], timing(some)) for key, some in many.items()}
@@ -170,12 +173,32 @@ class Results:
             limit += KEY_MEMORY * size
         return Judged(run.memory, limit)
 
+    def memory_far(self, pair: str, size: int) -> Judged | None:
+        """The peak of our runs at any distance."""
+        peaks = [run.memory for (of, records, _, role), run in self.far.items() if (of, records, role) == (pair, size, Role.OURS)]
+        highest = max((peak for peak in peaks if peak is not None), default=None)
+        goal = MEMORY_LIGHT_FAR if pair in LIGHT_PAIRS else MEMORY
+        return None if highest is None else Judged(highest, goal)
+
+    def memory_over_tls(self, pair: str, size: int) -> Judged | None:
+        run = self.tls.get((pair, size))
+        return Judged(run.memory, MEMORY) if run and run.memory is not None else None
+
+    def memory_of_many(self, pair: str, workspaces: int) -> Judged | None:
+        _, run = self.many[pair, workspaces]
+        return None if run.memory is None else Judged(run.memory, MEMORY)
+
+    def safety(self, pair: str, size: int, name: str) -> Judged | None:
+        """The time that a safety adds, in times of the run without."""
+        plain, safe = self.by_role(pair, size, Role.OURS), self.named(pair, size, name)
+        return Judged(safe.median / plain.median - 1, SAFETY_COSTS.get(name)) if plain and safe else None
+
     def growth(self, pair: str, sizes: Sequence[int]) -> Judged | None:
         """How many times as long the second size takes."""
         small, large = (self.by_role(pair, size, Role.OURS) for size in sizes)
         if not small or not large:
             return None
-        goal = GROWTH_LIMIT * sizes[1] / sizes[0] if pair in GROWTH else None
+        goal = GROWTH_LIMIT * sizes[1] / sizes[0] if pair in NAMED else None
         return Judged(large.median / small.median, goal)
 
     def start_up(self) -> Judged | None:

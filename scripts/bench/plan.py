@@ -6,6 +6,8 @@ KINDS = ("json", "redis", "postgres", "mongo", "opensearch")  # in the order of 
 
 SIZES = (20_000, 100_000, 1_000_000)
 RUNS = 3
+LIGHTRAG_FAR_RUNS = 1  # a run over a distance takes LightRAG's tool up to a minute
+LARGEST_RUNS = 1  # beyond OTHERS_UP_TO, where a run takes up to five minutes
 START_UP_RUNS = 50
 DISTANCES = (0.0, 10.0, 50.0)  # round trips to the servers, in milliseconds
 FAR_UP_TO = 20_000  # records; beyond that they are beside this machine alone
@@ -21,7 +23,6 @@ OTHERS_UP_TO = 100_000  # records; beyond that this project's tool is measured a
 EVERY_PAIR = tuple(f"{source}-{target}" for source in KINDS for target in KINDS if source != target)
 # From JSON, to Redis, to JSON: what the goals name.
 NAMED = tuple(pair for pair in EVERY_PAIR if pair.startswith("json-") or pair.endswith(("-redis", "-json")))
-GROWTH = ("json-redis", "redis-json", "postgres-redis")
 # Targets where a run over what is there already is another job: the server compares, or a file is merged with.
 AGAIN_INTO = ("postgres", "json")
 # Pairs that are run with each safety that can be asked for, too.
@@ -33,7 +34,11 @@ BYTES_PER_RECORD = 6_300
 def pairs(size: int) -> tuple[str, ...]:
     if size <= EVERY_PAIR_UP_TO:
         return EVERY_PAIR
-    return NAMED if size <= OTHERS_UP_TO else GROWTH
+    return NAMED
+
+
+def runs(size: int, chosen: int) -> int:
+    return chosen if size <= OTHERS_UP_TO else min(chosen, LARGEST_RUNS)
 
 
 def disk_needed(size: int, with_others: bool) -> int:

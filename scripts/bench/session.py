@@ -130,10 +130,9 @@ class Session:
         """A pair with its servers at a distance, as which the ways of the servers' own are not measured."""
         with Distance(self.home, round_trip, self.uris) as distance:
             far = replace(job, distance=distance)
-            groups = [(far, [contenders.ours(far, self.binary)])]
+            self._pair([(far, [contenders.ours(far, self.binary)])], rounds)
             if self.lightrag:
-                groups.append((far, [contenders.lightrag(far, self.lightrag)]))
-            self._pair(groups, rounds)
+                self._pair([(far, [contenders.lightrag(far, self.lightrag)])], min(rounds, plan.LIGHTRAG_FAR_RUNS))
 
     def _over_tls(self, job: Job) -> Job | None:
         """The same job with all servers over TLS, where they are measured so."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import plan
 from goals import Judged, Results, Timing
 from samples import AGAIN, START_UP, Role
 
@@ -119,12 +120,12 @@ def far_table(results: Results, size: int) -> str:
         near = seconds(results.by_role(pair, size, Role.OURS))
         far = [in_seconds(results.far_seconds(pair, size, distance)) for distance in distances]
         beside = [times(results.far_beside_lightrag(pair, size, distance)) for distance in distances]
-        rows.append((arrow(pair), near, *far, *beside))
+        rows.append((arrow(pair), near, *far, *beside, megabytes(results.memory_far(pair, size))))
     if not rows:
         return ""
     away = [f"{distance:g} ms" for distance in distances]
     beside = (f"LightRAG's time / this tool's, {one} (goal)" for one in away)
-    return table((f"{size:,} records, by round-trip time", "0 ms", *(f"{one} (goal)" for one in away), *beside), rows)
+    return table((f"{size:,} records, by round-trip time", "0 ms", *(f"{one} (goal)" for one in away), *beside, "memory (goal)"), rows)
 
 
 def tls_table(results: Results, size: int) -> str:
@@ -133,8 +134,9 @@ def tls_table(results: Results, size: int) -> str:
         plain, tls = results.by_role(pair, size, Role.OURS), results.tls.get((pair, size))
         if plain and tls:
             processor = (processor_time(one) for one in (plain, tls))
-            rows.append((arrow(pair), seconds(plain), seconds(tls), ratio(results.over_tls(pair, size)), *processor))
-    head = (f"TLS, {size:,} records", "without", "with", "ratio", "processor time, without", "processor time, with")
+            memory = megabytes(results.memory_over_tls(pair, size))
+            rows.append((arrow(pair), seconds(plain), seconds(tls), ratio(results.over_tls(pair, size)), *processor, memory))
+    head = (f"TLS, {size:,} records", "without", "with", "ratio (goal)", "processor time, without", "processor time, with", "memory (goal)")
     return table(head, rows) if rows else ""
 
 
@@ -142,8 +144,9 @@ def many_table(results: Results) -> str:
     rows = []
     for (pair, workspaces), (records, one) in results.many.items():
         beside = times_as_long(results.beside_one_workspace(pair, workspaces))
-        rows.append((arrow(pair), f"{workspaces:,}", f"{records:,}", seconds(one), beside, megabytes_of(one)))
-    head = ("many workspaces", "workspaces", "records", "this tool", "one workspace of as many records", "memory")
+        memory = megabytes(results.memory_of_many(pair, workspaces))
+        rows.append((arrow(pair), f"{workspaces:,}", f"{records:,}", seconds(one), beside, memory))
+    head = ("many workspaces", "workspaces", "records", "this tool", "relative to one workspace of as many (goal)", "memory (goal)")
     return table(head, rows) if rows else ""
 
 
@@ -172,10 +175,16 @@ def safeties_table(results: Results) -> str:
         for pair in results.pairs(size):
             plain = results.by_role(pair, size, Role.OURS)
             for one in results.variants(pair, size):
-                if plain and one.name.startswith("--"):
-                    cost = f"{one.median / plain.median - 1:+.0%}"
-                    rows.append((f"{arrow(pair)}, {size:,}", f"`{one.name}`", seconds(plain), seconds(one), cost))
-    return table(("what safety costs", "", "without", "with", ""), rows) if rows else ""
+                cost = results.safety(pair, size, one.name)
+                if cost and one.name.startswith("--"):
+                    rows.append((f"{arrow(pair)}, {size:,}", f"`{one.name}`", seconds(plain), seconds(one), percentage(cost)))
+    return table(("what safety costs", "", "without", "with", "more (goal)"), rows) if rows else ""
+
+
+def percentage(judged: Judged) -> str:
+    if judged.goal is None:
+        return f"{judged.value:+.0%}"
+    return f"{judged.value:+.0%} (≤ {judged.goal:+.0%}) {mark(judged)}"
 
 
 def start_up(results: Results) -> str:
@@ -207,7 +216,8 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
         unmeasured += " (a proxy adds the round-trip time, and does not limit bandwidth)"
     return (
         f"The cache is made from a seed: {caches}. "
-        f"Times are the median of {results.rounds} rounds or more, with the lowest and the highest in parentheses. Each round ran "
+        f"Times are the median of {results.rounds} rounds or more up to {plan.OTHERS_UP_TO:,} records, with the lowest and the "
+        "highest in parentheses; those of larger caches, and of LightRAG's tool at a distance, are of one run. Each round ran "
         "every program once, one after the other. Before each run the target was emptied, except for a *second run*, which writes the same records again; "
         "files were in the page cache, and the source had been read once. A run counts only if every record was then found on "
         "the target. The *native loader or reader* is the slower of two: the target's own loader with ready-made data, and the "
