@@ -10,7 +10,7 @@ use std::{io::Read, ops::Deref, path::Path, sync::Arc};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use super::splitter::{SMALL_WINDOW, SplitError, Splitter, WINDOW};
+use super::splitter::{SplitError, Splitter, WINDOW};
 use crate::{
     model::{
         Error, ErrorKind, Result,
@@ -218,9 +218,9 @@ impl EntryReader {
         Ok(())
     }
 
-    /// Reads the entry at a position.
-    pub(super) fn for_one(file: &Arc<CacheFile>, at: Position) -> Self {
-        Self::with_window(file, at, SMALL_WINDOW)
+    /// Reads the entry at a position; `bytes` are read at once.
+    pub(super) fn for_one(file: &Arc<CacheFile>, at: Position, bytes: usize) -> Self {
+        Self::with_window(file, at, bytes)
     }
 
     fn with_window(file: &Arc<CacheFile>, from: Position, size: usize) -> Self {

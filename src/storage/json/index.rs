@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::codec::{CacheFile, EntryReader, Found, Position};
+use super::{
+    codec::{CacheFile, EntryReader, Found, Position},
+    places::Sections,
+};
 use crate::model::{
     Result,
     record::{CacheKey, KeyDigest},
@@ -16,8 +19,7 @@ use crate::model::{
 pub(super) struct Index {
     /// Sorted by digest, then offset.
     places: Vec<(u64, u64)>,
-    /// The old nested objects: the byte after which each starts, and its mode; `None` after its end.
-    sections: Vec<(u64, Option<String>)>,
+    sections: Sections,
 }
 
 impl Index {
@@ -41,9 +43,7 @@ impl Index {
 
     fn add(&mut self, found: &Found) {
         let Position { offset, mode, .. } = &found.position;
-        if self.sections.last().map(|(_, mode)| mode) != Some(mode) {
-            self.sections.push((*offset, mode.clone()));
-        }
+        self.sections.add(*offset, mode.as_deref());
         if self.places.len() == self.places.capacity() {
             self.places.reserve_exact(self.places.len() / 4 + 64);
         }
@@ -55,15 +55,8 @@ impl Index {
         let digest = low_bits(key);
         let start = self.places.partition_point(|(other, _)| *other < digest);
         let end = self.places.partition_point(|(other, _)| *other <= digest);
-        self.places[start..end].iter().rev().map(|(_, offset)| {
-            let section = self.sections.partition_point(|(begins, _)| begins <= offset);
-            let mode = section.checked_sub(1).and_then(|at| self.sections[at].1.clone());
-            Position {
-                offset: *offset,
-                mode,
-                first: true,
-            }
-        })
+        let places = self.places[start..end].iter().rev();
+        places.map(|(_, offset)| self.sections.position(*offset))
     }
 }
 

@@ -3,7 +3,8 @@
 //! * `config`: where the files are.
 //! * `codec`: converts a file's entries to records, in the current flat layout and the old nested one.
 //! * `splitter`: finds entries in a file of any size.
-//! * `survey`: a first pass over a file: counts, and repeated keys.
+//! * `survey`: a first pass over a file: counts, repeated keys, and the places of a shard's entries.
+//! * `places`: reads only the entries of a shard.
 //! * `index`: the positions of records in a file.
 //! * `salvage`: reads intact entries, and skips damage with `--salvage`.
 //! * `source`, `target`: reading; writing to a temporary file that replaces the cache file at the end.
@@ -11,6 +12,7 @@
 mod codec;
 mod config;
 mod index;
+mod places;
 mod salvage;
 mod source;
 mod splitter;

@@ -85,6 +85,11 @@ impl WholeEntries {
         self.reader.let_go(entry);
     }
 
+    /// The byte after the last entry.
+    pub(super) fn read_to(&self) -> u64 {
+        self.reader.read_to()
+    }
+
     /// The position of the next entry; `None` in a file without an object.
     pub(super) fn position(&self) -> Option<Position> {
         self.reader.position()

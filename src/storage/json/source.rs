@@ -8,7 +8,9 @@ use tokio::sync::{Mutex, OnceCell, mpsc};
 use super::{
     codec::{CacheFile, EntryReader, Position},
     index::Index,
+    places::PlacedEntries,
     salvage::WholeEntries,
+    splitter::SMALL_WINDOW,
     survey::Survey,
 };
 use crate::{
@@ -152,11 +154,14 @@ impl JsonSource {
     ) -> Result<()> {
         let from = from.map(|cursor| self.position(file, &cursor)).transpose()?;
         let identity = file.identity()?;
-        let cursor = |entries: &WholeEntries| {
+        let cursor = |entries: &Entries| {
             let position = entries.position()?;
             Some(Cursor(format!("{identity}@{}", position.to_text())))
         };
-        let mut entries = WholeEntries::new(file, from, self.salvage)?;
+        let mut entries = match &survey.places {
+            Some(places) => Entries::Placed(PlacedEntries::new(file, places, from)),
+            None => Entries::Whole(Box::new(WholeEntries::new(file, from, self.salvage)?)),
+        };
         let mut page = PageBuilder::new(limit);
         loop {
             match read_entry(&mut entries, selection, survey, &mut page) {
@@ -192,9 +197,37 @@ impl JsonSource {
     }
 }
 
+/// The entries that a scan reads: those of a whole file, or only those of a shard.
+enum Entries {
+    Whole(Box<WholeEntries>),
+    Placed(PlacedEntries),
+}
+
+impl Entries {
+    fn next(&mut self) -> Result<Option<(Entry, Position)>> {
+        match self {
+            Self::Whole(entries) => entries.next(),
+            Self::Placed(entries) => entries.next(),
+        }
+    }
+
+    fn let_go(&mut self, entry: &Entry) {
+        if let Self::Whole(entries) = self {
+            entries.let_go(entry);
+        }
+    }
+
+    fn position(&self) -> Option<Position> {
+        match self {
+            Self::Whole(entries) => entries.position(),
+            Self::Placed(entries) => entries.position(),
+        }
+    }
+}
+
 /// Reads one entry; false at the end.
 fn read_entry(
-    entries: &mut WholeEntries,
+    entries: &mut Entries,
     selection: &Selection,
     survey: &Survey,
     page: &mut PageBuilder,
@@ -223,7 +256,7 @@ fn get(file: &Arc<CacheFile>, index: &Index, key: &CacheKey) -> Result<Option<En
 
 /// The entry at a position, if it has this key.
 pub(super) fn entry_at(file: &Arc<CacheFile>, position: Position, key: &CacheKey) -> Result<Option<Entry>> {
-    let mut reader = EntryReader::for_one(file, position);
+    let mut reader = EntryReader::for_one(file, position, SMALL_WINDOW);
     let Some(found) = reader.next()? else {
         return Ok(None);
     };

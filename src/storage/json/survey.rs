@@ -1,4 +1,4 @@
-//! A first pass over a file: the number of records of each type, and the repeated keys.
+//! A first pass over a file: the number of records of each type, the repeated keys, and the places of a shard's entries.
 
 use std::{
     sync::{
@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     codec::{CacheFile, Position},
+    places::Places,
     salvage::WholeEntries,
 };
 use crate::{
@@ -24,13 +25,15 @@ use crate::{
 };
 
 /// The result of the first pass. Its memory does not grow with the number of records, only by a bit per 256 bytes of the
-/// file, and by the repeated keys.
+/// file, by the repeated keys, and by the places of a shard's records.
 #[derive(Debug)]
 pub(super) struct Survey {
     /// The selection that was counted.
     pub(super) selection: Selection,
     /// Entries; a repeated key counts once.
     pub(super) count: Count,
+    /// If a shard is selected, the places of its entries.
+    pub(super) places: Option<Arc<Places>>,
     /// For repeated keys, the position of the last one, whose value counts.
     superseded: Superseded<u64>,
 }
@@ -74,15 +77,17 @@ impl Survey {
         } else {
             part_starts(file, size)?
         };
-        let mut count = whole.in_parts(&starts)?;
-        if count.is_none() {
+        let mut found = whole.in_parts(&starts)?;
+        if found.is_none() {
             // A supposed start of an entry was none.
             whole = look();
-            count = whole.in_parts(&[])?;
+            found = whole.in_parts(&[])?;
         }
+        let found = found.unwrap_or_else(|| Part::of(selection));
         let mut survey = Self {
             selection: selection.clone(),
-            count: count.unwrap_or_else(Count::none),
+            count: found.count,
+            places: found.places.map(Arc::new),
             superseded: Superseded::default(),
         };
         let seen = whole.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -126,6 +131,40 @@ fn part_starts(file: &CacheFile, size: u64) -> Result<Vec<Position>> {
     Ok(starts)
 }
 
+/// What was found in a part of a file.
+struct Part {
+    count: Count,
+    /// If a shard is selected, the places of its entries.
+    places: Option<Places>,
+}
+
+impl Part {
+    fn of(selection: &Selection) -> Self {
+        Self {
+            count: Count::none(),
+            places: selection.shard().map(|_| Places::default()),
+        }
+    }
+
+    /// Adds an entry that ends before the byte `end`.
+    fn add(&mut self, selection: &Selection, key: &CacheKey, position: &Position, end: u64) {
+        self.count.add(selection, key.as_str());
+        if let Some(places) = &mut self.places
+            && selection.contains(key.as_str())
+        {
+            places.add(position, end);
+        }
+    }
+
+    /// Adds what was found in a later part.
+    fn append(&mut self, later: Self) {
+        self.count.merge(&later.count);
+        if let (Some(places), Some(later)) = (&mut self.places, later.places) {
+            places.append(later);
+        }
+    }
+}
+
 /// One pass over a file, by several threads.
 struct Look<'a> {
     file: &'a Arc<CacheFile>,
@@ -139,7 +178,7 @@ struct Look<'a> {
 impl Look<'_> {
     /// Scans the parts of the file that start at these positions and at its beginning. `None` if one of them is not
     /// the start of an entry: the reader of the part before it must end exactly there.
-    fn in_parts(&self, starts: &[Position]) -> Result<Option<Count>> {
+    fn in_parts(&self, starts: &[Position]) -> Result<Option<Part>> {
         let parts = thread::scope(|scope| {
             let ends = starts.iter().map(Some).chain([None]);
             let begins = [None].into_iter().chain(starts.iter().map(Some));
@@ -150,36 +189,36 @@ impl Look<'_> {
             let joined = parts.into_iter().map(|part| part.join());
             joined.collect::<Vec<_>>()
         });
-        let mut all = Count::none();
+        let mut all = Part::of(self.selection);
         for part in parts {
             let part = part.map_err(|_| Error::new(ErrorKind::Internal, "scanning the file panicked"))?;
             // An error counts only if all earlier parts ended where the next one started.
-            let Some(count) = part? else {
+            let Some(part) = part? else {
                 return Ok(None);
             };
-            all.merge(&count);
+            all.append(part);
         }
         Ok(Some(all))
     }
 
-    fn part(&self, begin: Option<Position>, end: Option<&Position>) -> Result<Option<Count>> {
-        let mut count = Count::none();
+    fn part(&self, begin: Option<Position>, end: Option<&Position>) -> Result<Option<Part>> {
+        let mut part = Part::of(self.selection);
         let mut digests = Vec::with_capacity(DIGESTS);
         let mut entries = WholeEntries::new(self.file, begin, self.salvage)?;
         while let Some((key, position)) = next_key(&mut entries)? {
             if let Some(end) = end.filter(|end| end.offset <= position.offset) {
                 self.see(&mut digests);
-                return Ok((*end == position).then_some(count));
+                return Ok((*end == position).then_some(part));
             }
-            count.add(self.selection, key.as_str());
+            part.add(self.selection, &key, &position, entries.read_to());
             digests.push(KeyDigest::of(key.as_str()));
             if digests.len() == DIGESTS {
                 self.see(&mut digests);
             }
         }
         self.see(&mut digests);
-        count.damage = entries.damage()?;
-        Ok(end.is_none().then_some(count))
+        part.count.damage = entries.damage()?;
+        Ok(end.is_none().then_some(part))
     }
 
     fn see(&self, digests: &mut Vec<KeyDigest>) {
