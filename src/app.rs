@@ -420,11 +420,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
             record_failure(stats, reporter, &error);
             RunOutcome::of_run(&error, shutdown.reason())
         }
-        Err(_) => failed(
-            stats,
-            reporter,
-            &Error::new(ErrorKind::Internal, "the run panicked"),
-        ),
+        Err(_) => failed(stats, reporter, &Error::panicked("the run")),
     };
     if let RunOutcome::Stopped(reason) = ending {
         reporter.say_stopped(reason);

@@ -23,22 +23,7 @@ mod verify;
 pub use connect::{Connected, Counted};
 pub use plan::Prepared;
 
-use crate::{
-    model::{Error, ErrorKind, Result},
-    report::{Event, Reporter, WarningEvent},
-};
-
-/// Starts work on another thread, and returns its result. `what` names it in the error for a panic, which is a bug.
-pub(crate) fn off_thread<T: Send + 'static>(
-    what: &'static str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> impl Future<Output = Result<T>> {
-    let task = tokio::task::spawn_blocking(work);
-    async move {
-        task.await
-            .map_err(|error| Error::new(ErrorKind::Internal, format!("{what} panicked")).caused_by(error))
-    }
-}
+use crate::report::{Event, Reporter, WarningEvent};
 
 /// Emits a warning, unless the same one was emitted before, and adds it to the report.
 pub(crate) fn warn(stats: &stats::RunStats, reporter: &Reporter, warning: WarningEvent) {

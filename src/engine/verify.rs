@@ -9,7 +9,6 @@ use crate::{
     engine::{
         differences::DifferencesFile,
         hits::Examiner,
-        off_thread,
         pipeline::{AHEAD, PAGE_BYTES},
         plan::Prepared,
         retry::{RequestContext, Retrier},
@@ -25,6 +24,7 @@ use crate::{
         style::{grouped, grouped_of},
     },
     storage::{Entry, Page, PageLimit, PageReader, Source, Target, WriteOutcome},
+    system::off_thread,
 };
 
 /// The comparison of one workspace.

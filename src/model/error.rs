@@ -226,6 +226,11 @@ impl Error {
         }
     }
 
+    /// A panic, which is a bug: `what` is a noun phrase for the work that was not finished.
+    pub fn panicked(what: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Internal, format!("{what} panicked"))
+    }
+
     /// An error in a setting.
     pub fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Config, message)

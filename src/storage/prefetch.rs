@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
 use super::{Page, PageReader};
-use crate::model::{Error, ErrorKind, Result};
+use crate::model::{Error, Result};
 
 /// A reader whose call has ended, and the result.
 type Ended<P> = (Box<dyn PageReader<P>>, Result<Option<P>>);
@@ -40,7 +40,7 @@ impl<P: Send + 'static> Prefetch<P> {
 
 #[async_trait]
 impl<P: Send + 'static> PageReader<P> for Prefetch<P> {
-    /// [`ErrorKind::Internal`] if the reader panicked, which ends the pages.
+    /// [`Internal`](crate::model::ErrorKind::Internal) if the reader panicked, which ends the pages.
     async fn next_page(&mut self) -> Result<Option<P>> {
         if let Some(reader) = self.idle.take() {
             self.begin(reader);
@@ -50,9 +50,7 @@ impl<P: Send + 'static> PageReader<P> for Prefetch<P> {
         };
         let ended = task.await;
         self.under_way = None;
-        let (reader, page) = ended.map_err(|error| {
-            Error::new(ErrorKind::Internal, format!("{} panicked", self.action)).caused_by(error)
-        })?;
+        let (reader, page) = ended.map_err(|error| Error::panicked(self.action).caused_by(error))?;
         match page {
             Ok(Some(_)) => self.begin(reader),
             Ok(None) => {}
@@ -67,6 +65,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::model::ErrorKind;
 
     /// Counts upwards, and reports every read that starts.
     struct Numbers {

@@ -6,12 +6,10 @@ use futures::future::BoxFuture;
 
 use super::{Examined, Examiner};
 use crate::{
-    engine::{
-        off_thread,
-        retry::{RequestContext, Retrier},
-    },
+    engine::retry::{RequestContext, Retrier},
     model::{Hits, Result, Selection, Side, Workspace, record::Record},
     storage::{Entry, Page, PageLimit, PageReader, Source},
+    system::off_thread,
 };
 
 /// How many pages are examined at the same time, while the next one is read.

@@ -27,7 +27,7 @@ use crate::{
         checkpoint::Checkpoint, differences::DifferencesFile, hits::WorkspaceHits, read_back::ReadBack,
         rejects::RejectsFile, retry::Retrier, stats::RunStats, throttle::Throttle,
     },
-    model::{BatchLimit, Error, ErrorKind, MaxErrors, OnConflict, Result, Selection, WorkspacePair},
+    model::{BatchLimit, Error, MaxErrors, OnConflict, Result, Selection, WorkspacePair},
     report::Reporter,
     storage::{
         Count, Cursor, PageLimit, Source, Target,
@@ -255,7 +255,7 @@ async fn end(mut settlement: Settlement<'_>, target: &dyn Target, is_whole: bool
 
 /// The error for a task that panicked, which is a bug, or was aborted with its run.
 fn task_failed(error: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Internal, "a task of the pipeline panicked").caused_by(error)
+    Error::panicked("a task of the pipeline").caused_by(error)
 }
 
 /// The shortest time between two checkpoints. Each costs a flush and two small writes to the disk.

@@ -138,7 +138,7 @@ impl Packer {
 }
 
 fn panicked() -> Error {
-    Error::new(ErrorKind::Internal, "a thread that compresses panicked")
+    Error::panicked("compressing a block")
 }
 
 impl Worker {

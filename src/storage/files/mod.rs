@@ -17,7 +17,7 @@ use crate::{
         Error, ErrorKind, Result,
         record::{CacheKey, Record},
     },
-    system::os,
+    system::{off_thread, os},
 };
 
 pub(crate) use draft::{Draft, DraftSlot, Positions, check_writable};
@@ -157,7 +157,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(blocking_failed)?
+    off_thread(WORK, work).await?
 }
 
 /// The same for work that reports its progress.
@@ -192,7 +192,5 @@ pub(crate) async fn existing(target: &dyn Source, batch: &[Record], mode: WriteM
     }
 }
 
-/// A task on a thread for blocking work that panicked.
-fn blocking_failed(error: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Internal, "reading or writing a file panicked").caused_by(error)
-}
+/// What the work on another thread is called in an error.
+const WORK: &str = "reading or writing a file";

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::blocking_failed;
+use super::WORK;
 use crate::{
-    model::{Result, Selection},
+    model::{Error, Result, Selection},
     storage::{Cursor, Page, PageLimit, PageReader},
 };
 
@@ -79,7 +79,7 @@ impl SentPages {
         // A panic must not look like the end of the pages.
         tokio::spawn(async move {
             if let Err(error) = work.await {
-                let _ = failed.send(Err(blocking_failed(error))).await;
+                let _ = failed.send(Err(Error::panicked(WORK).caused_by(error))).await;
             }
         });
         Self(receiver)

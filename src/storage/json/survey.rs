@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ErrorKind, Result, Selection,
+        Error, Result, Selection,
         record::{CacheKey, KeyDigest},
     },
     storage::{
@@ -191,7 +191,7 @@ impl Look<'_> {
         });
         let mut all = Part::of(self.selection);
         for part in parts {
-            let part = part.map_err(|_| Error::new(ErrorKind::Internal, "scanning the file panicked"))?;
+            let part = part.map_err(|_| Error::panicked("scanning the file"))?;
             // An error counts only if all earlier parts ended where the next one started.
             let Some(part) = part? else {
                 return Ok(None);

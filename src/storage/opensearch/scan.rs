@@ -529,8 +529,8 @@ impl Reading {
             let ((at, read), _, _) = select_all(waiting).await;
             self.lanes[at].reading = None;
             let read = read.map_err(|error| {
-                let message = format!("reading the index {} panicked", self.source.index);
-                Error::new(ErrorKind::Internal, message).caused_by(error)
+                let what = format!("reading the index {}", self.source.index);
+                Error::panicked(what).caused_by(error)
             })?;
             match read {
                 Ok(part) => return Ok(Some(self.take(&context, at, part))),

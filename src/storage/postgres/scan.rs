@@ -143,9 +143,7 @@ impl Chunks {
         // If the call is cancelled, the next one finds it here.
         let chunk = match (&mut range.reading).await {
             Ok(chunk) => chunk,
-            Err(panicked) => {
-                Err(Error::new(ErrorKind::Internal, "reading from PostgreSQL panicked").caused_by(panicked))
-            }
+            Err(error) => Err(Error::panicked("reading from PostgreSQL").caused_by(error)),
         };
         let end = range.end;
         self.ranges.pop_front();
