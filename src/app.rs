@@ -365,17 +365,6 @@ fn record_failure(stats: &RunStats, reporter: &Reporter, error: &Error) {
     }
 }
 
-/// Makes glibc keep more freed memory.
-///
-/// glibc returns memory to the system as soon as the free memory at the end of the heap exceeds twice the largest block
-/// ever freed. With batches of a few hundred kilobytes that happens all the time, and the system zeroes the same pages
-/// again for the next batch. Freeing one larger block, which is never touched, raises the threshold (`mallopt(3)`,
-/// `M_MMAP_THRESHOLD`). Other allocators are not affected.
-fn keep_freed_memory() {
-    const LARGER_BLOCK: usize = 1 << 20;
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGER_BLOCK)));
-}
-
 /// Runs a task and turns a panic into an error.
 fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     let (reporter, stats, shutdown) = (run.reporter, run.stats, run.shutdown);
@@ -390,7 +379,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     #[cfg(feature = "tls")]
     // One cryptography provider for all storages. A second installation fails without effect.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    keep_freed_memory();
+    os::bound_allocator();
     os::survive_large_files();
     os::raise_open_files();
     let runtime = limits::check_threads().and_then(|()| {

@@ -88,12 +88,16 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
         with Session(home, binary, lightrag, Patience(chosen.patience), output, facts, chosen.tls) as session:
             session.start_up(chosen.runs)
             session.warm_up(max(chosen.records))
-            for size in chosen.records:
+            for size in (size for size in chosen.records if size <= plan.OTHERS_UP_TO):
                 far = chosen.distance if size <= plan.FAR_UP_TO else (0.0,)
-                session.size(size, chosen.pairs or plan.pairs(size), plan.runs(size, chosen.runs), chosen.keep, far)
+                session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, chosen.keep, far)
             if chosen.workspaces:
                 many = [pair for pair in plan.MANY_WORKSPACES if pair in (chosen.pairs or plan.MANY_WORKSPACES)]
                 session.many_workspaces(chosen.workspaces, many, chosen.runs)
+            # Last, so that a session that has to end early has measured all the rest.
+            for size in (size for size in chosen.records if size > plan.OTHERS_UP_TO):
+                rounds = min(chosen.runs, plan.LARGEST_RUNS)
+                session.size(size, chosen.pairs or plan.pairs(size), rounds, chosen.keep)
     except RunFailed as failed:
         sys.exit(f"bench: {failed}")
 

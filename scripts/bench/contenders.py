@@ -14,7 +14,7 @@ from measure import Command, Measured, RunFailed
 from places import TABLE, Json, Mongo, Place, Postgres, Redis
 from plan import KINDS
 from ready import COLUMNS, WORKSPACE, Ready
-from samples import AGAIN, Role
+from samples import AGAIN, WITHOUT_READ_BACK, Role
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def with_safeties(job: Job, binary: Path) -> list[Contender]:
 
     return [
         flagged("--checkpoint", str(checkpoint)),
+        flagged(*WITHOUT_READ_BACK.split()),
         flagged("--verify", "sample"),
         flagged("--verify", "full"),
     ]

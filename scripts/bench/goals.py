@@ -9,7 +9,7 @@ from typing import Any
 
 from measure import IDLE
 from plan import NAMED, OTHERS_UP_TO
-from samples import AGAIN, START_UP, Role
+from samples import AGAIN, START_UP, WITHOUT_READ_BACK, Role
 
 # Of the time of the target's own loader.
 BESIDE_LOADER = {"json-redis": 1.1, "json-postgres": 0.7, "json-mongo": 1.1, "json-opensearch": 1.1}
@@ -32,6 +32,7 @@ LIGHT_PAIRS = ("json-redis", "redis-json")
 KEY_MEMORY = 24  # bytes beyond that for each record, where keys must be remembered
 GROWTH_LIMIT = 1.05  # a cache ten times as large takes at most 10.5 times as long
 SAFETY_COSTS = {"--verify full": 1.3}  # the time that it adds, in times of the run without
+READ_BACK_COSTS = 0.03  # the time that reading back adds by default, in times of the run without
 START_UP_LIMIT = 0.020  # seconds
 
 
@@ -192,6 +193,11 @@ class Results:
         """The time that a safety adds, in times of the run without."""
         plain, safe = self.by_role(pair, size, Role.OURS), self.named(pair, size, name)
         return Judged(safe.median / plain.median - 1, SAFETY_COSTS.get(name)) if plain and safe else None
+
+    def read_back(self, pair: str, size: int) -> Judged | None:
+        """The time that reading a sample back adds to every run, in times of one with `--verify off`."""
+        plain, without = self.by_role(pair, size, Role.OURS), self.named(pair, size, WITHOUT_READ_BACK)
+        return Judged(plain.median / without.median - 1, READ_BACK_COSTS) if plain and without else None
 
     def growth(self, pair: str, sizes: Sequence[int]) -> Judged | None:
         """How many times as long the second size takes."""

@@ -201,7 +201,8 @@ class Mongo(Place):
     kind = "mongo"
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
+        # Otherwise clients follow the address that the server gives of itself, past a proxy that keeps a distance.
+        self.uri = uri + ("&" if "?" in uri else "/?") + "directConnection=true"
         self.client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri)
         self.collection = self.client[MONGO_DATABASE][COLLECTION]
 

@@ -37,10 +37,6 @@ def pairs(size: int) -> tuple[str, ...]:
     return NAMED
 
 
-def runs(size: int, chosen: int) -> int:
-    return chosen if size <= OTHERS_UP_TO else min(chosen, LARGEST_RUNS)
-
-
 def disk_needed(size: int, with_others: bool) -> int:
     """Bytes: the cache, what the loaders need, and a server's copy or two files at the target, the old and the new."""
     return int(size * BYTES_PER_RECORD * (7 if with_others else 3.5))

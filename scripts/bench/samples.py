@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 AGAIN = "again"  # the name of our run over what is there already
+WITHOUT_READ_BACK = "--verify off"  # the name of our run that does not look at the target afterwards
 START_UP = "start-up"  # in place of a pair: nothing is moved
 
 

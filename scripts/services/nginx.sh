@@ -36,6 +36,9 @@ start_nginx() {
 	  proxy_set_header Connection "";
 	  proxy_set_header Authorization "";
 	  proxy_read_timeout 300s;
+	  # A body is passed on as it comes: written to a disk first, it would take longer than its encryption.
+	  proxy_request_buffering off;
+	  proxy_buffering off;
 	  server {
 	    listen 127.0.0.1:$NGINX_PORT ssl;
 	    ssl_certificate "$RUN/tls/server.pem";

@@ -20,7 +20,9 @@ use super::{
     stats::{TargetBefore, WorkspaceStats},
 };
 use crate::{
-    model::{BatchLimit, LeftOut, Mode, OnConflict, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
+    model::{
+        BatchLimit, Error, LeftOut, Mode, OnConflict, Result, Side, Workspace, WorkspaceChoice, WorkspacePair,
+    },
     report::{
         CountEvent, CountProgressEvent, Event, PlanEvent, PlanOptions, PlanSettings, WarningEvent,
         WarningKind,
@@ -273,7 +275,7 @@ impl Run<'_> {
             .await
     }
 
-    /// Opens and counts both sides of a pair. Returns the counts even if a later step failed.
+    /// Opens and counts both sides of a pair, at the same time. Returns the counts even if a later step failed.
     async fn open_pair(
         &self,
         source: &Connected<dyn Source>,
@@ -292,22 +294,26 @@ impl Run<'_> {
         pair: WorkspacePair,
         events: &mut Vec<CountEvent>,
     ) -> Result<OpenedPair> {
-        let (source, count) = match source.counted.get(&pair.from) {
-            Some(known) => (Arc::clone(&known.opened), Arc::clone(&known.count)),
-            None => {
-                let (opened, count, event) = self.open_source(source, &pair.from).await?;
-                events.push(event);
-                (opened, count)
+        let (mut source_counted, mut target_counted) = (None, None);
+        let opening_source = async {
+            if let Some(known) = source.counted.get(&pair.from) {
+                return Ok::<_, Error>((Arc::clone(&known.opened), Arc::clone(&known.count)));
             }
+            let (opened, count, event) = self.open_source(source, &pair.from).await?;
+            source_counted = Some(event);
+            Ok((opened, count))
         };
-        let (target, before) = match target.counted.get(&pair.to) {
-            Some(known) => (Arc::clone(&known.opened), Arc::clone(&known.count)),
-            None => {
-                let (opened, count, event) = self.open_target(target, &pair.to).await?;
-                events.push(event);
-                (opened, count)
+        let opening_target = async {
+            if let Some(known) = target.counted.get(&pair.to) {
+                return Ok::<_, Error>((Arc::clone(&known.opened), Arc::clone(&known.count)));
             }
+            let (opened, count, event) = self.open_target(target, &pair.to).await?;
+            target_counted = Some(event);
+            Ok((opened, count))
         };
+        let opened = tokio::try_join!(opening_source, opening_target);
+        events.extend(source_counted.into_iter().chain(target_counted));
+        let ((source, count), (target, before)) = opened?;
         if self.settings.mode != Mode::Verify && count.may_have_records() {
             let checking = self.ask(Side::Target, "checking the target", async || {
                 target.check_writable().await

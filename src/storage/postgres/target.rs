@@ -216,7 +216,13 @@ impl PgTarget {
     /// Makes what is missing, which is the same for every workspace.
     async fn prepare_table(&self) -> Result<Arc<Schema>> {
         let server = self.server();
-        let schema = match self.check_table().await? {
+        // What was checked in this run is not checked again: what changes meanwhile, the writes show.
+        let checked = self.source.table().writable.get().cloned().flatten();
+        let checked = match checked {
+            Some(schema) => Some(schema),
+            None => self.check_table().await?,
+        };
+        let schema = match checked {
             Some(schema) => schema,
             None => Arc::new(create_table(server).await?),
         };

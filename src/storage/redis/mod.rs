@@ -55,12 +55,11 @@ impl Connector for Redis {
             Side::Source => Eviction::default(),
             Side::Target => Eviction::of(&server, &info).await?,
         };
-        // Who may not ask the server for its name knows it by its address alone.
-        let identity = info.run_id().unwrap_or_else(|| server.config().host());
         Ok(Arc::new(RedisStorage {
+            // Who may not ask the server for its name knows it by its address alone.
+            identity: info.run_id().unwrap_or_else(|| server.config().host()),
             server: Arc::new(server),
-            identity,
-            facts: Arc::new(ServerFacts::new(eviction)),
+            facts: Arc::new(ServerFacts::new(eviction, info)),
         }))
     }
 }

@@ -590,6 +590,11 @@ pub(super) fn check_has_caught_up(location: &str, info: &Info) -> Result<()> {
 pub(super) struct Info(String);
 
 impl Info {
+    #[cfg(test)]
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Reads an answer; anything but text says nothing.
     fn read(answer: Value) -> Self {
         match answer {

@@ -56,6 +56,9 @@ const GROUP_KEYS: usize = 128;
 /// How many bytes of values are asked for together, unless one alone has more.
 const GROUP_BYTES: u64 = 512 << 10;
 
+/// Groups of a look-up that are asked for at the same time.
+const GROUPS_AT_ONCE: usize = 4;
+
 /// What a value is taken to have whose size the login may not ask for.
 const UNKNOWN_BYTES: u64 = 32 << 10;
 
@@ -858,8 +861,13 @@ impl Source for RedisSource {
                 full = group.len() >= GROUP_KEYS;
             }
         }
-        for group in groups {
-            let values = self.values(group.iter().map(|at| &stored[*at].raw[..])).await?;
+        let reading = groups.into_iter().map(|group| {
+            let keys: Vec<&[u8]> = group.iter().map(|at| &stored[*at].raw[..]).collect();
+            async move { Ok((group, self.values(keys.into_iter()).await?)) }
+        });
+        let reading: Vec<_> = reading.collect();
+        let mut answers = stream::iter(reading).buffered(GROUPS_AT_ONCE);
+        while let Some((group, values)) = answers.try_next().await? {
             for (at, held) in group.into_iter().zip(values) {
                 found[at] = match held {
                     Held::Value(value) => Some(stored[at].clone().entry(value)),

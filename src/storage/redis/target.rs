@@ -82,6 +82,8 @@ impl Eviction {
 #[derive(Debug, Default)]
 pub(super) struct ServerFacts {
     eviction: Eviction,
+    /// What it said of itself when the run connected.
+    info: Info,
     asked: OnceCell<Asked>,
 }
 
@@ -97,9 +99,10 @@ struct Asked {
 }
 
 impl ServerFacts {
-    pub(super) fn new(eviction: Eviction) -> Self {
+    pub(super) fn new(eviction: Eviction, info: Info) -> Self {
         Self {
             eviction,
+            info,
             asked: OnceCell::new(),
         }
     }
@@ -109,6 +112,8 @@ impl ServerFacts {
 pub(super) struct RedisTarget {
     source: Arc<RedisSource>,
     facts: Arc<ServerFacts>,
+    /// Set once it is known that the workspace can be written.
+    checked: OnceCell<()>,
     /// Whether the server has refused to write several records with one command.
     one_by_one: AtomicBool,
 }
@@ -118,6 +123,7 @@ impl RedisTarget {
         Self {
             source: Arc::new(source),
             facts,
+            checked: OnceCell::new(),
             one_by_one: AtomicBool::new(false),
         }
     }
@@ -196,17 +202,21 @@ impl RedisTarget {
         self.refuse(what, "use the master as the target")
     }
 
-    /// All that can be known before the first write, without one.
+    /// All that can be known before the first write, without one. It is asked for once in a run: what changes afterwards, the
+    /// writes show.
     async fn check(&self) -> Result<()> {
-        self.facts.asked.get_or_try_init(|| self.ask_server()).await?;
-        self.check_old_layout().await?;
-        self.check_can_write().await
+        let checking = async || {
+            self.facts.asked.get_or_try_init(|| self.ask_server()).await?;
+            self.check_old_layout().await?;
+            self.check_can_write().await
+        };
+        self.checked.get_or_try_init(checking).await.copied()
     }
 
     /// Checks what is the same for every workspace. That a server changes its role, the write that is tried shows.
     async fn ask_server(&self) -> Result<Asked> {
-        let info = self.server().info().await?;
-        self.check_is_master(&info)?;
+        let info = &self.facts.info;
+        self.check_is_master(info)?;
         self.check_eviction()?;
         let max_bytes = self.server().setting("proto-max-bulk-len").await?;
         Ok(Asked {
@@ -214,7 +224,7 @@ impl RedisTarget {
             max_bytes: max_bytes
                 .and_then(|bytes| bytes.parse().ok())
                 .unwrap_or(DEFAULT_MAX_BYTES),
-            waits_for_disk: self.tells_of_disk(&info).await?,
+            waits_for_disk: self.tells_of_disk(info).await?,
         })
     }
 
@@ -466,12 +476,13 @@ mod tests {
     };
     use crate::model::Workspace;
 
-    async fn target(answers: &[&str]) -> RedisTarget {
+    /// A target on a server that said `info` of itself when the run connected.
+    async fn target(info: Info, answers: &[&str]) -> RedisTarget {
         let mut all = vec![GREETING];
         all.extend(answers);
         let server = Arc::new(server(&[&all]).await);
         let source = RedisSource::new(server, &Workspace::new("w").unwrap());
-        RedisTarget::new(source, Arc::default())
+        RedisTarget::new(source, Arc::new(ServerFacts::new(Eviction::default(), info)))
     }
 
     const NO_OLD_KEYS: &str = ":0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n";
@@ -483,10 +494,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_replica_is_refused_also_where_its_role_may_not_be_asked() {
-        let forbidden = "-NOPERM no permission\r\n";
         let read_only = "-READONLY You can't write against a read only replica.\r\n";
         let missing = "*0\r\n";
-        let target = target(&[forbidden, missing, NO_OLD_KEYS, read_only]).await;
+        let target = target(Info::default(), &[missing, NO_OLD_KEYS, read_only]).await;
         let error = target.check_writable().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         assert!(error.message().contains("read-only replica"), "{error}");
@@ -498,11 +508,13 @@ mod tests {
             let policy = "maxmemory:100\r\nmaxmemory_policy:allkeys-lru";
             info(&format!("role:master\r\nevicted_keys:{keys}\r\n{policy}"))
         };
-        let before = info("role:master\r\nevicted_keys:5\r\nmaxmemory:0");
+        let before = Info::of("role:master\r\nevicted_keys:5\r\nmaxmemory:0");
         let missing = "*0\r\n";
         let (same, more) = (evicting(5), evicting(8));
-        let answers = [&before, missing, NO_OLD_KEYS, "$-1\r\n", &same, &more];
-        let target = target(&answers).await;
+        let answers = [missing, NO_OLD_KEYS, "$-1\r\n", &same, &more];
+        let target = target(before, &answers).await;
+        // The second check asks for nothing.
+        target.check_writable().await.unwrap();
         target.prepare().await.unwrap();
         target.flush().await.unwrap();
         let error = target.flush().await.unwrap_err();
