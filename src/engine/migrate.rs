@@ -154,7 +154,7 @@ impl Run<'_> {
         files: &Files,
         differences: Option<&DifferencesFile>,
     ) -> Result<Option<StopReason>> {
-        let Some(batch) = prepared.first().map(|pair| pair.batch) else {
+        let Some(first) = prepared.first() else {
             return Ok(None);
         };
         let moving = Moving {
@@ -162,7 +162,7 @@ impl Run<'_> {
             differences,
             retrier: self.retrier(),
             examiner: Examiner::of(self.settings)?,
-            window: pipeline::window(self.settings.concurrency, batch),
+            window: pipeline::window(self.settings.concurrency, first.batch, first.in_flight_bytes),
             throttle: self.settings.rate_limit.map(Throttle::new),
             slots: Semaphore::new(AT_ONCE),
             has_many: prepared.len() > FEW_WORKSPACES,

@@ -1,6 +1,7 @@
 //! The plan of a run, and the counts of both sides.
 
 use std::{
+    num::NonZeroUsize,
     path::PathBuf,
     sync::{
         Arc,
@@ -46,6 +47,8 @@ pub struct Prepared {
     pub before: Arc<Count>,
     /// The size of a batch.
     pub batch: BatchLimit,
+    /// The most bytes that the target writes at the same time.
+    pub(super) in_flight_bytes: NonZeroUsize,
     /// Whether source and target are the same place, so that only copies are added.
     pub(super) is_in_place: bool,
     pub(super) source: Arc<dyn Source>,
@@ -368,6 +371,7 @@ impl Run<'_> {
             before: looked.before,
             is_in_place: false,
             batch: self.settings.batch_for(target.connector.info().batch_bytes),
+            in_flight_bytes: target.connector.info().in_flight_bytes,
         }
     }
 

@@ -146,6 +146,9 @@ pub struct ConnectorInfo {
     pub trims_workspace: bool,
     /// The default size of a batch, in bytes. Measured: larger batches are not faster and only cost memory.
     pub batch_bytes: NonZeroUsize,
+    /// The most bytes of keys and values that are being written at the same time. A storage has them in memory again, encoded,
+    /// some of them several times.
+    pub in_flight_bytes: NonZeroUsize,
     /// Every setting, with its names in the job file, the environment and `config.ini`.
     pub fields: &'static [Field],
 }

@@ -74,18 +74,14 @@ pub(crate) struct WorkspaceJob<'a> {
 /// The most bytes of a page: the smallest unit that is read, of which several are in memory at a time.
 pub(crate) const PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 
-/// The most bytes of keys and values that are being written at the same time: enough for 120 MB/s at a round trip of
-/// 50 ms. A storage has them in memory a second time, encoded.
-const WRITTEN_BYTES: usize = 6 << 20;
-
 /// The most bytes that a source prefetches.
 pub(crate) const AHEAD: NonZeroUsize = NonZeroUsize::new(8 << 20).unwrap();
 
-/// The window that all batches of a run share, with space for at least two of the largest batches.
-pub(crate) fn window(concurrency: NonZeroUsize, batch: BatchLimit) -> Arc<Window> {
+/// The window that all batches of a run share, of some bytes, or as many as two of the largest batches need.
+pub(crate) fn window(concurrency: NonZeroUsize, batch: BatchLimit, bytes: NonZeroUsize) -> Arc<Window> {
     Window::new(WindowLimit {
         requests: concurrency.get(),
-        bytes: WRITTEN_BYTES.max(batch.bytes.get().saturating_mul(2)),
+        bytes: bytes.get().max(batch.bytes.get().saturating_mul(2)),
     })
 }
 

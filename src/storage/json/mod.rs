@@ -47,6 +47,7 @@ const INFO: ConnectorInfo = ConnectorInfo {
     workspace_ini_key: None,
     trims_workspace: true,
     batch_bytes: NonZeroUsize::new(512 << 10).unwrap(),
+    in_flight_bytes: NonZeroUsize::new(6 << 20).unwrap(),
     fields: config::FIELDS,
 };
 

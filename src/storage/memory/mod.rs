@@ -40,6 +40,7 @@ const INFO: ConnectorInfo = ConnectorInfo {
     workspace_ini_key: None,
     trims_workspace: false,
     batch_bytes: NonZeroUsize::new(1 << 20).unwrap(),
+    in_flight_bytes: NonZeroUsize::new(6 << 20).unwrap(),
     fields: &[],
 };
 

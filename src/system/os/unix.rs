@@ -83,7 +83,10 @@ pub(crate) fn raise_open_files() {
 /// come from the arenas, which they fragment. Smaller blocks, on the other hand, are returned to the system so often that it
 /// spends its time on filling the same pages with zeros.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "there is no other way to set these limits in a running program")]
+#[expect(
+    unsafe_code,
+    reason = "there is no other way to set these limits in a running program"
+)]
 pub(crate) fn bound_allocator() {
     const ARENAS: i32 = 2;
     /// Bytes from which a block is mapped separately.
