@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use futures::{StreamExt, future};
 use mongodb::{
     Collection,
     action::{Action, Find},
@@ -62,6 +62,9 @@ const KEYS_AT_ONCE: usize = 1000;
 
 /// A page that only passes entries over ends here too, so that whoever waits for it sees that something happens.
 const MOST_FILTERED: u64 = 10_000;
+
+/// How many keys come in one answer while they are counted.
+const COUNTED_AT_ONCE: u32 = 5000;
 
 /// How often a count says how far it is.
 const PROGRESS_EVERY: u64 = 1000;
@@ -190,6 +193,8 @@ impl MongoSource {
             let found = self
                 .collection
                 .find(doc! { "_id": { "$in": keys } })
+                // All in one answer, if they fit one.
+                .batch_size(u32::try_from(keys.len() + 1).unwrap_or(u32::MAX))
                 .optional(keys_alone.then(|| doc! { "_id": 1 }), |find, fields| {
                     find.projection(fields)
                 })
@@ -418,7 +423,8 @@ impl MongoSource {
         loop {
             let find = self.find(filter.clone(), attempt.extras());
             // The type belongs to the key of a document with an old one.
-            let keys = find.projection(doc! { "_id": 1, "cache_type": 1 }).await;
+            let find = find.projection(doc! { "_id": 1, "cache_type": 1 });
+            let keys = find.batch_size(COUNTED_AT_ONCE).await;
             if let Some(keys) = attempt.settle(keys) {
                 return keys.map_err(|error| self.failed("count", error));
             }
@@ -433,8 +439,9 @@ impl MongoSource {
         count: &mut Count,
     ) -> Result<()> {
         let mut looked_at = 0;
-        for range in codec::ranges_without_known_types() {
-            let mut keys = self.keys(&range).await?;
+        let ranges = codec::ranges_without_known_types();
+        let cursors = future::try_join_all(ranges.iter().map(|range| self.keys(range))).await?;
+        for mut keys in cursors {
             while keys
                 .advance()
                 .await
