@@ -590,16 +590,19 @@ impl KeyRange {
 }
 
 /// The same filter, without documents that surely belong to other shards.
+///
+/// In most servers' regular expressions `$` matches before a final line break too, and none of the ways to say "the very
+/// end" is known to all servers. So the end of a key that is not a digit is asked for as well: such a key is no hash's.
 pub(super) fn of_shard(filter: Document, shard: Option<Shard>) -> Document {
     let Some(shard) = shard else { return filter };
-    let ends_in = |pattern: String| doc! { "$regex": format!("{pattern}$") };
-    let ours = doc! { "_id": ends_in(shard.hash_pattern()) };
-    let others = doc! { "_id": { "$not": ends_in(Shard::any_hash_pattern()) } };
-    let ours = match shard.takes_other_keys() {
-        true => doc! { "$or": [ours, others] },
-        false => ours,
-    };
-    doc! { "$and": [filter, ours] }
+    let ends_in = |pattern: &str| doc! { "$regex": format!("{pattern}$") };
+    let ours = doc! { "_id": ends_in(&shard.hash_pattern()) };
+    let other_end = ends_in("[^0-9a-f]");
+    if shard.takes_other_keys() {
+        let others = doc! { "_id": { "$not": ends_in(&Shard::any_hash_pattern()) } };
+        return doc! { "$and": [filter, { "$or": [ours, others, { "_id": other_end }] }] };
+    }
+    doc! { "$and": [filter, ours, { "_id": { "$not": other_end } }] }
 }
 
 /// Adds the range of old keys, which follows that of mode `default`, unless it is read anyway.
@@ -1090,5 +1093,65 @@ mod tests {
             Some(doc! { "_id": { "$gt": "default:extract:77", "$lt": "default:extract;" } })
         );
         assert_eq!(filter(Some("default:summary:00")), None);
+    }
+
+    /// Whether a document of this id passes the filter of a shard. The server's `$` matches at the end, and before a final
+    /// line break too if `before_break`.
+    fn passes(filter: &Document, id: &str, shard: Shard, before_break: bool) -> bool {
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let is_hash = |text: &str| {
+            text.as_bytes()
+                .last_chunk::<32>()
+                .is_some_and(|hash| hash.iter().all(is_digit))
+        };
+        let matches_before = |end: &str, pattern: &str| match pattern {
+            "[^0-9a-f]" => end.as_bytes().last().is_some_and(|byte| !is_digit(byte)),
+            hash if hash == Shard::any_hash_pattern() => is_hash(end),
+            hash if hash == shard.hash_pattern() => is_hash(end) && shard.contains(end),
+            other => panic!("{other} is not expected"),
+        };
+        let matches = |pattern: &str| {
+            let pattern = pattern.strip_suffix('$').unwrap();
+            let broken = id.strip_suffix('\n').filter(|_| before_break);
+            matches_before(id, pattern) || broken.is_some_and(|end| matches_before(end, pattern))
+        };
+        let passes = |filter: &Bson| passes(filter.as_document().unwrap(), id, shard, before_break);
+        filter.iter().all(|(name, value)| match name.as_str() {
+            "$and" => value.as_array().unwrap().iter().all(passes),
+            "$or" => value.as_array().unwrap().iter().any(passes),
+            "$not" => !passes(value),
+            "$regex" => matches(value.as_str().unwrap()),
+            "_id" => passes(value),
+            other => panic!("{other} is not expected"),
+        })
+    }
+
+    #[test]
+    fn a_shards_filter_passes_the_keys_that_belong_to_it_wherever_a_line_ends() {
+        let hashes = ["0", "5", "a", "f"].map(|digit| digit.repeat(32));
+        let keys = hashes.iter().flat_map(|hash| {
+            [
+                hash.clone(),
+                format!("default:extract:{hash}"),
+                format!("default:extract:{hash}\n"),
+                format!("default:extract:{hash}\r\n"),
+                format!("default:extract:{hash}\n\n"),
+                format!("default:extract:{}", hash.to_uppercase()),
+                format!("default:extract:{hash}x"),
+                format!("default:extract:\n{hash}"),
+                format!("é{hash}"),
+                hash[1..].to_owned(),
+            ]
+        });
+        for key in keys.chain(["".to_owned(), "\n".to_owned()]) {
+            for (count, before_break) in [(1, true), (2, true), (3, true), (7, true), (7, false)] {
+                for index in 0..count {
+                    let shard = Shard::new(index, count).unwrap();
+                    let filter = of_shard(Document::new(), Some(shard));
+                    let is_passed = passes(&filter, &key, shard, before_break);
+                    assert_eq!(is_passed, shard.contains(&key), "{key:?} and {shard}: {filter}");
+                }
+            }
+        }
     }
 }
