@@ -888,48 +888,125 @@ pub async fn a_page_that_nobody_waits_for_is_not_lost(place: Place) {
     assert!(pages.next_page().await.unwrap().is_none(), "the end lasts");
 }
 
-/// The shards of a source are disjoint, and together they are everything, whatever form its keys have.
+/// Keys of every form, with so many hashes each, which are spread out as those of LightRAG are.
+fn keys_of_every_form(hashes: u32) -> Vec<String> {
+    let spread = |n: u32| n.wrapping_mul(0x9e37_79b9);
+    let hash = |n: u32| format!("{:08x}{n:024x}", spread(n));
+    let mut keys: Vec<String> = (0..100 + hashes)
+        .map(|n| format!("default:extract:{}", hash(n)))
+        .collect();
+    // The first has no letter, and so no upper case.
+    for hash in (1..=hashes).map(hash) {
+        let upper = hash.to_uppercase();
+        let short = &hash[1..];
+        keys.extend([
+            format!("default:summary:{hash}"),
+            format!("default:of_tomorrow:{hash}"),
+            format!("mix:query:{hash}"),
+            format!("local:keywords:{hash}"),
+            hash.clone(),
+            format!("multimodal_query:{hash}"),
+            format!("default:extract:of:{hash}"),
+            format!("default:extract:x{hash}"),
+            format!("default:extract:é{hash}"),
+            format!("日本:ü:{hash}"),
+            // No hashes of LightRAG's.
+            format!("default:extract:{hash}\n"),
+            format!("mix:query:{hash}\n"),
+            format!("{hash}\n"),
+            format!("default:extract:{hash}\r\n"),
+            format!("default:extract:{hash}é"),
+            format!("default:extract:{upper}"),
+            format!("default:extract:{short}"),
+            format!("default:extract:{short}\n"),
+            format!("of no form\n{upper}"),
+        ]);
+    }
+    keys.extend(
+        [
+            "default:extract:no hash",
+            "default:extract:7",
+            "default:summary:0f",
+        ]
+        .map(str::to_owned),
+    );
+    keys
+}
+
+/// The shards of a source are disjoint, and together they are everything, whatever form its keys have; also if each is
+/// read on from a cursor of its own.
 pub async fn shards_are_disjoint_and_complete(place: Place) {
     let workspace = place.workspace("shards");
     let value = r#"{"return": "", "cache_type": "extract"}"#;
-    // Spread out as hashes are.
-    let hash = |n: u32| format!("{:08x}{n:024x}", n.wrapping_mul(0x9e37_79b9));
-    let mut records: Vec<Record> = (0..200)
-        .map(|n| raw(&format!("default:extract:{}", hash(n)), value))
-        .collect();
-    for key in [
-        "default:extract:no hash",
-        "default:extract:7",
-        "default:summary:0f",
-    ] {
-        records.push(raw(key, value));
-    }
+    let stored: Vec<String> = keys_of_every_form(4);
+    let records: Vec<Record> = stored.iter().map(|key| raw(key, value)).collect();
     fill(&place, &workspace, &records).await;
-    let all: BTreeSet<String> = keys(&records);
-    for count in [1, 2, 3, 7] {
-        let mut seen = BTreeSet::new();
-        let mut counted = 0;
-        for index in 0..count {
-            let selection = Selection::default().of_shard(Shard::new(index, count));
-            let source = source(&place, &workspace).await;
-            let number = source.count(&selection, &|_| ()).await.unwrap();
-            counted += number.total();
-            let pages = scan(&source, &selection, pages_of(10), None).await;
-            let found = keys_of(&pages);
-            assert!(
-                found.len() < 2 * all.len() / count as usize + 20,
-                "{index}/{count} has {}",
-                found.len()
-            );
-            assert!(
-                !number.exact || number.total() == found.len() as u64,
-                "{index}/{count}: {number:?}"
-            );
-            for key in found {
-                assert!(seen.insert(key.clone()), "{key} is in two shards of {count}");
+    let all = keys(&records);
+    assert_eq!(all.len(), stored.len());
+    for types in ["default", "all", "query,keywords,summary"] {
+        let selection = Selection::parse(types.split(',')).unwrap();
+        let selected: BTreeSet<String> = all
+            .iter()
+            .filter(|key| selection.contains(key))
+            .cloned()
+            .collect();
+        for (count, size) in [(1, 40), (2, 7), (3, 30), (7, 10)] {
+            let mut seen = BTreeSet::new();
+            for index in 0..count {
+                let selection = selection.clone().of_shard(Shard::new(index, count));
+                let goes_on = types == "all";
+                let found = keys_of_shard(&place, &workspace, &selection, size, goes_on).await;
+                if index > 0 {
+                    let most = 2 * selected.len() / count as usize + 5;
+                    assert!(
+                        found.len() < most,
+                        "{index}/{count} of {types} has {}",
+                        found.len()
+                    );
+                }
+                for key in found {
+                    assert!(
+                        seen.insert(key.clone()),
+                        "{key:?} is in two shards of {count} of {types}"
+                    );
+                }
             }
+            assert_eq!(seen, selected, "{count} shards of {types}");
         }
-        assert_eq!(seen, all, "{count} shards");
-        assert!(counted >= all.len() as u64, "{counted}");
     }
+}
+
+/// The keys of a selection, read in pages of this size. If it `goes_on`, the rest is read from the
+/// cursor of each page too.
+async fn keys_of_shard(
+    place: &Place,
+    workspace: &str,
+    selection: &Selection,
+    size: usize,
+    goes_on: bool,
+) -> Vec<String> {
+    let of_shard = source(place, workspace).await;
+    let count = of_shard.count(selection, &|_| ()).await.unwrap();
+    let pages = scan(&of_shard, selection, pages_of(size), None).await;
+    let found = keys_of(&pages);
+    let (total, read) = (count.total(), found.len() as u64);
+    assert!(
+        if count.exact { total == read } else { total >= read },
+        "{count:?}, but {read} were read"
+    );
+    let sorted: BTreeSet<String> = found.iter().cloned().collect();
+    // A storage without an order has no cursors.
+    for (at, page) in pages.iter().enumerate().filter(|_| goes_on) {
+        if let Some(cursor) = page.cursor.clone() {
+            let of_shard = source(place, workspace).await;
+            let rest = scan(&of_shard, selection, pages_of(size), Some(cursor)).await;
+            let mut read = keys_of(pages[..=at].iter().chain(&rest));
+            read.sort_unstable();
+            assert!(
+                read.iter().eq(&sorted),
+                "after page {at} of size {size}: {read:?}"
+            );
+        }
+    }
+    found
 }

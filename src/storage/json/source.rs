@@ -263,3 +263,99 @@ pub(super) fn entry_at(file: &Arc<CacheFile>, position: Position, key: &CacheKey
     let entry = reader.take_entry(found)?;
     Ok((entry.key() == key).then_some(entry))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, num::NonZeroUsize};
+
+    use proptest::{
+        collection::btree_set,
+        prelude::*,
+        sample::Index as Place,
+        test_runner::{RngAlgorithm, TestRng, TestRunner},
+    };
+
+    use super::*;
+    use crate::model::Shard;
+
+    const KEYS: &str = "default:(extract|summary):[0-9a-f]{32}|(default:extract|mix:query|é):[0-9a-f]{32}\n?|\
+                        [0-9a-f]{31,33}|default:[a-z]{1,3}:[0-9A-F]{32}|\\PC{1,20}";
+
+    async fn pages(
+        source: JsonSource,
+        selection: &Selection,
+        size: usize,
+        from: Option<Cursor>,
+    ) -> Vec<Page> {
+        let size = NonZeroUsize::new(size).unwrap();
+        let limit = PageLimit {
+            records: size,
+            bytes: NonZeroUsize::MAX,
+            ahead: NonZeroUsize::MAX,
+        };
+        let mut reader = Arc::new(source).scan(selection, limit, from);
+        let mut pages = Vec::new();
+        while let Some(page) = reader.next_page().await.unwrap() {
+            pages.push(page);
+        }
+        pages
+    }
+
+    fn keys<'a>(pages: impl IntoIterator<Item = &'a Page>) -> Vec<String> {
+        let entries = pages.into_iter().flat_map(|page| &page.entries);
+        entries.map(|entry| entry.key().to_string()).collect()
+    }
+
+    /// Each shard is read in pages, and from the cursor of one of them on by a source of its own.
+    #[test]
+    fn shards_of_any_keys_are_disjoint_and_complete_also_from_a_cursor_on() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let config = ProptestConfig::with_cases(48);
+        let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+        let inputs = (
+            btree_set(KEYS, 0..60),
+            1_u32..12,
+            1_usize..20,
+            any::<Place>(),
+            any::<bool>(),
+        );
+        let read = |(all, count, size, place, is_everything): (BTreeSet<String>, u32, usize, Place, bool)| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let cache: serde_json::Map<_, _> = all
+                .iter()
+                .map(|key| (key.clone(), serde_json::json!({ "return": key })))
+                .collect();
+            std::fs::write(file.path(), serde_json::to_vec(&cache).unwrap()).unwrap();
+            let source = || JsonSource::new(file.path().to_owned(), false);
+            let types = if is_everything {
+                Selection::all()
+            } else {
+                Selection::default()
+            };
+            let mut seen = BTreeSet::new();
+            for index in 0..count {
+                let selection = types.clone().of_shard(Shard::new(index, count));
+                let whole = runtime.block_on(pages(source(), &selection, size, None));
+                if !whole.is_empty() {
+                    let at = place.index(whole.len());
+                    let cursor = whole[at].cursor.clone();
+                    let rest = runtime.block_on(pages(source(), &selection, size, cursor.clone()));
+                    let before = if cursor.is_some() { &whole[..=at] } else { &[] };
+                    prop_assert_eq!(keys(before.iter().chain(&rest)), keys(&whole));
+                }
+                for key in keys(&whole) {
+                    prop_assert!(
+                        seen.insert(key.clone()),
+                        "{:?} is in two of {} shards",
+                        key,
+                        count
+                    );
+                }
+            }
+            let selected: BTreeSet<String> = all.into_iter().filter(|key| types.contains(key)).collect();
+            prop_assert_eq!(seen, selected);
+            Ok(())
+        };
+        runner.run(&inputs, read).unwrap();
+    }
+}
