@@ -14,8 +14,9 @@ struct Engine {
     /// The variable with the number of tasks, and what to do if it is not set.
     count: &'static str,
     remedy: &'static str,
-    /// The variable with the number of the first task, if that may be another than 0.
-    first: Option<&'static str>,
+    /// The variables with the numbers of the first and the last task, if tasks can be numbered otherwise than from 0 without
+    /// gaps.
+    numbers: Option<[&'static str; 2]>,
 }
 
 const ENGINES: [Engine; 3] = [
@@ -24,21 +25,22 @@ const ENGINES: [Engine; 3] = [
         index: "JOB_COMPLETION_INDEX",
         count: "JOB_COMPLETIONS",
         remedy: "set JOB_COMPLETIONS in the manifest to the number of completions of the Job",
-        first: None,
+        numbers: None,
     },
     Engine {
         title: "Slurm",
         index: "SLURM_ARRAY_TASK_ID",
         count: "SLURM_ARRAY_TASK_COUNT",
         remedy: "submit it as an array: sbatch --array=0-3",
-        first: Some("SLURM_ARRAY_TASK_MIN"),
+        numbers: Some(["SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX"]),
     },
     Engine {
         title: "AWS Batch",
         index: "AWS_BATCH_JOB_ARRAY_INDEX",
         count: "AWS_BATCH_JOB_ARRAY_SIZE",
-        remedy: "set AWS_BATCH_JOB_ARRAY_SIZE in the job definition to the size of the array",
-        first: None,
+        // AWS Batch sets both, and reserves names that begin so.
+        remedy: "submit it as an array job: --array-properties size=4",
+        numbers: None,
     },
 ];
 
@@ -57,40 +59,10 @@ pub(super) fn resolve(option: Option<Text<ShardSpec>>, environment: &Environment
 }
 
 fn of_task(origin: &Origin, environment: &Environment) -> Result<Shard> {
-    let number = |name: &str| -> Result<Option<u32>> {
-        let Some(text) = environment.process_variable(name) else {
-            return Ok(None);
-        };
-        let number = text.expose().trim().parse();
-        number
-            .map(Some)
-            .map_err(|_| origin.error(&format!("the variable {name} is no number")))
-    };
     for engine in &ENGINES {
-        let Some(index) = number(engine.index)? else {
-            continue;
-        };
-        let Some(count) = number(engine.count)? else {
-            let message = format!(
-                "{} sets {}, but {} is not set",
-                engine.title, engine.index, engine.count
-            );
-            return Err(origin.error(&message).with_remedy(engine.remedy));
-        };
-        let first = engine.first.map(number).transpose()?.flatten().unwrap_or(0);
-        let shard = index
-            .checked_sub(first)
-            .and_then(|index| Shard::new(index, count));
-        return shard.ok_or_else(|| {
-            let message = format!(
-                "{} is {index}, but {count} tasks are numbered from {first} to {}",
-                engine.index,
-                first.saturating_add(count).saturating_sub(1)
-            );
-            origin
-                .error(&message)
-                .with_remedy("number the tasks without gaps")
-        });
+        if let Some(index) = number(engine.index, origin, environment)? {
+            return engine.shard(index, origin, environment);
+        }
     }
     let names: Vec<String> = ENGINES
         .iter()
@@ -101,6 +73,65 @@ fn of_task(origin: &Origin, environment: &Environment) -> Result<Shard> {
         names.join(", ")
     ));
     Err(error.with_remedy("write the shard: --shard 0/4"))
+}
+
+/// The number in a variable, if it is set.
+fn number(name: &str, origin: &Origin, environment: &Environment) -> Result<Option<u32>> {
+    let Some(text) = environment.process_variable(name) else {
+        return Ok(None);
+    };
+    let number = text.expose().trim().parse();
+    number
+        .map(Some)
+        .map_err(|_| origin.error(&format!("the variable {name} is no number")))
+}
+
+impl Engine {
+    /// The shard of the task with this number.
+    fn shard(&self, index: u32, origin: &Origin, environment: &Environment) -> Result<Shard> {
+        let number = |name| number(name, origin, environment);
+        let Some(count) = number(self.count)? else {
+            let message = format!(
+                "{} sets {}, but {} is not set",
+                self.title, self.index, self.count
+            );
+            return Err(origin.error(&message).with_remedy(self.remedy));
+        };
+        let [first, last] = match self.numbers {
+            Some([first, last]) => [number(first)?, number(last)?],
+            None => [None, None],
+        };
+        let first = first.unwrap_or(0);
+        let expected_last = first.saturating_add(count).saturating_sub(1);
+        // One task that is submitted again, or an array with gaps, does not tell how many shards there are.
+        let problem = match last {
+            Some(last) if last != expected_last => {
+                Some(format!("but the tasks are numbered from {first} to {last}"))
+            }
+            _ if count == 1 && first > 0 => Some(format!(
+                "but the task has the number {first}, so it may be one of several shards"
+            )),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            let message = format!("{} is {count}, {problem}", self.count);
+            return Err(origin.error(&message).with_remedy(
+                "number the tasks without gaps, as in --array=0-3; to move one shard again, write it: --shard 2/4",
+            ));
+        }
+        let shard = index
+            .checked_sub(first)
+            .and_then(|index| Shard::new(index, count));
+        shard.ok_or_else(|| {
+            let message = format!(
+                "{} is {index}, but {count} tasks are numbered from {first} to {expected_last}",
+                self.index
+            );
+            origin
+                .error(&message)
+                .with_remedy("number the tasks without gaps")
+        })
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +155,7 @@ mod tests {
         let slurm = [
             ("SLURM_ARRAY_TASK_ID", "7"),
             ("SLURM_ARRAY_TASK_MIN", "5"),
+            ("SLURM_ARRAY_TASK_MAX", "7"),
             ("SLURM_ARRAY_TASK_COUNT", "3"),
         ];
         assert_eq!(auto(slurm).unwrap(), "2/3");
@@ -132,6 +164,35 @@ mod tests {
             ("AWS_BATCH_JOB_ARRAY_SIZE", "2"),
         ];
         assert_eq!(auto(batch).unwrap(), "0/2");
+    }
+
+    /// The shard of a task of a Slurm array.
+    fn of_array(task: &str, min: &str, max: &str, count: &str) -> Result<String, String> {
+        auto([
+            ("SLURM_ARRAY_TASK_ID", task),
+            ("SLURM_ARRAY_TASK_MIN", min),
+            ("SLURM_ARRAY_TASK_MAX", max),
+            ("SLURM_ARRAY_TASK_COUNT", count),
+        ])
+    }
+
+    #[test]
+    fn an_array_of_slurm_has_no_gaps_and_is_not_one_task_of_another() {
+        assert_eq!(of_array("0", "0", "0", "1").unwrap(), "0/1");
+        assert_eq!(of_array("1", "1", "4", "4").unwrap(), "0/4");
+        assert_eq!(of_array("4", "1", "4", "4").unwrap(), "3/4");
+        // --array=0-6:2, --array=0,1,5 and --array=2
+        for (task, min, max, count, what) in [
+            ("2", "0", "6", "4", "is 4, but the tasks are numbered from 0 to 6"),
+            ("0", "0", "5", "3", "is 3, but the tasks are numbered from 0 to 5"),
+            ("2", "2", "2", "1", "is 1, but the task has the number 2"),
+        ] {
+            let error = of_array(task, min, max, count).unwrap_err();
+            assert!(
+                error.contains(&format!("SLURM_ARRAY_TASK_COUNT {what}")),
+                "{error}"
+            );
+        }
     }
 
     #[test]
