@@ -21,7 +21,7 @@ use crate::{
         run::Run, stats::RunStats,
     },
     interactive,
-    model::{Error, ErrorKind, ExitCode, Mode, Redactor, Result, Settings},
+    model::{Error, ErrorKind, ExitCode, Mode, Redactor, Result, Settings, Shard},
     report::{
         self, Event, Output, Palette, Report, Reporter, RunOutcome, RunStarted, TOOL, VERSION, Verbosity,
         WarningEvent, WarningKind, logging, merge, metrics,
@@ -32,20 +32,18 @@ use crate::{
 
 /// Runs the program.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let (flags, read) = match parse_args(arguments.clone()) {
+    let (flags, understood) = match parse_args(arguments.clone()) {
         Ok(Parsed::Text(text)) => {
             let color = Options::output_only(&arguments).color;
             return print(&text, color.unwrap_or_default());
         }
-        Ok(Parsed::Flags(flags)) => {
-            let read = read_configuration(&flags);
-            (*flags, read)
-        }
+        Ok(Parsed::Flags(flags)) => (*flags, Ok(())),
         Err(error) => (Options::output_only(&arguments), Err(error)),
     };
-    let (environment, job, unreadable) = match read {
-        Ok((environment, job)) => (environment, job, None),
-        Err(error) => (Environment::default(), JobFile::default(), Some(error)),
+    let environment = Environment::read(Path::new("."));
+    let (job, unreadable) = match understood.and_then(|()| read_job(&flags, &environment)) {
+        Ok(job) => (job, None),
+        Err(error) => (JobFile::default(), Some(error)),
     };
     let merged = (!flags.merge_reports.is_empty()).then(|| merged_report(&flags.merge_reports));
     let mode = match &merged {
@@ -55,7 +53,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let mut output = OutputSettings::resolve(&flags, &job);
     let files = output.check();
     let shutdown = Shutdown::default();
-    let stats = RunStats::new(mode);
+    let stats = stats_of_run(mode, &flags, &job, &environment);
     let redactor = Redactor::new(settings_in_reach(&arguments, &flags));
     let reporter = Arc::new(Reporter::new(output_config(&output, redactor), shutdown.clone()));
     reporter.emit(Event::RunStarted(RunStarted {
@@ -226,13 +224,19 @@ fn finish(reporter: &Reporter, report: Report, exit_code: ExitCode) -> ExitCode 
     }
 }
 
-fn read_configuration(flags: &Options) -> Result<(Environment, JobFile)> {
-    let environment = Environment::read(Path::new("."));
-    let job = match &flags.job {
-        Some(file) => JobFile::read(file, &environment)?,
-        None => JobFile::default(),
-    };
-    Ok((environment, job))
+fn read_job(flags: &Options, environment: &Environment) -> Result<JobFile> {
+    let file = flags.job.as_deref();
+    file.map_or_else(|| Ok(JobFile::default()), |file| JobFile::read(file, environment))
+}
+
+/// The numbers of a run that has not started, with its shard: the report of a run with another wrong setting counts for it.
+fn stats_of_run(mode: Mode, flags: &Options, job: &JobFile, environment: &Environment) -> RunStats {
+    let stats = RunStats::new(mode);
+    if flags.merge_reports.is_empty() {
+        let shard = Shard::resolve(flags, job, environment);
+        stats.run(|run| run.shard = shard.map(|shard| shard.to_string()));
+    }
+    stats
 }
 
 /// All text that settings may come from: arguments, variables, lines of the job file and of LightRAG's files. Any of it may
@@ -368,8 +372,6 @@ fn record_failure(stats: &RunStats, reporter: &Reporter, error: &Error) {
 /// Runs a task and turns a panic into an error.
 fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
     let (reporter, stats, shutdown) = (run.reporter, run.stats, run.shutdown);
-    let shard = run.settings.selection.shard();
-    stats.run(|run| run.shard = shard.map(|shard| shard.to_string()));
     let panic_reporter = Arc::clone(reporter);
     std::panic::set_hook(Box::new(move |panic| {
         // The payload may contain data; the location is enough to find the bug.

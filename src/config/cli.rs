@@ -270,6 +270,7 @@ impl Options {
                 }
                 "--color" => flags.color = value().and_then(|value| Color::from_str(&value, true).ok()),
                 "--quiet" | "-q" => flags.quiet = true,
+                "--shard" => flags.shard = value().map(Into::into),
                 "--dry-run" => flags.dry_run = true,
                 "--verify-only" => flags.verify_only = true,
                 _ => {}
@@ -296,9 +297,12 @@ mod tests {
 
     #[test]
     fn the_output_flags_of_an_invalid_command_line_are_read() {
-        let flags = Options::output_only(&arguments("x --sorce y --output=jsonl --report r.json --quiet"));
+        let flags = Options::output_only(&arguments(
+            "x --sorce y --output=jsonl --report r.json --shard 1/4 --quiet",
+        ));
         assert_eq!(flags.output, Some(OutputFormat::Jsonl));
         assert_eq!(flags.report.as_deref(), Some("r.json".as_ref()));
+        assert_eq!(flags.shard.unwrap().text, "1/4");
         assert!(flags.quiet);
     }
 

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     model::{
-        Error, ErrorKind, Mode, PushUrl, Result, Selection, Settings, Side, VerifyLevel, WorkspaceChoice,
+        Error, ErrorKind, Mode, PushUrl, Result, Selection, Settings, Shard, Side, VerifyLevel,
+        WorkspaceChoice,
     },
     report::{logging::LogFormat, word},
     storage::{Endpoint, Route},
@@ -94,6 +95,15 @@ impl OutputSettings {
             color: options.color.unwrap_or_default(),
             interactive: options.interactive,
         }
+    }
+}
+
+impl Shard {
+    /// Resolves the shard alone, for the report of a run whose other settings are wrong; `None` without a valid one.
+    pub fn resolve(flags: &Options, job: &JobFile, environment: &Environment) -> Option<Self> {
+        shard::resolve(given(flags, job).shard, environment)
+            .ok()
+            .flatten()
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     Report, Status, Totals,
     document::{ErrorTotals, MOST_SAMPLES, rates},
     outcome::sentence,
+    word,
 };
 use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Shard};
 
@@ -66,9 +67,10 @@ fn rank(number: u8) -> usize {
 /// Merges reports. Returns the merged report and an error if shards are missing or duplicated; `None` without reports.
 ///
 /// # Errors
-/// A report is not of a shard, or they are of jobs with different numbers of shards.
+/// A report is not of a shard, or they are of different jobs.
 pub fn merge(reports: Vec<(PathBuf, Report)>) -> Result<Option<(Report, Result<()>)>> {
     let complete = check_complete(&by_shard(&reports)?);
+    check_same_job(&reports)?;
     let mut reports = reports.into_iter().map(|(_, report)| report);
     let Some(mut merged) = reports.next() else {
         return Ok(None);
@@ -143,6 +145,38 @@ fn by_shard(reports: &[(PathBuf, Report)]) -> Result<Job<'_>> {
     Ok(Job { count, files })
 }
 
+/// Whether a report has the mode of its job: that of a run with wrong settings may not.
+fn has_mode(report: &Report) -> bool {
+    report.source.is_some() || exit_code(report.exit_code) != ExitCode::Usage
+}
+
+/// Checks that all reports are of the same mode, source and target, as far as each run knew them.
+fn check_same_job(reports: &[(PathBuf, Report)]) -> Result<()> {
+    let traits = |report: &Report| {
+        let source = report.source.as_ref().map(ToString::to_string);
+        let target = report.target.as_ref().map(ToString::to_string);
+        let mode = has_mode(report).then(|| word(&report.mode));
+        [("mode", mode), ("source", source), ("target", target)]
+    };
+    let mut known: BTreeMap<&str, (&Path, String)> = BTreeMap::new();
+    for (path, report) in reports {
+        for (name, value) in traits(report) {
+            let Some(value) = value else { continue };
+            let (first, expected) = known.entry(name).or_insert_with(|| (path, value.clone()));
+            if *expected != value {
+                let what = format!(
+                    "{} and {} are of different jobs: the {name} is {expected} in the first and {value} in the second",
+                    first.display(),
+                    path.display()
+                );
+                return Err(wrong(&what)
+                    .with_remedy("pass the reports of one job, with the same mode, source and target"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Checks that there is exactly one report of each shard.
 fn check_complete(Job { count, files }: &Job<'_>) -> Result<()> {
     let mut faults = Vec::new();
@@ -169,6 +203,9 @@ fn check_complete(Job { count, files }: &Job<'_>) -> Result<()> {
 }
 
 fn add(merged: &mut Report, other: Report) {
+    if !has_mode(merged) {
+        merged.mode = other.mode;
+    }
     if rank(other.exit_code) < rank(merged.exit_code) {
         merged.exit_code = other.exit_code;
         merged.status = other.status;

@@ -134,6 +134,78 @@ fn a_report_of_a_run_without_a_shard_is_not_added_up() {
     assert_eq!(run.total("written"), 0);
 }
 
+/// Writes the report of a run, as if it had been one of two shards: a file is a target of a single one only.
+fn report_of_shard(scene: &Scene, number: usize, line: &str) {
+    let file = format!("{number}.json");
+    scene
+        .run(&format!("{line} --shard 0/1 --report {file}"))
+        .expect(0);
+    let mut report: Value = scene.read(&file);
+    report["shard"] = json!(format!("{number}/2"));
+    scene.file(&file, &report.to_string());
+}
+
+#[test]
+fn reports_of_different_jobs_are_not_added_up() {
+    let scene = Scene::new();
+    scene.cache("other", &json!({}));
+    let line = "--source ./rag_storage --target ./new --yes";
+    report_of_shard(&scene, 0, line);
+    for (other, what) in [
+        (
+            format!("{line} --dry-run"),
+            "the mode is migrate in the first and dry_run in the second",
+        ),
+        (
+            line.replace("./new", "./newer"),
+            "the target is json ./new in the first and json ./newer in the second",
+        ),
+        (
+            line.replace("./rag_storage", "./other"),
+            "the source is json ./rag_storage in the first and json ./other in the second",
+        ),
+    ] {
+        report_of_shard(&scene, 1, &other);
+        let run = scene
+            .run("--merge-reports 0.json 1.json --report all.json")
+            .expect(4);
+        assert_eq!(
+            run.message(),
+            format!("--merge-reports: 0.json and 1.json are of different jobs: {what}")
+        );
+        assert_eq!(run.total("written"), 0);
+    }
+    report_of_shard(&scene, 1, line);
+    scene.run("--merge-reports 0.json 1.json").expect(0);
+}
+
+#[test]
+fn a_shard_with_a_wrong_setting_counts_with_its_exit_code() {
+    let scene = Scene::new();
+    let line = "--source ./rag_storage --target ./new --yes";
+    scene.file("job.yaml", "verify: never");
+    report_of_shard(&scene, 0, line);
+    for (wrong, shard) in [
+        ("--batch-size 0", "1/2"),
+        ("--no-such-flag", "1/2"),
+        ("--job job.yaml", "1/2"),
+        ("--job nowhere.yaml", "auto"),
+    ] {
+        let line = format!("{line} {wrong} --shard {shard} --report 1.json");
+        let tool = scene.tool(&line).env("JOB_COMPLETION_INDEX", "1");
+        let run = tool.env("JOB_COMPLETIONS", "2").run().expect(2);
+        assert_eq!(run.report()["shard"], "1/2", "{wrong}");
+        for order in ["0.json 1.json", "1.json 0.json"] {
+            let merged = scene.run(&format!("--merge-reports {order}")).expect(2);
+            let merged = merged.report();
+            let moved = scene.read("0.json");
+            assert_eq!(merged["totals"], moved["totals"], "{wrong}: {merged}");
+            assert_eq!(merged["mode"], "migrate");
+            assert_eq!(merged["errors"]["total"], 1, "{wrong}: {merged}");
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs the test servers: scripts/services.sh"]
 fn reports_that_do_not_belong_together_are_named() {
