@@ -2,7 +2,8 @@
 #
 # Moves a cache in four shards under a real Slurm on this machine, with scripts/examples/shards.sbatch. One of two nodes
 # fails on the way, so its shards are queued again and resume on the other. Then every record is compared with the source,
-# and LightRAG reads it. Needs the test servers. Called by ci/test.sh.
+# and LightRAG reads it. A job with a wrong password is not queued again for ever. Needs the test servers. Called by
+# ci/test.sh.
 #
 #   eval "$(scripts/services.sh env)"; ci/slurm.sh [RECORDS]
 
@@ -150,7 +151,7 @@ export PATH="$WORK/bin:$PATH"
 job=$(sbatch --parsable "$ROOT/scripts/examples/shards.sbatch")
 # As the head of shards.sbatch says.
 sbatch --quiet --dependency=afterany:"$job" --output=logs/merge.jsonl --wrap \
-  'migrate-llm-cache --merge-reports reports/*.json --report report.json'
+  "migrate-llm-cache --merge-reports reports/$job/*.json --report report.json"
 # shellcheck disable=SC2016
 wait_until "a shard on the second node has a checkpoint" \
   'lost=$(squeue --noheader --nodelist=n2 --states=running --format=%K | head -n 1) && [[ -s checkpoints/$lost ]]'
@@ -166,6 +167,18 @@ jq -se '(map(.run_id) | unique | length) == 2 and
 migrate-llm-cache --job nightly.yaml --verify-only --report verified.json >/dev/null
 jq -r '"shard '"$lost"' was resumed; merged: \(input.totals.written) written; verified: \(.verification | "\(.equal) of \(.compared) equal, \(.different) different, \(.missing) missing")"' \
   verified.json report.json
+
+# Code 5 is queued again, and the second run gives up.
+sed -E 's#(://[^:/]+:)[^@]*@#\1wrong@#' nightly.yaml >wrong.yaml
+wrong=$(sbatch --parsable --array=0-1 --export=ALL,JOB=wrong.yaml "$ROOT/scripts/examples/shards.sbatch")
+# shellcheck disable=SC2016
+wait_until "a job with a wrong password ends" '[[ -z $(squeue --noheader --jobs="$wrong") ]]'
+jq -e '.exit_code == 5 and .errors.by_kind == {login: 1}' reports/"$wrong"/[01].json >/dev/null ||
+  die "a wrong password: $(jq -c '{exit_code, errors}' reports/"$wrong"/[01].json)"
+# shellcheck disable=SC2016
+[[ $(scontrol --oneliner show job "$wrong" | grep -c 'Restarts=1 .*ExitCode=1:0') == 2 ]] ||
+  die "a wrong password: $(scontrol --oneliner show job "$wrong" | grep -oE 'JobState=\S+|Restarts=\S+|ExitCode=\S+' | paste -sd ' ')"
+echo "a wrong password ended both shards at their second start"
 "$TEST_LIGHTRAG_PYTHON" - "$ROOT/scripts/lightrag_oracle.py" "$WORKSPACE" <<'PYTHON'
 import json, os, subprocess, sys, urllib.parse
 address = urllib.parse.urlparse(os.environ["TEST_POSTGRES_URI"])

@@ -2,7 +2,7 @@
 #
 # Moves a cache of 100,000 records in four shards under a real Kubernetes on this machine, with
 # scripts/examples/sharded-job.yaml and the image of scripts/examples/Dockerfile. On the way, a pod is evicted and the
-# database stops for a moment; a second job has a wrong setting for one of its shards. Then the reports are merged, every
+# database stops for a moment; a second job has a wrong setting for one of its shards. A job merges the reports, then every
 # record is verified, and LightRAG reads a sample. Run on demand; CI does not call it.
 #
 #   cargo build && eval "$(scripts/services.sh env)" && scripts/kubernetes.sh
@@ -378,7 +378,7 @@ example() { sed "s|image: .*|image: $IMAGE|" scripts/examples/sharded-job.yaml; 
 # any_pod LABELS CONDITION: whether the jq condition is true of one.
 any_pod() { kubectl get pods -l "$1" -o json | jq -e "any(.items[]; $2)"; }
 
-readonly OF_JOB=batch.kubernetes.io/job-name INDEX=batch.kubernetes.io/job-completion-index
+readonly JOB=migrate-llm-cache-run1 OF_JOB=batch.kubernetes.io/job-name INDEX=batch.kubernetes.io/job-completion-index
 readonly EXIT_CODE='.status.containerStatuses[0].state.terminated.exitCode'
 
 # wait_for_job NAME SECONDS CONDITION
@@ -423,20 +423,20 @@ interrupt_shards() {
   log "evicting the pod of shard 1"
   kubectl drain "$NODE" --pod-selector="$INDEX=1" | sed 's/^/         /'
   kubectl uncordon "$NODE" >/dev/null
-  cp "$WORK/shards/1.json" "$WORK/evicted.json"
+  cp "$WORK/shards/run1-1.json" "$WORK/evicted.json"
   log "shard 1 was interrupted: $(jq -c '{exit_code, status, written: .totals.written}' "$WORK/evicted.json")"
   wait_until 60 "shard 1 runs again" any_pod "$INDEX=1" '.status.phase == "Running"'
   wait_until 60 "shard 1 has moved more" test "$WORK/shards/1.ckpt" -nt "$WORK/evicted.json"
   log "stopping PostgreSQL"
   stop_postgres
-  wait_until 120 "a pod has failed with exit code 5" any_pod "$OF_JOB=migrate-llm-cache" "$EXIT_CODE == 5"
+  wait_until 120 "a pod has failed with exit code 5" any_pod "$OF_JOB=$JOB" "$EXIT_CODE == 5"
   start_postgres
   log "PostgreSQL runs again"
 }
 
 # misconfigured: the example with a setting that is wrong for shard 0 alone, and a folder of its own.
 misconfigured() {
-  example | kubectl create --dry-run=client -o json -f - | jq '(.items[]? // .) | select(.kind == "Job") |
+  example | kubectl create --dry-run=client -o json -f - | jq --arg job "$JOB" '(.items[]? // .) | select(.kind == "Job" and .metadata.name == $job) |
     .metadata.name = "wrong-setting" | .spec.template.spec.containers[0].args |=
       (map(sub("=/var/lib/migrate-llm-cache/"; "=/var/lib/migrate-llm-cache/wrong/")) +
        ["--batch-size=$(JOB_COMPLETION_INDEX)00", "--rate-limit=100000/s"])'
@@ -444,12 +444,13 @@ misconfigured() {
 
 # verify: merges the reports, compares every record, and lets LightRAG read a thousand of them.
 verify() {
-  "$PROGRAM" --merge-reports "$WORK"/shards/[0-3].json --report "$WORK/report.json" >/dev/null
-  jq -c '.shard, .totals' "$WORK"/shards/[0-3].json | paste - - | sed 's/^/shard /'
-  jq . "$WORK/report.json"
+  kubectl patch job merge-reports-run1 -p '{"spec": {"suspend": false}}'
+  wait_for_job merge-reports-run1 120 Complete
+  jq -c '.shard, .totals' "$WORK"/shards/run1-[0-3].json | paste - - | sed 's/^/shard /'
+  jq . "$WORK/shards/run1.json"
   # A batch whose answer was lost when the database stopped is there already: `on_conflict: newer` skips its records.
   jq -e --argjson all "$RECORDS" '.exit_code == 0 and .totals.selected == $all and .totals.written + .totals.skipped == $all' \
-    "$WORK/report.json" >/dev/null || die "the merged report does not have $RECORDS records"
+    "$WORK/shards/run1.json" >/dev/null || die "the merged report does not have $RECORDS records"
   "$PROGRAM" --source "$WORK/caches" --target "$URI" --workspace kube --verify-only --verify full |
     jq -c 'select(.event == "report") | {status, exit_code, verification}'
   "$TEST_LIGHTRAG_PYTHON" - "$WORK/caches/kube/kv_store_llm_response_cache.json" "$ADDRESS" "$POSTGRES_PORT" <<'PYTHON'
@@ -493,12 +494,12 @@ launch watch kubectl get pods --watch --output-watch-events -o json
 example | kubectl apply -f -
 log "the job has started"
 interrupt_shards
-wait_for_job migrate-llm-cache 600 Complete
-log "the job is complete: $(kubectl get job migrate-llm-cache -o json | jq -c '.status | {succeeded, failed, completedIndexes, failedIndexes}')"
-show_pods migrate-llm-cache
-check_pod migrate-llm-cache 1 143 EvictionByEvictionAPI 0
-check_pod migrate-llm-cache 1 5 - 2
-check_pod migrate-llm-cache 1 0 - 2
+wait_for_job "$JOB" 600 Complete
+log "the job is complete: $(kubectl get job "$JOB" -o json | jq -c '.status | {succeeded, failed, completedIndexes, failedIndexes}')"
+show_pods "$JOB"
+check_pod "$JOB" 1 143 EvictionByEvictionAPI 0
+check_pod "$JOB" 1 5 - 2
+check_pod "$JOB" 1 0 - 2
 
 headline "a wrong setting for shard 0"
 misconfigured | kubectl apply -f -
@@ -507,6 +508,9 @@ kubectl get job wrong-setting -o json | jq -c '.status | {succeeded, failed, com
 show_pods wrong-setting
 check_pod wrong-setting 0 2 - 0
 (($(wc -l <"$WORK/wrong-setting.pods") == 4)) || die "a shard of the wrong setting was tried again"
+code=0
+"$PROGRAM" --merge-reports "$WORK"/shards/wrong/run1-[0-3].json >/dev/null 2>&1 || code=$?
+((code == 2)) || die "the reports of the wrong setting: exit code $code"
 
 headline "all shards together"
 verify
