@@ -311,7 +311,8 @@ options! {
         #[arg(long, value_name = "N", help_heading = HOW, allow_negative_numbers = true)]
         pub concurrency: Option<Text<NonZeroUsize>> = DefaultsTo("16");
 
-        /// Maximum rate: records per second (1000/s) or bytes per second (20MiB/s)
+        /// Maximum rate of writing: records per second (1000/s) or bytes per second (20MiB/s); counts and verification are
+        /// not limited
         #[arg(long, value_name = "RATE", help_heading = HOW, allow_negative_numbers = true)]
         pub rate_limit: Option<Text<RateLimit>> = Sample("20MiB/s"), note "No limit by default.";
 
