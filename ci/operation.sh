@@ -115,8 +115,11 @@ expect "$(run_readme logs)" $'INFO\trun ended\t'
 expect "$(run_readme "exit codes")" moved
 
 headline "archives"
+touch "$SCENE"/backup-2026-01-0{1..9}.jsonl.zst
 printed=$(run_readme archives)
 expect "$printed" 75
+kept=$(cd "$SCENE" && echo backup-*.jsonl.zst)
+[[ $kept == "$(echo backup-2026-01-0{4..9}.jsonl.zst) backup-$(date +%F).jsonl.zst" ]] || die "of ten backups these were kept: $kept"
 [[ -f $SCENE/restored/production/kv_store_llm_response_cache.json ]] || die "space1 was not restored as production"
 
 headline "examples: systemd"

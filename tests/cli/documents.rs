@@ -504,7 +504,7 @@ fn metrics() -> String {
         .run("--source ./rag_storage --target ./new --yes --metrics m.prom")
         .expect(0);
     scene
-        .run("--source ./odd --target ./new --yes --verify full --metrics m.prom")
+        .run("--source ./odd --target ./new --shard 0/1 --yes --verify full --metrics m.prom")
         .expect(3);
     let file = std::fs::read_to_string(scene.path("m.prom")).unwrap();
     let mut text = String::from("| metric | labels besides `migration` | meaning |\n|---|---|---|\n");
