@@ -204,6 +204,10 @@ mod tests {
                 "JOB_COMPLETIONS is not set",
             ),
             (
+                auto([("AWS_BATCH_JOB_ARRAY_INDEX", "1")]),
+                "AWS_BATCH_JOB_ARRAY_SIZE is not set",
+            ),
+            (
                 auto([("JOB_COMPLETION_INDEX", "4"), ("JOB_COMPLETIONS", "4")]),
                 "JOB_COMPLETION_INDEX is 4, but 4 tasks are numbered from 0 to 3",
             ),

@@ -90,7 +90,7 @@ pub enum ErrorKind {
     TooManyErrors,
     /// The checkpoint belongs to another job, cannot be read, or is locked by another run.
     Checkpoint,
-    /// Reports to merge cannot be read, or are not one of each shard.
+    /// Reports to merge cannot be read, are of different jobs, or are not one of each shard.
     Reports,
     /// The rejects file cannot be written.
     Rejects,
