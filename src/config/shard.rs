@@ -103,7 +103,7 @@ impl Engine {
         };
         let first = first.unwrap_or(0);
         let expected_last = first.saturating_add(count).saturating_sub(1);
-        // One task that is submitted again, or an array with gaps, does not tell how many shards there are.
+        // One task that is submitted again, or an array with gaps, does not show how many shards there are.
         let problem = match last {
             Some(last) if last != expected_last => {
                 Some(format!("but the tasks are numbered from {first} to {last}"))
