@@ -33,14 +33,14 @@ const FORMAT: &str = "llm-cache-archive";
 /// The version of the format that is written, and the highest that is read.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
-/// The first line.
-#[derive(Debug, Serialize, Deserialize)]
+/// The first line, to write.
+#[derive(Debug, Serialize)]
 pub(super) struct Header {
-    format: String,
-    pub(super) format_version: u32,
+    #[serde(flatten)]
+    format: Format,
     /// The program that wrote it.
-    tool: String,
-    version: String,
+    tool: &'static str,
+    version: &'static str,
     /// RFC 3339, UTC.
     created_at: String,
     /// Where the records came from, without secrets; `None` if they were copied from nowhere in particular.
@@ -51,16 +51,27 @@ impl Header {
     /// For an archive that is begun now.
     pub(super) fn new(source: Option<&Location>) -> Self {
         Self {
-            format: FORMAT.to_owned(),
-            format_version: FORMAT_VERSION,
-            tool: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            format: Format {
+                format: FORMAT.to_owned(),
+                format_version: FORMAT_VERSION,
+            },
+            tool: env!("CARGO_PKG_NAME"),
+            version: env!("CARGO_PKG_VERSION"),
             created_at: jiff::Timestamp::now().to_string(),
             source: source.cloned(),
         }
     }
+}
 
-    /// Whether it belongs to an archive of this program.
+/// What is read of the first line: nothing else is needed, and a later version may name it differently.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Format {
+    format: String,
+    pub(super) format_version: u32,
+}
+
+impl Format {
+    /// Whether it is the format of this program.
     pub(super) fn is_ours(&self) -> bool {
         self.format == FORMAT
     }
@@ -210,7 +221,7 @@ pub(super) fn push_frame(out: &mut Vec<u8>, name: &str, value: &impl Serialize) 
 /// A line as it may be.
 #[derive(Debug, Deserialize)]
 struct AnyLine<'a> {
-    header: Option<Header>,
+    header: Option<Format>,
     footer: Option<Footer>,
     #[serde(borrow)]
     workspace: Option<Cow<'a, str>>,
@@ -225,7 +236,7 @@ struct AnyLine<'a> {
 /// What a line says.
 #[derive(Debug)]
 pub(super) enum Line<'a> {
-    Header(Header),
+    Header(Format),
     Footer(Footer),
     Record(RecordLine<'a>),
 }
@@ -392,10 +403,21 @@ mod tests {
     }
 
     #[test]
+    fn the_version_of_a_format_is_read_whatever_else_that_format_has() {
+        let later = format!(
+            r#"{{"header": {{"format": "{FORMAT}", "format_version": 2, "tool": 1, "written": null}}}}"#
+        );
+        let Ok(Line::Header(format)) = Line::read(later.as_bytes()) else {
+            panic!("no header");
+        };
+        assert!(format.is_ours() && format.format_version == 2);
+    }
+
+    #[test]
     fn other_lines_are_told_apart() {
         let mut out = Vec::new();
         push_frame(&mut out, "header", &Header::new(None));
-        assert!(matches!(Line::read(&out), Ok(Line::Header(header)) if header.is_ours()));
+        assert!(matches!(Line::read(&out), Ok(Line::Header(format)) if format.is_ours()));
         let mut tally = Tally::default();
         tally.add("a", "default:extract:1");
         out.clear();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    codec::{Digest, FORMAT_VERSION, Footer, Header, Line, Tally, record_digest},
+    codec::{Digest, FORMAT_VERSION, Footer, Format, Line, Tally, record_digest},
     lines::{LinePlace, Lines},
 };
 use crate::{
@@ -221,7 +221,7 @@ struct Look<'a> {
     salvage: bool,
     /// Lines so far.
     lines: u64,
-    header: Option<Header>,
+    header: Option<Format>,
     footer: Option<Footer>,
     is_rejects: bool,
     tally: Tally,
@@ -285,7 +285,7 @@ impl Look<'_> {
             .with_remedy("name a file that was written by --target FILE.jsonl.zst or --rejects FILE.jsonl")
     }
 
-    fn see_header(&mut self, header: Header) -> Result<()> {
+    fn see_header(&mut self, header: Format) -> Result<()> {
         if !header.is_ours() {
             return Err(self.no_archive("its header is another program's"));
         }
