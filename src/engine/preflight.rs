@@ -10,6 +10,7 @@ use futures::{StreamExt, stream};
 use super::{
     connect::Connected,
     plan::{AT_ONCE, Prepared},
+    retry::RequestContext,
     run::Run,
 };
 use crate::{
@@ -68,14 +69,11 @@ impl Run<'_> {
         workspaces: &WorkspaceChoice,
     ) -> Result<Vec<WorkspacePair>> {
         let WorkspaceChoice::Pairs(named) = workspaces else {
-            let listing = self.ask(Side::Source, "listing workspaces", async || {
-                source.workspaces().await
-            });
+            let listing = self.list_workspaces(Side::Source, source).await?;
             let same = |workspace: Workspace| WorkspacePair {
                 from: workspace.clone(),
                 to: workspace,
             };
-            let listing = listing.await?;
             for UnreadableWorkspace { name, reason } in listing.unreadable {
                 self.stats.run(|run| run.is_incomplete = true);
                 let message = format!("workspace {name} was not migrated: {reason}");
@@ -138,8 +136,7 @@ impl Run<'_> {
         if !named.origin.is_variable(WORKSPACE_VARIABLE) || of_server == *as_it_is {
             return Ok(as_it_is.clone());
         }
-        let listing = self.ask(side, "listing workspaces", async || storage.workspaces().await);
-        let listing = match listing.await {
+        let listing = match self.list_workspaces(side, storage).await {
             // A target that is not there yet has no workspaces.
             Err(error) if side == Side::Target && error.kind() == ErrorKind::NotFound => {
                 WorkspaceListing::default()
@@ -172,6 +169,21 @@ impl Run<'_> {
         Ok(chosen)
     }
 
+    /// Lists the workspaces of a storage. Without a time limit: some storages have to read everything for that, and each
+    /// limits its own requests.
+    async fn list_workspaces(&self, side: Side, storage: &dyn Connection) -> Result<WorkspaceListing> {
+        let context = RequestContext {
+            what: "listing workspaces",
+            side,
+            workspace: None,
+            batch: None,
+        };
+        self.retrier()
+            .unbounded()
+            .run(context, async || storage.workspaces().await)
+            .await
+    }
+
     pub(super) async fn physical_location(
         &self,
         side: Side,
@@ -202,10 +214,7 @@ impl Run<'_> {
         if empty.is_empty() || self.settings.allow_missing || *workspaces == WorkspaceChoice::All {
             return Ok(());
         }
-        let listing = self.ask(Side::Source, "listing workspaces", async || {
-            source.workspaces().await
-        });
-        let listing = listing.await?;
+        let listing = self.list_workspaces(Side::Source, source).await?;
         let Some(missing) = empty
             .into_iter()
             .find(|workspace| !listing.found.contains(workspace))
@@ -307,12 +316,7 @@ impl Run<'_> {
             return;
         }
         source.is_told_empty = true;
-        let storage = &source.storage;
-        let listing = self
-            .ask(Side::Source, "listing workspaces", async || {
-                storage.workspaces().await
-            })
-            .await;
+        let listing = self.list_workspaces(Side::Source, &*source.storage).await;
         let Ok(WorkspaceListing { found: others, .. }) = listing else {
             return;
         };

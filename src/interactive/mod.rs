@@ -252,9 +252,8 @@ impl Guide<'_> {
         if WorkspaceChoice::is_named(&self.flags, self.job) {
             return Ok(());
         }
-        let listing = tokio::time::timeout(self.run.settings.timeout, connected.storage.workspaces());
         // What fails here fails again in the next request, which is retried and reported.
-        let Ok(Ok(listing)) = self.unless_stopped(listing).await? else {
+        let Ok(listing) = self.unless_stopped(connected.storage.workspaces()).await? else {
             return Ok(());
         };
         let configured = self.settled(configured_workspace(endpoint.connector, &self.environment()))?;
