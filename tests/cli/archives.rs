@@ -2,9 +2,13 @@
 
 use std::{fs, io::Write};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::scene::Scene;
+use crate::{
+    scene::{CACHE, Scene, value},
+    signals::stop,
+    support::records::key,
+};
 
 /// The lines of an archive.
 fn lines(scene: &Scene, name: &str) -> Vec<Value> {
@@ -261,13 +265,109 @@ fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_mo
     }
 }
 
+/// A cache of so many records, each of them of some kilobytes.
+fn large_cache(scene: &Scene, records: u64) {
+    let cache: Map<String, Value> = (0..records)
+        .map(|n| (key("extract", n), value(&format!("{n:05}").repeat(800))))
+        .collect();
+    scene.cache("large", &cache.into());
+}
+
+/// The frames of a compressed file, in order.
+fn frames(mut content: &[u8]) -> Vec<&[u8]> {
+    let mut frames = Vec::new();
+    while !content.is_empty() {
+        let size = zstd::zstd_safe::find_frame_compressed_size(content).unwrap();
+        let (frame, rest) = content.split_at(size);
+        frames.push(frame);
+        content = rest;
+    }
+    frames
+}
+
+#[test]
+fn of_an_archive_with_a_damaged_frame_the_records_of_all_others_are_moved() {
+    let scene = Scene::new();
+    large_cache(&scene, 1_500);
+    scene.run("--source ./large --target a.jsonl.zst --yes").expect(0);
+    let content = fs::read(scene.path("a.jsonl.zst")).unwrap();
+    let frames = frames(&content);
+    // The header, the records, the footer.
+    assert!(frames.len() > 5, "{}", frames.len());
+    let begin = frames[..2].iter().map(|frame| frame.len()).sum::<usize>();
+    let lost: Vec<Value> = zstd::decode_all(frames[2])
+        .unwrap()
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice::<Value>(line).unwrap()["key"].take())
+        .collect();
+    assert!((1..1_500).contains(&lost.len()));
+    damaged(&scene, "a.jsonl.zst", |content| {
+        content[begin + frames[2].len() / 2] ^= 0x40;
+    });
+    let line = "--source a.jsonl.zst --target ./new --yes";
+    let run = scene.run(line).expect(4);
+    let place = format!("is damaged in the block at byte {begin}: ");
+    assert!(run.message().contains(&place), "{}", run.message());
+    let run = scene.run(&format!("{line} --salvage")).expect(3);
+    let whole = 1_500 - lost.len() as u64;
+    assert_eq!((run.total("selected"), run.total("written")), (whole, whole));
+    let warnings = run.report()["warnings"].to_string();
+    assert!(warnings.contains(&place), "{warnings}");
+    let (before, after) = (
+        scene.read(&format!("large/{CACHE}")),
+        scene.read(&format!("new/{CACHE}")),
+    );
+    for (key, record) in before.as_object().unwrap() {
+        let is_lost = lost.iter().any(|lost| lost == key);
+        let found = after.get(key).map(|record| &record["return"]);
+        assert!(found == (!is_lost).then_some(&record["return"]), "{key}");
+    }
+}
+
+#[test]
+fn a_run_from_an_archive_is_resumed_unless_the_archive_was_changed() {
+    const RECORDS: u64 = 3_000;
+    for name in ["a.jsonl", "a.jsonl.zst"] {
+        let scene = Scene::new();
+        large_cache(&scene, RECORDS);
+        scene
+            .run(&format!("--source ./large --target {name} --yes"))
+            .expect(0);
+        let line =
+            format!("--source {name} --target ./new --yes --batch-size 1 --concurrency 1 --checkpoint c");
+        let run = stop(scene.tool(&line), "INT").expect(130);
+        let before = run.total("written");
+        assert!((1..RECORDS).contains(&before), "{before} written");
+
+        // Another archive in its place.
+        let content = fs::read(scene.path(name)).unwrap();
+        scene
+            .run(&format!("--source ./rag_storage --target {name} --yes"))
+            .expect(0);
+        let refused = scene.run(&format!("{line} --resume")).expect(11);
+        let message = "was changed since the checkpoint was written";
+        assert!(refused.message().contains(message), "{}", refused.message());
+
+        fs::write(scene.path(name), content).unwrap();
+        let resumed = scene.run(&format!("{line} --resume")).expect(0);
+        assert_eq!(resumed.total("written"), RECORDS);
+        let batches = resumed.events_of("batch").count() as u64;
+        assert!(batches < RECORDS, "{batches} batches after {before}");
+        let line = "--source ./large --target ./new --verify-only --verify full";
+        scene.run(line).expect(0);
+    }
+}
+
 #[test]
 fn what_is_no_archive_is_said() {
     let scene = with_archive("a.jsonl");
     let text = fs::read_to_string(scene.path("a.jsonl")).unwrap();
     scene.file(
         "newer.jsonl",
-        &text.replacen("\"format_version\":1", "\"format_version\":2", 1),
+        &text
+            .replacen("\"format_version\":1", "\"format_version\":2", 1)
+            .replacen("\"created_at\"", "\"written_at\"", 1),
     );
     scene.file("other.jsonl", &text.replacen("llm-cache-archive", "another", 1));
     scene.file("empty.jsonl", "");

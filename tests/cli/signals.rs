@@ -9,7 +9,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     scene::{CACHE, Scene, value},
-    support::{records::key, tool::Run},
+    support::{
+        records::key,
+        tool::{Run, Tool},
+    },
 };
 
 /// More than a pipe holds events of, so that the run cannot end before somebody reads on.
@@ -27,40 +30,13 @@ fn code_143_for_a_service_manager() {
     snapshot_end!(scene, run);
 }
 
-/// Stops a run after its first batch, and checks what must hold of a run that was stopped.
+/// Stops a run with a signal after its first batch, and checks what must hold of a run that was stopped.
 fn stopped_by(signal: &str) -> (Scene, Run) {
     let scene = Scene::new();
     let entries: Map<String, Value> = (0..RECORDS).map(|n| (key("extract", n), value("x"))).collect();
     scene.cache("many", &entries.into());
     let line = "--source ./many --target ./new --yes --batch-size 1 --concurrency 1";
-    let mut child = scene
-        .tool(line)
-        .into_command()
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap());
-    let mut stdout = String::new();
-    while !stdout.contains("\"event\":\"batch\"") {
-        assert_ne!(lines.read_line(&mut stdout).unwrap(), 0, "{stdout}");
-    }
-    let sent = Command::new("kill")
-        .args([&format!("-{signal}"), &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(sent.success());
-    lines.read_to_string(&mut stdout).unwrap();
-    let mut stderr = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    let code = child.wait().unwrap().code().expect("it ends by itself");
-    let run = Run {
-        code,
-        stdout,
-        stderr,
-        events: Vec::new(),
-    }
-    .checked();
+    let run = stop(scene.tool(line), signal);
 
     // What was written stays, and LightRAG's file is whole.
     let written = run.total("written");
@@ -72,4 +48,39 @@ fn stopped_by(signal: &str) -> (Scene, Run) {
     let left = std::fs::read_dir(scene.path("new")).unwrap().count();
     assert_eq!(left, 1, "no temporary file");
     (scene, run)
+}
+
+/// Runs the program until its first batch, and sends it a signal. It has to have more to say than a pipe takes.
+pub fn stop(tool: Tool, signal: &str) -> Run {
+    let mut child = tool
+        .into_command()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut stdout = String::new();
+    while !stdout.contains("\"event\":\"batch\"") {
+        assert_ne!(lines.read_line(&mut stdout).unwrap(), 0, "{stdout}");
+    }
+    send(signal, child.id());
+    lines.read_to_string(&mut stdout).unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    let code = child.wait().unwrap().code().expect("it ends by itself");
+    let run = Run {
+        code,
+        stdout,
+        stderr,
+        events: Vec::new(),
+    };
+    run.checked()
+}
+
+/// Sends a signal to a process.
+pub fn send(signal: &str, process: u32) {
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), &process.to_string()])
+        .status();
+    assert!(sent.unwrap().success());
 }

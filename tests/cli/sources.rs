@@ -297,6 +297,30 @@ fn a_limit_on_files_is_an_error_with_a_report_and_leaves_nothing() {
 }
 
 #[test]
+fn an_archive_that_does_not_fit_leaves_the_old_one_as_it_was() {
+    let scene = Scene::new();
+    scene
+        .run("--source ./rag_storage --target a.jsonl --all-workspaces --yes")
+        .expect(0);
+    let before = std::fs::read(scene.path("a.jsonl")).unwrap();
+    let files = || std::fs::read_dir(scene.path("")).unwrap().count();
+    let entries: Map<String, Value> = (0..2_500)
+        .map(|n| (key("extract", n), value(&"r".repeat(400))))
+        .collect();
+    scene.cache("many", &entries.into());
+    let files_before = files();
+    for target in ["a.jsonl", "new.jsonl"] {
+        let line = format!("--source ./many --target {target} --yes");
+        let run = under("ulimit -f 400", scene.tool(&line)).expect(5);
+        assert!(run.stderr.contains("ulimit -f"), "{}", run.stderr);
+        assert_eq!(run.report()["errors"]["first"][0]["kind"], "full");
+        assert_eq!((run.total("written"), run.total("not_attempted")), (0, 2_500));
+        assert!(std::fs::read(scene.path("a.jsonl")).unwrap() == before);
+        assert_eq!(files(), files_before, "nothing is left");
+    }
+}
+
+#[test]
 fn too_few_open_files_are_an_error_with_a_report() {
     let scene = Scene::new();
     let run = under(
