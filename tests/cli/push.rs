@@ -1,74 +1,38 @@
 //! `--metrics-push`: what a Pushgateway gets, and that a run does not depend on it.
 
-use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
-    thread,
-};
+use std::{net::TcpListener, sync::Mutex};
 
 use serde_json::{Value, json};
 
 use crate::{
     scene::Scene,
-    support::tool::{Run, Tool},
+    support::{
+        http::{HttpServer, Request, answer},
+        tool::{Run, Tool},
+    },
 };
-
-/// A request that the server got.
-#[derive(Clone, Debug)]
-struct Request {
-    /// Method and path.
-    line: String,
-    headers: Vec<String>,
-    body: String,
-}
-
-impl Request {
-    fn has(&self, header: &str) -> bool {
-        self.headers
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(header))
-    }
-}
 
 /// A server that answers like a Pushgateway: GET with a listing, PUT with one status after the other, the last of them for all
 /// others.
-struct Pushgateway {
-    port: u16,
-    requests: Arc<Mutex<Vec<Request>>>,
-}
+struct Pushgateway(HttpServer);
 
 impl Pushgateway {
     fn new(listing: &Value, statuses: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let requests = Arc::new(Mutex::new(Vec::new()));
         let listing = listing.to_string();
         let statuses: Vec<String> = statuses.iter().map(ToString::to_string).collect();
-        let log = Arc::clone(&requests);
-        // It ends with the process.
-        thread::spawn(move || {
-            let mut puts = 0;
-            for stream in listener.incoming() {
-                let stream = stream.unwrap();
-                let request = read(&stream);
-                let (status, body) = match request.line.starts_with("GET ") {
-                    true => ("200 OK", listing.as_str()),
-                    false => {
-                        puts += 1;
-                        let status = statuses.get(puts - 1).or(statuses.last()).unwrap();
-                        (status.as_str(), "pushed metrics are invalid")
-                    }
-                };
-                log.lock().unwrap().push(request);
-                let length = body.len();
-                let answer = format!(
-                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-                );
-                (&stream).write_all(answer.as_bytes()).unwrap();
-            }
-        });
-        Self { port, requests }
+        let puts = Mutex::new(0);
+        Self(HttpServer::new(move |request, stream| {
+            let (status, body) = match request.line.starts_with("GET ") {
+                true => ("200 OK", listing.as_str()),
+                false => {
+                    let mut puts = puts.lock().unwrap();
+                    *puts += 1;
+                    let status = statuses.get(*puts - 1).or(statuses.last()).unwrap();
+                    (status.as_str(), "pushed metrics are invalid")
+                }
+            };
+            answer(stream, status, "", body);
+        }))
     }
 
     /// One without groups that accepts everything.
@@ -77,12 +41,12 @@ impl Pushgateway {
     }
 
     fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.0.url()
     }
 
     /// The requests since the last call.
     fn requests(&self) -> Vec<Request> {
-        std::mem::take(&mut self.requests.lock().unwrap())
+        self.0.requests()
     }
 
     /// The one PUT since the last call.
@@ -91,31 +55,6 @@ impl Pushgateway {
         puts.retain(|request| request.line.starts_with("PUT "));
         assert_eq!(puts.len(), 1, "{puts:?}");
         puts.remove(0)
-    }
-}
-
-fn read(stream: &TcpStream) -> Request {
-    let mut reader = BufReader::new(stream);
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        match line.trim_end() {
-            "" => break,
-            line => lines.push(line.to_owned()),
-        }
-    }
-    let length = lines.iter().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse().unwrap())
-    });
-    let mut body = vec![0; length.unwrap_or(0)];
-    reader.read_exact(&mut body).unwrap();
-    Request {
-        line: lines.remove(0).replace(" HTTP/1.1", ""),
-        headers: lines,
-        body: String::from_utf8(body).unwrap(),
     }
 }
 
@@ -173,7 +112,7 @@ fn the_text_of_the_metrics_replaces_the_group_of_the_job_on_every_way_out() {
 fn the_address_can_name_a_group_and_a_login_and_a_share_has_its_own_group() {
     let scene = Scene::new();
     let gateway = Pushgateway::empty();
-    let host = format!("127.0.0.1:{}", gateway.port);
+    let host = format!("127.0.0.1:{}", gateway.0.port);
     scene.file(
         "job.yaml",
         &format!(
@@ -250,7 +189,7 @@ fn a_push_that_is_refused_is_a_warning_and_the_exit_code_stays() {
         ("302 Found", "give the address that it redirects to"),
     ] {
         let gateway = Pushgateway::new(&json!({}), &[status]);
-        let url = format!("http://me:hunter2@127.0.0.1:{}", gateway.port);
+        let url = format!("http://me:hunter2@127.0.0.1:{}", gateway.0.port);
         for (line, code) in [(MOVE, 0), ("--source ./none --target ./new --yes", 4)] {
             let run = scene
                 .tool(&format!("{line} --metrics-push {url}"))
@@ -261,7 +200,7 @@ fn a_push_that_is_refused_is_a_warning_and_the_exit_code_stays() {
             let shown = format!(
                 "cannot push the metrics to http://me:***@127.0.0.1:{}/metrics/job/migrate-llm-cache: status {status}: \
                  pushed metrics are invalid; {remedy}",
-                gateway.port
+                gateway.0.port
             );
             assert!(warning.contains(&shown), "{warning}");
             gateway.put();

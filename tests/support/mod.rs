@@ -7,6 +7,7 @@
     reason = "each test program uses its own part, and a test may panic"
 )]
 
+pub mod http;
 pub mod name_server;
 pub mod oracle;
 pub mod place;
