@@ -16,12 +16,12 @@ use super::{
     plan::{AT_ONCE, Prepared},
     read_back::ReadBack,
     rejects::RejectsFile,
-    retry::{RequestContext, Retrier},
+    retry::Retrier,
     run::Run,
     throttle::Throttle,
 };
 use crate::{
-    model::{Error, Rekey, Result, Side, VerifyLevel},
+    model::{Error, OnSide, Rekey, Result, Side, VerifyLevel},
     report::{WarningEvent, WarningKind, word},
     storage::window::Window,
     system::shutdown::StopReason,
@@ -120,18 +120,15 @@ impl Run<'_> {
         };
         let published = match moved {
             Ok(None) => {
-                let context = RequestContext {
-                    what: "putting the target in place",
-                    side: Side::Target,
-                    workspace: None,
-                    batch: None,
-                };
                 // A file of gigabytes may have to be copied.
                 let retrier = self.retrier().unbounded();
-                retrier
-                    .run(context, async || storage.finish().await)
-                    .await
-                    .map(|()| None)
+                let finished = retrier
+                    .once("putting the target in place", storage.finish())
+                    .await;
+                finished.on(Side::Target).map(|()| None).map_err(|error| {
+                    let is_abandoned = error.is_temporary() && self.shutdown.reason().is_some();
+                    if is_abandoned { error.abandoned() } else { error }
+                })
             }
             other => other,
         };

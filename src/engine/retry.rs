@@ -153,6 +153,10 @@ impl Waiter for SideWaiter {
         };
         self.retrier.wait(purpose, error, failed).await == Waited::Again
     }
+
+    async fn stopped(&self) {
+        self.retrier.shutdown.stopped().await;
+    }
 }
 
 /// The attempts of one request.

@@ -283,7 +283,8 @@ pub trait Connection: Send + Sync {
     }
 
     /// Makes everything visible that is not yet. Called once after every target of a run was finished, and only if the run
-    /// wrote everything.
+    /// wrote everything. It is neither repeated nor cancelled: a storage for which that takes more than one request repeats
+    /// them and ends early with [`ConnectOptions::waiter`].
     async fn finish(&self) -> Result<()> {
         Ok(())
     }

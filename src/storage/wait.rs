@@ -20,6 +20,11 @@ pub trait Waiter: Send + Sync {
     /// Waits after the `failed`-th consecutive failure, counted from 1. Returns false if there must be no retry: then the
     /// storage returns the error.
     async fn wait(&self, operation: &str, failed: usize, error: &Error) -> bool;
+
+    /// Waits until the run stops, for a call that must undo a part of its work then.
+    async fn stopped(&self) {
+        std::future::pending().await
+    }
 }
 
 /// The delay after the `failed`-th consecutive failure: 0.2 s, doubling up to 20 s, with random jitter so that clients that

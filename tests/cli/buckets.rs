@@ -1,16 +1,23 @@
 //! Archives in a bucket.
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    net::TcpListener,
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    net::TcpStream,
+    process::Stdio,
+    sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Map, Value, json};
 
 use crate::{
     scene::Scene,
+    signals::send,
     support::{
+        http::{HttpServer, Request, answer},
         place::service,
         tool::{Run, Tool},
     },
@@ -144,51 +151,407 @@ fn a_bucket_that_refuses_is_an_error_that_says_why() {
     assert!(run.message().contains(&there), "{}", run.message());
 }
 
-/// The server of the tests creates buckets, so this is one of our own.
-#[test]
-fn a_bucket_that_does_not_exist_is_reported_before_a_record_is_read() {
-    const BODY: &str = "<?xml version=\"1.0\"?>\n<Error>\n  <Code>NoSuchBucket</Code>\n  <Message>There is no such \
-                        bucket.\nRequestId:1</Message>\n</Error>";
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    // It ends with the process.
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut head = BufReader::new(&stream).lines();
-            while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-            let answer = format!(
-                "HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{BODY}",
-                BODY.len()
-            );
-            stream.write_all(answer.as_bytes()).unwrap();
-        }
-    });
-    let scene = Scene::new();
-    let run = scene
-        .tool("--source ./rag_storage --target s3://none/a.jsonl.zst --yes")
-        .env("AWS_ENDPOINT_URL", &endpoint)
-        .env("AWS_ALLOW_HTTP", "true")
-        .env("AWS_ACCESS_KEY_ID", "a")
+/// A server of the test's own with one object, which can be as slow and as broken as the test wants.
+struct ObjectServer {
+    server: HttpServer,
+    object: Arc<Mutex<Option<String>>>,
+}
+
+/// Answers a request in place of the server, given the object; false leaves it to the server.
+type Special = fn(&Request, &str, &mut TcpStream) -> bool;
+
+const UPLOAD: &str =
+    "<InitiateMultipartUploadResult><UploadId>upload-1</UploadId></InitiateMultipartUploadResult>";
+
+impl ObjectServer {
+    fn new(object: Option<String>, special: Special) -> Self {
+        let object = Arc::new(Mutex::new(object));
+        let parts = Mutex::new(BTreeMap::new());
+        let kept = Arc::clone(&object);
+        let server = HttpServer::new(move |request, stream| {
+            let content = kept.lock().unwrap().clone();
+            if special(request, content.as_deref().unwrap_or_default(), stream) {
+                return;
+            }
+            let (method, path) = request.line.split_once(' ').unwrap();
+            let query = path.split_once('?').map_or("", |(_, query)| query);
+            match (method, query, content) {
+                ("HEAD", ..) | ("GET", _, None) => match kept.lock().unwrap().as_deref() {
+                    None => answer(stream, "404 Not Found", "", ""),
+                    Some(content) => {
+                        let _ = stream.write_all(head(content.len(), "200 OK", "").as_bytes());
+                    }
+                },
+                ("GET", _, Some(content)) => answer(stream, "200 OK", "ETag: \"1\"\r\n", &content),
+                ("POST", _, _) if query.starts_with("uploads") => answer(stream, "200 OK", "", UPLOAD),
+                ("PUT", _, _) if query.contains("partNumber=") => {
+                    let number = query.split(['=', '&']).find_map(|word| word.parse::<u32>().ok());
+                    parts
+                        .lock()
+                        .unwrap()
+                        .insert(number.unwrap(), request.body.clone());
+                    answer(stream, "200 OK", "ETag: \"1\"\r\n", "");
+                }
+                ("PUT", ..) => {
+                    *kept.lock().unwrap() = Some(request.body.clone());
+                    answer(stream, "200 OK", "ETag: \"1\"\r\n", "");
+                }
+                ("POST", ..) => {
+                    let parts = std::mem::take(&mut *parts.lock().unwrap());
+                    *kept.lock().unwrap() = Some(parts.into_values().collect());
+                    let done =
+                        "<CompleteMultipartUploadResult><ETag>1</ETag></CompleteMultipartUploadResult>";
+                    answer(stream, "200 OK", "", done);
+                }
+                ("DELETE", ..) => answer(stream, "204 No Content", "", ""),
+                _ => panic!("{}", request.line),
+            }
+        });
+        Self { server, object }
+    }
+
+    /// The program with this server as S3.
+    fn tool(&self, scene: &Scene, line: &str) -> Tool {
+        with_keys(scene.tool(line)).env("AWS_ENDPOINT_URL", &self.server.url())
+    }
+
+    /// The lines of the requests since the last call, without those of this method.
+    fn requests_except(&self, method: &str) -> Vec<String> {
+        let lines = self.server.requests().into_iter().map(|request| request.line);
+        lines.filter(|line| !line.starts_with(method)).collect()
+    }
+}
+
+fn with_keys(tool: Tool) -> Tool {
+    tool.env("AWS_ACCESS_KEY_ID", "a")
         .env("AWS_SECRET_ACCESS_KEY", "b")
         .env("AWS_REGION", "us-east-1")
+}
+
+/// The head of an answer with an object.
+fn head(length: usize, status: &str, headers: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nETag: \"1\"\r\nConnection: close\r\n{headers}\r\n"
+    )
+}
+
+/// The sample cache as an archive.
+fn archive(scene: &Scene) -> String {
+    scene
+        .run("--source ./rag_storage --target own.jsonl --all-workspaces --yes")
+        .expect(0);
+    fs::read_to_string(scene.path("own.jsonl")).unwrap()
+}
+
+/// A cache of more than two parts of an upload.
+fn large_cache(scene: &Scene) {
+    let text = |n: usize| format!("{n:05}").repeat(1200);
+    let cache: Map<String, Value> = (0..3000)
+        .map(|n| (format!("default:extract:{n:032}"), json!({"return": text(n)})))
+        .collect();
+    scene.cache("large", &Value::Object(cache));
+}
+
+const NOTHING_SPECIAL: Special = |_, _, _| false;
+
+const RESTORE: &str = "--source s3://b/a.jsonl --target ./back --all-workspaces --yes";
+
+#[test]
+fn a_download_may_take_longer_than_a_request() {
+    let scene = Scene::new();
+    let server = ObjectServer::new(Some(archive(&scene)), |request, content, stream| {
+        let is_get = request.line.starts_with("GET ");
+        if is_get {
+            stream
+                .write_all(head(content.len(), "200 OK", "").as_bytes())
+                .unwrap();
+            for piece in content.as_bytes().chunks(content.len() / 11) {
+                thread::sleep(Duration::from_millis(250));
+                stream.write_all(piece).unwrap();
+            }
+        }
+        is_get
+    });
+    let run = server
+        .tool(&scene, &format!("{RESTORE} --timeout 1s --retries 0"))
         .run()
-        .expect(5);
-    let message = run.message();
-    assert!(
-        message.starts_with("target: cannot read s3://none/a.jsonl.zst: "),
-        "{message}"
-    );
-    assert!(
-        message.contains("404 Not Found: NoSuchBucket: There is no such bucket."),
-        "{message}"
-    );
-    assert_eq!(message.lines().count(), 1, "{message}");
-    assert_eq!(run.events_of("batch").count(), 0);
+        .expect(0);
+    assert_eq!(run.total("written"), 67);
+    assert!(run.report()["duration_ms"].as_u64().unwrap() > 2500);
+    assert_eq!(server.requests_except("HEAD ").len(), 1);
+}
+
+#[test]
+fn a_download_that_falls_silent_ends_the_run() {
+    let scene = Scene::new();
+    let server = ObjectServer::new(Some(archive(&scene)), |request, content, stream| {
+        let is_get = request.line.starts_with("GET ");
+        if is_get {
+            let text = head(content.len(), "200 OK", "") + &content[..content.len() / 2];
+            stream.write_all(text.as_bytes()).unwrap();
+            thread::sleep(Duration::from_secs(600));
+        }
+        is_get
+    });
+    let line = format!("{RESTORE} --timeout 1s --retries 0");
+    let run = server.tool(&scene, &line).run().expect(4);
     assert_eq!(
-        run.report()["next"],
-        "Check the name of the bucket; it is not created."
+        run.message(),
+        "source: cannot read s3://b/a.jsonl: no answer within 1s"
     );
+    assert_eq!(run.report()["retryable"], true);
+}
+
+#[test]
+fn a_download_that_breaks_off_goes_on_where_it_ended() {
+    let scene = Scene::new();
+    let server = ObjectServer::new(Some(archive(&scene)), |request, content, stream| {
+        if !request.line.starts_with("GET ") {
+            return false;
+        }
+        let (total, half) = (content.len(), content.len() / 2);
+        let text = match request.header("range") {
+            None => head(total, "200 OK", "") + &content[..half],
+            Some(range) => {
+                assert_eq!(range, format!("bytes={half}-"));
+                assert!(request.has("If-Match: \"1\""), "{request:?}");
+                let range = format!("Content-Range: bytes {half}-{}/{total}\r\n", total - 1);
+                head(total - half, "206 Partial Content", &range) + &content[half..]
+            }
+        };
+        stream.write_all(text.as_bytes()).unwrap();
+        true
+    });
+    let run = server.tool(&scene, RESTORE).run().expect(0);
+    assert_eq!(run.total("written"), 67);
+    let retries: Vec<_> = run.events_of("retry").collect();
+    assert_eq!(retries.len(), 1, "{retries:?}");
+    assert_eq!(retries[0]["operation"], "downloading the archive");
+    assert_eq!(retries[0]["kind"], "connection_lost");
+}
+
+#[test]
+fn a_bucket_that_may_answer_later_is_asked_again() {
+    let scene = Scene::new();
+    let kind = |run: &Run| run.report()["errors"]["first"][0]["kind"].clone();
+    for (status, retries) in [
+        ("503 Service Unavailable", 1),
+        ("429 Too Many Requests", 1),
+        ("400 Bad Request", 0),
+    ] {
+        let special: Special = match status {
+            "503 Service Unavailable" => |_, _, stream| {
+                answer(stream, "503 Service Unavailable", "", "");
+                true
+            },
+            "429 Too Many Requests" => |_, _, stream| {
+                answer(stream, "429 Too Many Requests", "", "");
+                true
+            },
+            _ => |_, _, stream| {
+                answer(stream, "400 Bad Request", "", "");
+                true
+            },
+        };
+        let server = ObjectServer::new(None, special);
+        let run = server
+            .tool(&scene, &format!("{RESTORE} --retries 1"))
+            .run()
+            .expect(4);
+        assert_eq!(run.events_of("retry").count(), retries, "{status}");
+        assert_eq!(run.report()["retryable"], retries > 0, "{status}");
+        assert_eq!(kind(&run), if retries > 0 { "busy" } else { "server" });
+        assert!(run.message().contains(status), "{}", run.message());
+    }
+    let closed = with_keys(scene.tool(&format!("{RESTORE} --retries 0")))
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        .run()
+        .expect(4);
+    assert_eq!(kind(&closed), "unreachable");
+    assert!(
+        closed.message().contains("Connection refused"),
+        "{}",
+        closed.message()
+    );
+    let silent = ObjectServer::new(None, |_, _, _| {
+        thread::sleep(Duration::from_secs(600));
+        true
+    });
+    let line = format!("{RESTORE} --retries 0 --timeout 1s");
+    let silent = silent.tool(&scene, &line).run().expect(4);
+    assert_eq!(kind(&silent), "timeout");
+    assert_eq!(silent.report()["retryable"], true);
+}
+
+const LARGE: &str = "--source ./large --target s3://b/a.jsonl --yes";
+
+#[test]
+fn a_part_of_an_upload_is_sent_again() {
+    static FAILURES: Mutex<u32> = Mutex::new(0);
+    let scene = Scene::new();
+    large_cache(&scene);
+    let server = ObjectServer::new(None, |request, _, stream| {
+        let mut failures = FAILURES.lock().unwrap();
+        let fails = *failures < 2 && request.line.contains("partNumber=1&");
+        if fails {
+            *failures += 1;
+            answer(stream, "503 Service Unavailable", "", "");
+        }
+        fails
+    });
+    let run = server.tool(&scene, LARGE).run().expect(0);
+    assert_eq!(run.total("written"), 3000);
+    let retries: Vec<_> = run.events_of("retry").collect();
+    assert_eq!(retries.len(), 2, "{retries:?}");
+    assert_eq!(retries[1]["operation"], "uploading the archive");
+    fs::write(
+        scene.path("kept.jsonl"),
+        server.object.lock().unwrap().as_deref().unwrap(),
+    )
+    .unwrap();
+    let line = "--source ./large --target kept.jsonl --verify-only --verify full";
+    scene.run(line).expect(0);
+}
+
+#[test]
+fn an_upload_that_is_stopped_leaves_nothing() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let scene = Scene::new();
+        large_cache(&scene);
+        let server = ObjectServer::new(None, |request, _, _| {
+            let is_part = request.line.contains("partNumber=");
+            if is_part {
+                thread::sleep(Duration::from_secs(600));
+            }
+            is_part
+        });
+        let child = server
+            .tool(&scene, &format!("{LARGE} --timeout 5s"))
+            .into_command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        server.server.wait_for("partNumber=");
+        server.server.requests();
+        let sent = Instant::now();
+        send(signal, child.id());
+        let run = Run::of(child.wait_with_output().unwrap()).checked().expect(code);
+        // Long before the request would have taken too long.
+        assert!(sent.elapsed() < Duration::from_secs(15));
+        assert_eq!((run.total("written"), run.total("not_attempted")), (0, 3000));
+        let mut requests = server.server.requests();
+        requests.retain(|request| !request.line.contains("partNumber="));
+        let lines: Vec<_> = requests.iter().map(|request| request.line.as_str()).collect();
+        assert_eq!(lines, ["DELETE /b/a.jsonl?uploadId=upload-1"]);
+    }
+}
+
+#[test]
+fn a_bucket_that_cannot_be_written_to_is_found_before_a_record_is_read() {
+    const BODY: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+    let scene = Scene::new();
+    let refusing = ObjectServer::new(None, |request, _, stream| {
+        let is_write = !request.line.starts_with("GET ") && !request.line.starts_with("HEAD ");
+        if is_write {
+            answer(stream, "403 Forbidden", "", BODY);
+        }
+        is_write
+    });
+    for mode in ["--dry-run", "--yes"] {
+        let line = format!("--source ./rag_storage --target s3://b/a.jsonl --all-workspaces {mode}");
+        let run = refusing.tool(&scene, &line).run().expect(5);
+        let message = run.message();
+        assert!(
+            message.starts_with("target: cannot write s3://b/a.jsonl: ") && message.contains("AccessDenied"),
+            "{message}"
+        );
+        assert_eq!(run.report()["errors"]["first"][0]["kind"], "permission");
+        assert_eq!(run.events_of("batch").count(), 0);
+        let mut requests = refusing.requests_except("GET ");
+        requests.dedup();
+        assert_eq!(requests, ["POST /b/a.jsonl?uploads="]);
+
+        // What was begun only to ask is dropped.
+        let accepting = ObjectServer::new(None, NOTHING_SPECIAL);
+        accepting.tool(&scene, &line).run().expect(0);
+        let requests = accepting.requests_except("GET ");
+        let asked = ["POST /b/a.jsonl?uploads=", "DELETE /b/a.jsonl?uploadId=upload-1"];
+        assert_eq!(requests[..2], asked);
+        let written = if mode == "--yes" { 2 } else { 0 };
+        assert_eq!(requests.len(), 2 + written, "{requests:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_for_a_service_is_named() {
+    let scene = Scene::new();
+    let next = |tool: Tool, code: i32| {
+        tool.run().expect(code).report()["next"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let line = |place: &str| format!("--source {place} --target ./new --yes --retries 0");
+    let azure = scene.tool(&line("az://container/a.jsonl"));
+    assert_eq!(
+        next(azure, 2),
+        "Check the credentials: AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY."
+    );
+    let google = scene
+        .tool(&line("gs://bucket/a.jsonl"))
+        .env("GOOGLE_APPLICATION_CREDENTIALS", "/none.json");
+    assert_eq!(
+        next(google, 2),
+        "Check the credentials: GOOGLE_APPLICATION_CREDENTIALS."
+    );
+    let address = scene.tool(&line("gs:///a.jsonl"));
+    assert_eq!(next(address, 2), "Write gs://bucket/key.jsonl.zst.");
+    let amazon = scene
+        .tool(&line("s3://bucket/a.jsonl"))
+        .env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1");
+    assert_eq!(
+        next(amazon, 4),
+        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+    );
+}
+
+/// The server of the tests creates buckets.
+#[test]
+fn a_bucket_that_does_not_exist_is_reported_before_a_record_is_read() {
+    let server = ObjectServer::new(None, |_, _, stream| {
+        let body = "<?xml version=\"1.0\"?>\n<Error>\n  <Code>NoSuchBucket</Code>\n  <Message>There is no such \
+                    bucket.\nRequestId:1</Message>\n</Error>";
+        answer(stream, "404 Not Found", "", body);
+        true
+    });
+    let scene = Scene::new();
+    let there = "s3://none/a.jsonl.zst";
+    for (line, side, code) in [
+        (
+            format!("--source ./rag_storage --target {there} --yes"),
+            "target",
+            5,
+        ),
+        (format!("--source {there} --target ./new --yes"), "source", 4),
+    ] {
+        let run = server.tool(&scene, &line).run().expect(code);
+        let message = run.message();
+        assert!(
+            message.starts_with(&format!("{side}: cannot read {there}: ")),
+            "{message}"
+        );
+        assert!(
+            message.contains("404 Not Found: NoSuchBucket: There is no such bucket."),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert_eq!(run.events_of("batch").count(), 0);
+        assert_eq!(
+            run.report()["next"],
+            "Check the name of the bucket; it is not created."
+        );
+    }
 }
 
 #[test]

@@ -51,11 +51,11 @@ impl Connector for Archive {
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let config = Config::new(values)?;
-        let place = Place::open(&config)?;
+        let place = Place::open(&config, options)?;
         // A damaged target is no base for a new one.
         let salvage = options.salvage && values.side() == Side::Source;
         let archive = Arc::new(Reader::new(place, values.side(), salvage));
-        if values.side() == Side::Source && archive.file().await?.is_none() {
+        if values.side() == Side::Source && !archive.exists().await? {
             let message = format!("there is no archive {}", config.place);
             return Err(Error::new(ErrorKind::NotFound, message).with_remedy(
                 "name a file that was written by --target FILE.jsonl.zst or --rejects FILE.jsonl",

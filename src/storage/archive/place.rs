@@ -12,7 +12,10 @@ use super::bucket::Bucket;
 use super::config::{ArchivePlace, Config};
 use crate::{
     model::Result,
-    storage::files::{Draft, OpenFile, absolute, blocking, check_writable},
+    storage::{
+        ConnectOptions,
+        files::{Draft, OpenFile, absolute, blocking, check_writable},
+    },
 };
 
 /// The location of an archive.
@@ -25,17 +28,18 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Resolves links, and nothing else.
+    /// Resolves links, and asks no service.
     ///
     /// # Errors
     /// A link leads nowhere, or the address of a bucket is invalid.
-    pub(super) fn open(config: &Config) -> Result<Self> {
+    #[cfg_attr(not(feature = "bucket"), allow(unused_variables))]
+    pub(super) fn open(config: &Config, options: &ConnectOptions) -> Result<Self> {
         match &config.place {
             ArchivePlace::File(file) => Ok(Self::File(absolute(file)?)),
             #[cfg(feature = "bucket")]
             ArchivePlace::Bucket(address) => {
                 let name = config.place.to_string();
-                let bucket = Bucket::new(address, name.as_ref(), config.endpoint.as_deref())?;
+                let bucket = Bucket::new(address, name.as_ref(), config.endpoint.as_deref(), options)?;
                 Ok(Self::Bucket(Arc::new(bucket)))
             }
             #[cfg(not(feature = "bucket"))]
@@ -57,7 +61,7 @@ impl Place {
         }
     }
 
-    /// The archive; `None` where there is none.
+    /// The archive; `None` where there is none. One in a bucket is downloaded, which takes as long as it is large.
     ///
     /// # Errors
     /// It cannot be read.
@@ -109,7 +113,12 @@ impl Place {
     /// It cannot.
     pub(super) async fn check_writable(&self) -> Result<()> {
         let path = self.draft_path();
-        blocking(move || check_writable(&path)).await
+        blocking(move || check_writable(&path)).await?;
+        match self {
+            Self::File(_) => Ok(()),
+            #[cfg(feature = "bucket")]
+            Self::Bucket(bucket) => bucket.check_writable().await,
+        }
     }
 
     /// Replaces the archive with a complete new one.

@@ -93,6 +93,15 @@ impl Reader {
         self.place.was_replaced(&open.file).await
     }
 
+    /// Whether there is an archive. One in a bucket is not downloaded for that.
+    pub(super) async fn exists(&self) -> Result<bool> {
+        match &self.place {
+            Place::File(_) => Ok(self.file().await?.is_some()),
+            #[cfg(feature = "bucket")]
+            Place::Bucket(bucket) => bucket.exists().await,
+        }
+    }
+
     /// The file, opened once; `None` if there is none.
     pub(super) async fn file(&self) -> Result<Option<Arc<ArchiveFile>>> {
         let open = || async {
