@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
-    net::TcpStream,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     process::Stdio,
     sync::{Arc, Mutex},
     thread,
@@ -157,14 +157,15 @@ struct ObjectServer {
     object: Arc<Mutex<Option<String>>>,
 }
 
-/// Answers a request in place of the server, given the object; false leaves it to the server.
-type Special = fn(&Request, &str, &mut TcpStream) -> bool;
-
 const UPLOAD: &str =
     "<InitiateMultipartUploadResult><UploadId>upload-1</UploadId></InitiateMultipartUploadResult>";
 
 impl ObjectServer {
-    fn new(object: Option<String>, special: Special) -> Self {
+    /// One with a function that may answer a request in place of the server, given the object; false leaves it to the server.
+    fn new(
+        object: Option<String>,
+        special: impl Fn(&Request, &str, &mut TcpStream) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let object = Arc::new(Mutex::new(object));
         let parts = Mutex::new(BTreeMap::new());
         let kept = Arc::clone(&object);
@@ -252,8 +253,6 @@ fn large_cache(scene: &Scene) {
     scene.cache("large", &Value::Object(cache));
 }
 
-const NOTHING_SPECIAL: Special = |_, _, _| false;
-
 const RESTORE: &str = "--source s3://b/a.jsonl --target ./back --all-workspaces --yes";
 
 #[test]
@@ -331,38 +330,74 @@ fn a_download_that_breaks_off_goes_on_where_it_ended() {
 }
 
 #[test]
+fn an_archive_that_is_replaced_during_a_download_is_downloaded_again() {
+    let scene = Scene::new();
+    let gets = Mutex::new(0);
+    let server = ObjectServer::new(Some(archive(&scene)), move |request, content, stream| {
+        if !request.line.starts_with("GET ") {
+            return false;
+        }
+        let mut gets = gets.lock().unwrap();
+        *gets += 1;
+        match *gets {
+            1 => {
+                let text = head(content.len(), "200 OK", "") + &content[..content.len() / 2];
+                stream.write_all(text.as_bytes()).unwrap();
+            }
+            2 => answer(stream, "412 Precondition Failed", "", ""),
+            _ => return false,
+        }
+        true
+    });
+    let run = server.tool(&scene, RESTORE).run().expect(0);
+    assert_eq!(run.total("written"), 67);
+    let retries: Vec<_> = run
+        .events_of("retry")
+        .map(|retry| (&retry["operation"], &retry["kind"]))
+        .collect();
+    assert_eq!(retries.len(), 2, "{retries:?}");
+    assert_eq!(retries[0].0, "downloading the archive");
+    assert_eq!(
+        (retries[1].0, retries[1].1),
+        (&json!("listing workspaces"), &json!("busy"))
+    );
+}
+
+/// The kind of the first error.
+fn kind(run: &Run) -> &str {
+    run.report()["errors"]["first"][0]["kind"].as_str().unwrap()
+}
+
+/// Refuses every request with this status.
+fn refusing(status: &'static str) -> ObjectServer {
+    ObjectServer::new(None, move |_, _, stream| {
+        answer(stream, status, "", "");
+        true
+    })
+}
+
+#[test]
 fn a_bucket_that_may_answer_later_is_asked_again() {
     let scene = Scene::new();
-    let kind = |run: &Run| run.report()["errors"]["first"][0]["kind"].clone();
-    for (status, retries) in [
-        ("503 Service Unavailable", 1),
-        ("429 Too Many Requests", 1),
-        ("400 Bad Request", 0),
+    for (status, retries, expected) in [
+        ("503 Service Unavailable", 1, "busy"),
+        ("429 Too Many Requests", 1, "busy"),
+        ("400 Bad Request", 0, "server"),
     ] {
-        let special: Special = match status {
-            "503 Service Unavailable" => |_, _, stream| {
-                answer(stream, "503 Service Unavailable", "", "");
-                true
-            },
-            "429 Too Many Requests" => |_, _, stream| {
-                answer(stream, "429 Too Many Requests", "", "");
-                true
-            },
-            _ => |_, _, stream| {
-                answer(stream, "400 Bad Request", "", "");
-                true
-            },
-        };
-        let server = ObjectServer::new(None, special);
-        let run = server
+        let run = refusing(status)
             .tool(&scene, &format!("{RESTORE} --retries 1"))
             .run()
             .expect(4);
         assert_eq!(run.events_of("retry").count(), retries, "{status}");
         assert_eq!(run.report()["retryable"], retries > 0, "{status}");
-        assert_eq!(kind(&run), if retries > 0 { "busy" } else { "server" });
+        assert_eq!(kind(&run), expected);
         assert!(run.message().contains(status), "{}", run.message());
     }
+}
+
+#[test]
+fn errors_of_the_connection_to_a_bucket_have_their_kind() {
+    let scene = Scene::new();
     let closed = with_keys(scene.tool(&format!("{RESTORE} --retries 0")))
         .env("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         .run()
@@ -373,6 +408,20 @@ fn a_bucket_that_may_answer_later_is_asked_again() {
         "{}",
         closed.message()
     );
+    let without_tls = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("https://{}", without_tls.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in without_tls.incoming() {
+            let mut stream = stream.unwrap();
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+            answer(&mut stream, "400 Bad Request", "", "");
+        }
+    });
+    let secure = with_keys(scene.tool(&format!("{RESTORE} --retries 0")))
+        .env("AWS_ENDPOINT_URL", &endpoint)
+        .run()
+        .expect(4);
+    assert_eq!(kind(&secure), "tls", "{}", secure.message());
     let silent = ObjectServer::new(None, |_, _, _| {
         thread::sleep(Duration::from_secs(600));
         true
@@ -387,11 +436,11 @@ const LARGE: &str = "--source ./large --target s3://b/a.jsonl --yes";
 
 #[test]
 fn a_part_of_an_upload_is_sent_again() {
-    static FAILURES: Mutex<u32> = Mutex::new(0);
     let scene = Scene::new();
     large_cache(&scene);
-    let server = ObjectServer::new(None, |request, _, stream| {
-        let mut failures = FAILURES.lock().unwrap();
+    let failures = Mutex::new(0);
+    let server = ObjectServer::new(None, move |request, _, stream| {
+        let mut failures = failures.lock().unwrap();
         let fails = *failures < 2 && request.line.contains("partNumber=1&");
         if fails {
             *failures += 1;
@@ -466,14 +515,14 @@ fn a_bucket_that_cannot_be_written_to_is_found_before_a_record_is_read() {
             message.starts_with("target: cannot write s3://b/a.jsonl: ") && message.contains("AccessDenied"),
             "{message}"
         );
-        assert_eq!(run.report()["errors"]["first"][0]["kind"], "permission");
+        assert_eq!(kind(&run), "permission");
         assert_eq!(run.events_of("batch").count(), 0);
         let mut requests = refusing.requests_except("GET ");
         requests.dedup();
         assert_eq!(requests, ["POST /b/a.jsonl?uploads="]);
 
         // What was begun only to ask is dropped.
-        let accepting = ObjectServer::new(None, NOTHING_SPECIAL);
+        let accepting = ObjectServer::new(None, |_, _, _| false);
         accepting.tool(&scene, &line).run().expect(0);
         let requests = accepting.requests_except("GET ");
         let asked = ["POST /b/a.jsonl?uploads=", "DELETE /b/a.jsonl?uploadId=upload-1"];

@@ -77,9 +77,8 @@ impl Bucket {
                 ErrorKind::NotFound,
                 Some("check the name of the bucket; it is not created".to_owned()),
             ),
-            Failed::Precondition { .. } => return self.was_replaced(),
             _ => match kind(error) {
-                kind @ (ErrorKind::Unreachable | ErrorKind::Tls | ErrorKind::Server) => {
+                kind @ (ErrorKind::Unreachable | ErrorKind::Server) => {
                     (kind, Some(format!("check the address ({})", service.address)))
                 }
                 kind => (kind, None),
@@ -123,13 +122,7 @@ fn cause(error: &Failed) -> Option<String> {
 
 /// The kind of an error for which the client has no name.
 fn kind(error: &Failed) -> ErrorKind {
-    let is_tls = causes(error).any(|cause| {
-        let inner = cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
-    });
-    if is_tls {
+    if causes(error).any(is_tls) {
         return ErrorKind::Tls;
     }
     match causes(error).find_map(|cause| cause.downcast_ref::<HttpError>()) {
@@ -144,6 +137,14 @@ fn kind(error: &Failed) -> ErrorKind {
         None if asks_to_come_back(&error.to_string()) => ErrorKind::Busy,
         None => ErrorKind::Server,
     }
+}
+
+fn is_tls(error: &(dyn StdError + 'static)) -> bool {
+    // As a cause, an error of the system hides the one that it consists of.
+    let inner = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
 }
 
 /// Whether the service was overloaded or failed: the client keeps the status of its answer only in the text. S3 answers some

@@ -149,7 +149,8 @@ impl Bucket {
         let mut failures = 0;
         while download.read < download.size {
             match self.next_piece(&mut download).await {
-                Ok(piece) => {
+                Ok(None) => return Err(self.was_replaced()),
+                Ok(Some(piece)) => {
                     failures = 0;
                     download.read += piece.len() as u64;
                     tokio::io::AsyncWriteExt::write_all(&mut out, &piece)
@@ -175,8 +176,9 @@ impl Bucket {
         Ok(Some(out.into_std().await))
     }
 
-    /// The next piece of the object. After an error, what is missing of the same version is asked for.
-    async fn next_piece(&self, download: &mut Download) -> Result<Bytes> {
+    /// The next piece of the object; `None` if the object was replaced. After an error, it is asked for what is missing of
+    /// the same version.
+    async fn next_piece(&self, download: &mut Download) -> Result<Option<Bytes>> {
         let pieces = match &mut download.pieces {
             Some(pieces) => pieces,
             missing => {
@@ -185,23 +187,26 @@ impl Bucket {
                     if_match: download.version.clone(),
                     ..GetOptions::default()
                 };
-                let rest = self.open(rest).await?.ok_or_else(|| self.was_replaced())?;
+                let Some(rest) = self.open(rest).await? else {
+                    return Ok(None);
+                };
                 missing.insert(rest.into_stream())
             }
         };
         let next = async { pieces.next().await.transpose() };
         let piece = self.within(self.timeout, "read", next).await?;
-        piece.ok_or_else(|| {
+        piece.map(Some).ok_or_else(|| {
             let message = format!("cannot read {}: its end is missing", self.name.display());
             Error::new(ErrorKind::ConnectionLost, message)
         })
     }
 
-    /// Asks for the object; `None` where there is no such object.
+    /// Asks for the object; `None` where there is no such object, or not in this version.
     async fn open(&self, options: GetOptions) -> Result<Option<GetResult>> {
         let get = self.store.get_opts(&self.key, options).map_ok(Some);
         let get = get.or_else(async |error| match error {
             object_store::Error::NotFound { source, .. } if !lacks_bucket(&source.to_string()) => Ok(None),
+            object_store::Error::Precondition { .. } => Ok(None),
             error => Err(error),
         });
         self.within(self.timeout, "read", get).await

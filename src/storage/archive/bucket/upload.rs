@@ -65,7 +65,7 @@ impl Bucket {
         let upload = self.repeated(self.timeout, "write", begin).await?;
         let sent = match self.unless_stopped(self.send_parts(&upload, file)).await {
             Ok(parts) => {
-                // Not interrupted: afterwards nobody could say whether the archive was replaced.
+                // Not interrupted: afterwards no one would know whether the archive was replaced.
                 let complete = || self.store.complete_multipart(&self.key, &upload, parts.clone());
                 self.repeated(self.upload_limit(), "write", complete).await
             }
