@@ -314,9 +314,11 @@ impl Run<'_> {
             target_counted = Some(event);
             Ok((opened, count))
         };
-        let opened = tokio::try_join!(opening_source, opening_target);
-        events.extend(source_counted.into_iter().chain(target_counted));
-        let ((source, count), (target, before)) = opened?;
+        // An error of the source comes first, however fast the target is.
+        let ((source, count), opened) = tokio::try_join!(opening_source, async { Ok(opening_target.await) })?;
+        events.extend(source_counted);
+        let (target, before) = opened?;
+        events.extend(target_counted);
         if self.settings.mode != Mode::Verify && count.may_have_records() {
             let checking = self.ask(Side::Target, "checking the target", async || {
                 target.check_writable().await
