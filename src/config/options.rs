@@ -304,8 +304,8 @@ options! {
         #[command(flatten)]
         pub batch: BatchOptions = Group,
             note "A batch is full when it reaches either limit. The default for `bytes` is what the target writes fastest: \
-                  384KiB for Redis, 512KiB for JSON, 2MiB for PostgreSQL, MongoDB and OpenSearch. Larger batches \
-                  need more memory.";
+                  384KiB for Redis, 512KiB for JSON, 1MiB for PostgreSQL and MongoDB, 2MiB for OpenSearch. Larger \
+                  batches need more memory.";
 
         /// Maximum number of batches written at the same time; fewer are used if the target is fast enough [default: 16]
         #[arg(long, value_name = "N", help_heading = HOW, allow_negative_numbers = true)]

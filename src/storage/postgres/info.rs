@@ -17,7 +17,7 @@ pub(in crate::storage) const INFO: ConnectorInfo = ConnectorInfo {
     workspace_variable: Some("POSTGRES_WORKSPACE"),
     workspace_ini_key: Some("workspace"),
     trims_workspace: false,
-    batch_bytes: NonZeroUsize::new(2 << 20).unwrap(),
+    batch_bytes: NonZeroUsize::new(1 << 20).unwrap(),
     in_flight_bytes: NonZeroUsize::new(6 << 20).unwrap(),
     fields: FIELDS,
 };
