@@ -190,6 +190,12 @@ impl ErrorKind {
     }
 }
 
+/// Whether the process or the system has as many open files as it may: `EMFILE` and `ENFILE`, which have no
+/// [`std::io::ErrorKind`].
+fn is_out_of_files(error: &std::io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
+}
+
 /// An error: its kind, a message that says what failed and where, and a remedy.
 ///
 /// The message must not contain a secret: take locations only in redacted form.
@@ -253,6 +259,7 @@ impl Error {
                 (ErrorKind::Permission, Some(remedy))
             }
             Io::StorageFull | Io::QuotaExceeded | Io::ReadOnlyFilesystem => (ErrorKind::Full, None),
+            _ if is_out_of_files(&error) => (ErrorKind::Io, Some("raise the limit on open files (ulimit -n)")),
             Io::FileTooLarge => (ErrorKind::Full, Some("raise the limit on file size (ulimit -f)")),
             _ => (ErrorKind::Io, None),
         };

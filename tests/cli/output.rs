@@ -5,7 +5,12 @@ use std::{
     process::Stdio,
 };
 
-use crate::scene::Scene;
+use serde_json::json;
+
+use crate::{
+    scene::{Scene, value},
+    support::records::key,
+};
 
 #[test]
 fn help_teaches_the_commonest_calls() {
@@ -60,6 +65,23 @@ fn lines_are_the_default_where_nobody_looks() {
     let run = scene.run("--source ./rag_storage --target ./new --yes").expect(0);
     assert!(run.events.len() > 4, "{}", run.stdout);
     assert_eq!(run.stderr, "");
+}
+
+#[test]
+fn many_workspaces_are_printed_as_sums() {
+    let scene = Scene::new();
+    for n in 0..9 {
+        let key = key("extract", n);
+        scene.cache(&format!("many/w{n}"), &json!({key: value("x")}));
+    }
+    let line = "--source ./many --target ./new --all-workspaces --yes --verify full --output human";
+    let run = scene.run(line).expect(0);
+    let sum = "Counted the source: 9 records in 9 workspaces\n";
+    assert!(run.stderr.contains(sum), "{}", run.stderr);
+    for one in ["Workspace w", "Verified w"] {
+        let is_printed = run.stderr.lines().any(|line| line.starts_with(one));
+        assert!(!is_printed, "{}", run.stderr);
+    }
 }
 
 #[test]

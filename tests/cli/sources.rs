@@ -297,6 +297,19 @@ fn a_limit_on_files_is_an_error_with_a_report_and_leaves_nothing() {
 }
 
 #[test]
+fn a_limit_on_open_files_is_an_error_that_names_it() {
+    let scene = Scene::new();
+    for n in 0..100 {
+        let key = key("extract", n);
+        scene.cache(&format!("many/w{n}"), &json!({key: value("x")}));
+    }
+    let tool = scene.tool("--source ./many --target ./new --all-workspaces --yes");
+    let run = under("ulimit -n 60", tool);
+    assert!([4, 5].contains(&run.code), "{}", run.stderr);
+    assert!(run.stderr.contains("ulimit -n"), "{}", run.stderr);
+}
+
+#[test]
 fn an_archive_that_does_not_fit_leaves_the_old_one_as_it_was() {
     let scene = Scene::new();
     scene

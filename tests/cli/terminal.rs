@@ -59,6 +59,21 @@ fn the_workspaces_are_numbered() {
 }
 
 #[test]
+fn many_workspaces_have_one_bar() {
+    let scene = Scene::new();
+    for n in 0..9 {
+        let key = key("extract", n);
+        scene.cache(&format!("many/w{n}"), &json!({key: value("x")}));
+    }
+    let line = "--source ./many --target ./new --yes --all-workspaces --verify full";
+    let screen = at_terminal(&scene, line).expect(0);
+    assert!(screen.raw().contains("Moving 9 workspaces"), "{}", screen.raw());
+    assert!(!screen.raw().contains("Moving w"), "{}", screen.raw());
+    assert!(!screen.text().contains("Verified w"), "{}", screen.text());
+    assert_eq!(screen.wrapped, Vec::<String>::new());
+}
+
+#[test]
 fn wide_names_and_keys_stay_in_their_line() {
     let scene = Scene::new();
     let workspace = "w".repeat(120);

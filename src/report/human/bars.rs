@@ -1,23 +1,21 @@
 //! Output for a terminal: a progress bar, and results above it.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use super::{Stderr, phrases, summary};
+use super::{Stderr, phrases, summary, workspaces::Workspaces};
 use crate::{
     model::{Mode, Side, Workspace},
     report::{
         BatchEvent, BatchStatus, CountEvent, Event, Palette, PlanEvent,
-        style::{cut, grouped, grouped_of, wrap},
+        style::{cut, grouped, wrap},
     },
 };
 
 /// How often a bar is redrawn while no event arrives.
 const TICK: Duration = Duration::from_millis(200);
-/// With more workspaces than this, counts are printed as sums.
-const MOST_LISTED: usize = 6;
 /// Columns for the spinner and the elapsed time, next to a text.
 const SPINNER: usize = 10;
 /// Columns for the name of a workspace, next to a bar.
@@ -29,8 +27,7 @@ pub(in crate::report) struct Bars {
     width: usize,
     guided: bool,
 
-    workspaces: Vec<Workspace>,
-    counted: BTreeMap<Side, (usize, u64)>,
+    workspaces: Workspaces,
     bar: Option<(Activity, ProgressBar)>,
     bytes: u64,
     rejected: u64,
@@ -44,6 +41,8 @@ enum Activity {
     Connecting,
     Counting(Side, Workspace),
     Moving(Workspace),
+    /// One bar for all of many workspaces, of which several are moved at the same time.
+    MovingMany,
     Comparing(Workspace),
 }
 
@@ -55,8 +54,7 @@ impl Bars {
             width,
             guided,
 
-            workspaces: Vec::new(),
-            counted: BTreeMap::new(),
+            workspaces: Workspaces::default(),
             bar: None,
             bytes: 0,
             rejected: 0,
@@ -82,7 +80,7 @@ impl Bars {
             Event::Retry(retry) => self.warning(&phrases::retry(retry)),
             // The bar counts the rejected records; the summary lists them, and the hits of all workspaces.
             Event::Checkpoint(_) | Event::Hits(_) | Event::Reject(_) => {}
-            Event::Verify(verify) if verify.complete => {
+            Event::Verify(verify) if verify.complete && !self.workspaces.are_many() => {
                 self.clear();
                 self.line(&phrases::verify(verify));
             }
@@ -118,7 +116,7 @@ impl Bars {
 
     fn plan(&mut self, plan: &PlanEvent) {
         self.clear();
-        self.workspaces = plan.workspaces.iter().map(|pair| pair.from.clone()).collect();
+        self.workspaces = Workspaces::of(plan);
         if self.guided {
             return;
         }
@@ -141,19 +139,7 @@ impl Bars {
         if self.guided {
             return;
         }
-        if self.workspaces.len() <= MOST_LISTED {
-            self.line(&phrases::count(count));
-            return;
-        }
-        let (workspaces, records) = self.counted.entry(count.side).or_default();
-        *workspaces += 1;
-        *records += count.records;
-        if *workspaces == self.workspaces.len() {
-            let line = format!(
-                "Counted the {}: {} in {workspaces} workspaces",
-                count.side,
-                grouped_of(*records, "record")
-            );
+        if let Some(line) = self.workspaces.count(count) {
             self.line(&line);
         }
     }
@@ -163,7 +149,11 @@ impl Bars {
             let text = self.fitted(&phrases::batch(batch));
             self.stderr.line(&self.palette.bad(&text));
         }
-        let activity = Activity::Moving(batch.workspace.clone());
+        let is_one_of_many = self.workspaces.are_many();
+        let (activity, done, total) = match is_one_of_many {
+            true => (Activity::MovingMany, batch.run_done, batch.run_total),
+            false => (Activity::Moving(batch.workspace.clone()), batch.done, batch.total),
+        };
         let is_new = self.bar.as_ref().is_none_or(|(current, _)| *current != activity);
         if is_new {
             self.bytes = 0;
@@ -175,36 +165,39 @@ impl Bars {
         if self.rejected > 0 {
             let _ = write!(message, ", {} rejected", grouped(self.rejected));
         }
-        if batch.done == batch.total {
+        if done == total {
             message.push_str(", making it durable");
         } else if let Some(cache_type) = &batch.cache_type {
             let _ = write!(message, ", {cache_type}");
         }
         if is_new {
             // Records of an earlier run count as done, but not towards the rate.
-            let before = batch.done.saturating_sub(batch.records);
-            let bar = ProgressBar::new(batch.total)
+            let before = done.saturating_sub(batch.records);
+            let heading = match is_one_of_many {
+                true => format!("Moving {} workspaces", grouped(self.workspaces.len() as u64)),
+                false => self.heading(&batch.workspace),
+            };
+            let bar = ProgressBar::new(total)
                 .with_style(moving_style())
                 .with_position(before)
-                .with_prefix(self.heading(&batch.workspace))
+                .with_prefix(heading)
                 .with_message(message);
             self.show(activity, bar);
         } else if let Some((_, bar)) = &self.bar {
-            bar.set_length(batch.total);
+            bar.set_length(total);
             bar.set_message(message);
         }
         if let Some((_, bar)) = &self.bar {
-            bar.set_position(batch.done);
+            bar.set_position(done);
         }
     }
 
     /// The workspace that is being moved, and its number among all of them.
     fn heading(&self, workspace: &Workspace) -> String {
         let name = cut(&self.stderr.redacted(&workspace.to_string()), NAME);
-        let number = self.workspaces.iter().position(|other| other == workspace);
-        match number {
-            Some(at) if self.workspaces.len() > 1 => {
-                format!("Moving {name} ({} of {})", at + 1, self.workspaces.len())
+        match self.workspaces.number(workspace) {
+            Some(number) if self.workspaces.len() > 1 => {
+                format!("Moving {name} ({number} of {})", self.workspaces.len())
             }
             _ => format!("Moving {name}"),
         }

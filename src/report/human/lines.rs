@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Stderr, phrases, summary};
+use super::{Stderr, phrases, summary, workspaces::Workspaces};
 use crate::{
     model::Mode,
     report::{BatchStatus, Event, Palette},
@@ -15,6 +15,7 @@ pub(in crate::report) struct Lines {
     stderr: Stderr,
     palette: Palette,
     progress: Pace,
+    workspaces: Workspaces,
     /// A dry run also prints the origins of its settings.
     is_dry_run: bool,
 }
@@ -41,6 +42,7 @@ impl Lines {
             palette,
 
             progress: Pace { last: Instant::now() },
+            workspaces: Workspaces::default(),
             is_dry_run: false,
         }
     }
@@ -60,6 +62,7 @@ impl Lines {
             // The summary lists the rejected records, and the hits of all workspaces.
             Event::Checkpoint(_) | Event::Hits(_) | Event::Reject(_) => None,
             Event::Plan(plan) => {
+                self.workspaces = Workspaces::of(plan);
                 let mut rows = phrases::plan(plan);
                 if self.is_dry_run {
                     rows.extend(phrases::origins(&plan.settings));
@@ -68,14 +71,18 @@ impl Lines {
                 Some(rows.collect::<Vec<_>>().join("\n"))
             }
             Event::CountProgress(progress) => self.progress.is_due().then(|| phrases::counting(progress)),
-            Event::Count(count) => Some(phrases::count(count)),
+            Event::Count(count) => self.workspaces.count(count),
+            Event::Batch(batch) if self.workspaces.are_many() && batch.status == BatchStatus::Ok => {
+                self.progress.is_due().then(|| phrases::moved(batch))
+            }
             Event::Batch(batch) => {
                 let is_notable = batch.status != BatchStatus::Ok || batch.done == batch.total;
                 (self.progress.is_due() || is_notable).then(|| phrases::batch(batch))
             }
             Event::Retry(retry) => Some(self.palette.warning(&phrases::retry(retry))),
             Event::Verify(verify) => {
-                (self.progress.is_due() || verify.complete).then(|| phrases::verify(verify))
+                let is_notable = verify.complete && !self.workspaces.are_many();
+                (self.progress.is_due() || is_notable).then(|| phrases::verify(verify))
             }
 
             Event::Warning(warning) => Some(self.palette.warning(&format!("Warning: {}", warning.message))),

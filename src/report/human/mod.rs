@@ -5,6 +5,7 @@
 //! * `phrases`: each event as one sentence, for both.
 //! * `summary`: the report, for both.
 //! * `hits`: which records LightRAG will find, for `summary`.
+//! * `workspaces`: a line for each workspace, or sums of many.
 //! * `table`: the workspaces of a run, for `summary` and guided mode.
 //! * `stderr`: standard error itself, shared with the logs.
 
@@ -15,6 +16,7 @@ mod phrases;
 mod stderr;
 mod summary;
 mod table;
+mod workspaces;
 
 pub(crate) use hits::sentence as hits_sentence;
 pub(super) use phrases::message as message_of;

@@ -158,6 +158,16 @@ pub(super) fn batch(batch: &BatchEvent) -> String {
     )
 }
 
+/// How much of a run of many workspaces is done.
+pub(super) fn moved(batch: &BatchEvent) -> String {
+    format!(
+        "Moved {} of {} ({:.1}%)",
+        grouped(batch.run_done),
+        grouped_of(batch.run_total, "record"),
+        percent(batch.run_done, batch.run_total)
+    )
+}
+
 /// The next attempt, and why the last one failed.
 pub(super) fn retry(retry: &RetryEvent) -> String {
     format!(

@@ -17,33 +17,33 @@ const READ_ONLY_ROLES: [&str; 4] = [
     "directShardOperations",
 ];
 
-/// Refuses a collection that does not keep what is written to it.
+/// Refuses a collection that does not keep what is written to it. Returns whether there is a collection; `None` if the
+/// server does not say.
 ///
 /// # Errors
 /// [`ErrorKind::Refused`] where it is such a collection.
-pub(super) async fn keeps_documents(server: &Server, collection: &str) -> Result<()> {
+pub(super) async fn keeps_documents(server: &Server, collection: &str) -> Result<Option<bool>> {
     let described = description(server, collection).await;
-    described
-        .as_ref()
-        .and_then(unkept)
-        .map_or(Ok(()), |(what, remedy)| {
-            let database = server.database_name();
-            let message = format!("{database}.{collection} of {} {what}", server.location());
-            Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy))
-        })
+    let unkept = described.as_ref().and_then(Option::as_ref).and_then(unkept);
+    if let Some((what, remedy)) = unkept {
+        let database = server.database_name();
+        let message = format!("{database}.{collection} of {} {what}", server.location());
+        return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+    }
+    Ok(described.map(|described| described.is_some()))
 }
 
-/// What the server says of a collection; `None` where there is none, or it does not say.
-async fn description(server: &Server, collection: &str) -> Option<Document> {
+/// What the server says of a collection, which is `Some(None)` if there is none; `None` if it does not say.
+async fn description(server: &Server, collection: &str) -> Option<Option<Document>> {
     let command = doc! { "listCollections": 1, "filter": { "name": collection } };
     let answer = server.database().run_command(command).await.ok()?;
     let batch = answer.get_document("cursor").ok()?.get_array("firstBatch").ok()?;
-    batch.first()?.as_document().cloned()
+    Some(batch.first().and_then(Bson::as_document).cloned())
 }
 
 /// Whether a collection compares texts otherwise than byte by byte, as far as the server says.
 pub(super) async fn has_own_order(server: &Server, collection: &str) -> bool {
-    let described = description(server, collection).await;
+    let described = description(server, collection).await.flatten();
     let options = described
         .as_ref()
         .and_then(|found| found.get_document("options").ok());

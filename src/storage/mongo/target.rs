@@ -330,13 +330,18 @@ impl Target for MongoTarget {
     /// Makes the collection where there is none, as LightRAG does.
     async fn prepare(&self) -> Result<()> {
         let name = self.collection.name();
-        checks::keeps_documents(&self.server, name).await?;
-        let database = self.server.database();
-        // A login that may write a collection need not be allowed to list any.
-        let names = self.server.collection_names().await;
-        if names.is_ok_and(|names| names.iter().any(|known| known == name)) {
+        let is_there = match checks::keeps_documents(&self.server, name).await? {
+            Some(is_there) => is_there,
+            // A login that may write a collection need not be allowed to ask for it, nor to list any.
+            None => {
+                let names = self.server.collection_names().await;
+                names.is_ok_and(|names| names.iter().any(|known| known == name))
+            }
+        };
+        if is_there {
             return Ok(());
         }
+        let database = self.server.database();
         match database.create_collection(name).await {
             Ok(()) => Ok(()),
             Err(error) if is_command_error(&error, COLLECTION_EXISTS) => Ok(()),
