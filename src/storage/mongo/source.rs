@@ -713,9 +713,11 @@ impl PageReader for Pages {
 impl Source for MongoSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
-        // One after another, since concurrent requests would slow each other down.
-        for cache_type in &CacheType::FROM_FILES {
-            let records = self.count_prefix(cache_type, selection.shard()).await?;
+        let counting = CacheType::FROM_FILES
+            .iter()
+            .map(|cache_type| self.count_prefix(cache_type, selection.shard()));
+        let counted = future::try_join_all(counting).await?;
+        for (cache_type, records) in CacheType::FROM_FILES.iter().zip(counted) {
             count.add_kind(selection, &codec::prefix(cache_type), records);
         }
         self.count_keys(selection, progress, &mut count).await?;
