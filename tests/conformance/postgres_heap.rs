@@ -111,3 +111,25 @@ async fn a_small_workspace_of_a_large_table_is_read_in_the_order_of_keys() {
         assert_eq!(read.into_iter().collect::<BTreeSet<_>>(), keys(records));
     }
 }
+
+/// After a restore, a table may have no statistics for a while. Reading the whole heap for each of many workspaces would take
+/// as many times as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_table_without_statistics_only_a_lone_workspace_is_read_along_the_heap() {
+    let place = Place::alone("postgres");
+    let records = plain(200);
+    fill(&place, "w", &records).await;
+    execute(&place, "ALTER TABLE lightrag_llm_cache SET (autovacuum_enabled = false)").await;
+    settle(&place).await;
+    for (others, along) in [(&[][..], along_the_heap(&place).await), (&records[..20], "keys")] {
+        if !others.is_empty() {
+            fill(&place, "other", others).await;
+            settle(&place).await;
+        }
+        let source = source(&place, "w").await;
+        let pages = scan(&source, &Selection::default(), pages_of(7), None).await;
+        let cursor = pages[0].cursor.as_ref().unwrap();
+        assert!(cursor.0.contains(along), "{} others: {cursor:?}", others.len());
+        assert_eq!(keys_of(&pages).into_iter().collect::<BTreeSet<_>>(), keys(&records));
+    }
+}

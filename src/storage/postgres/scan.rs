@@ -341,8 +341,11 @@ impl PgSource {
 
     async fn has_its_share(&self, schema: &Schema) -> Result<bool> {
         let table = &schema.table;
+        // A table that was never analyzed, as after a restore, has no known size: -1, or 0 before PostgreSQL 14.
         let sql = format!(
-            "SELECT (SELECT count(*) FROM {table} t WHERE t.workspace = $1) * {LEAST_SHARE} >= c.reltuples \
+            "SELECT CASE WHEN c.reltuples > 0 \
+             THEN (SELECT count(*) FROM {table} t WHERE t.workspace = $1) * {LEAST_SHARE} >= c.reltuples \
+             ELSE coalesce((SELECT min(t.workspace) = $1 AND max(t.workspace) = $1 FROM {table} t), false) END \
              FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($2)"
         );
         let parameters: Parameters<'_> = &[(&self.workspace(), Type::TEXT), (table, Type::TEXT)];
