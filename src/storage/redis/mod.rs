@@ -46,7 +46,7 @@ impl Connector for Redis {
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
         let server = Server::new(Config::new(values, options)?)?;
-        let info = server.info().await?;
+        let info = server.greeting().await?;
         server.check_is_whole(&info).await?;
         if values.side() == Side::Source {
             server::check_has_caught_up(&server.config().location(), &info)?;

@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -33,6 +33,8 @@ pub(super) struct Server {
     was_connected: AtomicBool,
     /// The keys of workspaces that are about to be looked at.
     pub(super) gathered: Gathered,
+    /// What the server said of itself when the first connection was made, if it did.
+    greeting: OnceLock<Info>,
 }
 
 /// A connection.
@@ -104,6 +106,7 @@ impl Server {
             connecting: tokio::sync::Mutex::default(),
             was_connected: AtomicBool::new(false),
             gathered: Gathered::default(),
+            greeting: OnceLock::new(),
         })
     }
 
@@ -187,7 +190,12 @@ impl Server {
         if let Some(lease) = self.lease_current() {
             return Ok(lease);
         }
-        let (connection, run_id) = self.connect().await?;
+        let (connection, info) = self.connect().await?;
+        let run_id = info.as_ref().and_then(Info::run_id);
+        if let Some(info) = info {
+            // Only what the first connection heard is kept.
+            let _ = self.greeting.set(info);
+        }
         // Who does not say its name may be another one each time.
         if run_id.is_none() || run_id != history.run_id {
             history.lives += 1;
@@ -208,8 +216,8 @@ impl Server {
         })
     }
 
-    /// Connects, logs in, and chooses the database. Gives the server's name for itself too, where it says one.
-    async fn connect(&self) -> Result<(MultiplexedConnection, Option<String>)> {
+    /// Connects, logs in, and chooses the database. Gives what the server says of itself too, if it does.
+    async fn connect(&self) -> Result<(MultiplexedConnection, Option<Info>)> {
         let connecting = async {
             let made = self
                 .client
@@ -217,8 +225,8 @@ impl Server {
                 .await;
             let mut connection = made.map_err(|error| self.not_connected(&error))?;
             let user = self.config.username.as_deref();
-            let run_id = self.log_in(&mut connection, user).await?;
-            Ok((connection, run_id))
+            let info = self.log_in(&mut connection, user).await?;
+            Ok((connection, info))
         };
         let limit = self.config.connect_timeout;
         let connected = match tokio::time::timeout(limit, connecting).await {
@@ -236,12 +244,12 @@ impl Server {
         }
     }
 
-    /// The first exchange. The server's name for itself is asked for in any case, which shows whether this is a Redis.
+    /// The first exchange. What the server says of itself is asked for in any case, which shows whether this is a Redis.
     async fn log_in(
         &self,
         connection: &mut MultiplexedConnection,
         user: Option<&str>,
-    ) -> Result<Option<String>> {
+    ) -> Result<Option<Info>> {
         let mut commands = pipe();
         let password = self.config.password.as_ref().map(|password| password.expose());
         let logs_in = user.is_some() || password.is_some();
@@ -256,7 +264,7 @@ impl Server {
         if chooses {
             commands.cmd("SELECT").arg(self.config.database);
         }
-        commands.cmd("INFO").arg("server");
+        commands.cmd("INFO");
         let answers = connection
             .send_packed_commands(&commands, 0, commands.len())
             .await;
@@ -279,7 +287,7 @@ impl Server {
             Some(Value::ServerError(error)) if keeps_out(&error) => Err(self.refused("connecting", &error)),
             // Who may not ask may still read and write.
             Some(Value::ServerError(_)) | None => Ok(None),
-            Some(text) => Ok(Info::read(text).run_id()),
+            Some(text) => Ok(Some(Info::read(text))),
         }
     }
 
@@ -530,6 +538,18 @@ impl Server {
         }
     }
 
+    /// What the server said of itself when the first connection was made.
+    ///
+    /// # Errors
+    /// As [`Server::info`].
+    pub(super) async fn greeting(&self) -> Result<Info> {
+        self.lease().await?.finish();
+        match self.greeting.get() {
+            Some(info) => Ok(info.clone()),
+            None => self.info().await,
+        }
+    }
+
     /// A setting of the server; `None` where the login may not ask.
     ///
     /// # Errors
@@ -538,13 +558,7 @@ impl Server {
         let answer = self
             .try_one("checking the server", cmd("CONFIG").arg("GET").arg(name))
             .await?;
-        let Value::Array(pair) = answer else {
-            return Ok(None);
-        };
-        Ok(match &pair[..] {
-            [_, Value::BulkString(value)] => Some(String::from_utf8_lossy(value).into_owned()),
-            _ => None,
-        })
+        Ok(value_of(&answer))
     }
 
     /// Refuses a server that has only some of the keys: the others would be missing silently.
@@ -626,6 +640,15 @@ impl Info {
     pub(super) fn version(&self) -> Option<(u32, u32)> {
         let mut parts = self.get("redis_version")?.split('.');
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
+/// The value in an answer to `CONFIG GET` for one setting; `None` if the login may not ask.
+pub(super) fn value_of(answer: &Value) -> Option<String> {
+    let Value::Array(pair) = answer else { return None };
+    match &pair[..] {
+        [_, Value::BulkString(value)] => Some(String::from_utf8_lossy(value).into_owned()),
+        _ => None,
     }
 }
 

@@ -439,6 +439,24 @@ impl RedisSource {
     pub(super) async fn first_old_key(&self) -> Result<Option<String>> {
         let keys = self.namespace.all_old_keys();
         let lengths = self.lengths(keys.iter().map(|(_, key)| key.as_bytes())).await?;
+        self.first_old_key_of(&lengths).await
+    }
+
+    /// Adds the questions for the sizes of the values under old keys.
+    pub(super) fn ask_for_old_keys(&self, commands: &mut Pipeline) {
+        for (_, key) in self.namespace.all_old_keys() {
+            commands.cmd("STRLEN").arg(key);
+        }
+    }
+
+    /// The first old key with a record, given the answers about all old keys.
+    pub(super) async fn first_old_key_in(&self, answers: Vec<Value>) -> Result<Option<String>> {
+        let lengths: Result<Vec<_>> = answers.into_iter().map(|answer| self.length(answer)).collect();
+        self.first_old_key_of(&lengths?).await
+    }
+
+    async fn first_old_key_of(&self, lengths: &[Option<u64>]) -> Result<Option<String>> {
+        let keys = self.namespace.all_old_keys();
         for ((_, key), length) in keys.iter().zip(lengths) {
             // Skip empty keys.
             if matches!(length, Some(1..))

@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use super::{
     codec::{DEFAULT_MAX_BYTES, check_size},
     info::BATCH_BYTES,
-    server::{Info, Server, is_not_offered},
+    server::{Info, Server, is_not_offered, value_of},
     source::RedisSource,
 };
 use crate::{
@@ -165,10 +165,8 @@ impl RedisTarget {
 
     /// LightRAG rewrites keys of the old layout only as long as there is no key of today's: a first one would hide all
     /// that the old ones hold.
-    async fn check_old_layout(&self) -> Result<()> {
-        let Some(old) = self.source.first_old_key().await? else {
-            return Ok(());
-        };
+    async fn check_old_layout(&self, old: Option<String>) -> Result<()> {
+        let Some(old) = old else { return Ok(()) };
         if self.source.has_keys_of_today().await? {
             return Ok(());
         }
@@ -182,17 +180,13 @@ impl RedisTarget {
         ))
     }
 
-    /// Attempts whether the login may write, and the server takes a write, by replacing a key that is not there.
-    async fn check_can_write(&self) -> Result<()> {
-        let probe = self.source.namespace().probe();
-        let answer = self
-            .server()
-            .try_one(CHECKING, cmd("SET").arg(probe).arg("").arg("XX"))
-            .await?;
+    /// Whether the login may write, and the server takes a write, by the answer to the attempt to replace a key that is not
+    /// there.
+    fn check_can_write(&self, answer: Option<Value>) -> Result<()> {
         match answer {
             // A login that may not ask for the role hears it here.
-            Value::ServerError(error) if error.code() == "READONLY" => Err(self.is_replica("")),
-            Value::ServerError(error) => Err(self.server().refused(CHECKING, &error)),
+            Some(Value::ServerError(error)) if error.code() == "READONLY" => Err(self.is_replica("")),
+            Some(Value::ServerError(error)) => Err(self.server().refused(CHECKING, &error)),
             _ => Ok(()),
         }
     }
@@ -205,20 +199,32 @@ impl RedisTarget {
     /// All that can be known before the first write, without one. It is asked for once in a run: what changes afterwards, the
     /// writes show.
     async fn check(&self) -> Result<()> {
-        let checking = async || {
-            self.facts.asked.get_or_try_init(|| self.ask_server()).await?;
-            self.check_old_layout().await?;
-            self.check_can_write().await
-        };
-        self.checked.get_or_try_init(checking).await.copied()
+        self.checked.get_or_try_init(|| self.ask()).await.copied()
     }
 
-    /// Checks what is the same for every workspace. That a server changes its role, the write that is tried shows.
-    async fn ask_server(&self) -> Result<Asked> {
-        let info = &self.facts.info;
-        self.check_is_master(info)?;
+    /// Asks everything in one round trip. That a server changes its role, the write that is tried shows.
+    async fn ask(&self) -> Result<()> {
+        self.check_is_master(&self.facts.info)?;
         self.check_eviction()?;
-        let max_bytes = self.server().setting("proto-max-bulk-len").await?;
+        let mut commands = pipe();
+        commands.cmd("CONFIG").arg("GET").arg("proto-max-bulk-len");
+        self.source.ask_for_old_keys(&mut commands);
+        let probe = self.source.namespace().probe();
+        commands.cmd("SET").arg(probe).arg("").arg("XX");
+        let mut answers = self.server().many(CHECKING, &commands).await?;
+        let written = answers.pop();
+        let sizes = answers.split_off(1);
+        let max_bytes = answers.first().and_then(value_of);
+        let asking = || self.ask_server(max_bytes);
+        self.facts.asked.get_or_try_init(asking).await?;
+        let old = self.source.first_old_key_in(sizes).await?;
+        self.check_old_layout(old).await?;
+        self.check_can_write(written)
+    }
+
+    /// What is the same for every workspace, given the largest value that the server accepts.
+    async fn ask_server(&self, max_bytes: Option<String>) -> Result<Asked> {
+        let info = &self.facts.info;
         Ok(Asked {
             evicted: info.number("evicted_keys"),
             max_bytes: max_bytes
@@ -496,7 +502,8 @@ mod tests {
     async fn a_replica_is_refused_also_where_its_role_may_not_be_asked() {
         let read_only = "-READONLY You can't write against a read only replica.\r\n";
         let missing = "*0\r\n";
-        let target = target(Info::default(), &[missing, NO_OLD_KEYS, read_only]).await;
+        let answers = [missing, NO_OLD_KEYS, read_only].concat();
+        let target = target(Info::default(), &[&answers]).await;
         let error = target.check_writable().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         assert!(error.message().contains("read-only replica"), "{error}");
@@ -511,8 +518,8 @@ mod tests {
         let before = Info::of("role:master\r\nevicted_keys:5\r\nmaxmemory:0");
         let missing = "*0\r\n";
         let (same, more) = (evicting(5), evicting(8));
-        let answers = [missing, NO_OLD_KEYS, "$-1\r\n", &same, &more];
-        let target = target(before, &answers).await;
+        let checked = [missing, NO_OLD_KEYS, "$-1\r\n"].concat();
+        let target = target(before, &[&checked, &same, &more]).await;
         // The second check asks for nothing.
         target.check_writable().await.unwrap();
         target.prepare().await.unwrap();
