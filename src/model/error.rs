@@ -190,10 +190,14 @@ impl ErrorKind {
     }
 }
 
-/// Whether the process or the system has as many open files as it may: `EMFILE` and `ENFILE`, which have no
-/// [`std::io::ErrorKind`].
+/// Whether the process or the system has as many open files as it may: `ENFILE` and `EMFILE`, which have no
+/// [`std::io::ErrorKind`]. The error of a temporary file keeps only the text of the system's.
 fn is_out_of_files(error: &std::io::Error) -> bool {
-    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
+    let text = error.to_string();
+    cfg!(unix)
+        && ["(os error 23)", "(os error 24)"]
+            .iter()
+            .any(|number| text.contains(number))
 }
 
 /// An error: its kind, a message that says what failed and where, and a remedy.
@@ -259,7 +263,9 @@ impl Error {
                 (ErrorKind::Permission, Some(remedy))
             }
             Io::StorageFull | Io::QuotaExceeded | Io::ReadOnlyFilesystem => (ErrorKind::Full, None),
-            _ if is_out_of_files(&error) => (ErrorKind::Io, Some("raise the limit on open files (ulimit -n)")),
+            _ if is_out_of_files(&error) => {
+                (ErrorKind::Io, Some("raise the limit on open files (ulimit -n)"))
+            }
             Io::FileTooLarge => (ErrorKind::Full, Some("raise the limit on file size (ulimit -f)")),
             _ => (ErrorKind::Io, None),
         };
@@ -441,6 +447,24 @@ impl<T> OnSide<T> for Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn too_many_open_files_have_a_remedy_even_if_only_the_text_is_left() {
+        let path = std::path::Path::new("x");
+        for error in [
+            std::io::Error::from_raw_os_error(24),
+            std::io::Error::other("Too many open files (os error 24) at path \"x\""),
+        ] {
+            let error = Error::io("write in", path, error);
+            assert!(
+                error.remedy().is_some_and(|remedy| remedy.contains("ulimit -n")),
+                "{error}"
+            );
+        }
+        let other = Error::io("write in", path, std::io::Error::from_raw_os_error(5));
+        assert_eq!(other.remedy(), None);
+    }
 
     #[test]
     fn the_side_decides_the_exit_code_of_what_a_storage_says() {

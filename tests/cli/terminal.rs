@@ -65,7 +65,8 @@ fn many_workspaces_have_one_bar() {
         let key = key("extract", n);
         scene.cache(&format!("many/w{n}"), &json!({key: value("x")}));
     }
-    let line = "--source ./many --target ./new --yes --all-workspaces --verify full";
+    // Slow enough for a bar to be drawn.
+    let line = "--source ./many --target ./new --yes --all-workspaces --verify full --rate-limit 20/s";
     let screen = at_terminal(&scene, line).expect(0);
     assert!(screen.raw().contains("Moving 9 workspaces"), "{}", screen.raw());
     assert!(!screen.raw().contains("Moving w"), "{}", screen.raw());

@@ -119,7 +119,11 @@ async fn of_a_table_without_statistics_only_a_lone_workspace_is_read_along_the_h
     let place = Place::alone("postgres");
     let records = plain(200);
     fill(&place, "w", &records).await;
-    execute(&place, "ALTER TABLE lightrag_llm_cache SET (autovacuum_enabled = false)").await;
+    execute(
+        &place,
+        "ALTER TABLE lightrag_llm_cache SET (autovacuum_enabled = false)",
+    )
+    .await;
     settle(&place).await;
     for (others, along) in [(&[][..], along_the_heap(&place).await), (&records[..20], "keys")] {
         if !others.is_empty() {
@@ -130,6 +134,9 @@ async fn of_a_table_without_statistics_only_a_lone_workspace_is_read_along_the_h
         let pages = scan(&source, &Selection::default(), pages_of(7), None).await;
         let cursor = pages[0].cursor.as_ref().unwrap();
         assert!(cursor.0.contains(along), "{} others: {cursor:?}", others.len());
-        assert_eq!(keys_of(&pages).into_iter().collect::<BTreeSet<_>>(), keys(&records));
+        assert_eq!(
+            keys_of(&pages).into_iter().collect::<BTreeSet<_>>(),
+            keys(&records)
+        );
     }
 }

@@ -81,7 +81,8 @@ impl Lines {
             }
             Event::Retry(retry) => Some(self.palette.warning(&phrases::retry(retry))),
             Event::Verify(verify) => {
-                let is_notable = verify.complete && !self.workspaces.are_many();
+                let is_notable =
+                    verify.complete && (!self.workspaces.are_many() || verify.numbers.differences() > 0);
                 (self.progress.is_due() || is_notable).then(|| phrases::verify(verify))
             }
 

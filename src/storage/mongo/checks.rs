@@ -38,7 +38,9 @@ async fn description(server: &Server, collection: &str) -> Option<Option<Documen
     let command = doc! { "listCollections": 1, "filter": { "name": collection } };
     let answer = server.database().run_command(command).await.ok()?;
     let batch = answer.get_document("cursor").ok()?.get_array("firstBatch").ok()?;
-    Some(batch.first().and_then(Bson::as_document).cloned())
+    // A service may not know the filter.
+    let is_it = |found: &&Document| found.get_str("name").is_ok_and(|name| name == collection);
+    Some(batch.iter().filter_map(Bson::as_document).find(is_it).cloned())
 }
 
 /// Whether a collection compares texts otherwise than byte by byte, as far as the server says.

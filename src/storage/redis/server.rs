@@ -756,6 +756,15 @@ pub(super) mod tests {
         Server::new(Config::new(&values, &options).unwrap()).unwrap()
     }
 
+    #[tokio::test]
+    async fn what_the_server_says_of_itself_is_asked_once() {
+        let greeted = server(&[&[GREETING]]).await;
+        assert_eq!(greeted.greeting().await.unwrap().run_id().as_deref(), Some("abc"));
+        let refused = "-NOPERM no permission\r\n";
+        let silent = server(&[&[refused, refused]]).await;
+        assert_eq!(silent.greeting().await.unwrap().run_id(), None);
+    }
+
     async fn get(server: &Server) -> Result<Value> {
         match server.try_one("reading", cmd("GET").arg("a")).await? {
             Value::ServerError(error) => Err(server.refused("reading", &error)),
