@@ -11,7 +11,7 @@ use crate::{
         ErrorKind, NamedPair, NamedWorkspace, Origin, Result, Side, Values, Workspace, WorkspaceChoice,
         WorkspacePair,
     },
-    report::{SettingOrigin, TargetUse},
+    report::{CountEvent, SettingOrigin, TargetUse},
     storage::{ConnectOptions, Connection, Connector, Count, Endpoint, Source, Target},
 };
 
@@ -37,6 +37,19 @@ impl<T: ?Sized> Connected<T> {
             counted: BTreeMap::new(),
             is_told_empty: false,
         }
+    }
+
+    /// A workspace and its count: as they are known, or by this future, together with the event of its count.
+    pub(super) async fn known_or(
+        &self,
+        workspace: &Workspace,
+        opening: impl Future<Output = Result<(Arc<T>, Arc<Count>, CountEvent)>>,
+    ) -> Result<(Arc<T>, Arc<Count>, Option<CountEvent>)> {
+        if let Some(Counted { opened, count }) = self.counted.get(workspace) {
+            return Ok((Arc::clone(opened), Arc::clone(count), None));
+        }
+        let (opened, count, event) = opening.await?;
+        Ok((opened, count, Some(event)))
     }
 }
 
@@ -126,12 +139,7 @@ impl Run<'_> {
             timeout: self.settings.timeout.saturating_add(GRACE),
             ..self.retrier()
         };
-        let purpose = RequestContext {
-            what: "connecting",
-            side: endpoint.values.side(),
-            workspace: None,
-            batch: None,
-        };
+        let purpose = RequestContext::of(endpoint.values.side(), "connecting");
         let connected = lenient.run(purpose, async || match endpoint.connect(&options).await {
             Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::ConnectionLost) => {
                 Ok(Err(error))

@@ -21,9 +21,7 @@ use super::{
     stats::{TargetBefore, WorkspaceStats},
 };
 use crate::{
-    model::{
-        BatchLimit, Error, LeftOut, Mode, OnConflict, Result, Side, Workspace, WorkspaceChoice, WorkspacePair,
-    },
+    model::{BatchLimit, LeftOut, Mode, OnConflict, Result, Side, Workspace, WorkspaceChoice, WorkspacePair},
     report::{
         CountEvent, CountProgressEvent, Event, PlanEvent, PlanOptions, PlanSettings, WarningEvent,
         WarningKind,
@@ -266,12 +264,7 @@ impl Run<'_> {
 
     /// Has a storage look for many workspaces at once, where it can. Gives how many, from the first on.
     async fn gather(&self, side: Side, storage: &dyn Connection, workspaces: &[Workspace]) -> Result<usize> {
-        let purpose = RequestContext {
-            what: "looking for workspaces",
-            side,
-            workspace: None,
-            batch: None,
-        };
+        let purpose = RequestContext::of(side, "looking for workspaces");
         self.retrier()
             .unbounded()
             .run(purpose, async || storage.gather(workspaces).await)
@@ -297,28 +290,14 @@ impl Run<'_> {
         pair: WorkspacePair,
         events: &mut Vec<CountEvent>,
     ) -> Result<OpenedPair> {
-        let (mut source_counted, mut target_counted) = (None, None);
-        let opening_source = async {
-            if let Some(known) = source.counted.get(&pair.from) {
-                return Ok::<_, Error>((Arc::clone(&known.opened), Arc::clone(&known.count)));
-            }
-            let (opened, count, event) = self.open_source(source, &pair.from).await?;
-            source_counted = Some(event);
-            Ok((opened, count))
-        };
-        let opening_target = async {
-            if let Some(known) = target.counted.get(&pair.to) {
-                return Ok::<_, Error>((Arc::clone(&known.opened), Arc::clone(&known.count)));
-            }
-            let (opened, count, event) = self.open_target(target, &pair.to).await?;
-            target_counted = Some(event);
-            Ok((opened, count))
-        };
+        let opening_source = source.known_or(&pair.from, self.open_source(source, &pair.from));
+        let opening_target = target.known_or(&pair.to, self.open_target(target, &pair.to));
         // An error of the source comes first, however fast the target is.
-        let ((source, count), opened) = tokio::try_join!(opening_source, async { Ok(opening_target.await) })?;
-        events.extend(source_counted);
-        let (target, before) = opened?;
-        events.extend(target_counted);
+        let (opened, opened_target) = tokio::try_join!(opening_source, async { Ok(opening_target.await) })?;
+        let (source, count, event) = opened;
+        events.extend(event);
+        let (target, before, event) = opened_target?;
+        events.extend(event);
         if self.settings.mode != Mode::Verify && count.may_have_records() {
             let checking = self.ask(Side::Target, "checking the target", async || {
                 target.check_writable().await

@@ -172,12 +172,7 @@ impl Run<'_> {
     /// Lists the workspaces of a storage. Without a time limit: some storages have to read everything for that, and each
     /// limits its own requests.
     async fn list_workspaces(&self, side: Side, storage: &dyn Connection) -> Result<WorkspaceListing> {
-        let context = RequestContext {
-            what: "listing workspaces",
-            side,
-            workspace: None,
-            batch: None,
-        };
+        let context = RequestContext::of(side, "listing workspaces");
         self.retrier()
             .unbounded()
             .run(context, async || storage.workspaces().await)

@@ -38,6 +38,18 @@ pub struct RequestContext<'a> {
     pub batch: Option<u64>,
 }
 
+impl<'a> RequestContext<'a> {
+    /// A request that belongs to no workspace.
+    pub(crate) fn of(side: Side, what: &'a str) -> Self {
+        Self {
+            what,
+            side,
+            workspace: None,
+            batch: None,
+        }
+    }
+}
+
 impl Retrier {
     /// The same without a time limit, for requests whose duration grows with the cache, such as a count.
     pub(crate) fn unbounded(&self) -> Self {
@@ -145,12 +157,7 @@ pub(crate) struct SideWaiter {
 #[async_trait]
 impl Waiter for SideWaiter {
     async fn wait(&self, operation: &str, failed: usize, error: &Error) -> bool {
-        let purpose = RequestContext {
-            what: operation,
-            side: self.side,
-            workspace: None,
-            batch: None,
-        };
+        let purpose = RequestContext::of(self.side, operation);
         self.retrier.wait(purpose, error, failed).await == Waited::Again
     }
 

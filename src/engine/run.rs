@@ -117,13 +117,7 @@ impl Run<'_> {
         what: &str,
         request: impl AsyncFn() -> Result<T>,
     ) -> Result<T> {
-        let purpose = RequestContext {
-            what,
-            side,
-            workspace: None,
-            batch: None,
-        };
-        self.retrier().run(purpose, request).await
+        self.retrier().run(RequestContext::of(side, what), request).await
     }
 
     pub(super) async fn prepare_route(&self, route: &Route) -> Result<Vec<Prepared>> {

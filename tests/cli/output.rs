@@ -5,12 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use serde_json::json;
-
-use crate::{
-    scene::{Scene, value},
-    support::records::key,
-};
+use crate::scene::Scene;
 
 #[test]
 fn help_teaches_the_commonest_calls() {
@@ -70,10 +65,7 @@ fn lines_are_the_default_where_nobody_looks() {
 #[test]
 fn many_workspaces_are_printed_as_sums() {
     let scene = Scene::new();
-    for n in 0..9 {
-        let key = key("extract", n);
-        scene.cache(&format!("many/w{n}"), &json!({key: value("x")}));
-    }
+    scene.workspaces("many", 9);
     let line = "--source ./many --target ./new --all-workspaces --yes --verify full --output human";
     let run = scene.run(line).expect(0);
     let sum = "Counted the source: 9 records in 9 workspaces\n";

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     place::copy_folder,
+    records::key,
     tool::{Run, Tool},
 };
 
@@ -49,6 +50,15 @@ impl Scene {
             &format!("{working_dir}/{CACHE}"),
             &serde_json::to_string_pretty(entries).unwrap(),
         )
+    }
+
+    /// A working directory with workspaces `w0`, `w1`, … of one record each.
+    pub fn workspaces(&self, working_dir: &str, count: u64) -> &Self {
+        for n in 0..count {
+            let key = key("extract", n);
+            self.cache(&format!("{working_dir}/w{n}"), &json!({key: value("x")}));
+        }
+        self
     }
 
     /// What stands in a JSON file.

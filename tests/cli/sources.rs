@@ -299,10 +299,7 @@ fn a_limit_on_files_is_an_error_with_a_report_and_leaves_nothing() {
 #[test]
 fn a_limit_on_open_files_is_an_error_that_names_it() {
     let scene = Scene::new();
-    for n in 0..100 {
-        let key = key("extract", n);
-        scene.cache(&format!("many/w{n}"), &json!({key: value("x")}));
-    }
+    scene.workspaces("many", 100);
     let tool = scene.tool("--source ./many --target ./new --all-workspaces --yes");
     let run = under("ulimit -n 60", tool).expect(4);
     assert!(run.stderr.contains("ulimit -n"), "{}", run.stderr);

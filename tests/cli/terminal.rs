@@ -61,10 +61,7 @@ fn the_workspaces_are_numbered() {
 #[test]
 fn many_workspaces_have_one_bar() {
     let scene = Scene::new();
-    for n in 0..9 {
-        let key = key("extract", n);
-        scene.cache(&format!("many/w{n}"), &json!({key: value("x")}));
-    }
+    scene.workspaces("many", 9);
     // Slow enough for a bar to be drawn.
     let line = "--source ./many --target ./new --yes --all-workspaces --verify full --rate-limit 20/s";
     let screen = at_terminal(&scene, line).expect(0);

@@ -80,9 +80,7 @@ impl Bars {
             Event::Retry(retry) => self.warning(&phrases::retry(retry)),
             // The bar counts the rejected records; the summary lists them, and the hits of all workspaces.
             Event::Checkpoint(_) | Event::Hits(_) | Event::Reject(_) => {}
-            Event::Verify(verify)
-                if verify.complete && (!self.workspaces.are_many() || verify.numbers.differences() > 0) =>
-            {
+            Event::Verify(verify) if self.workspaces.has_line(verify) => {
                 self.clear();
                 self.line(&phrases::verify(verify));
             }

@@ -81,9 +81,8 @@ impl Lines {
             }
             Event::Retry(retry) => Some(self.palette.warning(&phrases::retry(retry))),
             Event::Verify(verify) => {
-                let is_notable =
-                    verify.complete && (!self.workspaces.are_many() || verify.numbers.differences() > 0);
-                (self.progress.is_due() || is_notable).then(|| phrases::verify(verify))
+                let has_line = self.workspaces.has_line(verify);
+                (self.progress.is_due() || has_line).then(|| phrases::verify(verify))
             }
 
             Event::Warning(warning) => Some(self.palette.warning(&format!("Warning: {}", warning.message))),

@@ -6,7 +6,7 @@ use super::phrases;
 use crate::{
     model::{Side, Workspace},
     report::{
-        CountEvent, PlanEvent,
+        CountEvent, PlanEvent, VerifyEvent,
         style::{grouped, grouped_of},
     },
 };
@@ -45,6 +45,11 @@ impl Workspaces {
     pub(super) fn number(&self, workspace: &Workspace) -> Option<usize> {
         let at = self.names.iter().position(|other| other == workspace);
         at.map(|at| at + 1)
+    }
+
+    /// Whether a workspace that was verified gets a line. Of many, only those with differences do.
+    pub(super) fn has_line(&self, verify: &VerifyEvent) -> bool {
+        verify.complete && (!self.are_many() || verify.numbers.differences() > 0)
     }
 
     /// The line for a count. With many workspaces, there is one for each side, when all of them are counted.

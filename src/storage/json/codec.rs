@@ -218,12 +218,8 @@ impl EntryReader {
         Ok(())
     }
 
-    /// Reads the entry at a position; `bytes` are read at once.
-    pub(super) fn for_one(file: &Arc<CacheFile>, at: Position, bytes: usize) -> Self {
-        Self::with_window(file, at, bytes)
-    }
-
-    fn with_window(file: &Arc<CacheFile>, from: Position, size: usize) -> Self {
+    /// Reads an open file from a position; `size` bytes are read at once.
+    pub(super) fn with_window(file: &Arc<CacheFile>, from: Position, size: usize) -> Self {
         let input = FileReader {
             file: Arc::clone(file),
             offset: from.offset,

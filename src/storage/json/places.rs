@@ -94,7 +94,7 @@ impl PlacedEntries {
         };
         let position = self.places.sections.position(*offset);
         let bytes = usize::try_from(*length).unwrap_or(usize::MAX);
-        let mut reader = EntryReader::for_one(&self.file, position.clone(), bytes);
+        let mut reader = EntryReader::with_window(&self.file, position.clone(), bytes);
         let Some(found) = reader.next()? else {
             return Err(self.changed(*offset));
         };

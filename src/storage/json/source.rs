@@ -256,7 +256,7 @@ fn get(file: &Arc<CacheFile>, index: &Index, key: &CacheKey) -> Result<Option<En
 
 /// The entry at a position, if it has this key.
 pub(super) fn entry_at(file: &Arc<CacheFile>, position: Position, key: &CacheKey) -> Result<Option<Entry>> {
-    let mut reader = EntryReader::for_one(file, position, SMALL_WINDOW);
+    let mut reader = EntryReader::with_window(file, position, SMALL_WINDOW);
     let Some(found) = reader.next()? else {
         return Ok(None);
     };

@@ -217,10 +217,9 @@ impl PgTarget {
     async fn prepare_table(&self) -> Result<Arc<Schema>> {
         let server = self.server();
         // What was checked in this run is not checked again: what changes meanwhile, the writes show.
-        let checked = self.source.table().writable.get().cloned().flatten();
-        let checked = match checked {
-            Some(schema) => Some(schema),
-            None => self.check_table().await?,
+        let checked = match self.source.table().writable.get() {
+            Some(Some(schema)) => Some(Arc::clone(schema)),
+            _ => self.check_table().await?,
         };
         let schema = match checked {
             Some(schema) => schema,
