@@ -1,4 +1,4 @@
-//! What can be known of a target before anything is written to it. Each question is asked of servers that may not answer
+//! What can be known of a collection before it is read or written. Each question is asked of servers that may not answer
 //! it, and what a server does not say is no reason to refuse.
 
 use mongodb::bson::{Bson, Document, doc};
@@ -17,39 +17,56 @@ const READ_ONLY_ROLES: [&str; 4] = [
     "directShardOperations",
 ];
 
-/// Refuses a collection that does not keep what is written to it. Returns whether there is a collection; `None` if the
-/// server does not say.
-///
-/// # Errors
-/// [`ErrorKind::Refused`] where it is such a collection.
-pub(super) async fn keeps_documents(server: &Server, collection: &str) -> Result<Option<bool>> {
-    let described = description(server, collection).await;
-    let unkept = described.as_ref().and_then(Option::as_ref).and_then(unkept);
-    if let Some((what, remedy)) = unkept {
+/// What a server says of a collection. It is asked once: the answer of a server with many collections takes its time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// Whether the collection is there; `None` if the server does not say.
+    pub(super) is_there: Option<bool>,
+    /// Whether it compares texts otherwise than byte by byte, as far as the server says.
+    pub(super) has_own_order: bool,
+    /// Why it does not keep documents, and what to do.
+    unkept: Option<(&'static str, &'static str)>,
+}
+
+impl Facts {
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// The server could not be asked now. One that cannot or may not answer says nothing, which is no error.
+    pub(super) async fn of(server: &Server, collection: &str) -> Result<Self> {
+        let command = doc! { "listCollections": 1, "filter": { "name": collection } };
+        let Some(answer) = server.ask(command, "list the collections of").await? else {
+            return Ok(Self::default());
+        };
+        let found = answer
+            .get_document("cursor")
+            .and_then(|cursor| cursor.get_array("firstBatch"));
+        let Ok(found) = found else {
+            return Ok(Self::default());
+        };
+        // A service may not know the filter.
+        let is_it = |found: &&Document| found.get_str("name").is_ok_and(|name| name == collection);
+        let described = found.iter().filter_map(Bson::as_document).find(is_it);
+        let options = described.and_then(|found| found.get_document("options").ok());
+        Ok(Self {
+            is_there: Some(described.is_some()),
+            has_own_order: options.is_some_and(|options| options.contains_key("collation")),
+            unkept: described.and_then(unkept),
+        })
+    }
+
+    /// Refuses a collection that does not keep what is written to it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] where it is such a collection.
+    pub(super) fn keeps_documents(&self, server: &Server, collection: &str) -> Result<()> {
+        let Some((what, remedy)) = self.unkept else {
+            return Ok(());
+        };
         let database = server.database_name();
         let message = format!("{database}.{collection} of {} {what}", server.location());
-        return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
+        Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy))
     }
-    Ok(described.map(|described| described.is_some()))
-}
-
-/// What the server says of a collection, which is `Some(None)` if there is none; `None` if it does not say.
-async fn description(server: &Server, collection: &str) -> Option<Option<Document>> {
-    let command = doc! { "listCollections": 1, "filter": { "name": collection } };
-    let answer = server.database().run_command(command).await.ok()?;
-    let batch = answer.get_document("cursor").ok()?.get_array("firstBatch").ok()?;
-    // A service may not know the filter.
-    let is_it = |found: &&Document| found.get_str("name").is_ok_and(|name| name == collection);
-    Some(batch.iter().filter_map(Bson::as_document).find(is_it).cloned())
-}
-
-/// Whether a collection compares texts otherwise than byte by byte, as far as the server says.
-pub(super) async fn has_own_order(server: &Server, collection: &str) -> bool {
-    let described = description(server, collection).await.flatten();
-    let options = described
-        .as_ref()
-        .and_then(|found| found.get_document("options").ok());
-    options.is_some_and(|options| options.contains_key("collation"))
 }
 
 /// Why a collection does not keep documents, and what to do; `None` for one that does.
@@ -83,11 +100,8 @@ fn unkept(described: &Document) -> Option<(&'static str, &'static str)> {
 /// # Errors
 /// [`ErrorKind::Permission`] where it may not.
 pub(super) async fn may_write(server: &Server, collection: &str) -> Result<()> {
-    let command = doc! { "connectionStatus": 1, "showPrivileges": true };
-    let Ok(status) = server.database().run_command(command).await else {
-        return Ok(());
-    };
-    let Some(missing) = missing_action(&status, server.database_name(), collection) else {
+    let status = server.login_status().await?;
+    let Some(missing) = missing_action(status, server.database_name(), collection) else {
         return Ok(());
     };
     let message = format!(

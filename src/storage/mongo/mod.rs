@@ -4,7 +4,7 @@
 //! * `info`: names and settings.
 //! * `config`: where the server is.
 //! * `server`: the connection, its limits, and what its errors mean.
-//! * `checks`: what is known of a target before it is written to.
+//! * `checks`: what is known of a collection before it is read or written.
 //! * `extras`: what only some servers know, and is done without on others.
 //! * `codec`: documents ↔ records.
 //! * `source`, `target`: reading in the order of keys; inserting, and replacing what is there.

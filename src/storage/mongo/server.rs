@@ -13,7 +13,7 @@ use mongodb::{
     event::{EventHandler, sdam::SdamEvent},
     options::{Collation, CollectionOptions, ReadPreference, SelectionCriteria, Tls, WriteConcern},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use super::{
     config::Config,
@@ -69,6 +69,7 @@ pub(super) struct Server {
     /// Whether the address asks for that write concern.
     concern_is_asked_for: bool,
     pub(super) extras: Extras,
+    login_status: OnceCell<Document>,
     heartbeats: Arc<Heartbeats>,
 }
 
@@ -121,6 +122,7 @@ impl Server {
             write_concern,
             concern_is_asked_for,
             extras: Extras::default(),
+            login_status: OnceCell::new(),
             heartbeats,
         };
         // The driver looks for a server again and again until its time is up; when every host has refused, it is known.
@@ -170,6 +172,34 @@ impl Server {
             self.extras.has_no_concern();
         }
         gives_up
+    }
+
+    /// Runs a command of the database. `None` if the server does not know it, or refuses it to this login.
+    ///
+    /// # Errors
+    /// The server could not be asked now.
+    pub(super) async fn ask(&self, command: Document, action: &str) -> Result<Option<Document>> {
+        let asked = self.database.run_command(command);
+        match asked.selection_criteria(primary_preferred()).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => match self.failed(action, error) {
+                error if error.is_temporary() => Err(error),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// What the server says of this login, an empty document if it says nothing. It is asked once, for all collections.
+    ///
+    /// # Errors
+    /// The server could not be asked now.
+    pub(super) async fn login_status(&self) -> Result<&Document> {
+        let command = doc! { "connectionStatus": 1, "showPrivileges": true };
+        let ask = async || {
+            let status = self.ask(command, "read the permissions at").await?;
+            Ok(status.unwrap_or_default())
+        };
+        self.login_status.get_or_try_init(ask).await
     }
 
     /// The names of the collections that the login may see.

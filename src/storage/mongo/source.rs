@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, future};
+use futures::StreamExt;
 use mongodb::{
     Collection,
     action::{Action, Find},
@@ -23,9 +23,9 @@ use mongodb::{
 use tokio::sync::OnceCell;
 
 use super::{
-    checks,
+    checks::Facts,
     codec::{self, KeyRange},
-    extras::{QueryExtras, is_about_the_request},
+    extras::{Attempt, QueryExtras, is_about_the_request},
     server::{Server, by_bytes, integer},
 };
 use crate::{
@@ -81,8 +81,7 @@ pub(super) struct MongoSource {
     reads_old_keys: bool,
     /// Whether there are such documents, once it was checked.
     has_old_keys: AtomicBool,
-    /// Whether the collection compares keys otherwise than byte by byte.
-    has_own_order: OnceCell<bool>,
+    facts: OnceCell<Facts>,
     findings: Mutex<Findings>,
 }
 
@@ -131,7 +130,7 @@ impl MongoSource {
             collection,
             reads_old_keys: true,
             has_old_keys: AtomicBool::new(false),
-            has_own_order: OnceCell::new(),
+            facts: OnceCell::new(),
             findings: Mutex::default(),
         }
     }
@@ -144,9 +143,16 @@ impl MongoSource {
         }
     }
 
-    async fn has_own_order(&self) -> bool {
-        let look = || checks::has_own_order(&self.server, self.collection.name());
-        *self.has_own_order.get_or_init(look).await
+    /// What the server says of the collection, which is asked once.
+    pub(super) async fn facts(&self) -> Result<&Facts> {
+        let ask = || Facts::of(&self.server, self.collection.name());
+        self.facts.get_or_try_init(ask).await
+    }
+
+    /// A query with the options that the server knows and the collection needs.
+    async fn query(&self) -> Result<Attempt<'_>> {
+        let has_own_order = self.facts().await?.has_own_order;
+        Ok(self.server.extras.query(has_own_order))
     }
 
     fn note(&self, note: impl FnOnce(&mut Findings)) {
@@ -187,7 +193,7 @@ impl MongoSource {
 
     /// The documents of these keys, or of these no more than the keys.
     async fn documents_of(&self, keys: &[&str], keys_alone: bool) -> Result<RawCursor> {
-        let mut attempt = self.server.extras.query(self.has_own_order().await);
+        let mut attempt = self.query().await?;
         loop {
             let order = attempt.extras().collation.then(by_bytes);
             let found = self
@@ -300,7 +306,7 @@ impl MongoSource {
             return Ok(None);
         };
         let filter = codec::of_shard(filter, shard);
-        let mut attempt = self.server.extras.query(self.has_own_order().await);
+        let mut attempt = self.query().await?;
         loop {
             let find = self.find(filter.clone(), attempt.extras());
             let cursor = find.batch_size(at_once).batch().await;
@@ -352,7 +358,7 @@ impl MongoSource {
         }
         // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
         let along_index = *cache_type == CacheType::Extract;
-        let mut attempt = self.server.extras.query(self.has_own_order().await);
+        let mut attempt = self.query().await?;
         let counted = loop {
             let counted = self
                 .run_count(&prefix, shard, along_index, attempt.extras())
@@ -419,7 +425,7 @@ impl MongoSource {
     /// The keys of a range, in their order.
     async fn keys(&self, range: &KeyRange) -> Result<RawCursor> {
         let filter = range.filter(None).unwrap_or_default();
-        let mut attempt = self.server.extras.query(self.has_own_order().await);
+        let mut attempt = self.query().await?;
         loop {
             let find = self.find(filter.clone(), attempt.extras());
             // The type belongs to the key of a document with an old one.
@@ -439,9 +445,8 @@ impl MongoSource {
         count: &mut Count,
     ) -> Result<()> {
         let mut looked_at = 0;
-        let ranges = codec::ranges_without_known_types();
-        let cursors = future::try_join_all(ranges.iter().map(|range| self.keys(range))).await?;
-        for mut keys in cursors {
+        for range in codec::ranges_without_known_types() {
+            let mut keys = self.keys(&range).await?;
             while keys
                 .advance()
                 .await
@@ -713,11 +718,9 @@ impl PageReader for Pages {
 impl Source for MongoSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
-        let counting = CacheType::FROM_FILES
-            .iter()
-            .map(|cache_type| self.count_prefix(cache_type, selection.shard()));
-        let counted = future::try_join_all(counting).await?;
-        for (cache_type, records) in CacheType::FROM_FILES.iter().zip(counted) {
+        // One after another: requests at the same time would slow each other down, and each needs a connection of its own.
+        for cache_type in &CacheType::FROM_FILES {
+            let records = self.count_prefix(cache_type, selection.shard()).await?;
             count.add_kind(selection, &codec::prefix(cache_type), records);
         }
         self.count_keys(selection, progress, &mut count).await?;

@@ -323,14 +323,17 @@ impl Target for MongoTarget {
 
     async fn check_writable(&self) -> Result<()> {
         let name = self.collection.name();
-        checks::keeps_documents(&self.server, name).await?;
+        let facts = self.source.facts().await?;
+        facts.keeps_documents(&self.server, name)?;
         checks::may_write(&self.server, name).await
     }
 
     /// Makes the collection where there is none, as LightRAG does.
     async fn prepare(&self) -> Result<()> {
         let name = self.collection.name();
-        let is_there = match checks::keeps_documents(&self.server, name).await? {
+        let facts = self.source.facts().await?;
+        facts.keeps_documents(&self.server, name)?;
+        let is_there = match facts.is_there {
             Some(is_there) => is_there,
             // A login that may write a collection need not be allowed to ask for it, nor to list any.
             None => {
