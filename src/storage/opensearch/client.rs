@@ -20,7 +20,10 @@ use opensearch::{
 };
 use serde::Deserialize;
 
-use super::config::{Config, Host, Trust};
+use super::{
+    config::{Config, Host, Trust},
+    inspect::ClusterFacts,
+};
 use crate::{
     model::{Error, ErrorKind, Result},
     storage::hosts::{another_service, is_unresolved, service_at, unresolved},
@@ -34,6 +37,7 @@ pub(super) struct Client {
     user: Option<String>,
     /// The ID of the cluster, or its first address if it does not say.
     cluster: String,
+    pub(super) facts: ClusterFacts,
     pub(super) abilities: Abilities,
 }
 
@@ -47,6 +51,11 @@ pub(super) struct Abilities {
     pub(super) shard_doc: Ability,
     /// Reading the primaries only (not in OpenSearch 1).
     pub(super) primary_preference: Ability,
+}
+
+/// Whether a status asks to come back later.
+pub(super) fn is_busy(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// Something that a server can do until it is found that it cannot.
@@ -370,6 +379,7 @@ impl Client {
                 .unwrap_or_default(),
             current: AtomicUsize::new(0),
             user: config.login.as_ref().map(|(user, _)| user.clone()),
+            facts: ClusterFacts::default(),
             abilities: Abilities::default(),
             hosts,
         };

@@ -1,10 +1,11 @@
-//! Whether an index keeps what LightRAG writes, found out before the first write and without one.
+//! Whether an index keeps what LightRAG writes, found out before the first write and without one; and what is asked of a
+//! cluster once, for all of its indices.
 //!
 //! An index can lose documents and still answer that all is well: a mapping without `_source`, a pipeline that drops. Or
 //! it refuses every one of them, for a reason unrelated to the records. Either is reported once, about the
 //! index. What the login may not ask for is done without, since LightRAG does not ask for it either.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use opensearch::http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -12,11 +13,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    client::{Answer, Block, Client, Request},
+    client::{Answer, Block, Client, Request, is_busy},
     codec::MIRRORED_ID,
     mapping::{self, Properties, USUAL_FIELDS},
 };
 use crate::model::{Error, ErrorKind, Result};
+
+/// The largest request that a server takes as a rule (`http.max_content_length`), in bytes.
+const USUAL_LARGEST_REQUEST: usize = 100 << 20;
 
 /// The settings that send what is written through a pipeline.
 const PIPELINE_SETTINGS: [&str; 2] = ["index.default_pipeline", "index.final_pipeline"];
@@ -68,6 +72,76 @@ struct RoutingMapping {
 
 /// The settings of an index, by their full names.
 type Settings = BTreeMap<String, String>;
+
+/// What is asked of a cluster once, for all indices.
+#[derive(Default)]
+pub(super) struct ClusterFacts {
+    settings: OnceLock<Settings>,
+    largest_request: OnceLock<usize>,
+}
+
+impl ClusterFacts {
+    /// The settings of the cluster; none where the login may not read them.
+    async fn settings(&self, inspector: &Inspector<'_>) -> Result<Settings> {
+        #[derive(Deserialize)]
+        struct Answered {
+            #[serde(default)]
+            persistent: Value,
+            #[serde(default)]
+            transient: Value,
+        }
+        if let Some(known) = self.settings.get() {
+            return Ok(known.clone());
+        }
+        let path = "/_cluster/settings".to_owned();
+        let answer = inspector.send(Method::Get, path, None).await?;
+        let mut settings = Settings::new();
+        if answer.is_success()
+            && let Ok(answered) = serde_json::from_slice::<Answered>(&answer.body)
+        {
+            flatten("", &answered.persistent, &mut settings);
+            flatten("", &answered.transient, &mut settings);
+        }
+        if !is_busy(answer.status) {
+            let _ = self.settings.set(settings.clone());
+        }
+        Ok(settings)
+    }
+
+    /// The largest request that every node takes, in bytes; the usual one where the login may not ask for it.
+    pub(super) async fn largest_request(&self, client: &Client) -> Result<usize> {
+        #[derive(Deserialize)]
+        struct Nodes {
+            #[serde(default)]
+            nodes: BTreeMap<String, Node>,
+        }
+        #[derive(Deserialize)]
+        struct Node {
+            http: Http,
+        }
+        #[derive(Deserialize)]
+        struct Http {
+            max_content_length_in_bytes: usize,
+        }
+        if let Some(known) = self.largest_request.get() {
+            return Ok(*known);
+        }
+        let query = [("filter_path", "nodes.*.http.max_content_length_in_bytes")];
+        let request = Request::new(Method::Get, "/_nodes/http", "ask for the size of requests").query(&query);
+        let answer = client.send(&request).await?;
+        let nodes = match answer.is_success() {
+            true => serde_json::from_slice::<Nodes>(&answer.body).ok(),
+            false => None,
+        };
+        let sizes = nodes.into_iter().flat_map(|found| found.nodes.into_values());
+        let smallest = sizes.map(|node| node.http.max_content_length_in_bytes).min();
+        let largest_request = smallest.unwrap_or(USUAL_LARGEST_REQUEST);
+        if !is_busy(answer.status) {
+            let _ = self.largest_request.set(largest_request);
+        }
+        Ok(largest_request)
+    }
+}
 
 /// Looks at an index, by its name or an alias's.
 pub(super) struct Inspector<'a> {
@@ -242,24 +316,7 @@ impl<'a> Inspector<'a> {
 
     /// Looks for a block on the whole cluster.
     async fn check_cluster(&self, index_exists: bool) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Answered {
-            #[serde(default)]
-            persistent: Value,
-            #[serde(default)]
-            transient: Value,
-        }
-        let path = "/_cluster/settings".to_owned();
-        let answer = self.send(Method::Get, path, None).await?;
-        let Some(answered) = serde_json::from_slice::<Answered>(&answer.body)
-            .ok()
-            .filter(|_| answer.is_success())
-        else {
-            return Ok(());
-        };
-        let mut settings = Settings::new();
-        flatten("", &answered.persistent, &mut settings);
-        flatten("", &answered.transient, &mut settings);
+        let settings = self.client.facts.settings(self).await?;
         let blocks = [
             "cluster.blocks.read_only",
             "cluster.blocks.read_only_allow_delete",

@@ -4,7 +4,7 @@
 //! * `config`: which servers, as whom, and how an index is made.
 //! * `client`: requests and answers, and what went wrong with them in this program's words.
 //! * `codec`: a record ↔ a document, and the names of indices.
-//! * `inspect`: whether an index keeps what is written to it, before anything is.
+//! * `inspect`: whether an index keeps what is written to it, before anything is; what is asked of a cluster once.
 //! * `mapping`: what an index expects of fields, and how to make it take records that it refuses.
 //! * `scan`: reading an index as a whole, in the order in which it was written.
 //! * `source`, `target`: counting, and finding documents by key; writing in bulk.

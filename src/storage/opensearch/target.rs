@@ -2,11 +2,12 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
         Arc, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -17,7 +18,7 @@ use serde_json::{json, value::RawValue};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::{
-    client::{Cause, Client, Request},
+    client::{Cause, Client, Request, is_busy},
     codec::{self, MIRRORED_ID, Operation},
     config::Config,
     inspect::{Inspection, Inspector},
@@ -35,11 +36,11 @@ use crate::{
 /// How large a bulk request should be, in bytes. Larger ones are no faster.
 const BULK_BYTES: usize = 8 << 20;
 
-/// The largest request that a server takes as a rule (`http.max_content_length`), in bytes.
-const USUAL_LARGEST_REQUEST: usize = 100 << 20;
-
 /// The operation in a `retry` event after the server was too busy for some of the records.
 const WRITING_AGAIN: &str = "writing records that the server had no capacity for";
+
+/// An inspection as old as this is made again before the first write: of a run that had much to count, or asked a person.
+const INSPECTION_HOLDS: Duration = Duration::from_secs(10);
 
 /// How often a record is sent again with something about it extended.
 const MOST_MENDINGS: u32 = 10;
@@ -51,12 +52,13 @@ pub(super) struct OpenSearchTarget {
     replicas: u32,
     max_retries: u32,
     waiter: Arc<dyn Waiter>,
-    /// The largest request that the server takes, in bytes.
+    /// The largest request that the server takes, in bytes, once it was asked.
     largest_request: AtomicUsize,
     /// How large a request with several records may be, in bytes.
     bulk_bytes: AtomicUsize,
     /// What was found out about the index last.
     inspection: std::sync::Mutex<Inspection>,
+    inspected: std::sync::Mutex<Option<Instant>>,
     has_written: AtomicBool,
     /// Set when LightRAG's fields are known to be mapped.
     usual_fields: OnceCell<()>,
@@ -153,11 +155,6 @@ impl ItemAnswer<'_> {
     }
 }
 
-/// Whether a status asks to come back later.
-fn is_busy(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
-}
-
 impl OpenSearchTarget {
     pub(super) fn new(source: OpenSearchSource, config: &Config, waiter: Arc<dyn Waiter>) -> Self {
         Self {
@@ -166,9 +163,10 @@ impl OpenSearchTarget {
             replicas: config.replicas,
             max_retries: config.max_retries,
             waiter,
-            largest_request: AtomicUsize::new(USUAL_LARGEST_REQUEST),
+            largest_request: AtomicUsize::new(usize::MAX),
             bulk_bytes: AtomicUsize::new(BULK_BYTES),
             inspection: std::sync::Mutex::default(),
+            inspected: std::sync::Mutex::default(),
             has_written: AtomicBool::new(false),
             usual_fields: OnceCell::new(),
             mending: Mutex::new(()),
@@ -214,43 +212,17 @@ impl OpenSearchTarget {
     async fn inspect(&self) -> Result<()> {
         let inspection = Inspector::new(self.client(), self.index()).inspect().await?;
         *self.inspection() = inspection;
+        *self.inspected.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         Ok(())
+    }
+
+    fn is_inspected_lately(&self) -> bool {
+        let inspected = *self.inspected.lock().unwrap_or_else(PoisonError::into_inner);
+        inspected.is_some_and(|at| at.elapsed() < INSPECTION_HOLDS)
     }
 
     fn inspection(&self) -> std::sync::MutexGuard<'_, Inspection> {
         self.inspection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads the server's limit for the size of a request, or assumes the usual one.
-    async fn learn_largest_request(&self) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Nodes {
-            #[serde(default)]
-            nodes: BTreeMap<String, Node>,
-        }
-        #[derive(Deserialize)]
-        struct Node {
-            http: Http,
-        }
-        #[derive(Deserialize)]
-        struct Http {
-            max_content_length_in_bytes: usize,
-        }
-        let query = [("filter_path", "nodes.*.http.max_content_length_in_bytes")];
-        let request = Request::new(Method::Get, "/_nodes/http", "ask for the size of requests").query(&query);
-        let answer = self.client().send(&request).await?;
-        if answer.is_success()
-            && let Ok(found) = serde_json::from_slice::<Nodes>(&answer.body)
-        {
-            let sizes = found
-                .nodes
-                .values()
-                .map(|node| node.http.max_content_length_in_bytes);
-            if let Some(smallest) = sizes.min() {
-                self.largest_request.store(smallest, Ordering::Relaxed);
-            }
-        }
-        Ok(())
     }
 
     /// The mapping of the index as it is now; empty where the login may not look at it.
@@ -564,7 +536,9 @@ impl Target for OpenSearchTarget {
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.inspect().await?;
+        if !self.is_inspected_lately() {
+            self.inspect().await?;
+        }
         let exists = self.inspection().exists;
         if !exists {
             self.make_index().await?;
@@ -577,7 +551,9 @@ impl Target for OpenSearchTarget {
             let keyword = Properties::from_iter([(MIRRORED_ID.to_owned(), json!({"type": "keyword"}))]);
             self.add_properties(&keyword).await?;
         }
-        self.learn_largest_request().await
+        let largest = self.client().facts.largest_request(self.client()).await?;
+        self.largest_request.store(largest, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
