@@ -5,17 +5,25 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::Write,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::{rejects::RejectsFile, stats::RunStats};
 use crate::{
-    model::{CacheType, Error, ErrorKind, Result},
-    report::{BatchTotals, ErrorTotals, Totals},
+    model::{CacheType, Error, ErrorKind, Result, Workspace},
+    report::{BatchTotals, CheckpointEvent, ErrorTotals, Event, Reporter, Totals},
     storage::Cursor,
     system::atomic_file,
 };
+
+/// The shortest time between two checkpoints of a run that goes on. Each costs a flush and two writes to the disk, and lists
+/// all workspaces so far.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// Raised by a change after which older versions must not read the file.
 const FORMAT: u32 = 1;
@@ -66,6 +74,18 @@ impl WorkspaceProgress {
     }
 }
 
+/// What is done at a moment within a workspace: together with the workspaces before it, the progress of the job.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// The place of the workspace in the job.
+    pub(crate) number: usize,
+    pub(crate) name: Workspace,
+    pub(crate) workspace: WorkspaceProgress,
+    pub(crate) batches: BatchTotals,
+    pub(crate) errors: ErrorTotals,
+    pub(crate) rejects_bytes: Option<u64>,
+}
+
 /// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
@@ -85,6 +105,10 @@ struct Content {
 pub struct Checkpoint {
     path: PathBuf,
     job: String,
+    /// When the file was last written, or opened.
+    written: Mutex<Instant>,
+    /// The end of a workspace that was not yet written because the last checkpoint was so recent.
+    deferred: Mutex<Option<Snapshot>>,
     _lock: File,
 }
 
@@ -101,6 +125,8 @@ impl Checkpoint {
         let checkpoint = Self {
             path: path.to_owned(),
             job: format!("{:032x}", xxh3_128(job.join("\0").as_bytes())),
+            written: Mutex::new(Instant::now()),
+            deferred: Mutex::default(),
             _lock: lock,
         };
         let progress = checkpoint.read()?.filter(|progress| resume && !progress.complete);
@@ -113,11 +139,6 @@ impl Checkpoint {
     /// The folder is missing or not writable, or the path is not a file.
     pub fn check(path: &Path) -> Result<()> {
         atomic_file::check(path).map_err(|error| unwritable(path, &error))
-    }
-
-    /// The path of the checkpoint.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     fn read(&self) -> Result<Option<Progress>> {
@@ -164,7 +185,51 @@ impl Checkpoint {
         Ok(Some(content.progress))
     }
 
-    /// Replaces the file atomically.
+    /// Whether the last checkpoint is old enough for the next one.
+    pub(crate) fn is_due(&self) -> bool {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.elapsed() >= EVERY
+    }
+
+    /// Keeps the end of a workspace for [`Checkpoint::take_deferred`]. The next checkpoint contains it anyway.
+    pub(crate) fn defer(&self, snapshot: Snapshot) {
+        *self.deferred.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+    }
+
+    /// The end of a workspace that no checkpoint contains yet.
+    pub(crate) fn take_deferred(&self) -> Option<Snapshot> {
+        self.deferred
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Writes what is done, and reports it. The rejects file is made durable first, since the checkpoint contains its length.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(crate) fn save(
+        &self,
+        snapshot: Snapshot,
+        stats: &RunStats,
+        rejects: Option<&RejectsFile>,
+        reporter: &Reporter,
+    ) -> Result<()> {
+        if let Some(rejects) = rejects {
+            rejects.flush()?;
+        }
+        let event = CheckpointEvent {
+            file: self.path.display().to_string(),
+            workspace: snapshot.name.clone(),
+            batch: snapshot.workspace.batches,
+            done: snapshot.workspace.totals.done(),
+        };
+        self.write(&stats.progress_at(snapshot))?;
+        reporter.emit(Event::Checkpoint(event));
+        Ok(())
+    }
+
+    /// Replaces the file atomically. The deferred end of a workspace is in it.
     ///
     /// # Errors
     /// The file cannot be written. The run must end then, or a later run would resume at the wrong place.
@@ -178,7 +243,10 @@ impl Checkpoint {
         let text = serde_json::to_vec_pretty(&content).map_err(|error| {
             Error::new(ErrorKind::Internal, "a checkpoint has no JSON form").caused_by(error)
         })?;
-        atomic_file::replace(&self.path, &text).map_err(|error| unwritable(&self.path, &error))
+        atomic_file::replace(&self.path, &text).map_err(|error| unwritable(&self.path, &error))?;
+        self.take_deferred();
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Ok(())
     }
 }
 

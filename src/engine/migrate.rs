@@ -6,10 +6,9 @@ use std::sync::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::Semaphore;
 
 use super::{
-    checkpoint::{Checkpoint, Progress, WorkspaceProgress},
+    checkpoint::{Checkpoint, WorkspaceProgress},
     differences::DifferencesFile,
     hits::Examiner,
     pipeline::{self, WorkspaceJob},
@@ -18,6 +17,7 @@ use super::{
     rejects::RejectsFile,
     retry::Retrier,
     run::Run,
+    slots::Slots,
     throttle::Throttle,
 };
 use crate::{
@@ -43,29 +43,8 @@ struct Moving<'a> {
     examiner: Option<Arc<Examiner>>,
     window: Arc<Window>,
     throttle: Option<Arc<Throttle>>,
-    slots: Semaphore,
-    /// Whether there are so many workspaces that moving several at a time is worth it.
-    has_many: bool,
+    slots: Slots,
     has_failed: AtomicBool,
-}
-
-/// Up to so many workspaces are moved one after the other, so that their events stay in order.
-const FEW_WORKSPACES: usize = 8;
-
-/// A workspace of so many records takes up one of the slots in which workspaces are moved.
-const RECORDS_OF_SLOT: u64 = 64;
-
-impl Moving<'_> {
-    /// How many slots moving a workspace takes: a large one is moved alone, since it fills memory and servers by itself.
-    /// A checkpoint knows how far one workspace came, so with one every workspace is.
-    fn slots_of(&self, pair: &Prepared) -> u32 {
-        const ALL: u32 = AT_ONCE as u32;
-        if !self.has_many || self.files.checkpoint.is_some() || !pair.count.exact {
-            return ALL;
-        }
-        let slots = pair.count.total().div_ceil(RECORDS_OF_SLOT);
-        u32::try_from(slots).map_or(ALL, |slots| slots.clamp(1, ALL))
-    }
 }
 
 impl Run<'_> {
@@ -95,18 +74,29 @@ impl Run<'_> {
         let moved = self.move_workspaces(prepared, &files, differences).await;
         let published = self.publish(prepared, moved).await;
         self.stats.set_moving(false);
-        if let Some(reason) = published? {
-            return Ok(Some(reason));
+        let saved = self.save_progress(&files, matches!(published, Ok(None)));
+        match (published, saved) {
+            (Err(error), Err(other)) => Err(error.and(other)),
+            (published, saved) => published.and_then(|reason| saved.map(|()| reason)),
         }
-        if let Some(checkpoint) = &files.checkpoint {
-            let rejects_bytes = files.rejects.as_ref().map(RejectsFile::length);
-            let done = self.stats.progress(prepared.len(), None, rejects_bytes);
-            checkpoint.write(&Progress {
-                complete: true,
-                ..done
-            })?;
+    }
+
+    /// Writes the last checkpoint of a run: that the job is done, or the end of a workspace that was deferred.
+    fn save_progress(&self, files: &Files, is_complete: bool) -> Result<()> {
+        let (Some(checkpoint), rejects) = (&files.checkpoint, files.rejects.as_ref()) else {
+            return Ok(());
+        };
+        if is_complete {
+            if let Some(rejects) = rejects {
+                rejects.flush()?;
+            }
+            let rejects_bytes = rejects.map(RejectsFile::length);
+            return checkpoint.write(&self.stats.complete_progress(rejects_bytes));
         }
-        Ok(None)
+        match checkpoint.take_deferred() {
+            Some(snapshot) => checkpoint.save(snapshot, self.stats, rejects, self.reporter),
+            None => Ok(()),
+        }
     }
 
     /// Makes visible what the target shows only as a whole, if all of it was written. Otherwise nothing of it was.
@@ -161,8 +151,11 @@ impl Run<'_> {
             examiner: Examiner::of(self.settings)?,
             window: pipeline::window(self.settings.concurrency, first.batch, first.in_flight_bytes),
             throttle: self.settings.rate_limit.map(Throttle::new),
-            slots: Semaphore::new(AT_ONCE),
-            has_many: prepared.len() > FEW_WORKSPACES,
+            // A checkpoint knows how far one workspace came.
+            slots: match files.checkpoint {
+                Some(_) => Slots::one_at_a_time(),
+                None => Slots::of(prepared.len()),
+            },
             has_failed: AtomicBool::new(false),
         };
         // Nothing is made at the target for a workspace that has nothing to move.
@@ -220,8 +213,7 @@ impl Run<'_> {
     }
 
     async fn move_one(&self, number: usize, pair: &Prepared, moving: &Moving<'_>) -> Result<()> {
-        // Never closed.
-        let _slots = moving.slots.acquire_many(moving.slots_of(pair)).await;
+        let _slots = moving.slots.acquire(&pair.count).await;
         if self.shutdown.reason().is_some() || moving.has_failed.load(Ordering::Relaxed) {
             return Ok(());
         }

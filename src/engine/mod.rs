@@ -16,6 +16,7 @@ mod rehearse;
 pub mod rejects;
 pub mod retry;
 pub mod run;
+mod slots;
 pub mod stats;
 mod throttle;
 mod verify;

@@ -32,7 +32,7 @@ use crate::{
 /// How often a long count emits its progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// How many workspaces are prepared, and how many small ones are moved, at the same time.
+/// How many workspaces are prepared, and how many small ones are moved or compared, at the same time.
 pub(super) const AT_ONCE: usize = 16;
 
 /// A workspace that is ready to be moved.

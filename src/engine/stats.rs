@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::checkpoint::{Progress, WorkspaceProgress};
+use super::checkpoint::{Progress, Snapshot, WorkspaceProgress};
 use crate::{
     model::{CacheType, Error, LeftOut, Location, Mode, Side, SortedMap, WorkspacePair},
     report::{
@@ -465,32 +465,49 @@ impl RunStats {
         }
     }
 
-    /// The progress of the job, for a checkpoint: all workspaces before `current`, and the part of `current` before the
-    /// cursor.
-    pub(crate) fn progress(
+    /// What is done of a workspace up to a cursor, and the numbers of the run at this moment.
+    pub(crate) fn snapshot(
         &self,
-        current: usize,
+        number: usize,
         cursor: Option<Cursor>,
         rejects_bytes: Option<u64>,
-    ) -> Progress {
+    ) -> Option<Snapshot> {
         let state = self.state();
-        let mut cursor = Some(cursor);
-        let workspaces = state.workspaces.iter().enumerate().take(current + 1);
-        Progress {
-            workspaces: workspaces
-                .map(|(number, workspace)| {
-                    let cursor = if number == current {
-                        cursor.take().flatten()
-                    } else {
-                        None
-                    };
-                    workspace.progress(cursor)
-                })
-                .collect(),
+        let workspace = state.workspaces.get(number)?;
+        Some(Snapshot {
+            number,
+            name: workspace.pair.from.clone(),
+            workspace: workspace.progress(cursor),
             batches: state.run.batches.clone(),
             errors: state.run.errors.clone(),
             rejects_bytes,
+        })
+    }
+
+    /// The progress of the job at a moment within a workspace: the workspaces before it are done.
+    pub(crate) fn progress_at(&self, at: Snapshot) -> Progress {
+        let state = self.state();
+        let before = state.workspaces.iter().take(at.number);
+        let done = before.map(|workspace| workspace.progress(None));
+        Progress {
+            workspaces: done.chain([at.workspace]).collect(),
+            batches: at.batches,
+            errors: at.errors,
+            rejects_bytes: at.rejects_bytes,
             complete: false,
+        }
+    }
+
+    /// The progress of a job that is done.
+    pub(crate) fn complete_progress(&self, rejects_bytes: Option<u64>) -> Progress {
+        let state = self.state();
+        let done = state.workspaces.iter().map(|workspace| workspace.progress(None));
+        Progress {
+            workspaces: done.collect(),
+            batches: state.run.batches.clone(),
+            errors: state.run.errors.clone(),
+            rejects_bytes,
+            complete: true,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use futures::{Stream, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
 use crate::{
@@ -10,9 +10,10 @@ use crate::{
         differences::DifferencesFile,
         hits::Examiner,
         pipeline::{AHEAD, PAGE_BYTES},
-        plan::Prepared,
+        plan::{AT_ONCE, Prepared},
         retry::{RequestContext, Retrier},
         run::Run,
+        slots::Slots,
     },
     model::{
         BatchLimit, Error, ErrorKind, Mode, OnConflict, Rekey, Result, Selection, Side, VerifyLevel,
@@ -364,6 +365,7 @@ impl Run<'_> {
             Rekey::Off => None,
             Rekey::Host | Rekey::Model => Examiner::of(self.settings)?,
         };
+        let slots = Slots::of(prepared.len());
         let pairs: Vec<(usize, &Prepared)> = prepared.iter().enumerate().collect();
         let mut rest = pairs.as_slice();
         while !rest.is_empty() {
@@ -378,11 +380,19 @@ impl Run<'_> {
                 }
             )?;
             let (together, later) = rest.split_at(gathered.0.min(gathered.1));
-            for (_, pair) in together {
-                let compared = self.compare(pair, examiner.as_ref(), differences, &mut verification);
+            let comparing = stream::iter(together).map(async |(_, pair)| {
+                let _slots = slots.acquire(&pair.count).await;
+                let mut found = Verification::new(self.settings.verify);
+                let compared = self.compare(pair, examiner.as_ref(), differences, &mut found);
                 let compared = compared.await;
-                self.stats.set_verification(verification.clone());
                 self.warn_of(pair.source.warnings());
+                (found, compared)
+            });
+            // In the order of the workspaces, so that the same differences come first in every run.
+            let mut comparing = std::pin::pin!(comparing.buffered(AT_ONCE));
+            while let Some((found, compared)) = comparing.next().await {
+                verification.add(found);
+                self.stats.set_verification(verification.clone());
                 compared?;
             }
             rest = later;

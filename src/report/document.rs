@@ -311,6 +311,13 @@ impl Verification {
         }
     }
 
+    /// Adds what was found in another workspace or run.
+    pub fn add(&mut self, other: Self) {
+        self.numbers.add(&other.numbers);
+        let differences = other.first.into_iter().chain(other.first_kept);
+        differences.for_each(|difference| self.note(difference));
+    }
+
     /// Adds a difference, unless there are enough.
     pub fn note(&mut self, difference: Difference) {
         let first = match difference.kind {

@@ -244,9 +244,7 @@ fn add(merged: &mut Report, other: Report) {
         mine.add(others)
     });
     add_if_any(&mut merged.verification, other.verification, |mine, others| {
-        mine.numbers.add(&others.numbers);
-        let differences = others.first.into_iter().chain(others.first_kept);
-        differences.for_each(|difference| mine.note(difference));
+        mine.add(others)
     });
     merged.rekeyed += other.rekeyed;
     add_if_any(&mut merged.hits, other.hits, |mine, others| {

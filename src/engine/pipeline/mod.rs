@@ -253,6 +253,3 @@ async fn end(mut settlement: Settlement<'_>, target: &dyn Target, is_whole: bool
 fn task_failed(error: tokio::task::JoinError) -> Error {
     Error::panicked("a task of the pipeline").caused_by(error)
 }
-
-/// The shortest time between two checkpoints. Each costs a flush and two small writes to the disk.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);

@@ -2,23 +2,20 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::Instant;
-
 use super::{
-    Batch, CHECKPOINT_EVERY, WorkspaceJob,
+    Batch, WorkspaceJob,
     write::{BatchOutcome, RecordOutcome},
 };
 use crate::{
     engine::{
-        checkpoint::Progress,
+        checkpoint::{Checkpoint, Snapshot},
         rejects::RejectsFile,
         retry::{RequestContext, Retrier},
         warn,
     },
     model::{CacheType, Error, ErrorKind, OnConflict, Result, Side, Workspace, plural, record::RejectKind},
     report::{
-        BatchEvent, BatchStatus, CheckpointEvent, Event, RejectEvent, Totals, WarningEvent, WarningKind,
-        percent,
+        BatchEvent, BatchStatus, Event, RejectEvent, Totals, WarningEvent, WarningKind, percent,
         style::{grouped, grouped_of},
     },
     storage::{Cursor, Entry, Target},
@@ -29,11 +26,10 @@ pub(super) struct Settlement<'a> {
     job: WorkspaceJob<'a>,
     dropped_fields: BTreeMap<String, u64>,
     filled_fields: BTreeMap<&'static str, u64>,
-    last_checkpoint: Instant,
-    /// The content of the next checkpoint, if there has been progress since the last one.
-    resumable: Option<Progress>,
-    /// The content of a checkpoint from which a later run restarts this workspace.
-    at_begin: Option<Progress>,
+    /// What the next checkpoint says is done, if there has been progress since the last one.
+    resumable: Option<Snapshot>,
+    /// The same for a checkpoint from which a later run restarts this workspace.
+    at_begin: Option<Snapshot>,
 }
 
 impl<'a> Settlement<'a> {
@@ -42,16 +38,13 @@ impl<'a> Settlement<'a> {
             job,
             dropped_fields: BTreeMap::new(),
             filled_fields: BTreeMap::new(),
-            last_checkpoint: Instant::now(),
             resumable: None,
             at_begin: None,
         };
         settlement.keep(None);
         settlement.at_begin = settlement.resumable.take();
-        if let Some(progress) = &mut settlement.at_begin
-            && let Some(this) = progress.workspaces.get_mut(settlement.job.number)
-        {
-            this.clear();
+        if let Some(snapshot) = &mut settlement.at_begin {
+            snapshot.workspace.clear();
         }
         settlement
     }
@@ -178,7 +171,7 @@ impl<'a> Settlement<'a> {
     /// # Errors
     /// The target could not make its writes durable, or a file could not be written.
     pub(super) async fn checkpoint_if_due(&mut self) -> Result<()> {
-        let is_due = self.resumable.is_some() && self.last_checkpoint.elapsed() >= CHECKPOINT_EVERY;
+        let is_due = self.resumable.is_some() && self.job.checkpoint.is_some_and(Checkpoint::is_due);
         if !is_due || !self.job.target.is_visible_when_flushed() {
             return Ok(());
         }
@@ -315,6 +308,13 @@ impl<'a> Settlement<'a> {
                 .stats
                 .workspace(self.job.number, |workspace| workspace.complete());
             self.keep(None);
+            // Of many small workspaces, not every one is worth a checkpoint.
+            if let Some(checkpoint) = self.job.checkpoint.filter(|checkpoint| !checkpoint.is_due()) {
+                if let Some(snapshot) = self.resumable.take() {
+                    checkpoint.defer(snapshot);
+                }
+                return Ok(());
+            }
         }
         self.write_checkpoint()
     }
@@ -394,32 +394,18 @@ impl<'a> Settlement<'a> {
     fn keep(&mut self, cursor: Option<&Cursor>) {
         if self.job.checkpoint.is_some() {
             let rejects_bytes = self.job.rejects.map(RejectsFile::length);
-            let progress = self
-                .job
-                .stats
-                .progress(self.job.number, cursor.cloned(), rejects_bytes);
-            self.resumable = Some(progress);
+            let stats = self.job.stats;
+            self.resumable = stats.snapshot(self.job.number, cursor.cloned(), rejects_bytes);
         }
     }
 
     fn write_checkpoint(&mut self) -> Result<()> {
-        let (Some(checkpoint), Some(progress)) = (self.job.checkpoint, self.resumable.take()) else {
-            return Ok(());
-        };
-        if let Some(rejects) = self.job.rejects {
-            rejects.flush()?;
+        match (self.job.checkpoint, self.resumable.take()) {
+            (Some(checkpoint), Some(snapshot)) => {
+                checkpoint.save(snapshot, self.job.stats, self.job.rejects, self.job.reporter)
+            }
+            _ => Ok(()),
         }
-        checkpoint.write(&progress)?;
-        self.last_checkpoint = Instant::now();
-        if let Some(progress) = progress.workspaces.get(self.job.number) {
-            self.job.reporter.emit(Event::Checkpoint(CheckpointEvent {
-                file: checkpoint.path().display().to_string(),
-                workspace: self.workspace().clone(),
-                batch: progress.batches,
-                done: progress.totals.done(),
-            }));
-        }
-        Ok(())
     }
 
     fn report(&self, batch: &Batch, before: &Totals, status: BatchStatus, duration: Duration) {

@@ -278,6 +278,85 @@ fn the_next_run_begins_at_the_batch_that_failed_not_behind_it() {
     assert!(written_behind > 0, "no batch after the failed one was written");
 }
 
+/// So many workspaces of two records, between storages that answer fast.
+fn small_workspaces(workspaces: usize) -> World {
+    let mut world = World::new(2).with_checkpoint();
+    for number in 1..workspaces {
+        let workspace = Workspace::new(format!("w{number}")).unwrap();
+        world.source.put(&workspace, records(2));
+        world.workspaces.push(workspace);
+    }
+    for memory in [&world.source, &world.target] {
+        memory.change_rules(|rules| rules.latency = Some(Duration::from_millis(10)));
+    }
+    world
+}
+
+/// A checkpoint contains all workspaces so far, so that one for each would take longer the more there are.
+#[test]
+fn of_many_small_workspaces_there_is_a_checkpoint_a_second() {
+    let ran = small_workspaces(100).run();
+    assert!(ran.is_done());
+    let seconds = usize::try_from(ran.took.as_secs()).unwrap();
+    assert!((3..50).contains(&seconds), "{seconds} s");
+    assert!(
+        (2..=seconds + 1).contains(&ran.checkpoints()),
+        "{} in {seconds} s",
+        ran.checkpoints()
+    );
+}
+
+#[test]
+fn a_run_that_fails_saves_the_workspaces_that_ended_since_the_last_checkpoint() {
+    let mut world = small_workspaces(40);
+    let path = world.settings.checkpoint.clone().unwrap();
+    world.fault(Side::Target, Call::Write, 26, 1, Fault::Before(ErrorKind::Full));
+    assert_eq!(world.run().report.exit_code, 5);
+    let ended = progress(&path).workspaces;
+    assert_eq!(ended.iter().filter(|workspace| workspace.complete).count(), 25);
+    world.target.clear_faults();
+    world.revive(false);
+    let before = world.target.calls(Call::Write);
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert_eq!(world.target.calls(Call::Write) - before, 15);
+    assert_eq!(ran.report.totals.written, 80);
+}
+
+#[test]
+fn small_workspaces_are_finished_by_the_next_run_after_a_kill_at_any_event() {
+    const WORKSPACES: usize = 12;
+    let world = || {
+        let mut world = small_workspaces(WORKSPACES);
+        world.settings.rejects = Some(world.file("rejects.jsonl"));
+        world.target.change_rules(|rules| rules.rejects.extend([key(1)]));
+        world
+    };
+    let whole = world().run();
+    assert!(whole.is_done() && whole.checkpoints() < WORKSPACES);
+    for most in 1..=whole.events.len() {
+        for lose in [false, true] {
+            let mut world = world();
+            assert!(world.run_until(most).is_none());
+            world.revive(lose);
+            let ran = world.run();
+            assert!(ran.is_done(), "killed at event {most}: {:?}", ran.report.errors);
+            let totals = &ran.report.totals;
+            let workspaces = WORKSPACES as u64;
+            assert_eq!(
+                (totals.written, totals.rejected),
+                (workspaces, workspaces),
+                "killed at event {most}"
+            );
+            for workspace in &world.workspaces {
+                assert_eq!(world.target.durable(workspace), texts(&records(1)));
+            }
+            let rejects = std::fs::read_to_string(world.file("rejects.jsonl")).unwrap();
+            assert_eq!(rejects.lines().count(), WORKSPACES, "killed at event {most}");
+        }
+    }
+}
+
 /// Two workspaces, each with a record that the target refuses.
 fn two_workspaces() -> World {
     let mut world = World::new(9).with_checkpoint();

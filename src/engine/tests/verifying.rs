@@ -1,8 +1,10 @@
 //! Comparing what the target keeps with the source.
 
-use super::world::{Ran, World, key, record};
+use std::time::Duration;
+
+use super::world::{Ran, World, key, record, records};
 use crate::{
-    model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, record::OnInvalid},
+    model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, Workspace, record::OnInvalid},
     report::{DifferenceKind, Event, VerifyNumbers},
     storage::memory::{Call, Fault},
 };
@@ -27,6 +29,33 @@ fn what_was_moved_is_equal() {
         (numbers.compared, numbers.equal, numbers.beyond),
         (20, 20, Some(0))
     );
+}
+
+#[test]
+fn small_workspaces_are_compared_several_at_a_time_and_their_differences_are_in_order() {
+    let mut world = verified(6);
+    for n in 1..40 {
+        let workspace = Workspace::new(format!("w{n}")).unwrap();
+        world.source.put(&workspace, records(6));
+        world.workspaces.push(workspace);
+    }
+    assert!(world.run().is_done());
+    for workspace in [&world.workspaces[7], &world.workspaces[23]] {
+        world.target.remove(workspace, &key(3));
+    }
+    world.settings.mode = Mode::Verify;
+    // The first workspace that differs takes longest.
+    let (slow, slowest) = (Duration::from_secs(20), Duration::from_secs(100));
+    let eighth = world.target.calls(Call::Get) + 8;
+    world.fault(Side::Target, Call::Get, eighth, 1, Fault::Slow(slowest));
+    world.fault(Side::Target, Call::Get, 1, usize::MAX, Fault::Slow(slow));
+    let ran = world.run();
+    let found = ran.report.verification.as_ref().unwrap();
+    assert_eq!((found.numbers.compared, found.numbers.missing), (240, 2));
+    let missing = found.first.iter().map(|one| &one.workspace);
+    assert!(missing.eq([&world.workspaces[7], &world.workspaces[23]]));
+    // One after the other, 40 look-ups would take 800 seconds.
+    assert!(ran.took < Duration::from_secs(400), "{:?}", ran.took);
 }
 
 #[test]

@@ -107,6 +107,8 @@ pub(crate) struct Rules {
     pub(crate) most_gathered: Option<usize>,
     /// Its counts are estimates, of nothing.
     pub(crate) estimates: bool,
+    /// How long a call takes, if not [`LATENCY`].
+    pub(crate) latency: Option<Duration>,
     /// It can be read, but not written.
     pub(crate) is_read_only: bool,
     /// Workspaces of these names cannot be read.
@@ -310,15 +312,15 @@ impl Memory {
     /// Begins a call: waits as long as it takes, and has the faults that come before its effect. Gives the fault that comes
     /// after it.
     async fn begin(&self, call: Call) -> Result<Option<Fault>> {
-        let fault = {
+        let (fault, latency) = {
             let mut state = self.state();
             let number = state.calls.entry(call).or_default();
             *number += 1;
             let number = *number;
             let script = state.scripts.iter().find(|script| script.is_for(call, number));
-            script.map(|script| script.fault)
+            (script.map(|script| script.fault), state.rules.latency)
         };
-        tokio::time::sleep(LATENCY).await;
+        tokio::time::sleep(latency.unwrap_or(LATENCY)).await;
         if let Some(Fault::Slow(time)) = fault {
             tokio::time::sleep(time).await;
         }
