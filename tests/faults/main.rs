@@ -1,4 +1,5 @@
-//! Pulling plugs: connections that are cut, processes that are killed. Nothing may be lost, and nothing counted twice.
+//! What happens between the program and a server: connections that are cut, processes that are killed, round trips. Nothing
+//! may be lost, and nothing counted twice.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +10,7 @@
 
 mod killed_server;
 mod property;
+mod round_trips;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -51,6 +51,8 @@ pub struct Proxy {
 struct State {
     fault: Fault,
     progress: Mutex<Progress>,
+    /// How often a connection went over from answers to requests.
+    turns: AtomicU64,
     closed: AtomicBool,
 }
 
@@ -63,6 +65,17 @@ struct Progress {
 }
 
 impl Proxy {
+    /// A proxy that cuts nothing and holds back every piece of bytes.
+    pub fn distant(server: String, delay: Duration) -> Self {
+        let never = Fault {
+            way: Way::ToServer,
+            when: When::After(u64::MAX),
+            times: 0,
+            delay,
+        };
+        Self::new(server, never)
+    }
+
     /// A proxy in front of a server on this machine.
     pub fn new(server: String, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -70,6 +83,7 @@ impl Proxy {
         let state = Arc::new(State {
             fault,
             progress: Mutex::default(),
+            turns: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
@@ -81,14 +95,16 @@ impl Proxy {
                 let (Ok(program), Ok(server)) = (program, TcpStream::connect(&server)) else {
                     continue;
                 };
+                let is_asking = Arc::new(AtomicBool::new(false));
                 for way in [Way::ToServer, Way::ToProgram] {
+                    let is_asking = Arc::clone(&is_asking);
                     let (from, to) = match way {
                         Way::ToServer => (&program, &server),
                         Way::ToProgram => (&server, &program),
                     };
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let state = Arc::clone(&shared);
-                    thread::spawn(move || state.carry(from, to, way));
+                    thread::spawn(move || state.carry(from, to, way, &is_asking));
                 }
             }
         });
@@ -104,6 +120,12 @@ impl Proxy {
             url.query_pairs_mut().append_pair("directConnection", "true");
         }
         url.to_string()
+    }
+
+    /// The round trips so far, over all connections: how often one went over from answers to requests. With a delay, requests
+    /// that are sent without waiting for an answer are one.
+    pub fn round_trips(&self) -> u64 {
+        self.state.turns.load(Ordering::Relaxed)
     }
 
     /// How often it cut.
@@ -145,9 +167,12 @@ impl State {
         whole
     }
 
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream, way: Way) {
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, way: Way, is_asking: &AtomicBool) {
         let mut piece = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut piece) {
+            if !is_asking.swap(way == Way::ToServer, Ordering::Relaxed) && way == Way::ToServer {
+                self.turns.fetch_add(1, Ordering::Relaxed);
+            }
             thread::sleep(self.fault.delay);
             let cut = if way == self.fault.way {
                 self.cut_in(&piece[..read])

@@ -3,7 +3,7 @@
 
 use mongodb::bson::{Bson, Document, doc};
 
-use super::server::Server;
+use super::server::{Server, integer};
 use crate::model::{Error, ErrorKind, Result};
 
 /// What writing needs.
@@ -38,18 +38,20 @@ impl Facts {
         let Some(answer) = server.ask(command, "list the collections of").await? else {
             return Ok(Self::default());
         };
-        let found = answer
-            .get_document("cursor")
-            .and_then(|cursor| cursor.get_array("firstBatch"));
-        let Ok(found) = found else {
+        let Ok(cursor) = answer.get_document("cursor") else {
+            return Ok(Self::default());
+        };
+        let Ok(found) = cursor.get_array("firstBatch") else {
             return Ok(Self::default());
         };
         // A service may not know the filter.
         let is_it = |found: &&Document| found.get_str("name").is_ok_and(|name| name == collection);
         let described = found.iter().filter_map(Bson::as_document).find(is_it);
         let options = described.and_then(|found| found.get_document("options").ok());
+        // Without the filter, there may be more than the first batch.
+        let is_all = integer(cursor.get("id")) == Some(0);
         Ok(Self {
-            is_there: Some(described.is_some()),
+            is_there: (described.is_some() || is_all).then_some(described.is_some()),
             has_own_order: options.is_some_and(|options| options.contains_key("collation")),
             unkept: described.and_then(unkept),
         })

@@ -82,6 +82,8 @@ pub(super) struct MongoSource {
     /// Whether there are such documents, once it was checked.
     has_old_keys: AtomicBool,
     facts: OnceCell<Facts>,
+    /// Whether the collection was made after it was asked for.
+    is_made: AtomicBool,
     findings: Mutex<Findings>,
 }
 
@@ -131,6 +133,7 @@ impl MongoSource {
             reads_old_keys: true,
             has_old_keys: AtomicBool::new(false),
             facts: OnceCell::new(),
+            is_made: AtomicBool::new(false),
             findings: Mutex::default(),
         }
     }
@@ -147,6 +150,18 @@ impl MongoSource {
     pub(super) async fn facts(&self) -> Result<&Facts> {
         let ask = || Facts::of(&self.server, self.collection.name());
         self.facts.get_or_try_init(ask).await
+    }
+
+    /// Notes that there is a collection now.
+    pub(super) fn set_made(&self) {
+        self.is_made.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this is a target without a collection, so that nothing needs to be asked about its documents. A source is
+    /// asked anyway: that it has nothing is not concluded.
+    async fn is_missing_target(&self) -> Result<bool> {
+        let may_be = !self.reads_old_keys && !self.is_made.load(Ordering::Relaxed);
+        Ok(may_be && self.facts().await?.is_there == Some(false))
     }
 
     /// A query with the options that the server knows and the collection needs.
@@ -718,6 +733,9 @@ impl PageReader for Pages {
 impl Source for MongoSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
         let mut count = Count::none();
+        if self.is_missing_target().await? {
+            return Ok(count);
+        }
         // One after another: requests at the same time would slow each other down, and each needs a connection of its own.
         for cache_type in &CacheType::FROM_FILES {
             let records = self.count_prefix(cache_type, selection.shard()).await?;

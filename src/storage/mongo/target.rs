@@ -346,9 +346,13 @@ impl Target for MongoTarget {
         }
         let database = self.server.database();
         match database.create_collection(name).await {
-            Ok(()) => Ok(()),
-            Err(error) if is_command_error(&error, COLLECTION_EXISTS) => Ok(()),
-            Err(error) => Err(self.source.failed("make", error)),
+            Err(error) if !is_command_error(&error, COLLECTION_EXISTS) => {
+                Err(self.source.failed("make", error))
+            }
+            _ => {
+                self.source.set_made();
+                Ok(())
+            }
         }
     }
 
