@@ -123,11 +123,15 @@ impl Server {
 
     /// Finds out which settings the server knows. Those that it lacks are done without, unless the user asked for them.
     async fn agree_on_settings(&mut self, client: Client) -> Result<()> {
-        if has_no_encoding(&client).await {
+        let mut all = self.session.settings().to_vec();
+        let (has_no_encoding, mut tried) =
+            futures::join!(has_no_encoding(&client), try_settings(&client, &all));
+        if has_no_encoding {
             self.session.take_bytes();
+            all = self.session.settings().to_vec();
+            tried = try_settings(&client, &all).await;
         }
-        let all = self.session.settings().to_vec();
-        match try_settings(&client, &all).await {
+        match tried {
             Ok(()) => return Ok(()),
             Err(error) if is_statement_pooling(&error) => {
                 drop(Object::take(client));
