@@ -21,8 +21,8 @@ use crate::{
     system::atomic_file,
 };
 
-/// The shortest time between two checkpoints of a run that goes on. Each costs a flush and two writes to the disk, and lists
-/// all workspaces so far.
+/// The minimum interval between checkpoints while a run goes on. Each one needs a flush of the target and two writes to
+/// disk, and contains every workspace so far.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Raised by a change after which older versions must not read the file.
@@ -74,10 +74,10 @@ impl WorkspaceProgress {
     }
 }
 
-/// What is done at a moment within a workspace: together with the workspaces before it, the progress of the job.
+/// The progress within one workspace. Together with the finished workspaces before it, this is the progress of the job.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    /// The place of the workspace in the job.
+    /// The index of the workspace in the job, from 0.
     pub(crate) number: usize,
     pub(crate) name: Workspace,
     pub(crate) workspace: WorkspaceProgress,
@@ -107,7 +107,7 @@ pub struct Checkpoint {
     job: String,
     /// When the file was last written, or opened.
     written: Mutex<Instant>,
-    /// The end of a workspace that was not yet written because the last checkpoint was so recent.
+    /// The last finished workspace, if it is not in the file yet because the last checkpoint was too recent.
     deferred: Mutex<Option<Snapshot>>,
     _lock: File,
 }
@@ -191,12 +191,12 @@ impl Checkpoint {
         written.elapsed() >= EVERY
     }
 
-    /// Keeps the end of a workspace for [`Checkpoint::take_deferred`]. The next checkpoint contains it anyway.
+    /// Remembers a finished workspace until the next checkpoint, which will contain it.
     pub(crate) fn defer(&self, snapshot: Snapshot) {
         *self.deferred.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
     }
 
-    /// The end of a workspace that no checkpoint contains yet.
+    /// The last finished workspace, if no checkpoint contains it yet.
     pub(crate) fn take_deferred(&self) -> Option<Snapshot> {
         self.deferred
             .lock()
@@ -204,10 +204,10 @@ impl Checkpoint {
             .take()
     }
 
-    /// Writes what is done, and reports it. The rejects file is made durable first, since the checkpoint contains its length.
+    /// Writes the progress up to a snapshot and emits the event of it.
     ///
     /// # Errors
-    /// A file cannot be written.
+    /// As [`Checkpoint::write`].
     pub(crate) fn save(
         &self,
         snapshot: Snapshot,
@@ -215,25 +215,26 @@ impl Checkpoint {
         rejects: Option<&RejectsFile>,
         reporter: &Reporter,
     ) -> Result<()> {
-        if let Some(rejects) = rejects {
-            rejects.flush()?;
-        }
         let event = CheckpointEvent {
             file: self.path.display().to_string(),
             workspace: snapshot.name.clone(),
             batch: snapshot.workspace.batches,
             done: snapshot.workspace.totals.done(),
         };
-        self.write(&stats.progress_at(snapshot))?;
+        self.write(&stats.progress_at(snapshot), rejects)?;
         reporter.emit(Event::Checkpoint(event));
         Ok(())
     }
 
-    /// Replaces the file atomically. The deferred end of a workspace is in it.
+    /// Replaces the file atomically. It then contains a deferred workspace, too. The rejects file is made durable first,
+    /// since the checkpoint contains its length.
     ///
     /// # Errors
-    /// The file cannot be written. The run must end then, or a later run would resume at the wrong place.
-    pub fn write(&self, progress: &Progress) -> Result<()> {
+    /// A file cannot be written. The run must end then, or a later run would resume at the wrong place.
+    pub fn write(&self, progress: &Progress, rejects: Option<&RejectsFile>) -> Result<()> {
+        if let Some(rejects) = rejects {
+            rejects.flush()?;
+        }
         let content = Content {
             format: FORMAT,
             tool: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -313,7 +314,7 @@ mod tests {
         {
             let (checkpoint, none) = Checkpoint::open(&path, &job("b"), true).unwrap();
             assert!(none.is_none());
-            checkpoint.write(&progress(false)).unwrap();
+            checkpoint.write(&progress(false), None).unwrap();
         }
         {
             let (_, progress) = Checkpoint::open(&path, &job("b"), true).unwrap();
@@ -323,7 +324,7 @@ mod tests {
         let error = Checkpoint::open(&path, &job("c"), true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Checkpoint);
         let (checkpoint, _) = Checkpoint::open(&path, &job("b"), true).unwrap();
-        checkpoint.write(&progress(true)).unwrap();
+        checkpoint.write(&progress(true), None).unwrap();
         drop(checkpoint);
         assert!(Checkpoint::open(&path, &job("b"), true).unwrap().1.is_none());
     }

@@ -8,7 +8,7 @@ use std::sync::{
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    checkpoint::{Checkpoint, WorkspaceProgress},
+    checkpoint::{Checkpoint, Progress, WorkspaceProgress},
     differences::DifferencesFile,
     hits::Examiner,
     pipeline::{self, WorkspaceJob},
@@ -74,27 +74,38 @@ impl Run<'_> {
         let moved = self.move_workspaces(prepared, &files, differences).await;
         let published = self.publish(prepared, moved).await;
         self.stats.set_moving(false);
-        let saved = self.save_progress(&files, matches!(published, Ok(None)));
+        let saved = match published {
+            Ok(None) => self.save_complete(&files, prepared.len()),
+            _ => self.save_deferred(&files),
+        };
         match (published, saved) {
             (Err(error), Err(other)) => Err(error.and(other)),
             (published, saved) => published.and_then(|reason| saved.map(|()| reason)),
         }
     }
 
-    /// Writes the last checkpoint of a run: that the job is done, or the end of a workspace that was deferred.
-    fn save_progress(&self, files: &Files, is_complete: bool) -> Result<()> {
+    /// Writes the checkpoint of a job that is done.
+    fn save_complete(&self, files: &Files, workspaces: usize) -> Result<()> {
         let (Some(checkpoint), rejects) = (&files.checkpoint, files.rejects.as_ref()) else {
             return Ok(());
         };
-        if is_complete {
-            if let Some(rejects) = rejects {
-                rejects.flush()?;
-            }
-            let rejects_bytes = rejects.map(RejectsFile::length);
-            return checkpoint.write(&self.stats.complete_progress(rejects_bytes));
-        }
+        let last = workspaces.saturating_sub(1);
+        let snapshot = self.stats.snapshot(last, None, rejects.map(RejectsFile::length));
+        let progress = snapshot.map(|at| self.stats.progress_at(at)).unwrap_or_default();
+        let complete = Progress {
+            complete: true,
+            ..progress
+        };
+        checkpoint.write(&complete, rejects)
+    }
+
+    /// Writes a checkpoint with the workspaces that have finished since the last one.
+    fn save_deferred(&self, files: &Files) -> Result<()> {
+        let Some(checkpoint) = &files.checkpoint else {
+            return Ok(());
+        };
         match checkpoint.take_deferred() {
-            Some(snapshot) => checkpoint.save(snapshot, self.stats, rejects, self.reporter),
+            Some(snapshot) => checkpoint.save(snapshot, self.stats, files.rejects.as_ref(), self.reporter),
             None => Ok(()),
         }
     }

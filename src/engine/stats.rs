@@ -465,7 +465,7 @@ impl RunStats {
         }
     }
 
-    /// What is done of a workspace up to a cursor, and the numbers of the run at this moment.
+    /// The progress of a workspace up to a cursor, with the numbers of the run at this moment. `None` for no workspace.
     pub(crate) fn snapshot(
         &self,
         number: usize,
@@ -484,7 +484,7 @@ impl RunStats {
         })
     }
 
-    /// The progress of the job at a moment within a workspace: the workspaces before it are done.
+    /// The progress of the job at a snapshot. The workspaces before it are done.
     pub(crate) fn progress_at(&self, at: Snapshot) -> Progress {
         let state = self.state();
         let before = state.workspaces.iter().take(at.number);
@@ -495,19 +495,6 @@ impl RunStats {
             errors: at.errors,
             rejects_bytes: at.rejects_bytes,
             complete: false,
-        }
-    }
-
-    /// The progress of a job that is done.
-    pub(crate) fn complete_progress(&self, rejects_bytes: Option<u64>) -> Progress {
-        let state = self.state();
-        let done = state.workspaces.iter().map(|workspace| workspace.progress(None));
-        Progress {
-            workspaces: done.collect(),
-            batches: state.run.batches.clone(),
-            errors: state.run.errors.clone(),
-            rejects_bytes,
-            complete: true,
         }
     }
 

@@ -17,8 +17,8 @@ const READ_ONLY_ROLES: [&str; 4] = [
     "directShardOperations",
 ];
 
-/// What a server says of a collection. It is asked once: the answer of a server with many collections takes its time.
-#[derive(Clone, Debug, Default)]
+/// What a server says about a collection. Requested once for each: with many collections, a server is slow to answer.
+#[derive(Debug, Default)]
 pub(super) struct Facts {
     /// Whether the collection is there; `None` if the server does not say.
     pub(super) is_there: Option<bool>,
@@ -29,15 +29,13 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Asks the server.
+    /// Asks the server. That it does not know the command or refuses it to this login is no error.
     ///
     /// # Errors
-    /// The server could not be asked now. One that cannot or may not answer says nothing, which is no error.
+    /// As [`Server::ask`].
     pub(super) async fn of(server: &Server, collection: &str) -> Result<Self> {
         let command = doc! { "listCollections": 1, "filter": { "name": collection } };
-        let Some(answer) = server.ask(command, "list the collections of").await? else {
-            return Ok(Self::default());
-        };
+        let answer = server.ask(command, "list the collections of").await?;
         let Ok(cursor) = answer.get_document("cursor") else {
             return Ok(Self::default());
         };

@@ -174,30 +174,29 @@ impl Server {
         gives_up
     }
 
-    /// Runs a command of the database. `None` if the server does not know it, or refuses it to this login.
+    /// Runs a command on the database. An empty document if the server does not know the command or refuses it to this login.
     ///
     /// # Errors
-    /// The server could not be asked now.
-    pub(super) async fn ask(&self, command: Document, action: &str) -> Result<Option<Document>> {
+    /// The server cannot be reached or is busy.
+    pub(super) async fn ask(&self, command: Document, action: &str) -> Result<Document> {
         let asked = self.database.run_command(command);
         match asked.selection_criteria(primary_preferred()).await {
-            Ok(answer) => Ok(Some(answer)),
+            Ok(answer) => Ok(answer),
             Err(error) => match self.failed(action, error) {
                 error if error.is_temporary() => Err(error),
-                _ => Ok(None),
+                _ => Ok(Document::new()),
             },
         }
     }
 
-    /// What the server says of this login, an empty document if it says nothing. It is asked once, for all collections.
+    /// What the server says about this login, as [`Server::ask`] returns it. Requested once for all collections.
     ///
     /// # Errors
-    /// The server could not be asked now.
+    /// As [`Server::ask`].
     pub(super) async fn login_status(&self) -> Result<&Document> {
-        let command = doc! { "connectionStatus": 1, "showPrivileges": true };
-        let ask = async || {
-            let status = self.ask(command, "read the permissions at").await?;
-            Ok(status.unwrap_or_default())
+        let ask = || {
+            let command = doc! { "connectionStatus": 1, "showPrivileges": true };
+            self.ask(command, "read the permissions at")
         };
         self.login_status.get_or_try_init(ask).await
     }

@@ -5,7 +5,7 @@
 //! it refuses every one of them, for a reason unrelated to the records. Either is reported once, about the
 //! index. What the login may not ask for is done without, since LightRAG does not ask for it either.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{collections::BTreeMap, sync::OnceLock, time::Instant};
 
 use opensearch::http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::model::{Error, ErrorKind, Result};
 
-/// The largest request that a server takes as a rule (`http.max_content_length`), in bytes.
+/// The usual limit on the size of a request (`http.max_content_length`), in bytes.
 const USUAL_LARGEST_REQUEST: usize = 100 << 20;
 
 /// The settings that send what is written through a pipeline.
@@ -31,6 +31,8 @@ const TRIAL_KEY: &str = "migrate-llm-cache:trial";
 /// What was found out about an index that can be written.
 #[derive(Debug, Default)]
 pub(super) struct Inspection {
+    /// When the index was inspected; `None` before that.
+    pub(super) at: Option<Instant>,
     /// The index that is meant by the name; `None` where that could not be asked, or it does not exist yet.
     pub(super) index: Option<String>,
     /// Whether the index exists.
@@ -73,7 +75,7 @@ struct RoutingMapping {
 /// The settings of an index, by their full names.
 type Settings = BTreeMap<String, String>;
 
-/// What is asked of a cluster once, for all indices.
+/// What a cluster is asked once, for all indices.
 #[derive(Default)]
 pub(super) struct ClusterFacts {
     settings: OnceLock<Settings>,
@@ -108,8 +110,16 @@ impl ClusterFacts {
         Ok(settings)
     }
 
-    /// The largest request that every node takes, in bytes; the usual one where the login may not ask for it.
-    pub(super) async fn largest_request(&self, client: &Client) -> Result<usize> {
+    /// The largest request that every node accepts, in bytes; the usual limit if the server has not said.
+    pub(super) fn largest_request(&self) -> usize {
+        self.largest_request
+            .get()
+            .copied()
+            .unwrap_or(USUAL_LARGEST_REQUEST)
+    }
+
+    /// Asks for the largest request, unless the server has said.
+    pub(super) async fn learn_largest_request(&self, client: &Client) -> Result<()> {
         #[derive(Deserialize)]
         struct Nodes {
             #[serde(default)]
@@ -123,8 +133,8 @@ impl ClusterFacts {
         struct Http {
             max_content_length_in_bytes: usize,
         }
-        if let Some(known) = self.largest_request.get() {
-            return Ok(*known);
+        if self.largest_request.get().is_some() {
+            return Ok(());
         }
         let query = [("filter_path", "nodes.*.http.max_content_length_in_bytes")];
         let request = Request::new(Method::Get, "/_nodes/http", "ask for the size of requests").query(&query);
@@ -135,11 +145,12 @@ impl ClusterFacts {
         };
         let sizes = nodes.into_iter().flat_map(|found| found.nodes.into_values());
         let smallest = sizes.map(|node| node.http.max_content_length_in_bytes).min();
-        let largest_request = smallest.unwrap_or(USUAL_LARGEST_REQUEST);
         if !is_busy(answer.status) {
-            let _ = self.largest_request.set(largest_request);
+            let _ = self
+                .largest_request
+                .set(smallest.unwrap_or(USUAL_LARGEST_REQUEST));
         }
-        Ok(largest_request)
+        Ok(())
     }
 }
 

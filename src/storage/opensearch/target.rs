@@ -39,7 +39,7 @@ const BULK_BYTES: usize = 8 << 20;
 /// The operation in a `retry` event after the server was too busy for some of the records.
 const WRITING_AGAIN: &str = "writing records that the server had no capacity for";
 
-/// An inspection as old as this is made again before the first write: of a run that had much to count, or asked a person.
+/// An older inspection is repeated before the first write: counting, or waiting for a user's answer, may take long.
 const INSPECTION_HOLDS: Duration = Duration::from_secs(10);
 
 /// How often a record is sent again with something about it extended.
@@ -52,13 +52,10 @@ pub(super) struct OpenSearchTarget {
     replicas: u32,
     max_retries: u32,
     waiter: Arc<dyn Waiter>,
-    /// The largest request that the server takes, in bytes, once it was asked.
-    largest_request: AtomicUsize,
     /// How large a request with several records may be, in bytes.
     bulk_bytes: AtomicUsize,
     /// What was found out about the index last.
     inspection: std::sync::Mutex<Inspection>,
-    inspected: std::sync::Mutex<Option<Instant>>,
     has_written: AtomicBool,
     /// Set when LightRAG's fields are known to be mapped.
     usual_fields: OnceCell<()>,
@@ -163,10 +160,8 @@ impl OpenSearchTarget {
             replicas: config.replicas,
             max_retries: config.max_retries,
             waiter,
-            largest_request: AtomicUsize::new(usize::MAX),
             bulk_bytes: AtomicUsize::new(BULK_BYTES),
             inspection: std::sync::Mutex::default(),
-            inspected: std::sync::Mutex::default(),
             has_written: AtomicBool::new(false),
             usual_fields: OnceCell::new(),
             mending: Mutex::new(()),
@@ -211,14 +206,11 @@ impl OpenSearchTarget {
     /// Looks for what would make writes fail, or lose what they write.
     async fn inspect(&self) -> Result<()> {
         let inspection = Inspector::new(self.client(), self.index()).inspect().await?;
-        *self.inspection() = inspection;
-        *self.inspected.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.inspection() = Inspection {
+            at: Some(Instant::now()),
+            ..inspection
+        };
         Ok(())
-    }
-
-    fn is_inspected_lately(&self) -> bool {
-        let inspected = *self.inspected.lock().unwrap_or_else(PoisonError::into_inner);
-        inspected.is_some_and(|at| at.elapsed() < INSPECTION_HOLDS)
     }
 
     fn inspection(&self) -> std::sync::MutexGuard<'_, Inspection> {
@@ -273,7 +265,7 @@ impl OpenSearchTarget {
         let mut body = Vec::new();
         let mut sent: Vec<(Pending, Operation)> = Vec::new();
         for pending in pending {
-            let largest = self.largest_request.load(Ordering::Relaxed);
+            let largest = self.client().facts.largest_request();
             let limit = self.bulk_bytes.load(Ordering::Relaxed).min(largest);
             let start = body.len();
             let mut operation =
@@ -536,7 +528,8 @@ impl Target for OpenSearchTarget {
     }
 
     async fn prepare(&self) -> Result<()> {
-        if !self.is_inspected_lately() {
+        let inspected = self.inspection().at;
+        if inspected.is_none_or(|at| at.elapsed() >= INSPECTION_HOLDS) {
             self.inspect().await?;
         }
         let exists = self.inspection().exists;
@@ -551,9 +544,7 @@ impl Target for OpenSearchTarget {
             let keyword = Properties::from_iter([(MIRRORED_ID.to_owned(), json!({"type": "keyword"}))]);
             self.add_properties(&keyword).await?;
         }
-        let largest = self.client().facts.largest_request(self.client()).await?;
-        self.largest_request.store(largest, Ordering::Relaxed);
-        Ok(())
+        self.client().facts.learn_largest_request(self.client()).await
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
