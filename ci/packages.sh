@@ -35,7 +35,7 @@ joined=$(grep -rnE 'cfg(_attr)?\(.*feature.*feature' src | grep -v 'allow(dead_c
 storages=archive,redis,postgres,mongo,opensearch
 for features in "" archive bucket redis postgres mongo opensearch push "$storages" "$storages,bucket" "$storages,push" "$storages,bucket,push"; do
   printf '%s\n' "${features:-json alone}"
-  RUSTFLAGS="-D warnings" cargo check --quiet --locked --no-default-features --features "$features" --target-dir target/features
+  cargo clippy --quiet --locked --no-default-features --features "$features" -- -D warnings
 done
 
 headline "the first command of the README"

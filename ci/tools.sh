@@ -7,7 +7,14 @@ readonly TOOLS_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/migrate-llm-cache"
 TOOLS_REQUIREMENTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/tools-requirements.txt"
 readonly TOOLS_REQUIREMENTS
 
-headline() { printf '\n=== %s\n' "$*"; }
+# Checks that call others count from the start of the first one.
+export CHECKS_STARTED="${CHECKS_STARTED:-$EPOCHSECONDS}"
+
+# headline TEXT: names the next check, after the minutes and seconds since the start.
+headline() {
+  local elapsed=$((EPOCHSECONDS - CHECKS_STARTED))
+  printf '\n=== %d:%02d %s\n' $((elapsed / 60)) $((elapsed % 60)) "$*"
+}
 die() {
   printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2
   exit 1

@@ -26,6 +26,8 @@ ROOT=$PWD
 readonly ROOT HERE=scripts/package
 TARGET=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 readonly TARGET WORK="$TARGET/package" DIST="$TARGET/dist"
+BUILD=$(realpath -m "${CARGO_BUILD_BUILD_DIR:-$TARGET}")
+readonly BUILD
 export CARGO_TARGET_DIR=$TARGET
 # Files in archives have the time of the commit.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
@@ -66,7 +68,7 @@ say "sdist"
 
 say "wheel, profile $PROFILE"
 # Panic messages contain paths of source files. Encoded, since a path may contain spaces.
-printf -v CARGO_ENCODED_RUSTFLAGS '%s\x1f%s' "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" "--remap-path-prefix=$TARGET=/target"
+printf -v CARGO_ENCODED_RUSTFLAGS '%s\x1f%s' "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" "--remap-path-prefix=$BUILD=/target"
 export CARGO_ENCODED_RUSTFLAGS
 (cd "$WORK/sources" && tool maturin build --profile "$PROFILE" --zig --compatibility manylinux2014 --out "$DIST" "$@")
 (cd "$WORK" && python3 -m zipfile -e "$DIST"/*.whl wheel)
