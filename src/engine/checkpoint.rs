@@ -33,14 +33,22 @@ const FORMAT: u32 = 1;
 pub struct Progress {
     /// The workspaces, in the order of the job.
     pub workspaces: Vec<WorkspaceProgress>,
+    /// The numbers of the job so far.
+    #[serde(flatten)]
+    pub job: JobTotals,
+    /// Whether the job is done.
+    pub complete: bool,
+}
+
+/// The numbers of a job that are not of one workspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobTotals {
     /// The numbers of batches so far.
     pub batches: BatchTotals,
     /// The errors so far.
     pub errors: ErrorTotals,
     /// The length of the rejects file in bytes, if there is one. A resumed run truncates the file to this length.
     pub rejects_bytes: Option<u64>,
-    /// Whether the job is done.
-    pub complete: bool,
 }
 
 /// What earlier runs did in a workspace, and where the next one continues.
@@ -53,6 +61,9 @@ pub struct WorkspaceProgress {
     pub to: String,
     /// Where reading resumes; `None` for the beginning.
     pub cursor: Option<Cursor>,
+    /// The numbers of the job when the workspace was started, to which a run returns that restarts it; `None` unless reading
+    /// resumes in it.
+    pub at_start: Option<JobTotals>,
     /// Whether the workspace is done.
     pub complete: bool,
     /// The number of batches so far.
@@ -81,9 +92,7 @@ pub(crate) struct Snapshot {
     pub(crate) number: usize,
     pub(crate) name: Workspace,
     pub(crate) workspace: WorkspaceProgress,
-    pub(crate) batches: BatchTotals,
-    pub(crate) errors: ErrorTotals,
-    pub(crate) rejects_bytes: Option<u64>,
+    pub(crate) job: JobTotals,
 }
 
 /// The content of the file.
@@ -197,7 +206,7 @@ impl Checkpoint {
     }
 
     /// The last finished workspace, if no checkpoint contains it yet.
-    pub(crate) fn take_deferred(&self) -> Option<Snapshot> {
+    fn take_deferred(&self) -> Option<Snapshot> {
         self.deferred
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -224,6 +233,34 @@ impl Checkpoint {
         self.write(&stats.progress_at(snapshot), rejects)?;
         reporter.emit(Event::Checkpoint(event));
         Ok(())
+    }
+
+    /// Writes the progress up to the last finished workspace, if no checkpoint contains it yet.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::write`].
+    pub(crate) fn save_deferred(
+        &self,
+        stats: &RunStats,
+        rejects: Option<&RejectsFile>,
+        reporter: &Reporter,
+    ) -> Result<()> {
+        match self.take_deferred() {
+            Some(snapshot) => self.save(snapshot, stats, rejects, reporter),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a checkpoint without progress if there is one that this run does not resume. Otherwise a later run would
+    /// resume from it, although the files that belong to it were started again.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::write`].
+    pub(crate) fn reset(&self) -> Result<()> {
+        if !self.path.exists() {
+            return Ok(());
+        }
+        self.write(&Progress::default(), None)
     }
 
     /// Replaces the file atomically. It then contains a deferred workspace, too. The rejects file is made durable first,
@@ -302,7 +339,10 @@ mod tests {
     fn progress(complete: bool) -> Progress {
         Progress {
             complete,
-            rejects_bytes: Some(7),
+            job: JobTotals {
+                rejects_bytes: Some(7),
+                ..JobTotals::default()
+            },
             ..Progress::default()
         }
     }
@@ -318,7 +358,7 @@ mod tests {
         }
         {
             let (_, progress) = Checkpoint::open(&path, &job("b"), true).unwrap();
-            assert_eq!(progress.unwrap().rejects_bytes, Some(7));
+            assert_eq!(progress.unwrap().job.rejects_bytes, Some(7));
         }
         assert!(Checkpoint::open(&path, &job("b"), false).unwrap().1.is_none());
         let error = Checkpoint::open(&path, &job("c"), true).unwrap_err();

@@ -1,4 +1,5 @@
-//! The differences file: every difference that a comparison found, one JSON object per line.
+//! The differences file: every difference that a comparison found, one JSON object per line, in the order in which they
+//! were found. Small workspaces are compared several at a time, so that this order may differ from run to run.
 
 use std::{
     fs::File,

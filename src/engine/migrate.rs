@@ -1,9 +1,6 @@
 //! Moving the workspaces, small ones several at a time, with the files that a run keeps for later ones.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -22,7 +19,11 @@ use super::{
 };
 use crate::{
     model::{Error, OnSide, Rekey, Result, Side, VerifyLevel},
-    report::{WarningEvent, WarningKind, word},
+    report::{
+        WarningEvent, WarningKind,
+        style::{grouped, grouped_of},
+        word,
+    },
     storage::window::Window,
     system::shutdown::StopReason,
 };
@@ -44,7 +45,6 @@ struct Moving<'a> {
     window: Arc<Window>,
     throttle: Option<Arc<Throttle>>,
     slots: Slots,
-    has_failed: AtomicBool,
 }
 
 impl Run<'_> {
@@ -101,11 +101,8 @@ impl Run<'_> {
 
     /// Writes a checkpoint with the workspaces that have finished since the last one.
     fn save_deferred(&self, files: &Files) -> Result<()> {
-        let Some(checkpoint) = &files.checkpoint else {
-            return Ok(());
-        };
-        match checkpoint.take_deferred() {
-            Some(snapshot) => checkpoint.save(snapshot, self.stats, files.rejects.as_ref(), self.reporter),
+        match &files.checkpoint {
+            Some(checkpoint) => checkpoint.save_deferred(self.stats, files.rejects.as_ref(), self.reporter),
             None => Ok(()),
         }
     }
@@ -167,7 +164,6 @@ impl Run<'_> {
                 Some(_) => Slots::one_at_a_time(),
                 None => Slots::of(prepared.len()),
             },
-            has_failed: AtomicBool::new(false),
         };
         // Nothing is made at the target for a workspace that has nothing to move.
         let to_move: Vec<(usize, &Prepared)> = prepared
@@ -210,11 +206,8 @@ impl Run<'_> {
         let mut failure: Option<Error> = None;
         while let Some(moved) = moved.next().await {
             if let Err(error) = moved {
-                moving.has_failed.store(true, Ordering::Relaxed);
-                failure = Some(match failure {
-                    Some(first) => first.and(error),
-                    None => error,
-                });
+                moving.slots.close();
+                failure = Some(error.after(failure));
             }
         }
         match failure {
@@ -224,8 +217,10 @@ impl Run<'_> {
     }
 
     async fn move_one(&self, number: usize, pair: &Prepared, moving: &Moving<'_>) -> Result<()> {
-        let _slots = moving.slots.acquire(&pair.count).await;
-        if self.shutdown.reason().is_some() || moving.has_failed.load(Ordering::Relaxed) {
+        let Some(_slots) = moving.slots.acquire(&[&pair.count]).await else {
+            return Ok(());
+        };
+        if self.shutdown.reason().is_some() {
             return Ok(());
         }
         let hits = self.watch_hits(&moving.examiner, pair);
@@ -256,7 +251,7 @@ impl Run<'_> {
                 .checkpoint
                 .as_ref()
                 .filter(|_| !pair.target_storage.is_published_as_a_whole()),
-            resume: before.and_then(|before| Some((before.cursor.clone()?, before.batches))),
+            resume: before.filter(|before| before.cursor.is_some()),
             shutdown: self.shutdown,
         });
         let stopped = stopped.await;
@@ -278,10 +273,7 @@ impl Run<'_> {
             VerifyLevel::Off => Ok(None),
             VerifyLevel::ReadBack | VerifyLevel::Sample | VerifyLevel::Full => {
                 let written = self.stats.workspace(number, |workspace| workspace.seen().written);
-                let (target, before) = (&*pair.target, &pair.before);
-                ReadBack::begin(&pair.pair, target, before, written, retrier)
-                    .await
-                    .map(Some)
+                ReadBack::begin(pair, written, retrier).await.map(Some)
             }
         }
     }
@@ -301,19 +293,30 @@ impl Run<'_> {
                 self.warn(WarningEvent::new(WarningKind::Configuration, message));
             }
             before = progress;
+            if before.is_none() {
+                opened.reset()?;
+            }
             checkpoint = Some(opened);
             self.stats
                 .run(|run| run.checkpoint = Some(path.display().to_string()));
         }
-        let from = before.as_ref().and_then(|progress| progress.rejects_bytes);
-        let rejects = settings
-            .rejects
-            .as_ref()
-            .map(|path| RejectsFile::open(path, from))
-            .transpose()?;
-        let path = settings.rejects.as_ref();
-        self.stats
-            .run(|run| run.rejects = path.map(|path| path.display().to_string()));
+        let mut rejects = None;
+        if let Some(path) = &settings.rejects {
+            let from = before.as_ref().and_then(|progress| progress.job.rejects_bytes);
+            let opened = RejectsFile::open(path, from)?;
+            let file = path.display().to_string();
+            if let Some(expected) = from.filter(|from| *from > opened.length()) {
+                let message = format!(
+                    "the rejects file {file} has {} of the {} that the checkpoint counts: records that earlier runs \
+                     rejected are missing in it",
+                    grouped(opened.length()),
+                    grouped_of(expected, "byte")
+                );
+                self.warn(WarningEvent::new(WarningKind::Configuration, message));
+            }
+            rejects = Some(opened);
+            self.stats.run(|run| run.rejects = Some(file));
+        }
         if let Some(before) = &before {
             self.stats.resume(before);
         }

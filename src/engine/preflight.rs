@@ -33,6 +33,8 @@ impl Run<'_> {
         mut target: Connected<dyn Target>,
         workspaces: &WorkspaceChoice,
     ) -> Result<Vec<Prepared>> {
+        let types = self.settings.selection.names().into_iter().map(str::to_owned);
+        self.stats.run(|run| run.types = types.collect());
         let pairs = self.pairs(&*source.storage, workspaces).await?;
         let pairs = self.with_targets(&*target.storage, workspaces, pairs).await?;
         self.tell_plan(&source, &target, workspaces, &pairs);

@@ -6,6 +6,8 @@
 //! * A sample of the written records, the same in every run, is read by key and compared field by field.
 //! * The number of records is compared with the expected minimum. Other processes may write to the target as well, so a
 //!   number alone proves nothing: if it is too small, every record of the source is looked up, and only missing ones count.
+//!   Where the target had nothing before and the sample is all that was written, the first check proves more, and the
+//!   target is not asked for a number.
 
 use std::{
     collections::BTreeMap,
@@ -14,20 +16,21 @@ use std::{
 
 use super::{
     pipeline::WorkspaceJob,
+    plan::Prepared,
     retry::{RequestContext, Retrier},
     verify::{Comparison, Verdict, verdict},
     warn,
 };
 use crate::{
     model::{
-        Error, ErrorKind, OnConflict, Result, Side, VerifyLevel, WorkspacePair, plural,
+        Error, ErrorKind, OnConflict, Result, Side, VerifyLevel, plural,
         record::{CacheKey, KeyDigest, Record},
     },
     report::{
         Difference, DifferenceKind, ReadBackReport, Verification, WarningEvent, WarningKind,
         style::{grouped, grouped_of},
     },
-    storage::{Count, Size, Target},
+    storage::Size,
 };
 
 /// The fields that a target may set itself.
@@ -46,6 +49,8 @@ struct Sample {
     bytes: usize,
     /// The smallest digest that did not fit. From there on no record is taken, or the choice would depend on the order.
     end: Option<KeyDigest>,
+    /// Whether a record was too large.
+    lacks_large: bool,
 }
 
 impl Sample {
@@ -59,6 +64,7 @@ impl Sample {
             self.bytes -= earlier.size();
         }
         if record.size() > LARGEST_RECORD {
+            self.lacks_large = true;
             return;
         }
         self.bytes += record.size();
@@ -70,6 +76,11 @@ impl Sample {
             self.bytes -= dropped.size();
             self.end = Some(last);
         }
+    }
+
+    /// Whether every offered record is in it.
+    fn is_whole(&self) -> bool {
+        self.end.is_none() && !self.lacks_large
     }
 }
 
@@ -83,6 +94,8 @@ pub(crate) struct ReadBack {
     size_before: Option<Size>,
     /// Records that an earlier run of the same job wrote.
     written_before: u64,
+    /// Whether the target had nothing before. A whole sample then proves that nothing is missing.
+    was_empty: bool,
 }
 
 /// The minimum that the target should have.
@@ -98,24 +111,27 @@ impl ReadBack {
     ///
     /// # Errors
     /// The target failed.
-    pub(crate) async fn begin(
-        pair: &WorkspacePair,
-        target: &dyn Target,
-        before: &Count,
-        written_before: u64,
-        retrier: &Retrier,
-    ) -> Result<Self> {
-        let context = RequestContext {
-            what: "asking for the size of the target",
-            side: Side::Target,
-            workspace: Some(&pair.from),
-            batch: None,
+    pub(crate) async fn begin(prepared: &Prepared, written_before: u64, retrier: &Retrier) -> Result<Self> {
+        let Prepared { before, count, .. } = prepared;
+        let was_empty = before.exact && before.total() == 0 && written_before == 0;
+        let size_before = if was_empty && count.exact && count.total() <= MOST_RECORDS as u64 {
+            None
+        } else {
+            let context = RequestContext {
+                what: "asking for the size of the target",
+                side: Side::Target,
+                workspace: Some(&prepared.pair.from),
+                batch: None,
+            };
+            let target = &prepared.target;
+            retrier.run(context, async || target.size().await).await?
         };
         Ok(Self {
             sample: Mutex::default(),
             records_before: before.exact.then(|| before.total()),
-            size_before: retrier.run(context, async || target.size().await).await?,
+            size_before,
             written_before,
+            was_empty,
         })
     }
 
@@ -157,8 +173,16 @@ impl ReadBack {
     }
 
     async fn check_all(&self, job: &WorkspaceJob<'_>, found: &mut ReadBackReport) -> Result<()> {
-        self.compare_sample(job, found).await?;
+        let sample = std::mem::take(&mut *self.sample.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_whole = sample.is_whole();
+        compare_sample(job, sample, found).await?;
         if found.missing + found.different > 0 {
+            return Ok(());
+        }
+        if self.was_empty && is_whole {
+            job.stats.workspace(job.number, |workspace| {
+                workspace.set_target_records_after(found.records);
+            });
             return Ok(());
         }
         let expected = self.expected(job);
@@ -176,63 +200,6 @@ impl ReadBack {
             );
             let warning = WarningEvent::new(WarningKind::TargetChanged, message).in_workspace(&job.pair.from);
             warn(job.stats, job.reporter, warning.of_records(should_be - is));
-        }
-        Ok(())
-    }
-
-    async fn compare_sample(&self, job: &WorkspaceJob<'_>, found: &mut ReadBackReport) -> Result<()> {
-        let sample = std::mem::take(&mut *self.sample.lock().unwrap_or_else(PoisonError::into_inner));
-        let records: Vec<Record> = sample.records.into_values().collect();
-        if records.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<CacheKey> = records.iter().map(|record| record.key().clone()).collect();
-        let context = context(job, "reading records back");
-        let kept = job
-            .retrier
-            .run(context, async || job.target.read_back(&keys).await)
-            .await?;
-        found.records += records.len() as u64;
-        let mut with_other_times = 0;
-        for (given, kept) in records.iter().zip(kept) {
-            // These records were written, so no policy explains a different value.
-            let (kind, fields) = match verdict(&*job.target, given, kept, OnConflict::Overwrite) {
-                Verdict::Missing | Verdict::Unmovable => {
-                    found.missing += 1;
-                    (DifferenceKind::Missing, Vec::new())
-                }
-                // A target may set times itself, as LightRAG does. No LLM response is lost.
-                Verdict::Different(fields) if fields.iter().all(|field| TIMES.contains(&field.as_str())) => {
-                    with_other_times += 1;
-                    continue;
-                }
-                Verdict::Different(fields) => {
-                    found.different += 1;
-                    (DifferenceKind::Different, fields)
-                }
-                Verdict::Equal | Verdict::Kept(_) => continue,
-            };
-            let difference = Difference {
-                workspace: job.pair.from.clone(),
-                key: given.key().to_string(),
-                kind,
-                fields,
-            };
-            if let Some(file) = job.differences {
-                file.add(&difference)?;
-            }
-            found.note(difference);
-        }
-        if with_other_times > 0 {
-            let message = format!(
-                "workspace {}: the target sets {} itself: they differ from the source in {} of {} read back",
-                job.pair.to,
-                TIMES.join(" and "),
-                grouped(with_other_times),
-                grouped_of(records.len() as u64, "record")
-            );
-            let warning = WarningEvent::new(WarningKind::Target, message).in_workspace(&job.pair.from);
-            warn(job.stats, job.reporter, warning.of_records(with_other_times));
         }
         Ok(())
     }
@@ -295,6 +262,63 @@ impl ReadBack {
         let is_short = count.exact && count.total() < expected.records;
         Ok(is_short.then_some((count.total(), expected.records)))
     }
+}
+
+/// Reads a sample back and compares it.
+async fn compare_sample(job: &WorkspaceJob<'_>, sample: Sample, found: &mut ReadBackReport) -> Result<()> {
+    let records: Vec<Record> = sample.records.into_values().collect();
+    if records.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<CacheKey> = records.iter().map(|record| record.key().clone()).collect();
+    let context = context(job, "reading records back");
+    let kept = job
+        .retrier
+        .run(context, async || job.target.read_back(&keys).await)
+        .await?;
+    found.records += records.len() as u64;
+    let mut with_other_times = 0;
+    for (given, kept) in records.iter().zip(kept) {
+        // These records were written, so no policy explains a different value.
+        let (kind, fields) = match verdict(&*job.target, given, kept, OnConflict::Overwrite) {
+            Verdict::Missing | Verdict::Unmovable => {
+                found.missing += 1;
+                (DifferenceKind::Missing, Vec::new())
+            }
+            // A target may set times itself, as LightRAG does. No LLM response is lost.
+            Verdict::Different(fields) if fields.iter().all(|field| TIMES.contains(&field.as_str())) => {
+                with_other_times += 1;
+                continue;
+            }
+            Verdict::Different(fields) => {
+                found.different += 1;
+                (DifferenceKind::Different, fields)
+            }
+            Verdict::Equal | Verdict::Kept(_) => continue,
+        };
+        let difference = Difference {
+            workspace: job.pair.from.clone(),
+            key: given.key().to_string(),
+            kind,
+            fields,
+        };
+        if let Some(file) = job.differences {
+            file.add(&difference)?;
+        }
+        found.note(difference);
+    }
+    if with_other_times > 0 {
+        let message = format!(
+            "workspace {}: the target sets {} itself: they differ from the source in {} of {} read back",
+            job.pair.to,
+            TIMES.join(" and "),
+            grouped(with_other_times),
+            grouped_of(records.len() as u64, "record")
+        );
+        let warning = WarningEvent::new(WarningKind::Target, message).in_workspace(&job.pair.from);
+        warn(job.stats, job.reporter, warning.of_records(with_other_times));
+    }
+    Ok(())
 }
 
 /// Enters how many records the workspace has more than before, without copies.

@@ -14,7 +14,7 @@ const RECORDS_OF_SLOT: u64 = 64;
 const ALL: u32 = AT_ONCE as u32;
 
 /// The slots that the workspaces of a run share: small ones are worked on several at a time, a large one alone, since it
-/// fills memory and servers by itself.
+/// fills memory and servers by itself. After a failure no further one is begun.
 pub(super) struct Slots {
     semaphore: Semaphore,
     is_shared: bool,
@@ -34,17 +34,22 @@ impl Slots {
         Self::of(1)
     }
 
-    /// Waits until a workspace may be worked on: for as long as the permit is kept.
-    pub(super) async fn acquire(&self, count: &Count) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        self.semaphore.acquire_many(self.needed(count)).await.ok()
+    /// Waits until a workspace of these counts may be worked on, on either side or both: for as long as the permit is kept.
+    /// `None` after [`Self::close`].
+    pub(super) async fn acquire(&self, counts: &[&Count]) -> Option<SemaphorePermit<'_>> {
+        self.semaphore.acquire_many(self.needed(counts)).await.ok()
     }
 
-    fn needed(&self, count: &Count) -> u32 {
-        if !self.is_shared || !count.exact {
+    /// Keeps further workspaces from beginning.
+    pub(super) fn close(&self) {
+        self.semaphore.close();
+    }
+
+    fn needed(&self, counts: &[&Count]) -> u32 {
+        if !self.is_shared || counts.iter().any(|count| !count.exact) {
             return ALL;
         }
-        let slots = count.total().div_ceil(RECORDS_OF_SLOT);
-        u32::try_from(slots).map_or(ALL, |slots| slots.clamp(1, ALL))
+        let most = counts.iter().map(|count| count.total()).max().unwrap_or_default();
+        u32::try_from(most.div_ceil(RECORDS_OF_SLOT)).map_or(ALL, |slots| slots.clamp(1, ALL))
     }
 }

@@ -8,11 +8,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::checkpoint::{Progress, Snapshot, WorkspaceProgress};
+use super::checkpoint::{JobTotals, Progress, Snapshot, WorkspaceProgress};
 use crate::{
-    model::{CacheType, Error, LeftOut, Location, Mode, Side, SortedMap, WorkspacePair},
+    model::{
+        CacheType, Error, ErrorKind, LeftOut, Location, Mode, Side, SortedMap, VerifyLevel, WorkspacePair,
+    },
     report::{
-        ReadBackReport, Rehearsal, Report, RunNumbers, RunOutcome, Totals, Verification, WorkspaceReport,
+        ReadBackReport, Rehearsal, Report, RunNumbers, RunOutcome, Totals, Verification, VerifyNumbers,
+        WorkspaceReport,
     },
     storage::{Count, Cursor},
 };
@@ -241,6 +244,7 @@ impl WorkspaceStats {
             from: self.pair.from.name().to_owned(),
             to: self.pair.to.name().to_owned(),
             cursor,
+            at_start: None,
             complete: self.completed,
             batches: self.batch,
             totals: self.seen(),
@@ -388,19 +392,28 @@ impl RunStats {
         self.run(|run| run.read_back.get_or_insert_default().add(found));
     }
 
-    pub(crate) fn set_verification(&self, verification: Verification) {
-        self.run(|run| run.verification = Some(verification));
+    /// Adds to the numbers or differences that comparisons found. The level is that of the run.
+    pub(crate) fn add_compared(&self, level: VerifyLevel, add: impl FnOnce(&mut Verification)) {
+        self.run(|run| add(run.verification.get_or_insert_with(|| Verification::new(level))));
+    }
+
+    /// The numbers of all comparisons so far.
+    pub(crate) fn compared(&self) -> VerifyNumbers {
+        self.run(|run| run.verification.as_ref().map(|found| found.numbers.clone()))
+            .unwrap_or_default()
     }
 
     /// Records the error that ended the run, with those that occurred while it was ending.
     pub fn record_failure(&self, error: &Error) {
-        // An error that occurred while writing and again at the end is one failure.
+        // An error that occurred while writing and again at the end is one failure. Several workspaces may find at the same
+        // time that there are too many errors, with different numbers.
+        let is_same = |one: &Error, other: &Error| {
+            let is_limit = |error: &Error| error.kind() == ErrorKind::TooManyErrors;
+            one.message() == other.message() || is_limit(one) && is_limit(other)
+        };
         let mut failures: Vec<&Error> = Vec::new();
         for error in error.with_others() {
-            match failures
-                .iter_mut()
-                .find(|known| known.message() == error.message())
-            {
+            match failures.iter_mut().find(|known| is_same(known, error)) {
                 Some(known) if known.records() < error.records() => *known = error,
                 Some(_) => {}
                 None => failures.push(error),
@@ -478,9 +491,11 @@ impl RunStats {
             number,
             name: workspace.pair.from.clone(),
             workspace: workspace.progress(cursor),
-            batches: state.run.batches.clone(),
-            errors: state.run.errors.clone(),
-            rejects_bytes,
+            job: JobTotals {
+                batches: state.run.batches.clone(),
+                errors: state.run.errors.clone(),
+                rejects_bytes,
+            },
         })
     }
 
@@ -491,9 +506,7 @@ impl RunStats {
         let done = before.map(|workspace| workspace.progress(None));
         Progress {
             workspaces: done.chain([at.workspace]).collect(),
-            batches: at.batches,
-            errors: at.errors,
-            rejects_bytes: at.rejects_bytes,
+            job: at.job,
             complete: false,
         }
     }
@@ -501,8 +514,8 @@ impl RunStats {
     /// Restores the numbers of an earlier run.
     pub(crate) fn resume(&self, progress: &Progress) {
         let mut state = self.state();
-        state.run.batches = progress.batches.clone();
-        state.run.errors = progress.errors.clone();
+        state.run.batches = progress.job.batches.clone();
+        state.run.errors = progress.job.errors.clone();
         let known = state.workspaces.len();
         for (number, before) in progress.workspaces.iter().enumerate().take(known) {
             state.change(number, |workspace| workspace.resume(before));
@@ -529,7 +542,6 @@ impl RunStats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ErrorKind;
 
     #[test]
     fn a_warning_is_reported_once() {
@@ -547,5 +559,22 @@ mod tests {
             let errors = stats.report(&RunOutcome::Left).errors;
             assert_eq!((errors.total, errors.first[0].records), (1, 12));
         }
+    }
+
+    #[test]
+    fn too_many_errors_are_one_failure_however_many_workspaces_find_them() {
+        let stats = RunStats::new(Mode::Migrate);
+        let too_many = |n| {
+            Error::new(
+                ErrorKind::TooManyErrors,
+                format!("{n} of 56 records were rejected"),
+            )
+        };
+        stats.record_failure(
+            &too_many(4)
+                .and(too_many(6))
+                .and(Error::new(ErrorKind::Full, "full")),
+        );
+        assert_eq!(stats.report(&RunOutcome::Left).errors.total, 2);
     }
 }

@@ -30,19 +30,21 @@ impl Throttle {
 
     /// Waits until a batch with these numbers of records and bytes may pass.
     pub(crate) async fn pass(&self, records: u64, bytes: u64) {
+        sleep_until(self.reserve(records, bytes)).await;
+    }
+
+    /// Counts records and bytes for which nothing waits; later batches wait for them. Returns when a batch of them may pass.
+    pub(crate) fn reserve(&self, records: u64, bytes: u64) -> Instant {
         let (amount, rate) = match self.rate {
             RateLimit::Records(rate) => (records, rate.get()),
             RateLimit::Bytes(rate) => (bytes, rate.get()),
         };
         let takes = Duration::from_secs_f64(amount as f64 / rate as f64);
-        let turn = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            let turn = (*next).max(now.checked_sub(CREDIT).unwrap_or(now));
-            *next = turn + takes;
-            turn
-        };
-        sleep_until(turn).await;
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let turn = (*next).max(now.checked_sub(CREDIT).unwrap_or(now));
+        *next = turn + takes;
+        turn
     }
 }
 

@@ -360,7 +360,7 @@ impl Run<'_> {
         prepared: &[Prepared],
         differences: Option<&DifferencesFile>,
     ) -> Result<()> {
-        let mut verification = Verification::new(self.settings.verify);
+        let level = self.settings.verify;
         let examiner = match self.settings.rekey {
             Rekey::Off => None,
             Rekey::Host | Rekey::Model => Examiner::of(self.settings)?,
@@ -373,7 +373,7 @@ impl Run<'_> {
                 self.gather_next(Side::Source, rest),
                 // Each is counted where all is compared.
                 async {
-                    match self.settings.verify {
+                    match level {
                         VerifyLevel::Full => self.gather_next(Side::Target, rest).await,
                         _ => Ok(rest.len()),
                     }
@@ -381,23 +381,41 @@ impl Run<'_> {
             )?;
             let (together, later) = rest.split_at(gathered.0.min(gathered.1));
             let comparing = stream::iter(together).map(async |(_, pair)| {
-                let _slots = slots.acquire(&pair.count).await;
-                let mut found = Verification::new(self.settings.verify);
+                let mut found = Verification::new(level);
+                // With all of it, the target may be read to its end, too.
+                let counts = [&*pair.count, &*pair.before];
+                let read = if level == VerifyLevel::Full { 2 } else { 1 };
+                let Some(_slots) = slots.acquire(&counts[..read]).await else {
+                    return (found, Ok(()));
+                };
                 let compared = self.compare(pair, examiner.as_ref(), differences, &mut found);
                 let compared = compared.await;
+                if compared.is_err() {
+                    slots.close();
+                }
                 self.warn_of(pair.source.warnings());
+                // At once, since the run may be stopped before an earlier workspace has ended.
+                let numbers = std::mem::take(&mut found.numbers);
+                self.stats
+                    .add_compared(level, |verification| verification.numbers.add(&numbers));
                 (found, compared)
             });
             // In the order of the workspaces, so that the same differences come first in every run.
             let mut comparing = std::pin::pin!(comparing.buffered(AT_ONCE));
+            let mut failure: Option<Error> = None;
             while let Some((found, compared)) = comparing.next().await {
-                verification.add(found);
-                self.stats.set_verification(verification.clone());
-                compared?;
+                self.stats
+                    .add_compared(level, |verification| verification.add(found));
+                if let Err(error) = compared {
+                    failure = Some(error.after(failure));
+                }
+            }
+            if let Some(failure) = failure {
+                return Err(failure);
             }
             rest = later;
         }
-        let numbers = &verification.numbers;
+        let numbers = self.stats.compared();
         if numbers.differences() == 0 {
             return Ok(());
         }

@@ -357,6 +357,15 @@ impl Error {
         self
     }
 
+    /// Adds this error to an earlier one, if there was one.
+    #[must_use]
+    pub fn after(self, earlier: Option<Self>) -> Self {
+        match earlier {
+            Some(first) => first.and(self),
+            None => self,
+        }
+    }
+
     /// Decides whether a retry can help.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -311,7 +311,7 @@ impl Verification {
         }
     }
 
-    /// Adds what was found in another workspace or run.
+    /// Adds what was found in another workspace or run: numbers, and differences unless there are enough.
     pub fn add(&mut self, other: Self) {
         self.numbers.add(&other.numbers);
         let differences = other.first.into_iter().chain(other.first_kept);
@@ -418,6 +418,9 @@ pub struct Report {
     pub target: Option<Location>,
     /// The shard of the source (`--shard`), as `0/4`; null for everything.
     pub shard: Option<String>,
+    /// The selected cache types (`--types`); empty if the settings do not say.
+    #[serde(default)]
+    pub types: Vec<String>,
     /// The sums over all workspaces.
     pub totals: Totals,
     /// These numbers by cache type.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{
     Report, Status, Totals,
@@ -13,7 +14,7 @@ use super::{
     outcome::sentence,
     word,
 };
-use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Shard};
+use crate::model::{Error, ErrorKind, ExitCode, LeftOut, LeftOutKind, Result, Shard, Workspace};
 
 /// Reads a report that `--report` wrote.
 ///
@@ -26,12 +27,30 @@ pub fn read(path: &Path) -> Result<Report> {
         let failed = Error::io("read the report", path, error);
         wrong(format!("--merge-reports: {}", failed.message()))
     })?;
-    serde_json::from_slice(&content).map_err(|error| {
+    let is_no_report = |why: String| {
         wrong(format!(
-            "--merge-reports: {} is not a report: {error}",
+            "--merge-reports: {} is not a report: {why}",
             path.display()
         ))
-    })
+    };
+    let report: Value = serde_json::from_slice(&content).map_err(|error| is_no_report(error.to_string()))?;
+    if let Some(number) = too_large(&report) {
+        return Err(is_no_report(format!("no run has the number {number}")));
+    }
+    serde_json::from_value(report).map_err(|error| is_no_report(error.to_string()))
+}
+
+/// Larger than any number of a run, and small enough for the sum over all shards.
+const MOST: u64 = 1 << 50;
+
+/// A number that would let sums overflow.
+fn too_large(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64().filter(|number| *number > MOST),
+        Value::Array(values) => values.iter().find_map(too_large),
+        Value::Object(fields) => fields.values().find_map(too_large),
+        Value::Null | Value::Bool(_) | Value::String(_) => None,
+    }
 }
 
 /// Exit codes, the worst first. A code that is not listed counts as an internal error.
@@ -150,13 +169,21 @@ fn has_mode(report: &Report) -> bool {
     report.source.is_some() || exit_code(report.exit_code) != ExitCode::Usage
 }
 
-/// Checks that all reports are of the same mode, source and target, as far as each run knew them.
+/// Checks that all reports are of the same mode, source, target, types and workspaces, as far as each run knew them.
 fn check_same_job(reports: &[(PathBuf, Report)]) -> Result<()> {
     let traits = |report: &Report| {
+        let types: BTreeSet<&str> = report.types.iter().map(String::as_str).collect();
+        let types = Vec::from_iter(types).join(",");
         let source = report.source.as_ref().map(ToString::to_string);
         let target = report.target.as_ref().map(ToString::to_string);
         let mode = has_mode(report).then(|| word(&report.mode));
-        [("mode", mode), ("source", source), ("target", target)]
+        let types = (!types.is_empty()).then_some(types);
+        [
+            ("the mode is", mode),
+            ("the source is", source),
+            ("the target is", target),
+            ("the types are", types),
+        ]
     };
     let mut known: BTreeMap<&str, (&Path, String)> = BTreeMap::new();
     for (path, report) in reports {
@@ -165,13 +192,55 @@ fn check_same_job(reports: &[(PathBuf, Report)]) -> Result<()> {
             let (first, expected) = known.entry(name).or_insert_with(|| (path, value.clone()));
             if *expected != value {
                 let what = format!(
-                    "{} and {} are of different jobs: the {name} is {expected} in the first and {value} in the second",
+                    "{} and {} are of different jobs: {name} {expected} in the first and {value} in the second",
                     first.display(),
                     path.display()
                 );
-                return Err(wrong(&what)
-                    .with_remedy("pass the reports of one job, with the same mode, source and target"));
+                return Err(wrong(&what).with_remedy(OF_ONE_JOB));
             }
+        }
+    }
+    check_same_workspaces(reports)
+}
+
+const OF_ONE_JOB: &str =
+    "pass the reports of one job, with the same mode, source, target, workspaces and types";
+
+/// Checks that all runs that came to their end had the same workspaces.
+fn check_same_workspaces(reports: &[(PathBuf, Report)]) -> Result<()> {
+    let has_all = |report: &Report| {
+        matches!(
+            exit_code(report.exit_code),
+            ExitCode::Done | ExitCode::Rejected | ExitCode::Differences
+        )
+    };
+    let pairs = |report: &Report| -> BTreeSet<(String, String)> {
+        let name = |workspace: &Workspace| workspace.to_string();
+        let pairs = report.workspaces.iter();
+        pairs.map(|pair| (name(&pair.from), name(&pair.to))).collect()
+    };
+    let mut of_job = reports.iter().filter(|(_, report)| has_all(report));
+    let Some((first, report)) = of_job.next() else {
+        return Ok(());
+    };
+    let expected = pairs(report);
+    for (path, report) in of_job {
+        let found = pairs(report);
+        for (with, without, extra) in [
+            (first, path, expected.difference(&found).next()),
+            (path, first, found.difference(&expected).next()),
+        ] {
+            let Some((from, to)) = extra else { continue };
+            let pair = match from == to {
+                true => from.clone(),
+                false => format!("{from} (target: {to})"),
+            };
+            let what = format!(
+                "{} and {} are of different jobs: only the first has the workspace {pair}",
+                with.display(),
+                without.display()
+            );
+            return Err(wrong(&what).with_remedy(OF_ONE_JOB));
         }
     }
     Ok(())

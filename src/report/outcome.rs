@@ -97,6 +97,8 @@ pub struct RunNumbers {
     pub target_use: TargetUse,
     /// The shard of the source that the run moves, as `0/4`; `None` for everything.
     pub shard: Option<String>,
+    /// The selected cache types, by name; empty while unknown.
+    pub types: Vec<String>,
     /// In the order of the run.
     pub workspaces: Vec<WorkspaceReport>,
     /// The numbers of batches.
@@ -135,6 +137,7 @@ impl RunNumbers {
             target: None,
             target_use: TargetUse::Unknown,
             shard: None,
+            types: Vec::new(),
             workspaces: Vec::new(),
             batches: BatchTotals::default(),
             errors: ErrorTotals::default(),
@@ -196,6 +199,7 @@ impl RunNumbers {
             by_cache_type,
             left_out: left_out(&self.workspaces),
             shard: self.shard,
+            types: self.types,
             source: self.source,
             target: self.target,
             workspaces: self.workspaces,

@@ -164,6 +164,14 @@ fn reports_of_different_jobs_are_not_added_up() {
             line.replace("./rag_storage", "./other"),
             "the source is json ./rag_storage in the first and json ./other in the second",
         ),
+        (
+            format!("{line} --types summary,extract"),
+            "the types are default in the first and extract,summary in the second",
+        ),
+        (
+            format!("{line} --workspace space1"),
+            "only the first has the workspace (empty)",
+        ),
     ] {
         report_of_shard(&scene, 1, &other);
         let run = scene
@@ -177,6 +185,24 @@ fn reports_of_different_jobs_are_not_added_up() {
     }
     report_of_shard(&scene, 1, line);
     scene.run("--merge-reports 0.json 1.json").expect(0);
+}
+
+#[test]
+fn a_report_with_an_impossible_number_is_none() {
+    let scene = Scene::new();
+    report_of_shard(&scene, 0, "--source ./rag_storage --target ./new --yes");
+    let mut report: Value = scene.read("0.json");
+    report["shard"] = json!("1/2");
+    report["totals"]["selected"] = json!(u64::MAX);
+    scene.file("1.json", &report.to_string());
+    let run = scene.run("--merge-reports 0.json 1.json").expect(4);
+    assert_eq!(
+        run.message(),
+        format!(
+            "--merge-reports: 1.json is not a report: no run has the number {}",
+            u64::MAX
+        )
+    );
 }
 
 #[test]

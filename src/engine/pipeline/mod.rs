@@ -24,13 +24,19 @@ use write::{BatchOutcome, Writer};
 
 use crate::{
     engine::{
-        checkpoint::Checkpoint, differences::DifferencesFile, hits::WorkspaceHits, read_back::ReadBack,
-        rejects::RejectsFile, retry::Retrier, stats::RunStats, throttle::Throttle,
+        checkpoint::{Checkpoint, WorkspaceProgress},
+        differences::DifferencesFile,
+        hits::WorkspaceHits,
+        read_back::ReadBack,
+        rejects::RejectsFile,
+        retry::Retrier,
+        stats::RunStats,
+        throttle::Throttle,
     },
     model::{BatchLimit, Error, MaxErrors, OnConflict, Result, Selection, WorkspacePair},
     report::Reporter,
     storage::{
-        Count, Cursor, PageLimit, Source, Target,
+        Count, PageLimit, Source, Target,
         window::{Passage, Window, WindowLimit},
     },
     system::shutdown::{Shutdown, StopReason},
@@ -66,8 +72,8 @@ pub(crate) struct WorkspaceJob<'a> {
     /// Counts which records LightRAG will find; `None` without `--hits`.
     pub(crate) hits: Option<Arc<WorkspaceHits>>,
     pub(crate) checkpoint: Option<&'a Checkpoint>,
-    /// Where an earlier run stopped: the cursor, and the number of its last batch.
-    pub(crate) resume: Option<(Cursor, u64)>,
+    /// What an earlier run did of this workspace, if it is resumed there.
+    pub(crate) resume: Option<&'a WorkspaceProgress>,
     pub(crate) shutdown: &'a Shutdown,
 }
 
@@ -116,7 +122,8 @@ pub(crate) async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
 
 /// Starts a task that reads batches.
 fn begin_reading(job: &WorkspaceJob<'_>) -> (JoinHandle<()>, mpsc::Receiver<Result<Batch>>) {
-    let (from, batches_before) = job.resume.clone().unzip();
+    let from = job.resume.and_then(|before| before.cursor.clone());
+    let batches_before = job.resume.map_or(0, |before| before.batches);
     let limit = PageLimit {
         records: job.batch.records,
         bytes: job.batch.bytes.min(PAGE_BYTES),
@@ -130,7 +137,7 @@ fn begin_reading(job: &WorkspaceJob<'_>) -> (JoinHandle<()>, mpsc::Receiver<Resu
         limit,
         retrier: job.retrier.clone(),
     };
-    let batcher = Batcher::new(job.batch, batches_before.unwrap_or_default());
+    let batcher = Batcher::new(job.batch, batches_before);
     (tokio::spawn(reader.read(from, batcher, sender)), receiver)
 }
 
@@ -150,6 +157,7 @@ fn written(
         retrier: job.retrier.clone(),
         hits: job.hits.clone(),
         read_back: job.read_back.clone(),
+        throttle: job.throttle.clone(),
     });
     let signal = job.shutdown.clone();
     let ended = async move {
@@ -222,10 +230,7 @@ async fn settle_all(
         };
         if let Err(error) = settled {
             enough.cancel();
-            failure = Some(match failure {
-                Some(first) => first.and(error),
-                None => error,
-            });
+            failure = Some(error.after(failure));
         }
     }
     failure

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     engine::{
-        checkpoint::{Checkpoint, Snapshot},
+        checkpoint::Snapshot,
         rejects::RejectsFile,
         retry::{RequestContext, Retrier},
         warn,
@@ -29,7 +29,7 @@ pub(super) struct Settlement<'a> {
     /// What the next checkpoint says is done, if there has been progress since the last one.
     resumable: Option<Snapshot>,
     /// The same for a checkpoint from which a later run restarts this workspace.
-    at_begin: Option<Snapshot>,
+    at_start: Option<Snapshot>,
 }
 
 impl<'a> Settlement<'a> {
@@ -39,12 +39,15 @@ impl<'a> Settlement<'a> {
             dropped_fields: BTreeMap::new(),
             filled_fields: BTreeMap::new(),
             resumable: None,
-            at_begin: None,
+            at_start: None,
         };
         settlement.keep(None);
-        settlement.at_begin = settlement.resumable.take();
-        if let Some(snapshot) = &mut settlement.at_begin {
+        settlement.at_start = settlement.resumable.take();
+        if let Some(snapshot) = &mut settlement.at_start {
             snapshot.workspace.clear();
+            if let Some(job) = settlement.job.resume.and_then(|before| before.at_start.as_ref()) {
+                snapshot.job.clone_from(job);
+            }
         }
         settlement
     }
@@ -166,14 +169,17 @@ impl<'a> Settlement<'a> {
         Ok(())
     }
 
-    /// Writes a checkpoint if the last one is old enough: makes the writes durable, then replaces the file.
+    /// Writes a checkpoint if the last one is old enough: makes the writes durable, then replaces the file. Where no run can
+    /// resume in this workspace, the checkpoint contains those that have finished since the last one.
     ///
     /// # Errors
     /// The target could not make its writes durable, or a file could not be written.
     pub(super) async fn checkpoint_if_due(&mut self) -> Result<()> {
-        let is_due = self.resumable.is_some() && self.job.checkpoint.is_some_and(Checkpoint::is_due);
-        if !is_due || !self.job.target.is_visible_when_flushed() {
+        let Some(checkpoint) = self.job.checkpoint.filter(|checkpoint| checkpoint.is_due()) else {
             return Ok(());
+        };
+        if self.resumable.is_none() || !self.job.target.is_visible_when_flushed() {
+            return checkpoint.save_deferred(self.job.stats, self.job.rejects, self.job.reporter);
         }
         self.flush().await?;
         self.write_checkpoint()
@@ -241,7 +247,7 @@ impl<'a> Settlement<'a> {
         if !self.job.expected.exact || read >= expected {
             return None;
         }
-        self.resumable = self.at_begin.clone();
+        self.resumable = self.at_start.clone();
         let message = format!(
             "workspace {}: the source returned {}, but {} were counted",
             self.workspace(),
@@ -268,7 +274,7 @@ impl<'a> Settlement<'a> {
         if let Err(error) = &checked
             && error.kind() == ErrorKind::Differences
         {
-            self.resumable = self.at_begin.clone();
+            self.resumable = self.at_start.clone();
         }
         checked.map(|()| true)
     }
@@ -396,6 +402,9 @@ impl<'a> Settlement<'a> {
             let rejects_bytes = self.job.rejects.map(RejectsFile::length);
             let stats = self.job.stats;
             self.resumable = stats.snapshot(self.job.number, cursor.cloned(), rejects_bytes);
+            if let (Some(snapshot), Some(_), Some(start)) = (&mut self.resumable, cursor, &self.at_start) {
+                snapshot.workspace.at_start = Some(start.job.clone());
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
         hits::{Examined, WorkspaceHits},
         read_back::ReadBack,
         retry::{RequestContext, Retrier},
+        throttle::Throttle,
     },
     model::{
         Error, ErrorKind, HitCounts, Hits, OnConflict, Result, Side, Workspace,
@@ -44,6 +45,8 @@ pub(super) struct Writer {
     pub(super) hits: Option<Arc<WorkspaceHits>>,
     /// Is offered the copies that were written.
     pub(super) read_back: Option<Arc<ReadBack>>,
+    /// Counts the copies.
+    pub(super) throttle: Option<Arc<Throttle>>,
 }
 
 /// One batch that is being written.
@@ -166,6 +169,10 @@ impl Request<'_> {
             !is_there
         });
         all.announce(&copies);
+        if let Some(throttle) = &self.writer.throttle {
+            let bytes: usize = copies.iter().map(Record::size).sum();
+            throttle.reserve(copies.len() as u64, bytes as u64);
+        }
         let outcomes = self.write_all(&copies, WriteMode::Create).await?;
         for (copy, outcome) in copies.iter().zip(outcomes) {
             if let (Some(read_back), WriteOutcome::Written(_)) = (&self.writer.read_back, &outcome) {

@@ -323,17 +323,55 @@ fn a_run_that_fails_saves_the_workspaces_that_ended_since_the_last_checkpoint() 
     assert_eq!(ran.report.totals.written, 80);
 }
 
+/// A workspace may end less than a second after the last checkpoint, and the next one take hours.
+#[test]
+fn the_end_of_a_workspace_is_saved_although_no_run_can_resume_in_the_next_one() {
+    let mut world = World::new(2)
+        .with_checkpoint()
+        .with_target_visible_when_flushed(false);
+    let second = Workspace::new("second").unwrap();
+    world.source.put(&second, records(200));
+    world.workspaces.push(second);
+    for memory in [&world.source, &world.target] {
+        memory.change_rules(|rules| rules.latency = Some(Duration::from_millis(50)));
+    }
+    let ran = world.run();
+    assert!(ran.is_done());
+    let of_first =
+        |event: &Event| matches!(event, Event::Checkpoint(saved) if saved.workspace == *world.workspace());
+    let of_second =
+        |event: &Event| matches!(event, Event::Batch(batch) if batch.workspace == world.workspaces[1]);
+    let saved = ran.events.iter().position(of_first).unwrap();
+    let last = ran.events.iter().rposition(of_second).unwrap();
+    assert!(saved < last, "event {saved} of {last}");
+}
+
 #[test]
 fn small_workspaces_are_finished_by_the_next_run_after_a_kill_at_any_event() {
+    for is_visible in [true, false] {
+        kill_small_workspaces(is_visible);
+    }
+}
+
+fn kill_small_workspaces(is_visible: bool) {
     const WORKSPACES: usize = 12;
     let world = || {
-        let mut world = small_workspaces(WORKSPACES);
+        let mut world = small_workspaces(WORKSPACES).with_target_visible_when_flushed(is_visible);
         world.settings.rejects = Some(world.file("rejects.jsonl"));
         world.target.change_rules(|rules| rules.rejects.extend([key(1)]));
+        // Each takes a fifth of a second, so that a checkpoint contains several of them.
+        for memory in [&world.source, &world.target] {
+            memory.change_rules(|rules| rules.latency = Some(Duration::from_millis(40)));
+        }
         world
     };
     let whole = world().run();
-    assert!(whole.is_done() && whole.checkpoints() < WORKSPACES);
+    assert!(whole.is_done());
+    assert!(
+        (2..WORKSPACES).contains(&whole.checkpoints()),
+        "{}",
+        whole.checkpoints()
+    );
     for most in 1..=whole.events.len() {
         for lose in [false, true] {
             let mut world = world();
@@ -373,6 +411,82 @@ fn kill_in_the_second(world: &World) {
     let of_second = |event: &Event| matches!(event, Event::Checkpoint(checkpoint) if checkpoint.workspace.name() == "second");
     let at = whole.events.iter().position(of_second).unwrap();
     assert!(world.run_until(at + 3).is_none());
+}
+
+/// A run that resumes in a workspace and finds that it has to be started again returns to what was before that workspace,
+/// not to what was where it resumed.
+#[test]
+fn a_workspace_that_is_started_again_after_a_resumed_run_counts_once() {
+    let world = || {
+        let mut world = two_workspaces();
+        world.settings.rejects = Some(world.file("rejects.jsonl"));
+        // The first of a workspace, as the other is the last.
+        world.target.change_rules(|rules| rules.rejects.extend([key(2)]));
+        world
+    };
+    let whole = world().run();
+    let of_second =
+        |event: &Event| matches!(event, Event::Checkpoint(saved) if saved.workspace.name() == "second");
+    let at = whole.events.iter().position(of_second).unwrap();
+    let mut world = world();
+    assert!(world.run_until(at + 3).is_none());
+    world.revive(false);
+    // Somebody removes what was written.
+    world.target.clear(&world.workspaces[1]);
+    assert_eq!(world.run().report.exit_code, 6);
+    world.revive(false);
+    let ran = world.run();
+    assert_eq!(ran.report.exit_code, 3);
+    assert_eq!(ran.report.totals, whole.report.totals);
+    assert_eq!(ran.report.errors.by_kind, whole.report.errors.by_kind);
+    assert_eq!(ran.report.batches.total, whole.report.batches.total);
+    let rejects = std::fs::read_to_string(world.file("rejects.jsonl")).unwrap();
+    assert_eq!(rejects.lines().count(), 4, "{rejects}");
+}
+
+/// A run without `--resume` starts the rejects file again, so that no later run may resume from the checkpoint before it.
+#[test]
+fn a_run_that_starts_again_makes_the_checkpoint_before_it_void() {
+    let world = || {
+        let mut world = World::new(30).with_checkpoint();
+        world.settings.rejects = Some(world.file("rejects.jsonl"));
+        world
+            .target
+            .change_rules(|rules| rules.rejects.extend([key(2), key(5)]));
+        world
+    };
+    let whole = world().run();
+    let is_saved = |event: &Event| matches!(event, Event::Checkpoint(_));
+    let at = whole.events.iter().position(is_saved).unwrap();
+    for most in 1..=at {
+        let mut world = world();
+        assert!(world.run_until(at + 2).is_none());
+        world.revive(false);
+        world.settings.resume = false;
+        assert!(world.run_until(most).is_none());
+        world.revive(false);
+        let ran = world.run();
+        assert_eq!(ran.report.totals.rejected, 2, "killed at event {most}");
+        let rejects = std::fs::read_to_string(world.file("rejects.jsonl")).unwrap();
+        assert_eq!(rejects.lines().count(), 2, "killed at event {most}: {rejects}");
+    }
+}
+
+#[test]
+fn a_rejects_file_that_lacks_what_earlier_runs_wrote_causes_a_warning() {
+    let mut world = two_workspaces();
+    world.settings.rejects = Some(world.file("rejects.jsonl"));
+    kill_in_the_second(&world);
+    std::fs::remove_file(world.file("rejects.jsonl")).unwrap();
+    world.revive(false);
+    let ran = world.run();
+    let warnings = &ran.report.warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.contains("records that earlier runs rejected are missing in it")),
+        "{warnings:?}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Copies of records under the keys that LightRAG will ask for.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
@@ -8,7 +8,7 @@ use md5::{Digest as _, Md5};
 use super::world::{Ran, World, number};
 use crate::{
     model::{
-        HitCounts, Identity, LightRag, Named, OnConflict, Rekey,
+        HitCounts, Identity, LightRag, Named, OnConflict, RateLimit, Rekey,
         record::{CacheKey, Record},
     },
     storage::memory::Memory,
@@ -162,6 +162,24 @@ fn a_record_that_the_target_rejects_is_not_copied_either() {
     assert_eq!(ran.report.exit_code, 3);
     assert!(!world.kept().contains_key(&key_at(NEW, 1)));
     assert_eq!(total(&ran).rekeyed, 2);
+}
+
+#[test]
+fn copies_count_towards_the_rate_limit() {
+    let took = |rekey| {
+        let mut world = world(made_for_old_host(60));
+        world.settings.rekey = rekey;
+        for memory in [&world.source, &world.target] {
+            memory.change_rules(|rules| rules.latency = Some(Duration::from_millis(10)));
+        }
+        world.settings.rate_limit = Some(RateLimit::Records(NonZeroU64::new(10).unwrap()));
+        let ran = world.run();
+        assert!(ran.is_done(), "{:?}", ran.report.errors);
+        ran.took.as_secs_f64()
+    };
+    let (without, with) = (took(Rekey::Off), took(Rekey::Host));
+    assert!((5.0..7.0).contains(&without), "{without}");
+    assert!((11.0..13.0).contains(&with), "{with}");
 }
 
 #[test]

@@ -239,6 +239,24 @@ fn a_verification_emits_its_progress() {
 }
 
 #[test]
+fn what_was_compared_before_a_comparison_failed_is_in_the_report() {
+    let mut world = verified(6);
+    for n in 1..40 {
+        let workspace = Workspace::new(format!("w{n}")).unwrap();
+        world.source.put(&workspace, records(6));
+        world.workspaces.push(workspace);
+    }
+    assert!(world.run().is_done());
+    world.settings.mode = Mode::Verify;
+    let eighth = world.target.calls(Call::Get) + 8;
+    world.fault(Side::Target, Call::Get, eighth, 1, Fault::Before(ErrorKind::Full));
+    let ran = world.run();
+    assert_eq!(ran.report.exit_code, 5);
+    // Of the sixteen that were under way, all but one; no other was begun.
+    assert_eq!(numbers(&ran).compared, 15 * 6);
+}
+
+#[test]
 fn a_sample_is_a_part_of_a_large_workspace_and_the_same_each_time() {
     let mut world = World::new(5000);
     world.settings.batch_records = super::world::number(500);
