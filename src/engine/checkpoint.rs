@@ -289,9 +289,7 @@ impl Checkpoint {
 }
 
 fn lock(path: &Path) -> Result<File> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".lock");
-    let lock = path.with_file_name(name);
+    let lock = atomic_file::lock_of(path);
     let mut file = OpenOptions::new()
         .create(true)
         .write(true)

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::os;
@@ -30,6 +30,13 @@ pub fn check(path: &Path) -> io::Result<()> {
         Ok(found) if !found.is_file() => Err(io::Error::other("not a regular file")),
         _ => sibling(path).map(drop),
     }
+}
+
+/// The file beside it whose lock a process holds that replaces it again and again.
+pub fn lock_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    path.with_file_name(name)
 }
 
 fn folder(path: &Path) -> &Path {

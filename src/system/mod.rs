@@ -1,9 +1,11 @@
-//! Operating system services: atomic files, limits, signals, threads.
+//! Operating system services: atomic files, identities of files, limits, signals, threads.
 
 pub mod atomic_file;
+mod file_identity;
 pub mod limits;
 mod off_thread;
 pub(crate) mod os;
 pub mod shutdown;
 
+pub(crate) use file_identity::FileIdentity;
 pub(crate) use off_thread::off_thread;

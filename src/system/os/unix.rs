@@ -47,6 +47,11 @@ pub(crate) fn file_version(metadata: &Metadata) -> String {
     format!("{seconds}.{nanoseconds:09}-{}", metadata.ino())
 }
 
+/// Identifies an existing file, whatever name led to it: device and inode.
+pub(crate) fn node(metadata: &Metadata) -> Option<(u64, u64)> {
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// Whether this user can create files in a folder.
 pub(crate) fn check_folder_writable(folder: &Path) -> io::Result<()> {
     accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(io::Error::from)
