@@ -13,8 +13,8 @@ use futures::FutureExt;
 
 use crate::{
     config::{
-        CONFIG_INI, Color, DOT_ENV, Environment, JobFile, Options, OutputFormat, OutputSettings, Parsed,
-        parse_args,
+        CONFIG_INI, Color, DOT_ENV, Environment, JobFile, Options, OutputFormat, OutputSettings, OwnFiles,
+        Parsed, parse_args,
     },
     engine::{
         self, checkpoint::Checkpoint, differences::DifferencesFile, hits::Examiner, rejects::RejectsFile,
@@ -32,30 +32,39 @@ use crate::{
 
 /// Runs the program.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let (flags, understood) = match parse_args(arguments.clone()) {
+    match parse_args(arguments.clone()) {
         Ok(Parsed::Text(text)) => {
             let color = Options::output_only(&arguments).color;
-            return print(&text, color.unwrap_or_default());
+            print(&text, color.unwrap_or_default())
         }
-        Ok(Parsed::Flags(flags)) => (*flags, Ok(())),
-        Err(error) => (Options::output_only(&arguments), Err(error)),
-    };
+        Ok(Parsed::Flags(flags)) => carry_out(&arguments, &flags, Ok(())),
+        Err(error) => carry_out(&arguments, &Options::output_only(&arguments), Err(error)),
+    }
+}
+
+/// Carries out a run with these flags, which may not be `understood`.
+fn carry_out(arguments: &[OsString], flags: &Options, understood: Result<()>) -> ExitCode {
     let environment = Environment::read(Path::new("."));
-    let (job, unreadable) = match understood.and_then(|()| read_job(&flags, &environment)) {
+    let (job, unreadable) = match understood.and_then(|()| read_job(flags, &environment)) {
         Ok(job) => (job, None),
         Err(error) => (JobFile::default(), Some(error)),
+    };
+    let own_files = match &unreadable {
+        None => OwnFiles::of(flags, &job, &environment),
+        Some(_) => OwnFiles::of_misunderstood(flags, arguments),
     };
     let merged = (!flags.merge_reports.is_empty()).then(|| merged_report(&flags.merge_reports));
     let mode = match &merged {
         Some(Ok((report, _))) => report.mode,
-        _ => Mode::resolve(&flags, &job),
+        _ => Mode::resolve(flags, &job),
     };
-    let mut output = OutputSettings::resolve(&flags, &job);
+    let mut output = OutputSettings::resolve(flags, &job);
     let files = output.check();
     let shutdown = Shutdown::default();
-    let stats = stats_of_run(mode, &flags, &job, &environment);
-    let redactor = Redactor::new(settings_in_reach(&arguments, &flags));
+    let stats = stats_of_run(mode, flags, &job, &environment);
+    let redactor = Redactor::new(settings_in_reach(arguments, flags));
     let reporter = Arc::new(Reporter::new(output_config(&output, redactor), shutdown.clone()));
+    let distinct = own_files.check(&reporter);
     reporter.emit(Event::RunStarted(RunStarted {
         tool: TOOL.to_owned(),
         version: VERSION.to_owned(),
@@ -70,11 +79,14 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         engine::warn(&stats, &reporter, warning);
     }
     if let Some(merged) = merged {
-        return conclude_merged(&output, &stats, &reporter, &shutdown, files.and(merged));
+        let merged = distinct.and(files).and(merged);
+        return conclude_merged(&output, &stats, &reporter, &shutdown, merged);
     }
-    let task = logging
+    let guided = output.interactive.then_some(&own_files);
+    let task = distinct
+        .and(logging)
         .and_then(|()| unreadable.map_or(Ok(()), Err))
-        .and_then(|()| Task::resolve(&flags, &job, &environment, output.interactive))
+        .and_then(|()| Task::resolve(flags, &job, &environment, guided))
         .and_then(|task| files.and_then(|()| check_files(&task.0)).map(|()| task));
     let ending = match task {
         Err(error) => failed(&stats, &reporter, &error),
@@ -101,8 +113,14 @@ fn print(text: &str, color: Color) -> ExitCode {
 }
 
 /// Writes and pushes the metrics of a report.
-fn publish(output: &OutputSettings, report: &Report, shutdown: &Shutdown) -> (Result<()>, Result<()>) {
-    let written = output.metrics.as_deref().map(|path| metrics::write(path, report));
+fn publish(
+    output: &OutputSettings,
+    report: &Report,
+    reporter: &Reporter,
+    shutdown: &Shutdown,
+) -> (Result<()>, Result<()>) {
+    let path = output.metrics.as_deref().filter(|path| !reporter.withholds(path));
+    let written = path.map(|path| metrics::write(path, report));
     let (text, written) = match written.transpose() {
         Ok(text) => (text, Ok(())),
         Err(error) => (None, Err(error)),
@@ -139,7 +157,7 @@ fn conclude(
 ) -> ExitCode {
     // A report has an entry for each workspace, of which there may be thousands: none is made that nothing needs.
     if output.metrics.is_some() || output.metrics_push.is_some() {
-        let (written, pushed) = publish(output, &stats.report(&ending), shutdown);
+        let (written, pushed) = publish(output, &stats.report(&ending), reporter, shutdown);
         if let Err(error) = pushed {
             warn_of_push(stats, reporter, &error);
         }
@@ -184,7 +202,7 @@ fn conclude_merged(
         reporter.say_error(&error);
     }
     let mut exit_code = merge::code_of(&report);
-    let (written, pushed) = publish(output, &report, shutdown);
+    let (written, pushed) = publish(output, &report, reporter, shutdown);
     if let Err(error) = pushed {
         report.warnings.push(warn_of_push(stats, reporter, &error));
     }
@@ -290,8 +308,8 @@ fn check_files(settings: &Settings) -> Result<()> {
 enum Task<'a> {
     /// From flags, job file and environment.
     Given(Route),
-    /// By asking for what flags and job file leave open.
-    Guided(&'a Options, &'a JobFile),
+    /// By asking for what flags and job file leave open, which must not be a file that the run writes itself.
+    Guided(&'a Options, &'a JobFile, &'a OwnFiles),
 }
 
 impl<'a> Task<'a> {
@@ -299,13 +317,14 @@ impl<'a> Task<'a> {
         flags: &'a Options,
         job: &'a JobFile,
         environment: &Environment,
-        interactive: bool,
+        guided: Option<&'a OwnFiles>,
     ) -> Result<(Settings, Self)> {
-        let task = if interactive {
-            interactive::require_terminal()?;
-            Self::Guided(flags, job)
-        } else {
-            Self::Given(Route::resolve(flags, job, environment)?)
+        let task = match guided {
+            Some(own_files) => {
+                interactive::require_terminal()?;
+                Self::Guided(flags, job, own_files)
+            }
+            None => Self::Given(Route::resolve(flags, job, environment)?),
         };
         Ok((Settings::resolve(flags, job, environment)?, task))
     }
@@ -400,7 +419,7 @@ fn execute(run: &Run<'_>, task: Task<'_>) -> RunOutcome {
         let executed = async {
             match task {
                 Task::Given(route) => run.execute(&route).await,
-                Task::Guided(flags, job) => interactive::guide(run, flags, job).await,
+                Task::Guided(flags, job, own_files) => interactive::guide(run, flags, job, own_files).await,
             }
         };
         AssertUnwindSafe(executed).catch_unwind().await

@@ -52,10 +52,7 @@ impl Endpoint {
     /// # Errors
     /// The side is not given, or an address or a setting is invalid.
     pub fn resolve(side: Side, flags: &Options, job: &JobFile, environment: &Environment) -> Result<Self> {
-        let flag_name = match side {
-            Side::Source => "--source",
-            Side::Target => "--target",
-        };
+        let flag_name = side.flag();
         let flag = match flags.storage(side) {
             Some(StorageSpec::Text(text)) => {
                 Some(read_place(text.expose()).map_err(|error| prefixed(flag_name, error))?)

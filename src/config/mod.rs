@@ -1,7 +1,7 @@
 //! Resolves flags, job file and environment into settings.
 //!
 //! `options` is the table of all options. `cli` and `job` read them, `env` reads LightRAG's configuration; `resolve`,
-//! `endpoint` and `workspaces` apply the precedence. Storages list their settings in tables of
+//! `endpoint` and `workspaces` apply the precedence. `own_files` checks that a run writes no file over another. Storages list their settings in tables of
 //! [`Field`](crate::model::Field)s and receive [`Values`](crate::model::Values), each with its origin for error messages.
 
 mod cli;
@@ -14,6 +14,7 @@ mod job;
 mod job_text;
 mod lightrag;
 mod options;
+mod own_files;
 mod resolve;
 mod schema;
 mod shard;
@@ -28,6 +29,7 @@ pub use job::JobFile;
 pub use job_text::{command_line, job_text};
 pub use lightrag::resolve as resolve_lightrag;
 pub use options::{BatchOptions, Entry, JobField, LightRagOptions, Options, entries};
+pub use own_files::OwnFiles;
 pub use resolve::OutputSettings;
 pub use value::{BatchBytes, ListSpec, Scalar, StorageSpec, Text, WorkspacesSpec};
 pub use workspaces::configured_workspace;

@@ -1,9 +1,6 @@
 //! Checks before the first write: which workspaces are meant, and whether any place would be read and written at once.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
 
@@ -338,7 +335,6 @@ impl Run<'_> {
     }
 
     /// No place may be read and written, and none may be written twice: records of different workspaces would meet in it.
-    /// Nor may a file of the run be one.
     async fn check_places(
         &self,
         source: &dyn Connection,
@@ -378,33 +374,7 @@ impl Run<'_> {
             }
             in_place.insert((*from).clone());
         }
-        let names = [source.location().location, target.location().location];
-        let places = read.keys().chain(written.keys()).map(|place| &place.place);
-        self.check_own_files(places.chain(&names))?;
         Ok(in_place)
-    }
-
-    /// A run begins its files anew: the rejects of one run, read back by the next, must not be its rejects file.
-    fn check_own_files<'p>(&self, places: impl Iterator<Item = &'p String>) -> Result<()> {
-        let real = |path: &Path| path.canonicalize().ok();
-        let caches: Vec<PathBuf> = places.filter_map(|place| real(place.as_ref())).collect();
-        let files = [
-            ("--rejects", &self.settings.rejects),
-            ("--differences", &self.settings.differences),
-            ("--checkpoint", &self.settings.checkpoint),
-        ];
-        for (flag, path) in files {
-            let there = path.as_deref().and_then(real);
-            if let Some(path) = there.filter(|path| caches.contains(path)) {
-                let message = format!(
-                    "{flag} is a file that is read or written as a cache: {}",
-                    path.display()
-                );
-                let remedy = format!("name another file with {flag}");
-                return Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy));
-            }
-        }
-        Ok(())
     }
 }
 

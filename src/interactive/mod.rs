@@ -28,7 +28,10 @@ use self::{
     workspaces::{Pick, Workspaces},
 };
 use crate::{
-    config::{Environment, JobFile, Options, command_line, configured_workspace, job_text, resolve_lightrag},
+    config::{
+        Environment, JobFile, Options, OwnFiles, command_line, configured_workspace, job_text,
+        resolve_lightrag,
+    },
     engine::{Connected, Prepared, run::Run},
     model::{
         Error, ErrorKind, LightRag, Mode, NamedPair, Rekey, Result, Settings, Side, Workspace,
@@ -42,10 +45,16 @@ use crate::{
 ///
 /// # Errors
 /// An error that another answer cannot fix, or the error of the run.
-pub async fn guide(run: &Run<'_>, flags: &Options, job: &JobFile) -> Result<RunOutcome> {
+pub async fn guide(
+    run: &Run<'_>,
+    flags: &Options,
+    job: &JobFile,
+    own_files: &OwnFiles,
+) -> Result<RunOutcome> {
     let guide = Guide {
         run,
         job,
+        own_files,
         flags: flags.clone(),
         prompt: Prompt::new(run.shutdown, run.reporter),
         picked: None,
@@ -62,6 +71,7 @@ pub async fn guide(run: &Run<'_>, flags: &Options, job: &JobFile) -> Result<RunO
 struct Guide<'a> {
     run: &'a Run<'a>,
     job: &'a JobFile,
+    own_files: &'a OwnFiles,
     /// The flags, with the answers.
     flags: Options,
     /// What was picked from the workspaces of the source.
@@ -348,6 +358,10 @@ impl Guide<'_> {
             self.say(&self.words.opening(&endpoint, workspace.as_ref()));
             Ok(endpoint)
         });
+        if let Ok(endpoint) = &resolved {
+            // Another answer would not help: the report of this run is written whatever the answers are.
+            self.own_files.check_storage(endpoint, self.run.reporter)?;
+        }
         Ok(resolved)
     }
 
@@ -460,11 +474,15 @@ impl Guide<'_> {
 
     /// Asks for a path and saves the settings there as a job file.
     async fn save_job(&self) -> Step<()> {
-        let read = |answer: &str| match Path::new(answer) {
-            path if !answer.is_empty() && path.exists() => {
-                Err(format!("{answer} exists already; enter another path"))
+        let read = |answer: &str| {
+            let path = Path::new(answer);
+            if !answer.is_empty() && path.exists() {
+                return Err(format!("{answer} exists already; enter another path"));
             }
-            path => Ok(path.to_owned()),
+            match self.own_files.flag_of(path) {
+                Some(flag) => Err(format!("{answer} is the file of {flag}; enter another path")),
+                None => Ok(path.to_owned()),
+            }
         };
         let question = "Path of the job file, such as job.yaml (Enter to go back):";
         let path: PathBuf = self.prompt.ask(question, read).await?;

@@ -23,6 +23,16 @@ pub enum Side {
     Target,
 }
 
+impl Side {
+    /// The flag that names the storage of this side.
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::Source => "--source",
+            Self::Target => "--target",
+        }
+    }
+}
+
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

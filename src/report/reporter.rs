@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -59,6 +59,8 @@ struct State {
     next_seq: u64,
     output_open: bool,
     reported: bool,
+    /// Files that are not written at the end.
+    withheld: Vec<PathBuf>,
     human: Human,
 }
 
@@ -75,6 +77,7 @@ impl Reporter {
                 next_seq: 0,
                 output_open: true,
                 reported: false,
+                withheld: Vec::new(),
                 human,
             }),
             #[cfg(test)]
@@ -125,12 +128,22 @@ impl Reporter {
         let event = Event::Report(report);
         let line = self.emit_numbered(&event);
         match &self.output.report {
-            Some(path) => atomic_file::replace(path, &line).map_err(|error| {
+            Some(path) if !self.withholds(path) => atomic_file::replace(path, &line).map_err(|error| {
                 let message = format!("--report: cannot write {}: {error}", path.display());
                 Error::new(ErrorKind::Config, message)
             }),
-            None => Ok(()),
+            _ => Ok(()),
         }
+    }
+
+    /// Keeps a file from being written at the end, since it would replace another file that the run uses.
+    pub fn withhold(&self, file: &Path) {
+        self.state().withheld.push(file.to_owned());
+    }
+
+    /// Whether a file must not be written at the end.
+    pub fn withholds(&self, file: &Path) -> bool {
+        self.state().withheld.iter().any(|withheld| withheld == file)
     }
 
     /// The ID of the run: a UUID, version 7.

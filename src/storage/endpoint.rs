@@ -1,6 +1,6 @@
 //! One side of a run: a storage and its settings.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{ConnectOptions, Connection, Connector};
 use crate::model::{ErrorKind, Result, Values, WorkspaceChoice};
@@ -14,6 +14,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The local files of the storage, existing or not.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.connector.files(&self.values)
+    }
+
     /// Connects to the storage.
     ///
     /// # Errors

@@ -102,7 +102,7 @@ mod redis {
     pub(super) mod info;
 }
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -165,6 +165,12 @@ pub trait Connector: Send + Sync {
     /// [`crate::model::ErrorKind::Config`] if the place is invalid. The message does not contain the place, which may include
     /// a password.
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>>;
+
+    /// The local files with records that these settings name, existing or not; none if the storage is on a server. Opens
+    /// nothing.
+    fn files(&self, _values: &Values) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// Checks the settings and connects.
     ///

@@ -26,6 +26,7 @@ mod logs;
 mod metrics;
 mod mistakes;
 mod output;
+mod own_files;
 mod precedence;
 mod push;
 mod secrets;

@@ -51,12 +51,7 @@ impl Config {
             return Err(values.invalid("level", LEVELS));
         }
         let lower = file.to_ascii_lowercase();
-        let has_scheme = |scheme: &&str| {
-            lower
-                .strip_prefix(*scheme)
-                .is_some_and(|rest| rest.starts_with("://"))
-        };
-        let place = if INFO.schemes.iter().any(has_scheme) {
+        let place = if is_in_bucket(file) {
             if !INFO.path_endings.iter().any(|ending| lower.ends_with(ending)) {
                 let endings = INFO.path_endings.join(" or ");
                 return Err(values.invalid("file", &format!("expected an address that ends in {endings}")));
@@ -71,4 +66,21 @@ impl Config {
             endpoint: values.text("endpoint").map(str::to_owned),
         })
     }
+
+    /// The file alone, unless the archive is in a bucket or the file is missing. Other settings may be invalid.
+    pub(super) fn file(values: &Values) -> Option<PathBuf> {
+        let file = values.text("file").filter(|file| !file.is_empty())?;
+        (!is_in_bucket(file)).then(|| file.into())
+    }
+}
+
+/// Whether it is the address of an archive in a bucket.
+fn is_in_bucket(file: &str) -> bool {
+    let scheme = file.split_once("://").map(|(scheme, _)| scheme);
+    let is_known = |scheme: &str| {
+        INFO.schemes
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(scheme))
+    };
+    scheme.is_some_and(is_known)
 }

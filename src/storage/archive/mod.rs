@@ -22,7 +22,10 @@ mod source;
 mod survey;
 mod target;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 
@@ -47,6 +50,10 @@ impl Connector for Archive {
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
         Ok(vec![("file", Secret::new(place))])
+    }
+
+    fn files(&self, values: &Values) -> Vec<PathBuf> {
+        Config::file(values).into_iter().collect()
     }
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     ffi::OsString,
+    fs::DirEntry,
     io::ErrorKind as ErrorKindOfIo,
     path::{Path, PathBuf},
 };
@@ -88,6 +89,20 @@ impl Config {
             Self::WorkingDir(folder) if workspace.name().is_empty() => folder.join(file_name()),
             Self::WorkingDir(folder) => folder.join(workspace.name()).join(file_name()),
         }
+    }
+
+    /// The cache files of all workspaces, existing or not, and the working directory, which may not exist either.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let folder = match self {
+            Self::File(file) => return vec![file.clone()],
+            Self::WorkingDir(folder) => folder,
+        };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let is_file = |entry: &DirEntry| entry.file_type().is_ok_and(|found| found.is_file());
+        let workspaces = entries.filter(|entry| !is_file(entry)).map(|entry| entry.path());
+        let mut files = vec![folder.clone(), folder.join(file_name())];
+        files.extend(workspaces.map(|workspace| workspace.join(file_name())));
+        files
     }
 
     /// Checks that a source exists. A workspace without a file has no records.

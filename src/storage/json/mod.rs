@@ -19,7 +19,7 @@ mod splitter;
 mod survey;
 mod target;
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -59,6 +59,10 @@ impl Connector for Json {
 
     fn parse_uri(&self, place: &str) -> Result<Vec<(&'static str, Secret)>> {
         Ok(config::parse_uri(place))
+    }
+
+    fn files(&self, values: &Values) -> Vec<PathBuf> {
+        Config::new(values).files()
     }
 
     async fn connect(&self, values: &Values, options: &ConnectOptions) -> Result<Arc<dyn Connection>> {
