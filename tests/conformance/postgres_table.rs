@@ -308,6 +308,57 @@ async fn rights_on_the_columns_are_enough() {
     assert_eq!(keys_of(&pages).len(), records.len());
 }
 
+/// The columns that a table of an older LightRAG lacks are added, and read from then on: by the check of what was written,
+/// and where triggers have every record read back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_without_the_columns_of_later_versions_takes_whole_records() {
+    let file = Place::new("json");
+    let records = (0..12).map(|n| {
+        let value = json!({
+            "return": format!("answer {n}"), "original_prompt": format!("question {n}"), "cache_type": "extract",
+            "chunk_id": format!("chunk-{n}"), "queryparam": {"mode": "mix", "n": n},
+            "create_time": 1_700_000_000 + n, "update_time": 1_700_000_100 + n,
+        });
+        record(&key("extract", n), &value)
+    });
+    let records: Vec<Record> = records.collect();
+    fill(&file, "", &records).await;
+    let all = "DROP chunk_id, DROP cache_type, DROP queryparam";
+    for (columns, has_trigger) in [
+        ("DROP chunk_id", false),
+        ("DROP queryparam", true),
+        (all, false),
+        (all, true),
+    ] {
+        let (place, _) = with_table().await;
+        execute(&place, &format!("ALTER TABLE lightrag_llm_cache {columns}")).await;
+        if has_trigger {
+            add_trigger(&place, "RETURN new;").await;
+        }
+        let arguments = [
+            ["--source", &file.address, "--source-workspace", ""],
+            ["--target", &place.address, "--target-workspace", "w"],
+        ];
+        let mut arguments = arguments.concat();
+        arguments.push("--yes");
+        let run = Tool::new(&arguments).run().expect(0);
+        assert_eq!(run.total("written"), records.len() as u64, "{columns}");
+        let asked: Vec<_> = records.iter().map(|record| record.key().clone()).collect();
+        let found = source(&place, "w").await.get_many(&asked).await.unwrap();
+        for (record, found) in records.iter().zip(&found) {
+            assert_eq!(
+                meaning(record_of(found.as_ref().unwrap())),
+                meaning(record),
+                "{columns}"
+            );
+        }
+        // A full comparison opens the target again after the columns were added.
+        let arguments = [&arguments[..], &["--verify", "full"]].concat();
+        execute(&place, &format!("ALTER TABLE lightrag_llm_cache {columns}")).await;
+        Tool::new(&arguments).run().expect(0);
+    }
+}
+
 /// As LightRAG names them when it brings such a table up to date.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_a_table_with_modes_are_read_by_the_names_that_lightrag_gives_them() {

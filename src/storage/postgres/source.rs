@@ -50,7 +50,7 @@ pub(super) struct TableFacts {
     pub(super) place: OnceCell<(String, String)>,
     /// Whether it can be written to, with its schema if it was there.
     pub(super) writable: OnceCell<Option<Arc<Schema>>>,
-    /// That everything is there that writing needs.
+    /// As it is since everything is there that writing needs.
     pub(super) prepared: OnceCell<Arc<Schema>>,
     /// What may keep a record out without a word.
     pub(super) guards: OnceCell<Guards>,
@@ -108,14 +108,14 @@ impl PgSource {
         &self.workspace
     }
 
-    /// The schema of the table, once it was inspected.
-    pub(super) fn known_schema(&self) -> Option<&Schema> {
-        self.schema.get().map(Arc::as_ref)
+    /// The schema of the table, once it was inspected: as it was prepared, since that may have added columns.
+    pub(super) fn known_schema(&self) -> Option<&Arc<Schema>> {
+        self.table.prepared.get().or_else(|| self.schema.get())
     }
 
     /// What the table looks like; `None` as long as there is none.
     pub(super) async fn schema(&self) -> Result<Option<Arc<Schema>>> {
-        if let Some(schema) = self.schema.get() {
+        if let Some(schema) = self.known_schema() {
             return Ok(Some(Arc::clone(schema)));
         }
         let Some(mut schema) = self.table.schema(&self.server).await? else {
@@ -127,7 +127,7 @@ impl PgSource {
                 .look_for_bare_ids(&self.server, &self.workspace)
                 .await?;
         }
-        // Keep the first result: the table does not change in between.
+        // Keep the first result: only preparing changes the table.
         let _ = self.schema.set(schema);
         Ok(self.schema.get().cloned())
     }

@@ -126,7 +126,7 @@ impl Target for PgTarget {
         let limits = self
             .source
             .known_schema()
-            .map_or(Limits::LIGHTRAG, Schema::limits);
+            .map_or(Limits::LIGHTRAG, |schema| schema.limits());
         match columns(record, limits, self.on_invalid) {
             Ok((_, changes)) => WriteOutcome::Written(changes),
             Err(rejected) => rejected,
@@ -221,13 +221,15 @@ impl PgTarget {
             Some(Some(schema)) => Some(Arc::clone(schema)),
             _ => self.check_table().await?,
         };
-        let schema = match checked {
+        let mut schema = match checked {
             Some(schema) => schema,
             None => Arc::new(create_table(server).await?),
         };
         self.check_workspace(&schema)?;
         if writability::lacks_columns(&schema) {
             add_columns(server, &schema).await?;
+            // What is read from here on includes them.
+            schema = Arc::new(look_up_again(server).await?);
             self.check_statements(&schema).await?;
         }
         add_indexes(server, &schema).await?;
@@ -395,11 +397,16 @@ fn statement(table: &str, mode: WriteMode, guards: &Guards) -> String {
 async fn create_table(server: &Server) -> Result<Schema> {
     let purpose = Purpose::new(Phase::Making, "create the table");
     make(server, purpose, CREATE_TABLE).await?;
+    look_up_again(server).await
+}
+
+/// Looks up the table after it was created or changed.
+async fn look_up_again(server: &Server) -> Result<Schema> {
     Schema::look_up(server).await?.ok_or_else(|| {
         Error::new(
             ErrorKind::NotFound,
             format!(
-                "{}: the table {TABLE} was created but does not exist",
+                "{}: the table {TABLE} was created or changed but does not exist",
                 server.name()
             ),
         )
