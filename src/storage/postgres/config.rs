@@ -470,13 +470,14 @@ fn check_hosts(values: &Values, hosts: &[String]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
     use crate::model::{Origin, Value, record::OnInvalid};
 
-    fn values(side: Side, settings: &[(&'static str, &str)]) -> Values {
+    /// The defaults, and these settings.
+    pub(in super::super) fn values(side: Side, settings: &[(&'static str, &str)]) -> Values {
         let mut values = Values::new(side);
         let defaults = super::super::info::FIELDS
             .iter()
@@ -494,7 +495,7 @@ mod tests {
         values
     }
 
-    fn options() -> ConnectOptions {
+    pub(in super::super) fn options() -> ConnectOptions {
         ConnectOptions {
             timeout: Duration::from_secs(7),
             concurrency: NonZeroUsize::new(2).unwrap(),

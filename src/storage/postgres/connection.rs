@@ -126,7 +126,8 @@ impl Server {
         let mut all = self.session.settings().to_vec();
         let (has_no_encoding, mut tried) =
             futures::join!(has_no_encoding(&client), try_settings(&client, &all));
-        if has_no_encoding {
+        // With statement pooling no setting is made, and the pooler has closed the connection by now.
+        if has_no_encoding && !tried.as_ref().is_err_and(is_statement_pooling) {
             self.session.take_bytes();
             all = self.session.settings().to_vec();
             tried = try_settings(&client, &all).await;
@@ -488,4 +489,80 @@ fn is_tls(error: &tokio_postgres::Error) -> bool {
 /// Whether the server has no rule for this kind of connection.
 fn is_refused_rule(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::super::config::tests as config;
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[kind][..], &length.to_be_bytes(), body].concat()
+    }
+
+    /// The body of the next message of a client.
+    async fn body(client: &mut TcpStream) -> std::io::Result<String> {
+        let length = client.read_u32().await?;
+        let mut body = vec![0; usize::try_from(length).unwrap() - 4];
+        client.read_exact(&mut body).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Answers as PgBouncer with statement pooling does in front of a database with the encoding `SQL_ASCII`: the start of a
+    /// transaction ends the connection.
+    async fn pool_statements(client: &mut TcpStream) -> std::io::Result<()> {
+        let ready = message(b'Z', b"I");
+        body(client).await?;
+        client
+            .write_all(&[message(b'R', &[0; 4]), ready.clone()].concat())
+            .await?;
+        while client.read_u8().await? == b'Q' && body(client).await?.starts_with("SHOW") {
+            // One column of type text.
+            let column = [
+                &b"\0\x01server_encoding\0"[..],
+                &[0; 6],
+                &[0, 0, 0, 25],
+                &[0xff; 6],
+                &[0; 2],
+            ];
+            let answer = [
+                message(b'T', &column.concat()),
+                message(b'D', b"\0\x01\0\0\0\x09SQL_ASCII"),
+                message(b'C', b"SHOW\0"),
+                ready.clone(),
+            ];
+            client.write_all(&answer.concat()).await?;
+        }
+        let refusal = b"SFATAL\0C08P01\0Mtransaction blocks not allowed in statement pooling mode\0\0";
+        client.write_all(&message(b'E', refusal)).await?;
+        client.shutdown().await?;
+        // Closing it with unread requests could cost the client the answer.
+        tokio::io::copy(client, &mut tokio::io::sink()).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn statement_pooling_is_recognized_before_a_database_without_an_encoding() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                tokio::spawn(async move { pool_statements(&mut client).await });
+            }
+        });
+        let settings = [
+            ("host", "127.0.0.1"),
+            ("port", port.as_str()),
+            ("ssl_mode", "disable"),
+        ];
+        let options = config::options();
+        let config = Config::new(&config::values(Side::Source, &settings), &options).unwrap();
+        let server = Server::connect(&config, &options).await.unwrap();
+        assert!(!server.session.has_transactions());
+    }
 }
