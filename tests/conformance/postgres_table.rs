@@ -285,6 +285,45 @@ async fn a_table_that_cannot_be_written_to_is_refused_without_a_write() {
     }
 }
 
+/// LightRAG may start between the check and the preparation, and its table may be of any form by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_another_process_creates_after_the_check_is_checked_too() {
+    let records = plain(10);
+    for (change, refusal) in [
+        ("", None),
+        ("ALTER TABLE lightrag_llm_cache DROP chunk_id", None),
+        (
+            "ALTER TABLE lightrag_llm_cache ADD tenant int NOT NULL",
+            Some("a column tenant that must have a value"),
+        ),
+        (
+            "REVOKE INSERT ON lightrag_llm_cache FROM current_user",
+            Some("may not INSERT on"),
+        ),
+    ] {
+        let place = Place::alone("postgres");
+        let late = target(&place, "w").await;
+        let count = late.reader().count(&Selection::default(), &|_| ()).await;
+        assert_eq!(count.unwrap().total(), 0);
+        late.check_writable().await.unwrap();
+        target(&place, "w").await.prepare().await.unwrap();
+        execute(&place, change).await;
+        match (late.prepare().await, refusal) {
+            (Ok(()), None) => {
+                let outcomes = late.write(&records, WriteMode::Upsert).await.unwrap();
+                assert!(outcomes.iter().all(is_written), "{change}: {outcomes:?}");
+                let asked: Vec<_> = records.iter().map(|record| record.key().clone()).collect();
+                let found = late.reader().get_many(&asked).await.unwrap();
+                for (record, found) in records.iter().zip(&found) {
+                    assert_eq!(meaning(record_of(found.as_ref().unwrap())), meaning(record));
+                }
+            }
+            (Err(error), Some(says)) => assert!(error.message().contains(says), "{change}: {error}"),
+            (prepared, _) => panic!("{change}: {prepared:?}"),
+        }
+    }
+}
+
 /// LightRAG needs no more than the columns that it names, and nothing of the table's owner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rights_on_the_columns_are_enough() {

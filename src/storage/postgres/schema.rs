@@ -11,8 +11,9 @@ use crate::model::{Error, ErrorKind, KeyRule, Result, Selection};
 /// The table's name; PostgreSQL folds LightRAG's `LIGHTRAG_LLM_CACHE` to it.
 pub(super) const TABLE: &str = "lightrag_llm_cache";
 
-/// LightRAG's own definition (`TABLES["LIGHTRAG_LLM_CACHE"]` in `postgres_impl.py`).
-pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS LIGHTRAG_LLM_CACHE (
+/// LightRAG's own definition (`TABLES["LIGHTRAG_LLM_CACHE"]` in `postgres_impl.py`). Without `IF NOT
+/// EXISTS`, so that it fails if another process has created the table.
+pub(super) const CREATE_TABLE: &str = "CREATE TABLE LIGHTRAG_LLM_CACHE (
     workspace varchar(255) NOT NULL,
     id varchar(255) NOT NULL,
     original_prompt text,

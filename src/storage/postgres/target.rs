@@ -204,13 +204,19 @@ impl PgTarget {
             writability::check_creation(server).await?;
             return Ok(None);
         };
-        self.check_workspace(&schema)?;
-        writability::check_table(server, &schema).await?;
-        // With columns missing, only preparing shows.
-        if !writability::lacks_columns(&schema) {
-            self.check_statements(&schema).await?;
-        }
+        self.check_existing(&schema).await?;
         Ok(Some(Arc::new(schema)))
+    }
+
+    /// Checks a table that this run did not create.
+    async fn check_existing(&self, schema: &Schema) -> Result<()> {
+        self.check_workspace(schema)?;
+        writability::check_table(self.server(), schema).await?;
+        // With columns missing, only preparing shows.
+        if !writability::lacks_columns(schema) {
+            self.check_statements(schema).await?;
+        }
+        Ok(())
     }
 
     /// Makes what is missing, which is the same for every workspace.
@@ -218,12 +224,12 @@ impl PgTarget {
         let server = self.server();
         // What was checked in this run is not checked again: what changes meanwhile, the writes show.
         let checked = match self.source.table().writable.get() {
-            Some(Some(schema)) => Some(Arc::clone(schema)),
-            _ => self.check_table().await?,
+            Some(checked) => checked.clone(),
+            None => self.check_table().await?,
         };
         let mut schema = match checked {
             Some(schema) => schema,
-            None => Arc::new(create_table(server).await?),
+            None => Arc::new(self.create_table().await?),
         };
         self.check_workspace(&schema)?;
         if writability::lacks_columns(&schema) {
@@ -233,6 +239,18 @@ impl PgTarget {
             self.check_statements(&schema).await?;
         }
         add_indexes(server, &schema).await?;
+        Ok(schema)
+    }
+
+    /// Creates the table as LightRAG does. If another process created it since it was looked for, that one is checked.
+    async fn create_table(&self) -> Result<Schema> {
+        let server = self.server();
+        let purpose = Purpose::new(Phase::Making, "create the table");
+        let is_created = make(server, purpose, CREATE_TABLE).await?;
+        let schema = look_up_again(server).await?;
+        if !is_created {
+            self.check_existing(&schema).await?;
+        }
         Ok(schema)
     }
 
@@ -393,13 +411,6 @@ fn statement(table: &str, mode: WriteMode, guards: &Guards) -> String {
     }
 }
 
-/// Makes the table as LightRAG does. Another process may do the same at this moment.
-async fn create_table(server: &Server) -> Result<Schema> {
-    let purpose = Purpose::new(Phase::Making, "create the table");
-    make(server, purpose, CREATE_TABLE).await?;
-    look_up_again(server).await
-}
-
 /// Looks up the table after it was created or changed.
 async fn look_up_again(server: &Server) -> Result<Schema> {
     Schema::look_up(server).await?.ok_or_else(|| {
@@ -414,16 +425,17 @@ async fn look_up_again(server: &Server) -> Result<Schema> {
     })
 }
 
-/// Runs a statement that makes something; that somebody else has made it meanwhile is as good.
-async fn make(server: &Server, purpose: Purpose, sql: &str) -> Result<()> {
+/// Runs a statement that makes something. Returns false if another process has made it meanwhile.
+async fn make(server: &Server, purpose: Purpose, sql: &str) -> Result<bool> {
     match server.run(purpose, &[(sql, &[])]).await? {
-        Err(error) if !is_there_already(&error) => Err(server.failed(purpose.phase, purpose.doing, error)),
-        _ => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if is_there_already(&error) => Ok(false),
+        Err(error) => Err(server.failed(purpose.phase, purpose.doing, error)),
     }
 }
 
-/// `IF NOT EXISTS` does not keep two processes from making the same thing at the same time: the slower one then
-/// meets the other's entry in a catalog.
+/// Whether it was made by another process. At the same time, the slower one meets the other's entry in a catalog; `IF NOT
+/// EXISTS` does not prevent that.
 fn is_there_already(error: &tokio_postgres::Error) -> bool {
     [
         SqlState::DUPLICATE_TABLE,
@@ -482,7 +494,8 @@ async fn add_indexes(server: &Server, schema: &Schema) -> Result<()> {
         let purpose = Purpose::new(Phase::Making, "create an index").without_limit();
         match make(server, purpose, &sql).await {
             Err(error) if !error.is_temporary() => tracing::warn!("{error}"),
-            made => made?,
+            Err(error) => return Err(error),
+            Ok(_) => {}
         }
     }
     Ok(())
