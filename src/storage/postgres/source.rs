@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{
@@ -44,8 +44,8 @@ pub(super) fn stored_name(workspace: &Workspace) -> &str {
 /// What is found out of the table once for all workspaces of a connection.
 #[derive(Default)]
 pub(super) struct TableFacts {
-    /// As it was first seen; `None` as long as there is none.
-    schema: Mutex<Option<Arc<Schema>>>,
+    /// As it was first seen; `None` if there was none.
+    seen: OnceCell<Option<Arc<Schema>>>,
     /// The server by its own name, and the table with its schema.
     pub(super) place: OnceCell<(String, String)>,
     /// Whether it can be written to, with its schema if it was there.
@@ -57,12 +57,19 @@ pub(super) struct TableFacts {
 }
 
 impl TableFacts {
+    /// What the table looks like: as it was prepared, or as it was first seen. Only preparing creates or changes it, so it is
+    /// not looked up again, even if there is none.
     pub(super) async fn schema(&self, server: &Server) -> Result<Option<Arc<Schema>>> {
-        let mut known = self.schema.lock().await;
-        if known.is_none() {
-            *known = Schema::look_up(server).await?.map(Arc::new);
+        if self.prepared.get().is_none() {
+            let looking_up = || async { Schema::look_up(server).await.map(|found| found.map(Arc::new)) };
+            self.seen.get_or_try_init(looking_up).await?;
         }
-        Ok(known.clone())
+        Ok(self.known().cloned())
+    }
+
+    /// The same, if it was looked up.
+    pub(super) fn known(&self) -> Option<&Arc<Schema>> {
+        self.prepared.get().or_else(|| self.seen.get()?.as_ref())
     }
 }
 
@@ -72,7 +79,7 @@ pub(super) struct PgSource {
     /// The name in the column.
     workspace: String,
     table: Arc<TableFacts>,
-    /// What the table looks like, once it is there.
+    /// The table with what is known of the ids in the workspace. Of a source alone.
     schema: OnceCell<Arc<Schema>>,
     /// How many rows it had when they were counted.
     counted: AtomicU64,
@@ -108,28 +115,24 @@ impl PgSource {
         &self.workspace
     }
 
-    /// The schema of the table, once it was inspected: as it was prepared, since that may have added columns.
-    pub(super) fn known_schema(&self) -> Option<&Arc<Schema>> {
-        self.table.prepared.get().or_else(|| self.schema.get())
-    }
-
-    /// What the table looks like; `None` as long as there is none.
+    /// What the table looks like; `None` if there is none.
     pub(super) async fn schema(&self) -> Result<Option<Arc<Schema>>> {
-        if let Some(schema) = self.known_schema() {
-            return Ok(Some(Arc::clone(schema)));
-        }
-        let Some(mut schema) = self.table.schema(&self.server).await? else {
+        let Some(table) = self.table.schema(&self.server).await? else {
             return Ok(None);
         };
         // What LightRAG does not find at a target is not there.
-        if self.server.side() == Side::Source {
-            Arc::make_mut(&mut schema)
-                .look_for_bare_ids(&self.server, &self.workspace)
-                .await?;
+        if self.server.side() == Side::Target {
+            return Ok(Some(table));
         }
-        // Keep the first result: only preparing changes the table.
-        let _ = self.schema.set(schema);
-        Ok(self.schema.get().cloned())
+        let schema = self.schema.get_or_try_init(|| self.look_for_bare_ids(table));
+        schema.await.cloned().map(Some)
+    }
+
+    async fn look_for_bare_ids(&self, mut table: Arc<Schema>) -> Result<Arc<Schema>> {
+        Arc::make_mut(&mut table)
+            .look_for_bare_ids(&self.server, &self.workspace)
+            .await?;
+        Ok(table)
     }
 }
 
@@ -244,7 +247,7 @@ impl Source for PgSource {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let schema = self.schema.get();
+        let schema = self.schema.get().or_else(|| self.table.known());
         schema.and_then(|schema| schema.warning()).into_iter().collect()
     }
 }

@@ -125,7 +125,8 @@ impl Target for PgTarget {
     fn preview(&self, record: &Record) -> WriteOutcome {
         let limits = self
             .source
-            .known_schema()
+            .table()
+            .known()
             .map_or(Limits::LIGHTRAG, |schema| schema.limits());
         match columns(record, limits, self.on_invalid) {
             Ok((_, changes)) => WriteOutcome::Written(changes),
@@ -134,8 +135,8 @@ impl Target for PgTarget {
     }
 
     fn warning(&self) -> Option<String> {
-        let schema = self.source.known_schema()?;
-        self.source.table().guards.get()?.warning(&schema.table)
+        let table = self.source.table();
+        table.guards.get()?.warning(&table.known()?.table)
     }
 
     /// Every write was answered after its commit, and a commit is answered when it is on the disk.
