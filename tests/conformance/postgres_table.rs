@@ -449,6 +449,13 @@ async fn ids_without_a_colon_are_read_where_they_are_the_hash_of_their_prompt() 
     let both = format!("default:extract:{}", md5(&place, "both").await);
     let mut expected = keys(&records);
     expected.extend([bare.clone(), both.clone()]);
+    // Counted before it is read, as in a run, and after.
+    let counted = source(&place, "w").await;
+    let count = counted.count(&Selection::default(), &|_| ()).await.unwrap();
+    assert_eq!(count.total(), expected.len() as u64);
+    assert!(counted.warnings()[0].contains("default:extract:{id}"));
+    let pages = scan(&counted, &Selection::default(), pages_of(3), None).await;
+    assert_eq!(keys_of(&pages).len(), expected.len());
     let source = source(&place, "w").await;
     let pages = scan(&source, &Selection::default(), pages_of(3), None).await;
     let read = keys_of(&pages);

@@ -10,7 +10,10 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 
 use super::{
     codec::entry_of,
@@ -117,15 +120,20 @@ impl PgSource {
 
     /// What the table looks like; `None` if there is none.
     pub(super) async fn schema(&self) -> Result<Option<Arc<Schema>>> {
-        let Some(table) = self.table.schema(&self.server).await? else {
-            return Ok(None);
-        };
+        match self.table.schema(&self.server).await? {
+            Some(table) => self.with_ids(table).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The table with what is known of the ids in the workspace.
+    async fn with_ids(&self, table: Arc<Schema>) -> Result<Arc<Schema>> {
         // What LightRAG does not find at a target is not there.
         if self.server.side() == Side::Target {
-            return Ok(Some(table));
+            return Ok(table);
         }
         let schema = self.schema.get_or_try_init(|| self.look_for_bare_ids(table));
-        schema.await.cloned().map(Some)
+        schema.await.cloned()
     }
 
     async fn look_for_bare_ids(&self, mut table: Arc<Schema>) -> Result<Arc<Schema>> {
@@ -134,14 +142,26 @@ impl PgSource {
             .await?;
         Ok(table)
     }
-}
 
-#[async_trait]
-impl Source for PgSource {
-    async fn count(&self, selection: &Selection, _: Progress<'_>) -> Result<Count> {
-        let Some(schema) = self.schema().await? else {
-            return Ok(Count::none());
-        };
+    /// Counts all rows of a source. This shows whether it may have ids of an old layout, which have no colon: without such an
+    /// id, they need not be looked for.
+    async fn count_source(&self, selection: &Selection, table: Arc<Schema>) -> Result<Vec<KindCount>> {
+        let schema = Arc::clone(self.schema.get().unwrap_or(&table));
+        let kinds = self.count_kinds(selection, &schema).await?;
+        if kinds.iter().all(|kind| kind.key.contains(':')) {
+            // Unless they were looked for meanwhile.
+            let _ = self.schema.set(table);
+            return Ok(kinds);
+        }
+        let with_ids = self.with_ids(table).await?;
+        match with_ids.has_old_ids() == schema.has_old_ids() {
+            true => Ok(kinds),
+            false => self.count_kinds(selection, &with_ids).await,
+        }
+    }
+
+    /// Counts the rows of each kind, in the shard that is selected.
+    async fn count_kinds(&self, selection: &Selection, schema: &Schema) -> Result<Vec<KindCount>> {
         // It takes as long as the table is large.
         let purpose = Purpose::new(Phase::Reading, "count the records").without_limit();
         let sql = format!(
@@ -157,16 +177,45 @@ impl Source for PgSource {
             .server
             .ask(purpose, &sql, &[(&self.workspace, Type::TEXT)])
             .await?;
-        self.server.read(purpose, || {
-            let (mut count, mut all) = (Count::none(), 0);
-            for row in &rows {
-                let (key, records): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
-                count.add_kind(selection, key, records.unsigned_abs());
-                all += records.unsigned_abs();
+        let kind = |row: &Row| -> Result<KindCount, tokio_postgres::Error> {
+            let records: i64 = row.try_get(1)?;
+            Ok(KindCount {
+                key: row.try_get(0)?,
+                records: records.unsigned_abs(),
+            })
+        };
+        self.server.read(purpose, || rows.iter().map(kind).collect())
+    }
+}
+
+/// How many rows there are of a kind (see [`Schema::kind`]).
+struct KindCount {
+    /// The key of one of them.
+    key: String,
+    records: u64,
+}
+
+#[async_trait]
+impl Source for PgSource {
+    async fn count(&self, selection: &Selection, _: Progress<'_>) -> Result<Count> {
+        let Some(table) = self.table.schema(&self.server).await? else {
+            return Ok(Count::none());
+        };
+        // Ids of an old layout matter in the rest of the workspace too, of which a shard shows nothing.
+        let kinds = match selection.shard() {
+            None if self.server.side() == Side::Source => self.count_source(selection, table).await?,
+            _ => {
+                let schema = self.with_ids(table).await?;
+                self.count_kinds(selection, &schema).await?
             }
-            self.counted.store(all, Ordering::Relaxed);
-            Ok(count)
-        })
+        };
+        let (mut count, mut all) = (Count::none(), 0);
+        for KindCount { key, records } in &kinds {
+            count.add_kind(selection, key, *records);
+            all += records;
+        }
+        self.counted.store(all, Ordering::Relaxed);
+        Ok(count)
     }
 
     fn scan(
