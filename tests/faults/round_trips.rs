@@ -101,14 +101,36 @@ fn redis_is_asked_no_more_than_needed() {
 #[test]
 fn postgres_is_asked_no_more_than_needed() {
     let writing = Enough {
-        run: 23,
+        run: 22,
         workspace: 7,
     };
     let reading = Enough {
-        run: 15,
-        workspace: 6,
+        run: 14,
+        workspace: 5,
     };
     a_server_is_asked_no_more_than_needed("postgres", writing, reading);
+}
+
+/// The table and two indexes are created, and the table is looked up once more. The limit is two more than that.
+#[test]
+fn postgres_is_asked_little_more_for_a_table_that_is_not_there() {
+    let place = Place::alone("postgres");
+    let folder = tempfile::tempdir().unwrap();
+    caches(folder.path(), 1);
+    let [created, existing] = ["w0=created", "w0=existing"].map(|map| {
+        let proxy = Proxy::distant(server_of(&place.address), DELAY);
+        let target = proxy.instead_of(&place.address);
+        let source = folder.path().to_str().unwrap();
+        let sides = ["--source", source, "--target", &target];
+        let arguments = [&sides[..], &["--workspace-map", map, "--yes"]].concat();
+        let run = Tool::new(&arguments).run().expect(0);
+        assert_eq!(run.total("written"), 20);
+        proxy.round_trips()
+    });
+    assert!(
+        created <= existing + 6,
+        "{created} round trips to create the table, {existing} where it exists"
+    );
 }
 
 #[test]

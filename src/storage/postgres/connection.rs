@@ -6,6 +6,7 @@ use deadpool_postgres::{
     Client, ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Metrics, Object, Pool,
     PoolError, RecyclingMethod, Runtime,
 };
+use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_postgres::{
     NoTls, Row, SimpleQueryMessage,
@@ -275,13 +276,14 @@ impl Server {
             }
             return Ok(rows);
         }
-        let begin = self.session.begin(purpose.phase, purpose.limit);
-        if let [(sql, parameters)] = statements {
+        // Several statements that write may have megabytes each, so they are sent one after the other.
+        if statements.len() == 1 || purpose.phase == Phase::Preparing {
+            let begin = self.session.begin(purpose.phase, purpose.limit);
             // Sent in one go and in this order, so that there is one round trip to a distant server. After a failure, the end of
             // the transaction undoes it.
             let (begun, answer, ended) = futures::join!(
                 client.batch_execute(&begin),
-                client.query_typed(sql, parameters),
+                send_all(client, statements),
                 client.batch_execute("COMMIT"),
             );
             begun?;
@@ -400,6 +402,23 @@ fn pool(config: &Config, options: &ConnectOptions, startup: Startup) -> Result<P
         }))
         .build()
         .map_err(|error| Error::new(ErrorKind::Internal, "no pool of connections").caused_by(error))
+}
+
+/// Sends statements in this order, without waiting for answers in between. Returns the rows of all, or the first error: in a
+/// transaction, the others follow from it.
+fn send_all<'a>(
+    client: &'a tokio_postgres::Client,
+    statements: &'a [Statement<'a>],
+) -> BoxFuture<'a, Result<Vec<Row>, tokio_postgres::Error>> {
+    Box::pin(async move {
+        let Some(((sql, parameters), others)) = statements.split_first() else {
+            return Ok(Vec::new());
+        };
+        let (first, others) = futures::join!(client.query_typed(sql, parameters), send_all(client, others));
+        let mut rows = first?;
+        rows.append(&mut others?);
+        Ok(rows)
+    })
 }
 
 /// Whether the database stores any bytes unchecked (`SQL_ASCII`). If the server does not say, it has an encoding.

@@ -6,7 +6,7 @@ use std::fmt;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{
-    connection::{Phase, Purpose, Server},
+    connection::{Phase, Purpose, Server, Statement},
     schema::{ADDED_COLUMNS, Schema, TABLE},
 };
 use crate::model::{Error, ErrorKind, Result};
@@ -187,35 +187,36 @@ pub(super) async fn owns(server: &Server, schema: &Schema) -> Result<Option<bool
 /// nothing.
 pub(super) async fn check_statements(server: &Server, schema: &Schema, statements: &[String]) -> Result<()> {
     let purpose = Purpose::new(Phase::Preparing, "write to the table");
-    for statement in statements {
-        let sql = format!("EXPLAIN {statement}");
-        let texts: Vec<&str> = Vec::new();
-        let times: Vec<std::time::SystemTime> = Vec::new();
-        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&"", Type::TEXT)];
-        parameters.extend((0..6).map(|_| (&texts as &(dyn ToSql + Sync), Type::TEXT_ARRAY)));
-        parameters.extend((0..2).map(|_| (&times as &(dyn ToSql + Sync), Type::TIMESTAMP_ARRAY)));
-        let Err(error) = server.run(purpose, &[(&sql, &parameters)]).await? else {
-            continue;
-        };
-        return Err(match error.code().map(|state| state.code()) {
-            Some("42501") => missing_privilege(server, schema, error).await?,
-            Some("42P10") => no_key(server, schema),
-            Some(code) if !code.starts_with("08") => {
-                let text = error
-                    .as_db_error()
-                    .map_or("", |answer| answer.message())
-                    .to_owned();
-                let message = format!(
-                    "{}: the table {} cannot be written to: {text} ({code})",
-                    server.name(),
-                    schema.table
-                );
-                Error::new(ErrorKind::Refused, message).caused_by(error)
-            }
-            _ => server.failed(purpose.phase, purpose.doing, error),
-        });
-    }
-    Ok(())
+    let texts: Vec<&str> = Vec::new();
+    let times: Vec<std::time::SystemTime> = Vec::new();
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&"", Type::TEXT)];
+    parameters.extend((0..6).map(|_| (&texts as &(dyn ToSql + Sync), Type::TEXT_ARRAY)));
+    parameters.extend((0..2).map(|_| (&times as &(dyn ToSql + Sync), Type::TIMESTAMP_ARRAY)));
+    let plans: Vec<String> = statements.iter().map(|sql| format!("EXPLAIN {sql}")).collect();
+    let plans: Vec<Statement<'_>> = plans
+        .iter()
+        .map(|sql| (sql.as_str(), parameters.as_slice()))
+        .collect();
+    let Err(error) = server.run(purpose, &plans).await? else {
+        return Ok(());
+    };
+    Err(match error.code().map(|state| state.code()) {
+        Some("42501") => missing_privilege(server, schema, error).await?,
+        Some("42P10") => no_key(server, schema),
+        Some(code) if !code.starts_with("08") => {
+            let text = error
+                .as_db_error()
+                .map_or("", |answer| answer.message())
+                .to_owned();
+            let message = format!(
+                "{}: the table {} cannot be written to: {text} ({code})",
+                server.name(),
+                schema.table
+            );
+            Error::new(ErrorKind::Refused, message).caused_by(error)
+        }
+        _ => server.failed(purpose.phase, purpose.doing, error),
+    })
 }
 
 /// Names the missing privilege, if the server says.
