@@ -11,6 +11,7 @@ mod cases;
 mod client_addresses;
 mod json_shapes;
 mod mongo_services;
+mod opensearch_answers;
 mod opensearch_order;
 mod opensearch_setups;
 mod postgres_connection;

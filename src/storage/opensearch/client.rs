@@ -477,6 +477,14 @@ impl Client {
         ))
     }
 
+    /// The answer, whatever it is, unless the server asks to come back later.
+    pub(super) fn unless_busy(&self, request: &Request<'_>, answer: Answer) -> Result<Answer> {
+        match is_busy(answer.status) {
+            true => self.success(request, answer),
+            false => Ok(answer),
+        }
+    }
+
     /// Reads an answer.
     ///
     /// # Errors

@@ -498,16 +498,24 @@ impl<'a> Inspector<'a> {
     }
 
     /// Sends a request whose refusal decides nothing.
+    ///
+    /// # Errors
+    /// There was no answer, or the server is busy: then it is not known yet whether the index is fit.
     async fn send(&self, method: Method, path: String, body: Option<&Value>) -> Result<Answer> {
         let mut request = Request::new(method, path, format!("look at the index {}", self.name));
         if let Some(body) = body {
             request = request.json(body);
         }
         let answer = self.client.send(&request).await?;
-        if !answer.is_success() {
-            tracing::debug!("{}: {}", request.path, answer.cause().text());
+        if answer.is_success() {
+            return Ok(answer);
         }
-        Ok(answer)
+        tracing::debug!("{}: {}", request.path, answer.cause().text());
+        // The status is that of a server that is busy, but waiting does not help.
+        if lacks_ingest_nodes(&answer) {
+            return Ok(answer);
+        }
+        self.client.unless_busy(&request, answer)
     }
 
     fn refused(&self, message: String, remedy: &str) -> Error {
@@ -585,6 +593,11 @@ fn samples(index: &str) -> Vec<Value> {
     ]
 }
 
+/// Whether a request was refused because no node runs pipelines.
+fn lacks_ingest_nodes(answer: &Answer) -> bool {
+    answer.cause().text().contains("no ingest nodes")
+}
+
 /// What a pipeline does to a sample that no record should suffer.
 fn harm(samples: &[Value], simulated: &Answer) -> Option<String> {
     #[derive(Deserialize)]
@@ -597,9 +610,7 @@ fn harm(samples: &[Value], simulated: &Answer) -> Option<String> {
         error: Option<super::client::Cause>,
     }
     if !simulated.is_success() {
-        let text = simulated.cause().text();
-        return text
-            .contains("no ingest nodes")
+        return lacks_ingest_nodes(simulated)
             .then(|| "no node of the cluster runs: none has the ingest role".to_owned());
     }
     let simulated: Simulated = serde_json::from_slice(&simulated.body).ok()?;
@@ -672,6 +683,11 @@ mod tests {
             ]
         );
         assert_eq!(harm(&samples, &answer(403, json!({}))), None);
+        let reason =
+            "There are no ingest nodes in this cluster, unable to forward request to an ingest node.";
+        let error = json!({"error": {"type": "illegal_state_exception", "reason": reason}});
+        let text = harm(&samples, &answer(500, error)).unwrap();
+        assert!(text.contains("ingest role"), "{text}");
     }
 
     #[test]

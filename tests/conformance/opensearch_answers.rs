@@ -1,0 +1,145 @@
+//! What the program makes of answers that OpenSearch gives rarely, on a server of the test's own that gives them.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use migrate_llm_cache::{
+    model::{ErrorKind, Side, Workspace},
+    storage::{ConnectOptions, Connection, Endpoint, SilentWaiter, Target},
+};
+use serde_json::{Value, json};
+
+use crate::support::http::{HttpServer, Request, answer};
+
+const INDEX: &str = "w_llm_response_cache";
+
+/// Status and body of an answer.
+type Answer = (u16, Value);
+
+/// A cluster that answers a request as a function says, and others as a cluster does that has one fit index.
+struct Cluster(HttpServer);
+
+impl Cluster {
+    fn new(own: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static) -> Self {
+        Self(HttpServer::new(move |request, stream| {
+            let (status, body) = own(request).unwrap_or_else(|| usual(&request.line));
+            let headers = "Content-Type: application/json\r\n";
+            answer(stream, &format!("{status} Status"), headers, &body.to_string());
+        }))
+    }
+
+    async fn connect(&self) -> Arc<dyn Connection> {
+        let options = ConnectOptions {
+            timeout: Duration::from_secs(60),
+            concurrency: NonZeroUsize::MIN,
+            on_invalid: Default::default(),
+            salvage: false,
+            waiter: SilentWaiter::shared(0),
+        };
+        let endpoint = Endpoint::named(Side::Target, &self.0.url()).unwrap();
+        endpoint.connect(&options).await.unwrap()
+    }
+
+    async fn target(&self) -> Arc<dyn Target> {
+        let storage = self.connect().await;
+        storage.target(&Workspace::new("w").unwrap()).await.unwrap()
+    }
+}
+
+/// The answer of a cluster that is well.
+fn usual(line: &str) -> Answer {
+    let mapping = json!({"properties": {"__mirrored_id": {"type": "keyword"}}});
+    let settings = json!({"index.uuid": "uuid"});
+    let body = if line == "GET /" {
+        json!({"version": {"number": "3.8.0", "distribution": "opensearch"}, "cluster_uuid": "cluster"})
+    } else if line.contains("/_field_caps") {
+        json!({"indices": [INDEX], "fields": {"__mirrored_id": {"keyword": {}}}})
+    } else if line.contains("/_count") {
+        json!({"count": 0, "_shards": {"failed": 0}})
+    } else if line.contains("/_settings") {
+        json!({INDEX: {"settings": settings}})
+    } else if line.contains("/_mapping") {
+        json!({INDEX: {"mappings": mapping}})
+    } else if line.starts_with(&format!("PUT /{INDEX}/_doc/")) {
+        return (409, failure("version_conflict_engine_exception", "no document"));
+    } else {
+        json!({})
+    };
+    (200, body)
+}
+
+fn failure(kind: &str, reason: &str) -> Value {
+    let cause = json!({"type": kind, "reason": reason});
+    json!({"error": {"root_cause": [cause], "type": kind, "reason": reason}})
+}
+
+fn busy() -> Answer {
+    (429, failure("circuit_breaking_exception", "too much data"))
+}
+
+/// The settings of an index that is meant by its name or, if it has another one, by an alias.
+fn settings(index: &str, settings: Value) -> Answer {
+    (200, json!({index: {"settings": settings}}))
+}
+
+/// The next call asks again, and refuses what the first could not see.
+#[tokio::test]
+async fn an_index_is_not_taken_for_fit_while_the_server_is_too_busy_to_say() {
+    let through_a_pipeline = || settings(INDEX, json!({"index.default_pipeline": "p"}));
+    let emptied = |request: &Request| {
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        let docs = body["docs"].as_array().unwrap().iter().map(|doc| {
+            let mut doc = doc.clone();
+            doc["_source"]["return"] = json!("");
+            json!({"doc": doc})
+        });
+        (200, json!({"docs": docs.collect::<Vec<_>>()}))
+    };
+    let read_only_alias = || json!({"other": {"aliases": {INDEX: {"is_write_index": false}}}});
+    let pipeline_times = AtomicUsize::new(0);
+    let pipeline = Cluster::new(move |request| match &request.line {
+        line if line.contains("/_settings") => Some(through_a_pipeline()),
+        line if !line.contains("/_simulate") => None,
+        _ if pipeline_times.fetch_add(1, Ordering::Relaxed) == 0 => Some(busy()),
+        _ => Some(emptied(request)),
+    });
+    let alias_times = AtomicUsize::new(0);
+    let alias = Cluster::new(move |request| match &request.line {
+        line if line.contains("/_settings") => Some(settings("other", json!({}))),
+        line if !line.contains("/_alias/") => None,
+        _ if alias_times.fetch_add(1, Ordering::Relaxed) == 0 => Some(busy()),
+        _ => Some((200, read_only_alias())),
+    });
+    for (cluster, word) in [(pipeline, "changes the field return"), (alias, "no write index")] {
+        let target = cluster.target().await;
+        let error = target.check_writable().await.unwrap_err();
+        assert!(error.is_temporary(), "{word}: {error}");
+        assert!(error.message().contains("too much data"), "{error}");
+        // Nothing of the first look counts.
+        let error = target.prepare().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.message().contains(word), "{error}");
+    }
+}
+
+/// It has the status of a busy server, but does not pass.
+#[tokio::test]
+async fn a_cluster_without_a_node_for_pipelines_is_refused_at_once() {
+    let cluster = Cluster::new(|request| match &request.line {
+        line if line.contains("/_settings") => Some(settings(INDEX, json!({"index.default_pipeline": "p"}))),
+        line if line.contains("/_simulate") => {
+            let reason = "There are no ingest nodes in this cluster, unable to forward request.";
+            Some((500, failure("illegal_state_exception", reason)))
+        }
+        _ => None,
+    });
+    let error = cluster.target().await.check_writable().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.message().contains("ingest role"), "{error}");
+}
