@@ -10,8 +10,8 @@ use std::{
 };
 
 use migrate_llm_cache::{
-    model::{ErrorKind, Side, Workspace},
-    storage::{ConnectOptions, Connection, Endpoint, SilentWaiter, Target},
+    model::{ErrorKind, Side, Workspace, record::CacheKey},
+    storage::{ConnectOptions, Connection, Endpoint, SilentWaiter, Source, Target},
 };
 use serde_json::{Value, json};
 
@@ -44,6 +44,11 @@ impl Cluster {
         };
         let endpoint = Endpoint::named(Side::Target, &self.0.url()).unwrap();
         endpoint.connect(&options).await.unwrap()
+    }
+
+    async fn source(&self) -> Arc<dyn Source> {
+        let storage = self.connect().await;
+        storage.source(&Workspace::new("w").unwrap()).await.unwrap()
     }
 
     async fn target(&self) -> Arc<dyn Target> {
@@ -142,4 +147,34 @@ async fn a_cluster_without_a_node_for_pipelines_is_refused_at_once() {
     let error = cluster.target().await.check_writable().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(error.message().contains("ingest role"), "{error}");
+}
+
+/// A dry run must not count the records of a shard that is down as new.
+#[tokio::test]
+async fn a_document_of_a_shard_that_does_not_answer_is_not_missing() {
+    let keys = ["default:extract:1", "default:extract:2"].map(CacheKey::from);
+    for (cause, expected) in [
+        ("no_shard_available_action_exception", None),
+        ("index_not_found_exception", Some(vec![true, false])),
+    ] {
+        let docs = json!([
+            {"_id": "default:extract:1", "found": true},
+            {"_id": "default:extract:2", "error": failure(cause, "shard 3")["error"]},
+        ]);
+        let cluster = Cluster::new(move |request| {
+            let is_asked = request.line.contains("/_mget");
+            is_asked.then(|| (200, json!({"docs": docs})))
+        });
+        let found = cluster.source().await.contains(&keys).await;
+        match expected {
+            Some(expected) => assert_eq!(found.unwrap(), expected, "{cause}"),
+            None => {
+                let error = found.unwrap_err();
+                assert!(
+                    error.is_temporary() && error.message().contains("shard 3"),
+                    "{error}"
+                );
+            }
+        }
+    }
 }

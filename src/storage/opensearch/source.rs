@@ -131,19 +131,8 @@ impl OpenSearchSource {
         Ok(counted.count > 0)
     }
 
-    /// Fetches documents by key, in as many requests as their size asks for. `realtime`: with what no search would
-    /// find yet.
     /// Which of these keys have documents, of which nothing else is asked for.
     async fn have_documents(&self, keys: &[&CacheKey]) -> Result<Vec<bool>> {
-        #[derive(Deserialize)]
-        struct Found {
-            docs: Vec<FoundDocument>,
-        }
-        #[derive(Deserialize)]
-        struct FoundDocument {
-            #[serde(default)]
-            found: bool,
-        }
         let what = format!("look for documents of the index {}", self.index);
         let query = [("_source", "false")];
         let request = Request::new(Method::Post, self.path("_mget"), what)
@@ -151,20 +140,15 @@ impl OpenSearchSource {
             .json(&json!({"ids": keys}));
         let answer = self.client.send(&request).await?;
         let answer = self.client.success(&request, answer)?;
-        let found: Found = self.client.parse(&request.what, &answer.body)?;
-        if found.docs.len() != keys.len() {
-            let message = format!(
-                "cannot {} at {}: {} answers for {} keys",
-                request.what,
-                self.client.host(),
-                found.docs.len(),
-                keys.len()
-            );
-            return Err(Error::new(ErrorKind::Server, message));
-        }
-        Ok(found.docs.into_iter().map(|document| document.found).collect())
+        let got = self.documents_of(keys, &request.what, &answer.body)?;
+        let found = got.docs.iter();
+        found
+            .map(|document| self.is_found(document, &request.what))
+            .collect()
     }
 
+    /// Fetches documents by key, in as many requests as their size asks for. `realtime`: with what no search would
+    /// find yet.
     pub(super) async fn fetch(&self, keys: &[&CacheKey], realtime: bool) -> Result<Vec<Option<Entry>>> {
         let mut entries = Vec::with_capacity(keys.len());
         let mut pieces = vec![keys];
@@ -196,17 +180,7 @@ impl OpenSearchSource {
         }
         let answer = self.client.send(&request).await?;
         let answer = self.client.success(&request, answer)?;
-        let got: Got<'_> = self.client.parse(&request.what, &answer.body)?;
-        if got.docs.len() != keys.len() {
-            let message = format!(
-                "cannot {} at {}: {} answers for {} keys",
-                request.what,
-                self.client.host(),
-                got.docs.len(),
-                keys.len()
-            );
-            return Err(Error::new(ErrorKind::Server, message));
-        }
+        let got = self.documents_of(keys, &request.what, &answer.body)?;
         // The values of all documents share one buffer, which is freed with the last of them.
         let mut values = Vec::with_capacity(answer.body.len());
         let mut places: Vec<Option<Range<usize>>> = Vec::with_capacity(keys.len());
@@ -221,6 +195,41 @@ impl OpenSearchSource {
         Ok(entries.collect())
     }
 
+    /// Reads the answer to a request for documents by key: one for each key.
+    fn documents_of<'a>(&self, keys: &[&CacheKey], what: &str, body: &'a [u8]) -> Result<Got<'a>> {
+        let got: Got<'_> = self.client.parse(what, body)?;
+        if got.docs.len() != keys.len() {
+            let message = format!(
+                "cannot {what} at {}: {} answers for {} keys",
+                self.client.host(),
+                got.docs.len(),
+                keys.len()
+            );
+            return Err(Error::new(ErrorKind::Server, message));
+        }
+        Ok(got)
+    }
+
+    /// Whether a document exists.
+    ///
+    /// # Errors
+    /// The server does not know.
+    fn is_found(&self, document: &Document<'_>, what: &str) -> Result<bool> {
+        let Some(error) = &document.error else {
+            return Ok(document.found);
+        };
+        if error.is("index_not_found_exception") {
+            return Ok(false);
+        }
+        // One shard that does not answer is no proof that a document is not there.
+        let status = if error.is("index_closed_exception") {
+            400
+        } else {
+            503
+        };
+        Err(self.client.refused(self.client.host(), what, status, error))
+    }
+
     /// Adds the value of a document that was found.
     fn push_value(
         &self,
@@ -228,19 +237,7 @@ impl OpenSearchSource {
         document: &Document<'_>,
         what: &str,
     ) -> Result<Option<Range<usize>>> {
-        if let Some(error) = &document.error {
-            if error.is("index_not_found_exception") {
-                return Ok(None);
-            }
-            // One shard that does not answer is no proof that a document is not there.
-            let status = if error.is("index_closed_exception") {
-                400
-            } else {
-                503
-            };
-            return Err(self.client.refused(self.client.host(), what, status, error));
-        }
-        if !document.found {
+        if !self.is_found(document, what)? {
             return Ok(None);
         }
         let Some(source) = document.source else {
