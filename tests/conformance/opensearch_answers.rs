@@ -11,11 +11,14 @@ use std::{
 
 use migrate_llm_cache::{
     model::{ErrorKind, Side, Workspace, record::CacheKey},
-    storage::{ConnectOptions, Connection, Endpoint, SilentWaiter, Source, Target},
+    storage::{ConnectOptions, Connection, Endpoint, SilentWaiter, Source, Target, WriteMode},
 };
 use serde_json::{Value, json};
 
-use crate::support::http::{HttpServer, Request, answer};
+use crate::support::{
+    http::{HttpServer, Request, answer},
+    records::plain,
+};
 
 const INDEX: &str = "w_llm_response_cache";
 
@@ -54,6 +57,15 @@ impl Cluster {
     async fn target(&self) -> Arc<dyn Target> {
         let storage = self.connect().await;
         storage.target(&Workspace::new("w").unwrap()).await.unwrap()
+    }
+
+    /// How many requests there were since the last call whose method and path contain this.
+    fn requests(&self, part: &str) -> usize {
+        let requests = self.0.requests();
+        requests
+            .iter()
+            .filter(|request| request.line.contains(part))
+            .count()
     }
 }
 
@@ -177,4 +189,45 @@ async fn a_document_of_a_shard_that_does_not_answer_is_not_missing() {
             }
         }
     }
+}
+
+/// A target with one document, in an index that answers before it has written to its disk, and a flush so.
+async fn written_to_a_lazy_index(flush: fn() -> Answer) -> (Cluster, Arc<dyn Target>) {
+    let records = plain(1);
+    let key = records[0].key().to_string();
+    let cluster = Cluster::new(move |request| match &request.line {
+        line if line.contains("/_settings") => {
+            Some(settings(INDEX, json!({"index.translog.durability": "async"})))
+        }
+        line if line.contains("/_bulk") => {
+            let item = json!({"_index": INDEX, "_id": key, "status": 201, "result": "created"});
+            Some((200, json!({"items": [{"index": item}]})))
+        }
+        line if line.contains("/_flush") => Some(flush()),
+        _ => None,
+    });
+    let target = cluster.target().await;
+    target.prepare().await.unwrap();
+    target.write(&records, WriteMode::Upsert).await.unwrap();
+    (cluster, target)
+}
+
+/// LightRAG flushes no index, so its login needs no permission for it.
+#[tokio::test]
+async fn a_login_that_may_not_flush_writes_all_the_same() {
+    let forbidden = || (403, failure("security_exception", "no permissions"));
+    let (cluster, target) = written_to_a_lazy_index(forbidden).await;
+    for _ in 0..3 {
+        target.flush().await.unwrap();
+    }
+    assert_eq!(cluster.requests("/_flush"), 1);
+}
+
+#[tokio::test]
+async fn a_flush_that_a_server_is_too_busy_for_is_an_error() {
+    let (cluster, target) = written_to_a_lazy_index(busy).await;
+    for _ in 0..2 {
+        assert_eq!(target.flush().await.unwrap_err().kind(), ErrorKind::Busy);
+    }
+    assert_eq!(cluster.requests("/_flush"), 2);
 }

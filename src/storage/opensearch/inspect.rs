@@ -248,7 +248,7 @@ impl<'a> Inspector<'a> {
         if answer.status == 404 && answer.cause().is("index_not_found_exception") {
             return Ok(Found::Nothing);
         }
-        if is_hidden(&answer) {
+        if is_forbidden(&answer) {
             let exists = self.client.field(self.name, MIRRORED_ID).await?.is_some();
             return Ok(if exists { Found::Hidden } else { Found::Nothing });
         }
@@ -378,7 +378,7 @@ impl<'a> Inspector<'a> {
         let what = format!("read the mapping of the index {}", self.name);
         let request = Request::new(Method::Get, format!("/{}/_mapping", self.name), what);
         let answer = self.client.send(&request).await?;
-        if is_hidden(&answer) {
+        if is_forbidden(&answer) {
             return Ok(None);
         }
         let answer = self.client.success(&request, answer)?;
@@ -536,8 +536,8 @@ enum Found {
     Indices(BTreeMap<String, Settings>),
 }
 
-/// Whether the login may not see it. A block on the index is another matter.
-fn is_hidden(answer: &Answer) -> bool {
+/// Whether the login lacks the permission. A block on the index is another matter.
+pub(super) fn is_forbidden(answer: &Answer) -> bool {
     answer.status == 403 && answer.cause().block().is_none()
 }
 

@@ -21,7 +21,7 @@ use super::{
     client::{Cause, Client, Request, is_busy},
     codec::{self, MIRRORED_ID, Operation},
     config::Config,
-    inspect::{Inspection, Inspector},
+    inspect::{Inspection, Inspector, is_forbidden},
     mapping::{self, Properties},
     source::OpenSearchSource,
 };
@@ -57,6 +57,8 @@ pub(super) struct OpenSearchTarget {
     /// What was found out about the index last.
     inspection: std::sync::Mutex<Inspection>,
     has_written: AtomicBool,
+    /// Whether the login may not have the server write to its disk.
+    may_not_flush: AtomicBool,
     /// Set when LightRAG's fields are known to be mapped.
     usual_fields: OnceCell<()>,
     /// Held while the mapping is looked at and changed.
@@ -163,6 +165,7 @@ impl OpenSearchTarget {
             bulk_bytes: AtomicUsize::new(BULK_BYTES),
             inspection: std::sync::Mutex::default(),
             has_written: AtomicBool::new(false),
+            may_not_flush: AtomicBool::new(false),
             usual_fields: OnceCell::new(),
             mending: Mutex::new(()),
             late_outcomes: std::sync::Mutex::default(),
@@ -401,17 +404,25 @@ impl OpenSearchTarget {
 
     /// Makes what was written visible to searches.
     async fn refresh(&self) -> Result<()> {
-        let what = format!("refresh the index {}", self.index());
-        let request = Request::new(Method::Post, self.source.path("_refresh"), what);
-        let answer = self.client().send(&request).await?;
-        if answer.status == 403 {
+        if !self.ask_if_permitted("_refresh", "refresh").await? {
             tracing::warn!(
                 "the login may not refresh the index {}; searches find what was written a little later",
                 self.index()
             );
-            return Ok(());
         }
-        self.client().success(&request, answer).map(drop)
+        Ok(())
+    }
+
+    /// Has the index do something that is not needed for writing; `false` where the login lacks the permission.
+    async fn ask_if_permitted(&self, api: &str, what: &str) -> Result<bool> {
+        let what = format!("{what} the index {}", self.index());
+        let request = Request::new(Method::Post, self.source.path(api), what);
+        let answer = self.client().send(&request).await?;
+        if is_forbidden(&answer) {
+            return Ok(false);
+        }
+        self.client().success(&request, answer)?;
+        Ok(true)
     }
 
     /// Remembers outcomes that a preview could not predict.
@@ -595,14 +606,22 @@ impl Target for OpenSearchTarget {
         surprise.unwrap_or_else(|| codec::preview(record))
     }
 
+    /// A login that may not flush gets what the administrator has chosen for the index: what was written is on the disk
+    /// a little later.
     async fn flush(&self) -> Result<()> {
         // A server that is not lazy has written a document to its disk when it says that it has it.
         let is_lazy = self.inspection().is_lazy;
-        if is_lazy && self.has_written.load(Ordering::Relaxed) {
-            let what = format!("flush the index {}", self.index());
-            self.client()
-                .ask(Request::new(Method::Post, self.source.path("_flush"), what))
-                .await?;
+        let has_written = self.has_written.load(Ordering::Relaxed);
+        if !is_lazy || !has_written || self.may_not_flush.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if !self.ask_if_permitted("_flush", "flush").await? {
+            self.may_not_flush.store(true, Ordering::Relaxed);
+            tracing::warn!(
+                "the index {} has asynchronous durability (index.translog.durability), and the login may not flush it: if \
+                 a node fails, what was written within the last index.translog.sync_interval (5 s by default) may be lost",
+                self.index()
+            );
         }
         Ok(())
     }
