@@ -69,21 +69,22 @@ impl Cluster {
     }
 }
 
-/// The answer of a cluster that is well.
+/// The answer of a cluster that is well, and has every index that it is asked for.
 fn usual(line: &str) -> Answer {
+    let index = line.split(['/', '?']).nth(1).unwrap_or_default();
     let mapping = json!({"properties": {"__mirrored_id": {"type": "keyword"}}});
     let settings = json!({"index.uuid": "uuid"});
     let body = if line == "GET /" {
         json!({"version": {"number": "3.8.0", "distribution": "opensearch"}, "cluster_uuid": "cluster"})
     } else if line.contains("/_field_caps") {
-        json!({"indices": [INDEX], "fields": {"__mirrored_id": {"keyword": {}}}})
+        json!({"indices": [index], "fields": {"__mirrored_id": {"keyword": {}}}})
     } else if line.contains("/_count") {
         json!({"count": 0, "_shards": {"failed": 0}})
     } else if line.contains("/_settings") {
-        json!({INDEX: {"settings": settings}})
+        json!({index: {"settings": settings}})
     } else if line.contains("/_mapping") {
-        json!({INDEX: {"mappings": mapping}})
-    } else if line.starts_with(&format!("PUT /{INDEX}/_doc/")) {
+        json!({index: {"mappings": mapping}})
+    } else if line.starts_with("PUT ") && line.contains("/_doc/") {
         return (409, failure("version_conflict_engine_exception", "no document"));
     } else {
         json!({})
@@ -230,4 +231,53 @@ async fn a_flush_that_a_server_is_too_busy_for_is_an_error() {
         assert_eq!(target.flush().await.unwrap_err().kind(), ErrorKind::Busy);
     }
     assert_eq!(cluster.requests("/_flush"), 2);
+}
+
+#[tokio::test]
+async fn workspaces_that_are_checked_together_ask_a_cluster_once() {
+    const TOGETHER: usize = 16;
+    let cluster = Cluster::new(|request| {
+        if request.line.contains("/_cluster/settings") || request.line.contains("/_nodes/http") {
+            // So long that all of them ask before the first has the answer.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        None
+    });
+    let storage = cluster.connect().await;
+    let checks = (0..TOGETHER).map(|n| {
+        let workspace = Workspace::new(format!("w{n}")).unwrap();
+        let storage = Arc::clone(&storage);
+        async move {
+            let target = storage.target(&workspace).await.unwrap();
+            target.check_writable().await.unwrap();
+            target.prepare().await.unwrap();
+        }
+    });
+    futures::future::join_all(checks).await;
+    let requests = cluster.0.requests();
+    for path in ["/_cluster/settings", "/_nodes/http"] {
+        let asked = requests.iter().filter(|request| request.line.contains(path));
+        assert_eq!(asked.count(), 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_cluster_was_too_busy_to_say_is_asked_again() {
+    let times = AtomicUsize::new(0);
+    let cluster = Cluster::new(move |request| {
+        if !request.line.contains("/_cluster/settings") {
+            return None;
+        }
+        Some(match times.fetch_add(1, Ordering::Relaxed) {
+            0 => busy(),
+            _ => (
+                200,
+                json!({"persistent": {"cluster": {"blocks": {"read_only": "true"}}}}),
+            ),
+        })
+    });
+    let target = cluster.target().await;
+    let kinds = [target.check_writable().await, target.check_writable().await];
+    let kinds = kinds.map(|checked| checked.unwrap_err().kind());
+    assert_eq!(kinds, [ErrorKind::Busy, ErrorKind::Refused]);
 }

@@ -5,15 +5,16 @@
 //! it refuses every one of them, for a reason unrelated to the records. Either is reported once, about the
 //! index. What the login may not ask for is done without, since LightRAG does not ask for it either.
 
-use std::{collections::BTreeMap, sync::OnceLock, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use opensearch::http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 use super::{
-    client::{Answer, Block, Client, Request, is_busy},
+    client::{Answer, Block, Client, Request},
     codec::MIRRORED_ID,
     mapping::{self, Properties, USUAL_FIELDS},
 };
@@ -75,39 +76,19 @@ struct RoutingMapping {
 /// The settings of an index, by their full names.
 type Settings = BTreeMap<String, String>;
 
-/// What a cluster is asked once, for all indices.
+/// What a cluster is asked once, for all indices. An error is not remembered.
 #[derive(Default)]
 pub(super) struct ClusterFacts {
-    settings: OnceLock<Settings>,
-    largest_request: OnceLock<usize>,
+    settings: OnceCell<Settings>,
+    largest_request: OnceCell<usize>,
 }
 
 impl ClusterFacts {
     /// The settings of the cluster; none where the login may not read them.
-    async fn settings(&self, inspector: &Inspector<'_>) -> Result<Settings> {
-        #[derive(Deserialize)]
-        struct Answered {
-            #[serde(default)]
-            persistent: Value,
-            #[serde(default)]
-            transient: Value,
-        }
-        if let Some(known) = self.settings.get() {
-            return Ok(known.clone());
-        }
-        let path = "/_cluster/settings".to_owned();
-        let answer = inspector.send(Method::Get, path, None).await?;
-        let mut settings = Settings::new();
-        if answer.is_success()
-            && let Ok(answered) = serde_json::from_slice::<Answered>(&answer.body)
-        {
-            flatten("", &answered.persistent, &mut settings);
-            flatten("", &answered.transient, &mut settings);
-        }
-        if !is_busy(answer.status) {
-            let _ = self.settings.set(settings.clone());
-        }
-        Ok(settings)
+    async fn settings(&self, inspector: &Inspector<'_>) -> Result<&Settings> {
+        self.settings
+            .get_or_try_init(|| inspector.cluster_settings())
+            .await
     }
 
     /// The largest request that every node accepts, in bytes; the usual limit if the server has not said.
@@ -120,38 +101,43 @@ impl ClusterFacts {
 
     /// Asks for the largest request, unless the server has said.
     pub(super) async fn learn_largest_request(&self, client: &Client) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Nodes {
-            #[serde(default)]
-            nodes: BTreeMap<String, Node>,
+        let learned = self
+            .largest_request
+            .get_or_try_init(|| ask_for_largest_request(client));
+        match learned.await {
+            Err(error) if error.kind() != ErrorKind::Busy => Err(error),
+            // Where the server is busy, the next target asks again.
+            _ => Ok(()),
         }
-        #[derive(Deserialize)]
-        struct Node {
-            http: Http,
-        }
-        #[derive(Deserialize)]
-        struct Http {
-            max_content_length_in_bytes: usize,
-        }
-        if self.largest_request.get().is_some() {
-            return Ok(());
-        }
-        let query = [("filter_path", "nodes.*.http.max_content_length_in_bytes")];
-        let request = Request::new(Method::Get, "/_nodes/http", "ask for the size of requests").query(&query);
-        let answer = client.send(&request).await?;
-        let nodes = match answer.is_success() {
-            true => serde_json::from_slice::<Nodes>(&answer.body).ok(),
-            false => None,
-        };
-        let sizes = nodes.into_iter().flat_map(|found| found.nodes.into_values());
-        let smallest = sizes.map(|node| node.http.max_content_length_in_bytes).min();
-        if !is_busy(answer.status) {
-            let _ = self
-                .largest_request
-                .set(smallest.unwrap_or(USUAL_LARGEST_REQUEST));
-        }
-        Ok(())
     }
+}
+
+/// The largest request that every node accepts, in bytes; the usual limit where the login may not ask for it.
+async fn ask_for_largest_request(client: &Client) -> Result<usize> {
+    #[derive(Deserialize)]
+    struct Nodes {
+        #[serde(default)]
+        nodes: BTreeMap<String, Node>,
+    }
+    #[derive(Deserialize)]
+    struct Node {
+        http: Http,
+    }
+    #[derive(Deserialize)]
+    struct Http {
+        max_content_length_in_bytes: usize,
+    }
+    let query = [("filter_path", "nodes.*.http.max_content_length_in_bytes")];
+    let request = Request::new(Method::Get, "/_nodes/http", "ask for the size of requests").query(&query);
+    let answer = client.send(&request).await?;
+    let answer = client.unless_busy(&request, answer)?;
+    let nodes = match answer.is_success() {
+        true => serde_json::from_slice::<Nodes>(&answer.body).ok(),
+        false => None,
+    };
+    let sizes = nodes.into_iter().flat_map(|found| found.nodes.into_values());
+    let smallest = sizes.map(|node| node.http.max_content_length_in_bytes).min();
+    Ok(smallest.unwrap_or(USUAL_LARGEST_REQUEST))
 }
 
 /// Looks at an index, by its name or an alias's.
@@ -325,6 +311,27 @@ impl<'a> Inspector<'a> {
         Ok(())
     }
 
+    /// The settings of the cluster; none where the login may not read them.
+    async fn cluster_settings(&self) -> Result<Settings> {
+        #[derive(Deserialize)]
+        struct Answered {
+            #[serde(default)]
+            persistent: Value,
+            #[serde(default)]
+            transient: Value,
+        }
+        let path = "/_cluster/settings".to_owned();
+        let answer = self.send(Method::Get, path, None).await?;
+        let mut settings = Settings::new();
+        if answer.is_success()
+            && let Ok(answered) = serde_json::from_slice::<Answered>(&answer.body)
+        {
+            flatten("", &answered.persistent, &mut settings);
+            flatten("", &answered.transient, &mut settings);
+        }
+        Ok(settings)
+    }
+
     /// Looks for a block on the whole cluster.
     async fn check_cluster(&self, index_exists: bool) -> Result<()> {
         let settings = self.client.facts.settings(self).await?;
@@ -334,7 +341,7 @@ impl<'a> Inspector<'a> {
         ];
         let creation = (!index_exists).then_some("cluster.blocks.create_index");
         for block in blocks.into_iter().chain(creation) {
-            if is(&settings, block, "true") {
+            if is(settings, block, "true") {
                 let message = format!(
                     "nothing can be written to the cluster at {}: {block} is set",
                     self.client.host()
