@@ -23,6 +23,7 @@ use serde::Deserialize;
 use super::{
     config::{Config, Host, Trust},
     inspect::ClusterFacts,
+    pauses::Pauses,
 };
 use crate::{
     model::{Error, ErrorKind, Result},
@@ -39,6 +40,7 @@ pub(super) struct Client {
     cluster: String,
     pub(super) facts: ClusterFacts,
     pub(super) abilities: Abilities,
+    pub(super) pauses: Pauses,
 }
 
 /// What the server can do, as far as requests that failed have shown that it cannot. Its version says less: a managed
@@ -381,6 +383,7 @@ impl Client {
             user: config.login.as_ref().map(|(user, _)| user.clone()),
             facts: ClusterFacts::default(),
             abilities: Abilities::default(),
+            pauses: Pauses::default(),
             hosts,
         };
         let share = timeout / u32::try_from(client.hosts.len()).unwrap_or(u32::MAX);
@@ -453,7 +456,10 @@ impl Client {
     /// # Errors
     /// There was none.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Answer> {
-        self.send_within(request, None).await
+        self.pauses.end();
+        let answer = self.send_within(request, None).await;
+        self.pauses.begin();
+        answer
     }
 
     /// Sends a request that must succeed.

@@ -5,7 +5,7 @@
 //! it refuses every one of them, for a reason unrelated to the records. Either is reported once, about the
 //! index. What the login may not ask for is done without, since LightRAG does not ask for it either.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use opensearch::http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -32,8 +32,8 @@ const TRIAL_KEY: &str = "migrate-llm-cache:trial";
 /// What was found out about an index that can be written.
 #[derive(Debug, Default)]
 pub(super) struct Inspection {
-    /// When the index was inspected; `None` before that.
-    pub(super) at: Option<Instant>,
+    /// How many long pauses there had been when the index was inspected; `None` before that.
+    pub(super) pauses: Option<u64>,
     /// The index that is meant by the name; `None` where that could not be asked, or it does not exist yet.
     pub(super) index: Option<String>,
     /// Whether the index exists.

@@ -5,6 +5,7 @@
 //! * `client`: requests and answers, and what went wrong with them in this program's words.
 //! * `codec`: a record ↔ a document, and the names of indices.
 //! * `inspect`: whether an index keeps what is written to it, before anything is; what is asked of a cluster once.
+//! * `pauses`: when what was found out may have changed.
 //! * `mapping`: what an index expects of fields, and how to make it take records that it refuses.
 //! * `scan`: reading an index as a whole, in the order in which it was written.
 //! * `source`, `target`: counting, and finding documents by key; writing in bulk.
@@ -15,6 +16,7 @@ mod config;
 mod info;
 mod inspect;
 mod mapping;
+mod pauses;
 mod scan;
 mod source;
 mod target;

@@ -7,7 +7,6 @@ use std::{
         Arc, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -38,9 +37,6 @@ const BULK_BYTES: usize = 8 << 20;
 
 /// The operation in a `retry` event after the server was too busy for some of the records.
 const WRITING_AGAIN: &str = "writing records that the server had no capacity for";
-
-/// An older inspection is repeated before the first write: counting, or waiting for a user's answer, may take long.
-const INSPECTION_HOLDS: Duration = Duration::from_secs(10);
 
 /// How often a record is sent again with something about it extended.
 const MOST_MENDINGS: u32 = 10;
@@ -208,11 +204,9 @@ impl OpenSearchTarget {
 
     /// Looks for what would make writes fail, or lose what they write.
     async fn inspect(&self) -> Result<()> {
+        let pauses = Some(self.client().pauses.end());
         let inspection = Inspector::new(self.client(), self.index()).inspect().await?;
-        *self.inspection() = Inspection {
-            at: Some(Instant::now()),
-            ..inspection
-        };
+        *self.inspection() = Inspection { pauses, ..inspection };
         Ok(())
     }
 
@@ -539,8 +533,9 @@ impl Target for OpenSearchTarget {
     }
 
     async fn prepare(&self) -> Result<()> {
-        let inspected = self.inspection().at;
-        if inspected.is_none_or(|at| at.elapsed() >= INSPECTION_HOLDS) {
+        let inspected = self.inspection().pauses;
+        // During a long pause, while a user reads the plan, the index may have changed.
+        if inspected != Some(self.client().pauses.end()) {
             self.inspect().await?;
         }
         let exists = self.inspection().exists;
