@@ -10,7 +10,7 @@ use std::{
 };
 
 use migrate_llm_cache::{
-    model::{ErrorKind, Side, Workspace, record::CacheKey},
+    model::{ErrorKind, Selection, Side, Workspace, record::CacheKey},
     storage::{ConnectOptions, Connection, Endpoint, SilentWaiter, Source, Target, WriteMode},
 };
 use serde_json::{Value, json};
@@ -78,8 +78,6 @@ fn usual(line: &str) -> Answer {
         json!({"version": {"number": "3.8.0", "distribution": "opensearch"}, "cluster_uuid": "cluster"})
     } else if line.contains("/_field_caps") {
         json!({"indices": [index], "fields": {"__mirrored_id": {"keyword": {}}}})
-    } else if line.contains("/_count") {
-        json!({"count": 0, "_shards": {"failed": 0}})
     } else if line.contains("/_settings") {
         json!({index: {"settings": settings}})
     } else if line.contains("/_mapping") {
@@ -280,4 +278,50 @@ async fn what_a_cluster_was_too_busy_to_say_is_asked_again() {
     let kinds = [target.check_writable().await, target.check_writable().await];
     let kinds = kinds.map(|checked| checked.unwrap_err().kind());
     assert_eq!(kinds, [ErrorKind::Busy, ErrorKind::Refused]);
+}
+
+/// The answer of an index with these documents to a search: counts, or the documents, or the last number alone. It has no
+/// points in time.
+fn found(request: &Request, keys: &[&str], without_key: usize) -> Option<Answer> {
+    if request.line.contains("/_search/point_in_time") {
+        return Some((404, failure("not_found", "no handler found")));
+    }
+    if !request.line.contains("/_search") {
+        return None;
+    }
+    let body: Value = serde_json::from_str(&request.body).unwrap();
+    if body.get("aggs").is_some() {
+        let count = |records: usize| json!({"doc_count": records});
+        let mut buckets = json!({"selected": count(keys.len()), "without_key": count(without_key)});
+        buckets["default:extract:"] = count(keys.len());
+        let answer = json!({
+            "hits": {"total": {"value": keys.len()}},
+            "aggregations": {"kinds": {"buckets": buckets}},
+        });
+        return Some((200, answer));
+    }
+    let hits = keys.iter().enumerate().map(|(number, key)| {
+        let source = json!({"return": "a", "__mirrored_id": key});
+        json!({"_id": key, "_seq_no": number, "sort": [number], "_source": source})
+    });
+    let mut hits: Vec<Value> = hits.collect();
+    if body["size"] == 1 {
+        hits.reverse();
+        hits.truncate(1);
+    }
+    Some((200, json!({"_shards": {"total": 1}, "hits": {"hits": hits}})))
+}
+
+/// Whether all documents have the field that the server counts by is a part of its count.
+#[tokio::test]
+async fn a_server_counts_with_one_search_unless_a_document_lacks_its_key() {
+    const KEYS: [&str; 2] = ["default:extract:1", "default:extract:2"];
+    for (without_key, is_one_search) in [(0, true), (1, false)] {
+        let cluster = Cluster::new(move |request| found(request, &KEYS, without_key));
+        let source = cluster.source().await;
+        let count = source.count(&Selection::default(), &|_| ()).await.unwrap();
+        assert_eq!((count.total(), count.exact), (2, true), "{without_key}");
+        let searches = cluster.requests("/_search?");
+        assert_eq!(searches == 1, is_one_search, "{without_key}: {searches} searches");
+    }
 }

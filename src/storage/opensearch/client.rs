@@ -328,6 +328,16 @@ pub(super) struct FoundField {
     pub(super) is_hidden: bool,
 }
 
+impl FoundField {
+    /// Whether whole values can be searched in it.
+    pub(super) fn is_searchable(&self) -> bool {
+        // Without an explicit type the server maps the field as text, in which only words can be searched.
+        let is_keyword = self.types.iter().eq(["keyword"]);
+        // A closed index shows no fields, and only a look into it says that it is closed.
+        is_keyword || (self.indices.is_empty() && !self.is_hidden)
+    }
+}
+
 /// The names that match a pattern.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Resolved {

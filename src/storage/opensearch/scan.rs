@@ -1004,7 +1004,7 @@ impl OpenSearchSource {
 
     /// A query for what is selected, where it pays.
     async fn filter(&self, selection: &Selection) -> Result<Option<serde_json::Value>> {
-        if self.share_of(selection).is_none() && self.has_mirrored_ids().await? == Some(true) {
+        if self.share_of(selection).is_none() && self.can_search_keys().await? == Some(true) {
             self.count_by_server(selection).await?;
         }
         let share = self.share_of(selection);

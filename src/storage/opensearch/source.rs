@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    client::{Cause, Client, Request},
+    client::{Cause, Client, FoundField, Request},
     codec::{self, MIRRORED_ID},
     scan::{Reading, Scan},
 };
@@ -88,47 +88,10 @@ impl OpenSearchSource {
         format!("/{}/{api}", self.index)
     }
 
-    /// Whether every document has its key in a field that can be counted by; `None` where there is no index.
-    pub(super) async fn has_mirrored_ids(&self) -> Result<Option<bool>> {
-        let Some(field) = self.client.field(&self.index, MIRRORED_ID).await? else {
-            return Ok(None);
-        };
-        // Without an explicit type the server maps the field as text, in which only words can be searched.
-        let is_keyword = field.types.iter().eq(["keyword"]);
-        // A closed index shows no fields, and only a look into it says that it is closed.
-        let can_be = is_keyword || (field.indices.is_empty() && !field.is_hidden);
-        Ok(Some(can_be && !self.lacks_mirrored_ids().await?))
-    }
-
-    /// Whether a document has no `__mirrored_id`.
-    async fn lacks_mirrored_ids(&self) -> Result<bool> {
-        #[derive(Deserialize)]
-        struct Counted {
-            count: u64,
-            #[serde(rename = "_shards")]
-            shards: Shards,
-        }
-        #[derive(Deserialize)]
-        struct Shards {
-            failed: u64,
-        }
-        let what = format!("look into the index {}", self.index);
-        let missing = json!({"query": {"bool": {"must_not": {"exists": {"field": MIRRORED_ID}}}}});
-        let query = [("terminate_after", "1")];
-        let request = Request::new(Method::Post, self.path("_count"), what.as_str())
-            .query(&query)
-            .json(&missing);
-        let body = self.client.ask(request).await?;
-        let counted: Counted = self.client.parse(&what, &body)?;
-        if counted.shards.failed > 0 {
-            let message = format!(
-                "cannot {what} at {}: {} of its shards do not answer",
-                self.client.host(),
-                counted.shards.failed
-            );
-            return Err(Error::new(ErrorKind::Busy, message));
-        }
-        Ok(counted.count > 0)
+    /// Whether the server can look for keys, as far as the field `__mirrored_id` shows; `None` where there is no index.
+    pub(super) async fn can_search_keys(&self) -> Result<Option<bool>> {
+        let field = self.client.field(&self.index, MIRRORED_ID).await?;
+        Ok(field.as_ref().map(FoundField::is_searchable))
     }
 
     /// Which of these keys have documents, of which nothing else is asked for.
@@ -275,8 +238,8 @@ impl OpenSearchSource {
             .map(|(_, share)| *share)
     }
 
-    /// Lets the server count by `__mirrored_id`; `None` where it is set to refuse that, or cannot tell the selected types
-    /// apart.
+    /// Lets the server count by `__mirrored_id`; `None` where a document lacks it, or where the server is set to refuse that
+    /// or cannot tell the selected types apart.
     pub(super) async fn count_by_server(&self, selection: &Selection) -> Result<Option<Count>> {
         let what = format!("count the documents of the index {}", self.index);
         let query = [("allow_partial_search_results", "false")];
@@ -291,11 +254,17 @@ impl OpenSearchSource {
         let body = self.client.success(&request, answer)?.body;
         let answered: CountAnswer = self.client.parse(&what, &body)?;
         let mut buckets = answered.aggregations.kinds.buckets;
+        let mut take = |name: &str| buckets.remove(name).map_or(0, |bucket| bucket.doc_count);
+        let can_be_counted = take(WITHOUT_KEY) == 0;
         let share = Share {
-            selected: buckets.remove(SELECTED).map_or(0, |bucket| bucket.doc_count),
+            selected: take(SELECTED),
             all: answered.hits.total.value,
         };
-        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some((selection.clone(), share));
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) =
+            can_be_counted.then(|| (selection.clone(), share));
+        if !can_be_counted {
+            return Ok(None);
+        }
         let mut count = Count::none();
         for (prefix, bucket) in buckets {
             count.add_kind(selection, &prefix, bucket.doc_count);
@@ -315,6 +284,9 @@ impl OpenSearchSource {
 /// The bucket of all selected documents among those of the kinds.
 const SELECTED: &str = "selected";
 
+/// The bucket of the documents without `__mirrored_id`, which no other one can have counted.
+const WITHOUT_KEY: &str = "without_key";
+
 /// A search that returns no document but counts, by kind.
 fn count_query(selection: &Selection) -> serde_json::Value {
     let rules = selection.rules();
@@ -328,6 +300,8 @@ fn count_query(selection: &Selection) -> serde_json::Value {
         None => all(),
     };
     filters.insert(SELECTED.to_owned(), selected);
+    let without_key = json!({"bool": {"must_not": {"exists": {"field": MIRRORED_ID}}}});
+    filters.insert(WITHOUT_KEY.to_owned(), without_key);
     json!({
         "size": 0,
         "track_total_hits": true,
@@ -404,7 +378,7 @@ pub(super) fn keys_of_shard(shard: Shard) -> serde_json::Value {
 #[async_trait]
 impl Source for OpenSearchSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
-        match self.has_mirrored_ids().await? {
+        match self.can_search_keys().await? {
             None => Ok(Count::none()),
             Some(false) => self.count_keys(selection, progress).await,
             Some(true) => match self.count_by_server(selection).await? {
@@ -445,9 +419,6 @@ impl Source for OpenSearchSource {
     }
 
     async fn contains(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
-        if self.has_mirrored_ids().await?.is_none() {
-            return Ok(vec![false; keys.len()]);
-        }
         let known: Vec<&CacheKey> = keys
             .iter()
             .filter(|key| codec::key_problem(key).is_none())
