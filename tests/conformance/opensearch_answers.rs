@@ -280,6 +280,8 @@ async fn what_a_cluster_was_too_busy_to_say_is_asked_again() {
     assert_eq!(kinds, [ErrorKind::Busy, ErrorKind::Refused]);
 }
 
+const KEYS: [&str; 2] = ["default:extract:1", "default:extract:2"];
+
 /// The answer of an index with these documents to a search: counts, or the documents, or the last number alone. It has no
 /// points in time.
 fn found(request: &Request, keys: &[&str], without_key: usize) -> Option<Answer> {
@@ -315,7 +317,6 @@ fn found(request: &Request, keys: &[&str], without_key: usize) -> Option<Answer>
 /// Whether all documents have the field that the server counts by is a part of its count.
 #[tokio::test]
 async fn a_server_counts_with_one_search_unless_a_document_lacks_its_key() {
-    const KEYS: [&str; 2] = ["default:extract:1", "default:extract:2"];
     for (without_key, is_one_search) in [(0, true), (1, false)] {
         let cluster = Cluster::new(move |request| found(request, &KEYS, without_key));
         let source = cluster.source().await;
@@ -323,5 +324,24 @@ async fn a_server_counts_with_one_search_unless_a_document_lacks_its_key() {
         assert_eq!((count.total(), count.exact), (2, true), "{without_key}");
         let searches = cluster.requests("/_search?");
         assert_eq!(searches == 1, is_one_search, "{without_key}: {searches} searches");
+    }
+}
+
+/// The place shows the field before the first count, and the inspected mapping before the one after writing. Others ask.
+#[tokio::test]
+async fn the_field_with_the_keys_is_looked_at_no_more_than_needed() {
+    let cluster = Cluster::new(|request| found(request, &KEYS, 0));
+    let storage = cluster.connect().await;
+    let workspace = Workspace::new("w").unwrap();
+    storage.physical_location(&workspace).await.unwrap();
+    let target = storage.target(&workspace).await.unwrap();
+    let reader = target.reader();
+    for (step, asked) in [("place", 1), ("nothing", 1), ("mapping", 0), ("nothing", 1)] {
+        if step == "mapping" {
+            target.prepare().await.unwrap();
+        }
+        let count = reader.count(&Selection::default(), &|_| ()).await.unwrap();
+        assert_eq!(count.total(), 2);
+        assert_eq!(cluster.requests("/_field_caps"), asked, "after {step}");
     }
 }

@@ -149,12 +149,12 @@ fn mongo_is_asked_no_more_than_needed() {
 #[test]
 fn opensearch_is_asked_no_more_than_needed() {
     let writing = Enough {
-        run: 19,
-        workspace: 16,
+        run: 16,
+        workspace: 12,
     };
     let reading = Enough {
-        run: 13,
-        workspace: 11,
+        run: 11,
+        workspace: 9,
     };
     a_server_is_asked_no_more_than_needed("opensearch", writing, reading);
 }

@@ -141,6 +141,11 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
+    /// Whether it is that there is no such index.
+    pub(super) fn lacks_index(&self) -> bool {
+        self.status == 404 && self.cause().is("index_not_found_exception")
+    }
+
     /// Whether it has a form that OpenSearch answers in. A proxy, or another server, answers with a page or a line.
     fn is_json(&self) -> bool {
         serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
@@ -528,7 +533,7 @@ impl Client {
         let path = format!("/_resolve/index/{pattern}");
         let request = Request::new(Method::Get, path, what).query(&query);
         let answer = self.send(&request).await?;
-        if answer.status == 404 && answer.cause().is("index_not_found_exception") {
+        if answer.lacks_index() {
             return Ok(Resolved::default());
         }
         let answer = self.success(&request, answer)?;
@@ -552,7 +557,7 @@ impl Client {
         let what = format!("inspect the index {index}");
         let request = Request::new(Method::Get, format!("/{index}/_field_caps"), what).query(&query);
         let answer = self.send(&request).await?;
-        if answer.status == 404 && answer.cause().is("index_not_found_exception") {
+        if answer.lacks_index() {
             return Ok(None);
         }
         if answer.status == 403 && answer.is_json() && answer.cause().block().is_none() {

@@ -42,6 +42,8 @@ pub(super) struct Inspection {
     pub(super) is_lazy: bool,
     /// Whether the mapping lacks the field with the key.
     pub(super) lacks_mirrored_id: bool,
+    /// Whether the mapping is known to let the server look for keys.
+    pub(super) can_search_keys: bool,
     pub(super) warnings: Vec<String>,
 }
 
@@ -178,7 +180,9 @@ impl<'a> Inspector<'a> {
         }
         if let Some(mappings) = self.mappings().await? {
             self.check_mappings(&mappings)?;
-            inspection.lacks_mirrored_id = !mappings.properties.contains_key(MIRRORED_ID);
+            let key_field = mappings.properties.get(MIRRORED_ID);
+            inspection.lacks_mirrored_id = key_field.is_none();
+            inspection.can_search_keys = key_field.is_some_and(|field| field["type"] == "keyword");
         }
         // A pipeline may send the document of the trial to another index, and make that.
         if !has_pipeline {
@@ -231,7 +235,7 @@ impl<'a> Inspector<'a> {
         let path = format!("/{}/_settings", self.name);
         let request = Request::new(Method::Get, path, what).query(&query);
         let answer = self.client.send(&request).await?;
-        if answer.status == 404 && answer.cause().is("index_not_found_exception") {
+        if answer.lacks_index() {
             return Ok(Found::Nothing);
         }
         if is_forbidden(&answer) {

@@ -21,14 +21,18 @@ mod scan;
 mod source;
 mod target;
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 
 use self::info::INFO;
 use self::{
-    client::{Client, Resolved, ResolvedName},
+    client::{Client, FoundField, Resolved, ResolvedName},
     config::{Config, Trust},
+    pauses::Fact,
     source::OpenSearchSource,
     target::OpenSearchTarget,
 };
@@ -59,6 +63,7 @@ impl Connector for OpenSearch {
             config,
             client: Arc::new(client),
             waiter: Arc::clone(&options.waiter),
+            can_search_keys: Mutex::default(),
         }))
     }
 }
@@ -67,6 +72,25 @@ struct OpenSearchStorage {
     config: Config,
     client: Arc<Client>,
     waiter: Arc<dyn Waiter>,
+    /// What [`OpenSearchSource::can_search_keys`] returns first, by index: found out with the place, and taken when the index is
+    /// opened.
+    can_search_keys: Mutex<HashMap<String, Fact<Option<bool>>>>,
+}
+
+impl OpenSearchStorage {
+    fn open(&self, workspace: &Workspace) -> Result<OpenSearchSource> {
+        let index = codec::index_name(workspace)?;
+        let mut known = self
+            .can_search_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let can_search_keys = known.remove(&index);
+        Ok(OpenSearchSource::new(
+            Arc::clone(&self.client),
+            index,
+            can_search_keys,
+        ))
+    }
 }
 
 #[async_trait]
@@ -116,6 +140,12 @@ impl Connection for OpenSearchStorage {
     async fn physical_location(&self, workspace: &Workspace) -> Result<PhysicalLocation> {
         let index = codec::index_name(workspace)?;
         let found = self.client.field(&index, codec::MIRRORED_ID).await?;
+        let can_search_keys = found.as_ref().map(FoundField::is_searchable);
+        let fact = self.client.pauses.remember(can_search_keys);
+        self.can_search_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(index.clone(), fact);
         // The location is given by the indices of an alias, not by the alias.
         let indices = match found {
             Some(found) if !found.indices.is_empty() => found.indices.join(","),
@@ -128,15 +158,12 @@ impl Connection for OpenSearchStorage {
     }
 
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
-        let index = codec::index_name(workspace)?;
-        Ok(Arc::new(OpenSearchSource::new(Arc::clone(&self.client), index)))
+        Ok(Arc::new(self.open(workspace)?))
     }
 
     async fn target(&self, workspace: &Workspace) -> Result<Arc<dyn Target>> {
-        let index = codec::index_name(workspace)?;
-        let source = OpenSearchSource::new(Arc::clone(&self.client), index);
         Ok(Arc::new(OpenSearchTarget::new(
-            source,
+            self.open(workspace)?,
             &self.config,
             Arc::clone(&self.waiter),
         )))

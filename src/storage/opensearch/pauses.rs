@@ -36,6 +36,14 @@ impl Pauses {
         self.end_at(Instant::now())
     }
 
+    /// Remembers what was found out just now.
+    pub(super) fn remember<T>(&self, value: T) -> Fact<T> {
+        Fact {
+            value,
+            pauses: self.end(),
+        }
+    }
+
     /// Notes that something was answered.
     pub(super) fn begin(&self) {
         self.begin_at(Instant::now());
@@ -57,6 +65,20 @@ impl Pauses {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was found out, and serves another request until there is a long pause.
+pub(super) struct Fact<T> {
+    value: T,
+    /// The number of long pauses before.
+    pauses: u64,
+}
+
+impl<T> Fact<T> {
+    /// What was found out; `None` where it must be asked for again.
+    pub(super) fn current(self, pauses: &Pauses) -> Option<T> {
+        (self.pauses == pauses.end()).then_some(self.value)
     }
 }
 
@@ -82,6 +104,16 @@ mod tests {
         assert_eq!(pauses.end_at(at(11)), 1);
         assert_eq!(pauses.end_at(at(12)), 1);
         assert_eq!(pauses.end_at(at(3600)), 2);
+    }
+
+    #[test]
+    fn a_fact_from_before_a_long_pause_is_none() {
+        let pauses = Pauses::default();
+        let fact = pauses.remember(7);
+        assert_eq!(fact.current(&pauses), Some(7));
+        let fact = pauses.remember(7);
+        pauses.state().last -= LONG;
+        assert_eq!(fact.current(&pauses), None);
     }
 
     #[test]

@@ -632,7 +632,7 @@ impl OpenSearchSource {
         let what = format!("look at the index {}", self.index);
         let request = Request::new(Method::Get, self.path("_settings"), what).query(&query);
         let answer = self.client.send(&request).await?;
-        if is_missing(&answer) {
+        if answer.lacks_index() {
             return Ok(None);
         }
         if answer.status == 403 {
@@ -699,7 +699,7 @@ impl OpenSearchSource {
         if self.lacks_primary_preference(&answer) {
             answer = take().await?;
         }
-        if is_missing(&answer) {
+        if answer.lacks_index() {
             return Ok(Taken::NoIndex);
         }
         let cause = answer.cause();
@@ -800,7 +800,7 @@ impl OpenSearchSource {
                 "sort": sort,
             });
             let answer = self.search_in(context, &what, &mut body, None).await?;
-            if is_missing(&answer) && context.point_in_time.is_none() {
+            if answer.lacks_index() && context.point_in_time.is_none() {
                 return Ok(None);
             }
             if self.lacks_primary_preference(&answer) {
@@ -1027,11 +1027,6 @@ impl OpenSearchSource {
 fn drop_last_number(documents: &mut Vec<Document>, last: i64) -> i64 {
     documents.retain(|document| document.seq_no < last);
     documents.last().map_or(last, |document| document.seq_no)
-}
-
-/// Whether the answer is that there is no such index.
-fn is_missing(answer: &Answer) -> bool {
-    answer.status == 404 && answer.cause().is("index_not_found_exception")
 }
 
 /// Reads an index in pages. After an error it may be asked again, and then goes on where it failed.

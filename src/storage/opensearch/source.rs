@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     client::{Cause, Client, FoundField, Request},
     codec::{self, MIRRORED_ID},
+    pauses::Fact,
     scan::{Reading, Scan},
 };
 use crate::{
@@ -39,6 +40,8 @@ pub(super) struct OpenSearchSource {
     pub(super) index: String,
     /// What the server counted last, by `__mirrored_id`.
     counted: Arc<Mutex<Option<(Selection, Share)>>>,
+    /// What the next call of [`Self::can_search_keys`] returns, where that is known already.
+    can_search_keys: Arc<Mutex<Option<Fact<Option<bool>>>>>,
 }
 
 /// How many documents are selected.
@@ -76,11 +79,16 @@ struct Document<'a> {
 }
 
 impl OpenSearchSource {
-    pub(super) fn new(client: Arc<Client>, index: String) -> Self {
+    pub(super) fn new(
+        client: Arc<Client>,
+        index: String,
+        can_search_keys: Option<Fact<Option<bool>>>,
+    ) -> Self {
         Self {
             client,
             index,
             counted: Arc::default(),
+            can_search_keys: Arc::new(Mutex::new(can_search_keys)),
         }
     }
 
@@ -90,8 +98,23 @@ impl OpenSearchSource {
 
     /// Whether the server can look for keys, as far as the field `__mirrored_id` shows; `None` where there is no index.
     pub(super) async fn can_search_keys(&self) -> Result<Option<bool>> {
+        let known = self.known_key_search().take();
+        if let Some(known) = known.and_then(|fact| fact.current(&self.client.pauses)) {
+            return Ok(known);
+        }
         let field = self.client.field(&self.index, MIRRORED_ID).await?;
         Ok(field.as_ref().map(FoundField::is_searchable))
+    }
+
+    /// Notes that the index exists, and that the server can look for keys in it.
+    pub(super) fn set_can_search_keys(&self) {
+        *self.known_key_search() = Some(self.client.pauses.remember(Some(true)));
+    }
+
+    fn known_key_search(&self) -> MutexGuard<'_, Option<Fact<Option<bool>>>> {
+        self.can_search_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which of these keys have documents, of which nothing else is asked for.
@@ -247,6 +270,10 @@ impl OpenSearchSource {
             .query(&query)
             .json(&count_query(selection));
         let answer = self.client.send(&request).await?;
+        if answer.lacks_index() {
+            // It was removed since it was found.
+            return Ok(Some(Count::none()));
+        }
         if !answer.is_success() && answer.cause().forbids_expensive_queries() {
             tracing::debug!("cannot {what}: {}", answer.cause().text());
             return Ok(None);

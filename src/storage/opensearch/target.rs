@@ -545,10 +545,14 @@ impl Target for OpenSearchTarget {
             self.inspect().await?;
         }
         let lacks_mirrored_id = self.inspection().lacks_mirrored_id;
+        let mut can_search_keys = self.inspection().can_search_keys;
         if lacks_mirrored_id {
             // Of an old index. The first document would have it mapped as a text, by which no server can sort.
             let keyword = Properties::from_iter([(MIRRORED_ID.to_owned(), json!({"type": "keyword"}))]);
-            self.add_properties(&keyword).await?;
+            can_search_keys = self.add_properties(&keyword).await?;
+        }
+        if can_search_keys {
+            self.source.set_can_search_keys();
         }
         self.client().facts.learn_largest_request(self.client()).await
     }
