@@ -82,12 +82,19 @@ fn usual(line: &str) -> Answer {
         json!({index: {"settings": settings}})
     } else if line.contains("/_mapping") {
         json!({index: {"mappings": mapping}})
+    } else if is_of_index(line) {
+        json!({index: {"aliases": {}, "mappings": mapping, "settings": settings}})
     } else if line.starts_with("PUT ") && line.contains("/_doc/") {
         return (409, failure("version_conflict_engine_exception", "no document"));
     } else {
         json!({})
     };
     (200, body)
+}
+
+/// Whether this asks for all of an index.
+fn is_of_index(line: &str) -> bool {
+    line.starts_with("GET /") && line.contains("_llm_response_cache?")
 }
 
 fn failure(kind: &str, reason: &str) -> Value {
@@ -99,15 +106,22 @@ fn busy() -> Answer {
     (429, failure("circuit_breaking_exception", "too much data"))
 }
 
-/// The settings of an index that is meant by its name or, if it has another one, by an alias.
-fn settings(index: &str, settings: Value) -> Answer {
-    (200, json!({index: {"settings": settings}}))
+fn forbidden() -> Answer {
+    (403, failure("security_exception", "no permissions"))
+}
+
+/// All of an index with these settings.
+fn with_settings(settings: Value) -> Answer {
+    (
+        200,
+        json!({INDEX: {"aliases": {}, "mappings": {}, "settings": settings}}),
+    )
 }
 
 /// The next call asks again, and refuses what the first could not see.
 #[tokio::test]
 async fn an_index_is_not_taken_for_fit_while_the_server_is_too_busy_to_say() {
-    let through_a_pipeline = || settings(INDEX, json!({"index.default_pipeline": "p"}));
+    let through_a_pipeline = || with_settings(json!({"index.default_pipeline": "p"}));
     let emptied = |request: &Request| {
         let body: Value = serde_json::from_str(&request.body).unwrap();
         let docs = body["docs"].as_array().unwrap().iter().map(|doc| {
@@ -120,14 +134,16 @@ async fn an_index_is_not_taken_for_fit_while_the_server_is_too_busy_to_say() {
     let read_only_alias = || json!({"other": {"aliases": {INDEX: {"is_write_index": false}}}});
     let pipeline_times = AtomicUsize::new(0);
     let pipeline = Cluster::new(move |request| match &request.line {
-        line if line.contains("/_settings") => Some(through_a_pipeline()),
+        line if is_of_index(line) => Some(through_a_pipeline()),
         line if !line.contains("/_simulate") => None,
         _ if pipeline_times.fetch_add(1, Ordering::Relaxed) == 0 => Some(busy()),
         _ => Some(emptied(request)),
     });
     let alias_times = AtomicUsize::new(0);
     let alias = Cluster::new(move |request| match &request.line {
-        line if line.contains("/_settings") => Some(settings("other", json!({}))),
+        // A login that may only ask for each part of an index.
+        line if is_of_index(line) => Some(forbidden()),
+        line if line.contains("/_settings") => Some((200, json!({"other": {"settings": {}}}))),
         line if !line.contains("/_alias/") => None,
         _ if alias_times.fetch_add(1, Ordering::Relaxed) == 0 => Some(busy()),
         _ => Some((200, read_only_alias())),
@@ -148,7 +164,7 @@ async fn an_index_is_not_taken_for_fit_while_the_server_is_too_busy_to_say() {
 #[tokio::test]
 async fn a_cluster_without_a_node_for_pipelines_is_refused_at_once() {
     let cluster = Cluster::new(|request| match &request.line {
-        line if line.contains("/_settings") => Some(settings(INDEX, json!({"index.default_pipeline": "p"}))),
+        line if is_of_index(line) => Some(with_settings(json!({"index.default_pipeline": "p"}))),
         line if line.contains("/_simulate") => {
             let reason = "There are no ingest nodes in this cluster, unable to forward request.";
             Some((500, failure("illegal_state_exception", reason)))
@@ -195,9 +211,7 @@ async fn written_to_a_lazy_index(flush: fn() -> Answer) -> (Cluster, Arc<dyn Tar
     let records = plain(1);
     let key = records[0].key().to_string();
     let cluster = Cluster::new(move |request| match &request.line {
-        line if line.contains("/_settings") => {
-            Some(settings(INDEX, json!({"index.translog.durability": "async"})))
-        }
+        line if is_of_index(line) => Some(with_settings(json!({"index.translog.durability": "async"}))),
         line if line.contains("/_bulk") => {
             let item = json!({"_index": INDEX, "_id": key, "status": 201, "result": "created"});
             Some((200, json!({"items": [{"index": item}]})))
@@ -214,7 +228,6 @@ async fn written_to_a_lazy_index(flush: fn() -> Answer) -> (Cluster, Arc<dyn Tar
 /// LightRAG flushes no index, so its login needs no permission for it.
 #[tokio::test]
 async fn a_login_that_may_not_flush_writes_all_the_same() {
-    let forbidden = || (403, failure("security_exception", "no permissions"));
     let (cluster, target) = written_to_a_lazy_index(forbidden).await;
     for _ in 0..3 {
         target.flush().await.unwrap();
@@ -343,5 +356,26 @@ async fn the_field_with_the_keys_is_looked_at_no_more_than_needed() {
         let count = reader.count(&Selection::default(), &|_| ()).await.unwrap();
         assert_eq!(count.total(), 2);
         assert_eq!(cluster.requests("/_field_caps"), asked, "after {step}");
+    }
+}
+
+/// A login may have the permission for each part of an index and not for all of it.
+#[tokio::test]
+async fn an_index_is_inspected_with_one_request_or_part_by_part() {
+    for (may_read_all, requests) in [(true, 1), (false, 3)] {
+        let mappings = json!({"_source": {"enabled": false}});
+        let cluster = Cluster::new(move |request| match &request.line {
+            line if is_of_index(line) && !may_read_all => Some(forbidden()),
+            line if is_of_index(line) => {
+                let index = json!({"aliases": {}, "mappings": mappings, "settings": {}});
+                Some((200, json!({INDEX: index})))
+            }
+            line if line.contains("/_mapping") => Some((200, json!({INDEX: {"mappings": mappings}}))),
+            _ => None,
+        });
+        let error = cluster.target().await.check_writable().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.message().contains("_source is disabled"), "{error}");
+        assert_eq!(cluster.requests(INDEX), requests);
     }
 }

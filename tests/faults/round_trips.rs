@@ -149,8 +149,8 @@ fn mongo_is_asked_no_more_than_needed() {
 #[test]
 fn opensearch_is_asked_no_more_than_needed() {
     let writing = Enough {
-        run: 16,
-        workspace: 12,
+        run: 15,
+        workspace: 11,
     };
     let reading = Enough {
         run: 11,

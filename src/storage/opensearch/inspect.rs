@@ -78,6 +78,22 @@ struct RoutingMapping {
 /// The settings of an index, by their full names.
 type Settings = BTreeMap<String, String>;
 
+/// An index as it was found under a name.
+struct FoundIndex {
+    settings: Settings,
+    /// `None` where only the settings could be read, as for `mappings`.
+    aliases: Option<Aliases>,
+    mappings: Option<Mappings>,
+}
+
+/// The aliases of an index, by name.
+type Aliases = BTreeMap<String, Alias>;
+
+#[derive(Deserialize)]
+struct Alias {
+    is_write_index: Option<bool>,
+}
+
 /// What a cluster is asked once, for all indices. An error is not remembered.
 #[derive(Default)]
 pub(super) struct ClusterFacts {
@@ -157,7 +173,7 @@ impl<'a> Inspector<'a> {
     /// [`ErrorKind::Refused`] where the index would lose or refuse what is written, [`ErrorKind::Permission`] where the
     /// login may not write to it.
     pub(super) async fn inspect(&self) -> Result<Inspection> {
-        let (settings, exists) = match self.settings().await? {
+        let (found, exists) = match self.indices().await? {
             Found::Nothing => (None, false),
             Found::Hidden => (None, true),
             Found::Indices(indices) => (Some(self.only_index(indices).await?), true),
@@ -171,14 +187,20 @@ impl<'a> Inspector<'a> {
             ..Inspection::default()
         };
         let mut has_pipeline = false;
-        if let Some((index, settings)) = settings {
-            self.check_settings(&index, &settings)?;
-            inspection.is_lazy = is(&settings, "index.translog.durability", "async");
-            inspection.warnings = self.check_pipelines(&settings).await?;
-            has_pipeline = !pipelines(&settings).is_empty();
+        let mut mappings = None;
+        if let Some((index, found)) = found {
+            let settings = &found.settings;
+            self.check_settings(&index, settings)?;
+            inspection.is_lazy = is(settings, "index.translog.durability", "async");
+            inspection.warnings = self.check_pipelines(settings).await?;
+            has_pipeline = !pipelines(settings).is_empty();
             inspection.index = Some(index);
+            mappings = found.mappings;
         }
-        if let Some(mappings) = self.mappings().await? {
+        if mappings.is_none() {
+            mappings = self.mappings().await?;
+        }
+        if let Some(mappings) = mappings {
             self.check_mappings(&mappings)?;
             let key_field = mappings.properties.get(MIRRORED_ID);
             inspection.lacks_mirrored_id = key_field.is_none();
@@ -225,16 +247,23 @@ impl<'a> Inspector<'a> {
         Ok(inspection)
     }
 
-    async fn settings(&self) -> Result<Found> {
+    /// The indices of the name. A login that may not read all of an index at once may still read its settings.
+    async fn indices(&self) -> Result<Found> {
         #[derive(Deserialize)]
         struct Index {
             settings: Value,
+            aliases: Option<Aliases>,
+            mappings: Option<Mappings>,
         }
         let what = format!("read the settings of the index {}", self.name);
         let query = [("flat_settings", "true")];
-        let path = format!("/{}/_settings", self.name);
-        let request = Request::new(Method::Get, path, what).query(&query);
-        let answer = self.client.send(&request).await?;
+        let path = format!("/{}", self.name);
+        let mut request = Request::new(Method::Get, path, what).query(&query);
+        let mut answer = self.client.send(&request).await?;
+        if is_forbidden(&answer) {
+            request.path.push_str("/_settings");
+            answer = self.client.send(&request).await?;
+        }
         if answer.lacks_index() {
             return Ok(Found::Nothing);
         }
@@ -247,17 +276,21 @@ impl<'a> Inspector<'a> {
         let flat = |index: Index| {
             let mut settings = Settings::new();
             flatten("", &index.settings, &mut settings);
-            settings
+            FoundIndex {
+                settings,
+                aliases: index.aliases,
+                mappings: index.mappings,
+            }
         };
         let indices = indices.into_iter().map(|(name, index)| (name, flat(index)));
         Ok(Found::Indices(indices.collect()))
     }
 
     /// The index. It may be given by an alias, if that can be written and read by key.
-    async fn only_index(&self, indices: BTreeMap<String, Settings>) -> Result<(String, Settings)> {
+    async fn only_index(&self, indices: BTreeMap<String, FoundIndex>) -> Result<(String, FoundIndex)> {
         let names: Vec<String> = indices.keys().cloned().collect();
         let mut indices = indices.into_iter();
-        let (Some(index), None) = (indices.next(), indices.next()) else {
+        let (Some((name, found)), None) = (indices.next(), indices.next()) else {
             let message = format!(
                 "{} at {} is an alias of {} indices ({}), but LightRAG can read by key from only one",
                 self.name,
@@ -270,10 +303,10 @@ impl<'a> Inspector<'a> {
                 "choose another workspace, or point the alias at one index only",
             ));
         };
-        if index.0 == self.name {
-            return Ok(index);
+        if name == self.name {
+            return Ok((name, found));
         }
-        if index.0.starts_with(".ds-") {
+        if name.starts_with(".ds-") {
             let message = format!(
                 "{} at {} is a data stream, but LightRAG stores its cache in an index",
                 self.name,
@@ -281,28 +314,20 @@ impl<'a> Inspector<'a> {
             );
             return Err(self.refused(message, "choose another workspace, or delete the data stream"));
         }
-        self.check_alias(&index.0).await?;
-        Ok(index)
+        self.check_alias(&name, &found).await?;
+        Ok((name, found))
     }
 
-    async fn check_alias(&self, index: &str) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Index {
-            aliases: BTreeMap<String, Alias>,
-        }
-        #[derive(Deserialize)]
-        struct Alias {
-            is_write_index: Option<bool>,
-        }
-        let answer = self
-            .send(Method::Get, format!("/_alias/{}", self.name), None)
-            .await?;
-        let found = match answer.is_success() {
-            true => serde_json::from_slice::<BTreeMap<String, Index>>(&answer.body).unwrap_or_default(),
-            false => BTreeMap::new(),
+    async fn check_alias(&self, index: &str, found: &FoundIndex) -> Result<()> {
+        let forbids_writes = |aliases: &Aliases| {
+            let alias = aliases.get(self.name);
+            alias.is_some_and(|alias| alias.is_write_index == Some(false))
         };
-        let alias = found.get(index).and_then(|index| index.aliases.get(self.name));
-        if alias.is_some_and(|alias| alias.is_write_index == Some(false)) {
+        let is_read_only = match &found.aliases {
+            Some(aliases) => forbids_writes(aliases),
+            None => forbids_writes(&self.aliases_of(index).await?),
+        };
+        if is_read_only {
             let message = format!(
                 "{} at {} is an alias that cannot be written: it has no write index",
                 self.name,
@@ -313,6 +338,22 @@ impl<'a> Inspector<'a> {
             return Err(self.refused(message, &remedy));
         }
         Ok(())
+    }
+
+    /// The aliases of an index; none where the login may not read them.
+    async fn aliases_of(&self, index: &str) -> Result<Aliases> {
+        #[derive(Deserialize)]
+        struct Index {
+            aliases: Aliases,
+        }
+        let answer = self
+            .send(Method::Get, format!("/_alias/{}", self.name), None)
+            .await?;
+        let mut found = match answer.is_success() {
+            true => serde_json::from_slice::<BTreeMap<String, Index>>(&answer.body).unwrap_or_default(),
+            false => BTreeMap::new(),
+        };
+        Ok(found.remove(index).map(|index| index.aliases).unwrap_or_default())
     }
 
     /// The settings of the cluster; none where the login may not read them.
@@ -544,7 +585,7 @@ enum Found {
     Nothing,
     /// An index whose settings the login may not look at.
     Hidden,
-    Indices(BTreeMap<String, Settings>),
+    Indices(BTreeMap<String, FoundIndex>),
 }
 
 /// Whether the login lacks the permission. A block on the index is another matter.
