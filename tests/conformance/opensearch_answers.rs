@@ -15,9 +15,12 @@ use migrate_llm_cache::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{
-    http::{HttpServer, Request, answer},
-    records::plain,
+use crate::{
+    cases::{keys_of, pages_of, scan},
+    support::{
+        http::{HttpServer, Request, answer},
+        records::plain,
+    },
 };
 
 const INDEX: &str = "w_llm_response_cache";
@@ -73,17 +76,16 @@ impl Cluster {
 fn usual(line: &str) -> Answer {
     let index = line.split(['/', '?']).nth(1).unwrap_or_default();
     let mapping = json!({"properties": {"__mirrored_id": {"type": "keyword"}}});
-    let settings = json!({"index.uuid": "uuid"});
     let body = if line == "GET /" {
         json!({"version": {"number": "3.8.0", "distribution": "opensearch"}, "cluster_uuid": "cluster"})
     } else if line.contains("/_field_caps") {
         json!({"indices": [index], "fields": {"__mirrored_id": {"keyword": {}}}})
     } else if line.contains("/_settings") {
-        json!({index: {"settings": settings}})
+        json!({index: {"settings": {"index": {"uuid": "uuid"}}}})
     } else if line.contains("/_mapping") {
         json!({index: {"mappings": mapping}})
     } else if is_of_index(line) {
-        json!({index: {"aliases": {}, "mappings": mapping, "settings": settings}})
+        json!({index: {"aliases": {}, "mappings": mapping, "settings": {"index.uuid": "uuid"}}})
     } else if line.starts_with("PUT ") && line.contains("/_doc/") {
         return (409, failure("version_conflict_engine_exception", "no document"));
     } else {
@@ -293,45 +295,84 @@ async fn what_a_cluster_was_too_busy_to_say_is_asked_again() {
     assert_eq!(kinds, [ErrorKind::Busy, ErrorKind::Refused]);
 }
 
-const KEYS: [&str; 2] = ["default:extract:1", "default:extract:2"];
+/// An index of one shard whose documents have these keys, and what a count says of it.
+#[derive(Clone)]
+struct Index {
+    keys: Vec<String>,
+    counted: usize,
+    without_key: usize,
+}
 
-/// The answer of an index with these documents to a search: counts, or the documents, or the last number alone. It has no
-/// points in time.
-fn found(request: &Request, keys: &[&str], without_key: usize) -> Option<Answer> {
-    if request.line.contains("/_search/point_in_time") {
-        return Some((404, failure("not_found", "no handler found")));
+impl Index {
+    fn new(documents: usize) -> Self {
+        Self {
+            keys: (0..documents).map(|n| format!("default:extract:{n}")).collect(),
+            counted: documents,
+            without_key: 0,
+        }
     }
-    if !request.line.contains("/_search") {
-        return None;
+
+    /// The answer to a search. There are no points in time.
+    fn search(&self, request: &Request) -> Option<Answer> {
+        if request.line.contains("/_search/point_in_time") {
+            return Some((404, failure("not_found", "no handler found")));
+        }
+        if !request.line.contains("/_search?") {
+            return None;
+        }
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        Some((
+            200,
+            if body.get("aggs").is_some() {
+                self.count()
+            } else {
+                self.read(&body)
+            },
+        ))
     }
-    let body: Value = serde_json::from_str(&request.body).unwrap();
-    if body.get("aggs").is_some() {
+
+    fn count(&self) -> Value {
         let count = |records: usize| json!({"doc_count": records});
-        let mut buckets = json!({"selected": count(keys.len()), "without_key": count(without_key)});
-        buckets["default:extract:"] = count(keys.len());
-        let answer = json!({
-            "hits": {"total": {"value": keys.len()}},
-            "aggregations": {"kinds": {"buckets": buckets}},
+        let buckets = json!({
+            "selected": count(self.counted),
+            "without_key": count(self.without_key),
+            "default:extract:": count(self.counted),
         });
-        return Some((200, answer));
+        json!({
+            "hits": {"total": {"value": self.counted}},
+            "aggregations": {"kinds": {"buckets": buckets}},
+        })
     }
-    let hits = keys.iter().enumerate().map(|(number, key)| {
-        let source = json!({"return": "a", "__mirrored_id": key});
-        json!({"_id": key, "_seq_no": number, "sort": [number], "_source": source})
-    });
-    let mut hits: Vec<Value> = hits.collect();
-    if body["size"] == 1 {
-        hits.reverse();
-        hits.truncate(1);
+
+    /// The documents of a range of numbers, or the last number alone.
+    fn read(&self, body: &Value) -> Value {
+        let range = &body["query"]["bool"]["filter"][0]["range"]["_seq_no"];
+        let (after, to) = (range["gt"].as_i64(), range["lte"].as_i64());
+        let is_in_range = |number: i64| after.is_none_or(|n| number > n) && to.is_none_or(|n| number <= n);
+        let hits = (0..).zip(&self.keys).map(|(number, key): (i64, _)| {
+            let source = json!({"return": "a", "__mirrored_id": key});
+            json!({"_id": key, "_seq_no": number, "sort": [number], "_source": source})
+        });
+        let mut hits: Vec<Value> = hits
+            .filter(|hit| is_in_range(hit["_seq_no"].as_i64().unwrap()))
+            .collect();
+        if body["sort"][0]["_seq_no"]["order"] == "desc" {
+            hits.reverse();
+        }
+        hits.truncate(usize::try_from(body["size"].as_u64().unwrap()).unwrap());
+        json!({"_shards": {"total": 1}, "hits": {"hits": hits}})
     }
-    Some((200, json!({"_shards": {"total": 1}, "hits": {"hits": hits}})))
 }
 
 /// Whether all documents have the field that the server counts by is a part of its count.
 #[tokio::test]
 async fn a_server_counts_with_one_search_unless_a_document_lacks_its_key() {
     for (without_key, is_one_search) in [(0, true), (1, false)] {
-        let cluster = Cluster::new(move |request| found(request, &KEYS, without_key));
+        let index = Index {
+            without_key,
+            ..Index::new(2)
+        };
+        let cluster = Cluster::new(move |request| index.search(request));
         let source = cluster.source().await;
         let count = source.count(&Selection::default(), &|_| ()).await.unwrap();
         assert_eq!((count.total(), count.exact), (2, true), "{without_key}");
@@ -343,7 +384,8 @@ async fn a_server_counts_with_one_search_unless_a_document_lacks_its_key() {
 /// The place shows the field before the first count, and the inspected mapping before the one after writing. Others ask.
 #[tokio::test]
 async fn the_field_with_the_keys_is_looked_at_no_more_than_needed() {
-    let cluster = Cluster::new(|request| found(request, &KEYS, 0));
+    let index = Index::new(2);
+    let cluster = Cluster::new(move |request| index.search(request));
     let storage = cluster.connect().await;
     let workspace = Workspace::new("w").unwrap();
     storage.physical_location(&workspace).await.unwrap();
@@ -377,5 +419,32 @@ async fn an_index_is_inspected_with_one_request_or_part_by_part() {
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.message().contains("_source is disabled"), "{error}");
         assert_eq!(cluster.requests(INDEX), requests);
+    }
+}
+
+/// The number of documents is known from the count. What came later is read as well.
+#[tokio::test]
+async fn an_index_of_few_documents_is_read_with_one_search() {
+    let all = Selection::default();
+    for (documents, counted, is_one_search) in
+        [(40, 40, true), (63, 63, true), (64, 64, false), (200, 10, false)]
+    {
+        let index = Index {
+            counted,
+            ..Index::new(documents)
+        };
+        let keys = index.keys.clone();
+        let cluster = Cluster::new(move |request| index.search(request));
+        let source = cluster.source().await;
+        source.count(&all, &|_| ()).await.unwrap();
+        cluster.requests("");
+        let pages = scan(&source, &all, pages_of(30), None).await;
+        let searches = cluster.requests("/_search");
+        assert_eq!(keys_of(&pages), keys);
+        assert_eq!(searches == 1, is_one_search, "{documents}: {searches} searches");
+        let cursor = pages.last().unwrap().cursor.clone();
+        assert!(cursor.is_some(), "{documents}: the end is a place to go on from");
+        let rest = scan(&source, &all, pages_of(30), cursor).await;
+        assert_eq!(keys_of(&rest), Vec::<String>::new(), "{documents}");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use ::opensearch::http::Method;
 use async_trait::async_trait;
 use migrate_llm_cache::{
-    model::{Error, ErrorKind, Selection, Side, Workspace},
+    model::{Error, ErrorKind, Selection, Side, Workspace, record::Record},
     storage::{ConnectOptions, Endpoint, PageLimit, Waiter, WriteMode, WriteOutcome},
 };
 use serde_json::{Value, json};
@@ -46,6 +46,7 @@ on_every_opensearch! {
     what_a_pipeline_does_to_some_records_only_is_seen_in_the_answers
     a_check_of_a_fit_index_leaves_no_trace
     an_answer_may_hold_as_little_as_the_index_allows
+    an_index_of_few_documents_is_read_as_a_whole
     keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused
     workspaces_whose_index_cannot_be_read_are_listed_beside_the_others
 }
@@ -308,6 +309,32 @@ async fn an_answer_may_hold_as_little_as_the_index_allows(place: Place) {
     let mut read = keys_of(&scan(&source, &all, small, None).await);
     read.sort();
     assert_eq!(read, keys(&records).into_iter().collect::<Vec<_>>());
+}
+
+/// In pages of any size, from several shards whose numbers overlap, and also where it has grown since it was counted.
+async fn an_index_of_few_documents_is_read_as_a_whole(place: Place) {
+    let workspace = place.workspace("w");
+    let shards = json!({"settings": {"index.number_of_shards": 3}});
+    put(&place, &format!("/{}", index(&workspace)), shards).await;
+    let records = plain(150);
+    let expected = |records: &[Record]| keys(records).into_iter().collect::<Vec<_>>();
+    let all = Selection::default();
+    fill(&place, &workspace, &records[..40]).await;
+    let source = source(&place, &workspace).await;
+    assert_eq!(source.count(&all, &|_| ()).await.unwrap().total(), 40);
+    for size in [1, 7, 40, 100] {
+        let pages = scan(&source, &all, pages_of(size), None).await;
+        let mut read = keys_of(&pages);
+        read.sort();
+        assert_eq!(read, expected(&records[..40]), "pages of {size}");
+        let cursor = pages.last().unwrap().cursor.clone();
+        assert!(cursor.is_some(), "pages of {size}");
+        assert!(scan(&source, &all, pages_of(size), cursor).await.is_empty());
+    }
+    fill(&place, &workspace, &records[40..]).await;
+    let mut read = keys_of(&scan(&source, &all, pages_of(7), None).await);
+    read.sort();
+    assert_eq!(read, expected(&records));
 }
 
 async fn keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused(place: Place) {

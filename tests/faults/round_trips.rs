@@ -152,9 +152,6 @@ fn opensearch_is_asked_no_more_than_needed() {
         run: 15,
         workspace: 11,
     };
-    let reading = Enough {
-        run: 11,
-        workspace: 9,
-    };
+    let reading = Enough { run: 7, workspace: 5 };
     a_server_is_asked_no_more_than_needed("opensearch", writing, reading);
 }

@@ -19,6 +19,9 @@
 //! * **By number.** A server before 3.3 does not know `_shard_doc`, and the documents of a window are read in the order of
 //!   their numbers. Each shard has numbers of its own, so an answer may end between two documents of one number; those of
 //!   its last number are then asked for again.
+//! * **At once.** An index that had fewer documents than a first answer may have, when they were counted, is read with one
+//!   search in the order of their numbers. That needs no point in time, since all it finds is of one moment. If as many
+//!   documents come as were asked for, or they are too large for one answer, the index is read in windows after all.
 //! * **Lanes.** The two halves of a window are read at the same time, so that the server works on two cores; without a
 //!   point in time they are not, since a document could move from a half that is not read yet into one that is.
 //! * **The position outlives the process.** A document that was not read has a higher number, and if it is changed a
@@ -87,6 +90,9 @@ const SAME_COPY: &str = "migrate-llm-cache";
 
 /// The number before the first one.
 const BEFORE_ALL: i64 = -1;
+
+/// A number that no document reaches.
+const AFTER_ALL: i64 = i64::MAX;
 
 /// Up to where an index was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -370,11 +376,21 @@ impl From<Error> for Failure {
     }
 }
 
+/// Whether an index is read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtOnce {
+    Untried,
+    Done,
+    /// It is read in windows.
+    No,
+}
+
 /// Reads an index, piece by piece. After an error it may be asked again, and then goes on where it failed.
 pub(super) struct Reading {
     source: Arc<OpenSearchSource>,
     selection: Selection,
     want: Want,
+    whole: AtOnce,
     /// How it is read; `None` before the first request, and when the last context is of no use any more.
     context: Option<Arc<SearchContext>>,
     /// How often it was read up to the end, where that may have moved meanwhile.
@@ -429,6 +445,10 @@ impl Reading {
             source,
             selection,
             want,
+            whole: match want {
+                Want::Documents => AtOnce::Untried,
+                Want::Keys => AtOnce::No,
+            },
             context: None,
             passes: 0,
             position: BEFORE_ALL,
@@ -511,7 +531,35 @@ impl Reading {
         }
     }
 
+    /// Reads everything at once, if there is little; `None` where there is more.
+    async fn read_whole(&mut self) -> Result<Option<Vec<Document>>> {
+        let share = self.source.share_of(&self.selection);
+        // The number of documents in a shard says nothing of the index, which is searched as a whole.
+        let is_small = share.is_some_and(|share| share.is_less_than(FIRST_AT_ONCE));
+        let documents = match is_small && self.selection.shard().is_none() {
+            true => self.source.read_whole(self.position, &self.selection).await?,
+            false => None,
+        };
+        self.whole = match documents {
+            Some(_) => AtOnce::Done,
+            None => AtOnce::No,
+        };
+        if let Some(last) = documents.as_ref().and_then(|documents| documents.last()) {
+            self.position = last.seq_no;
+        }
+        Ok(documents)
+    }
+
     async fn read_next(&mut self) -> Result<Option<Vec<Document>>> {
+        match self.whole {
+            AtOnce::Untried => {
+                if let Some(documents) = self.read_whole().await? {
+                    return Ok(Some(documents));
+                }
+            }
+            AtOnce::Done => return Ok(None),
+            AtOnce::No => {}
+        }
         let Some(context) = self.context().await? else {
             return Ok(None);
         };
@@ -816,6 +864,36 @@ impl OpenSearchSource {
             let answer = self.client.success(&request, answer)?;
             let found: Answered = self.client.parse(&what, &answer.body)?;
             return Ok(Some(found.hits.hits.first().map_or(BEFORE_ALL, |hit| hit.seq_no)));
+        }
+    }
+
+    /// Reads everything after a number with one search; `None` where that does not give all of it.
+    async fn read_whole(&self, after: i64, selection: &Selection) -> Result<Option<Vec<Document>>> {
+        let context = SearchContext {
+            point_in_time: None,
+            end: AFTER_ALL,
+            order: Order::Number,
+            filter: None,
+        };
+        let window = Window { after, to: AFTER_ALL };
+        let wanted = Wanted {
+            selection,
+            want: Want::Documents,
+            order: context.order,
+        };
+        let read = self.read_once(
+            &context,
+            window,
+            None,
+            FIRST_AT_ONCE,
+            Some(MOST_ANSWER_BYTES),
+            &wanted,
+        );
+        match read.await {
+            Ok((part, _)) if part.more_behind.is_none() => Ok(Some(part.documents)),
+            Err(Failure::Other(error)) if error.is_temporary() => Err(error),
+            // An error that does not pass comes again, or not, when less is asked for.
+            Ok(_) | Err(_) => Ok(None),
         }
     }
 

@@ -52,6 +52,11 @@ pub(super) struct Share {
 }
 
 impl Share {
+    /// Whether all documents together are fewer than these.
+    pub(super) fn is_less_than(self, documents: usize) -> bool {
+        self.all < documents as u64
+    }
+
     /// Whether it is cheaper to have the server look for them than to read all and drop the rest.
     ///
     /// For every answer it collects all that is selected anew, of which 60 documents cost about as much as to read one.
@@ -463,6 +468,12 @@ impl Source for OpenSearchSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_must_have_room_for_one_document_more_than_there_are() {
+        let share = Share { selected: 3, all: 63 };
+        assert!(share.is_less_than(64) && !share.is_less_than(63));
+    }
 
     #[test]
     fn the_server_looks_for_what_is_selected_where_that_is_little() {
