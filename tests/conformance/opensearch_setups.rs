@@ -48,6 +48,7 @@ on_every_opensearch! {
     an_answer_may_hold_as_little_as_the_index_allows
     an_index_of_few_documents_is_read_as_a_whole
     keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused
+    the_blocks_of_a_cluster_pass_the_filter_that_asks_for_them
     workspaces_whose_index_cannot_be_read_are_listed_beside_the_others
 }
 
@@ -358,7 +359,20 @@ async fn keys_are_counted_one_by_one_where_queries_that_are_dear_are_refused(pla
     assert_eq!(written.unwrap().total(), 30);
 }
 
-/// Connects to a server that gives one answer to every connection.
+/// A block would stop the other tests, so one is set that blocks nothing. An answer without it would be taken for none.
+async fn the_blocks_of_a_cluster_pass_the_filter_that_asks_for_them(place: Place) {
+    let set = async |value: Value| {
+        let body = json!({"transient": {"cluster.blocks.read_only_allow_delete": value}});
+        put(&place, "/_cluster/settings", body).await;
+    };
+    set(json!(false)).await;
+    let path = "/_cluster/settings?filter_path=*.cluster.blocks";
+    let found = ask_opensearch(&place, Method::Get, path, None).await;
+    set(Value::Null).await;
+    let block = &found["transient"]["cluster"]["blocks"]["read_only_allow_delete"];
+    assert_eq!(block, "false", "{found}");
+}
+
 /// Gives this answer to whoever connects.
 async fn answer_all(listener: TcpListener, answer: String) {
     while let Ok((mut stream, _)) = listener.accept().await {

@@ -97,16 +97,14 @@ struct Alias {
 /// What a cluster is asked once, for all indices. An error is not remembered.
 #[derive(Default)]
 pub(super) struct ClusterFacts {
-    settings: OnceCell<Settings>,
+    blocks: OnceCell<Settings>,
     largest_request: OnceCell<usize>,
 }
 
 impl ClusterFacts {
-    /// The settings of the cluster; none where the login may not read them.
-    async fn settings(&self, inspector: &Inspector<'_>) -> Result<&Settings> {
-        self.settings
-            .get_or_try_init(|| inspector.cluster_settings())
-            .await
+    /// The blocks of the cluster; none where the login may not read them.
+    async fn blocks(&self, inspector: &Inspector<'_>) -> Result<&Settings> {
+        self.blocks.get_or_try_init(|| inspector.cluster_blocks()).await
     }
 
     /// The largest request that every node accepts, in bytes; the usual limit if the server has not said.
@@ -227,7 +225,7 @@ impl<'a> Inspector<'a> {
             mappings: Option<Mappings>,
         }
         let path = format!("/_index_template/_simulate_index/{}", self.name);
-        let answer = self.send(Method::Post, path, None).await?;
+        let answer = self.send(self.request(Method::Post, path)).await?;
         let simulated = match answer.is_success() {
             true => serde_json::from_slice::<Simulated>(&answer.body).ok(),
             false => None,
@@ -347,7 +345,7 @@ impl<'a> Inspector<'a> {
             aliases: Aliases,
         }
         let answer = self
-            .send(Method::Get, format!("/_alias/{}", self.name), None)
+            .send(self.request(Method::Get, format!("/_alias/{}", self.name)))
             .await?;
         let mut found = match answer.is_success() {
             true => serde_json::from_slice::<BTreeMap<String, Index>>(&answer.body).unwrap_or_default(),
@@ -356,8 +354,8 @@ impl<'a> Inspector<'a> {
         Ok(found.remove(index).map(|index| index.aliases).unwrap_or_default())
     }
 
-    /// The settings of the cluster; none where the login may not read them.
-    async fn cluster_settings(&self) -> Result<Settings> {
+    /// The blocks of the cluster; none where the login may not read them.
+    async fn cluster_blocks(&self) -> Result<Settings> {
         #[derive(Deserialize)]
         struct Answered {
             #[serde(default)]
@@ -365,8 +363,10 @@ impl<'a> Inspector<'a> {
             #[serde(default)]
             transient: Value,
         }
-        let path = "/_cluster/settings".to_owned();
-        let answer = self.send(Method::Get, path, None).await?;
+        // Whole objects: a filter does not see into names with dots.
+        let query = [("filter_path", "*.cluster.blocks")];
+        let request = self.request(Method::Get, "/_cluster/settings").query(&query);
+        let answer = self.send(request).await?;
         let mut settings = Settings::new();
         if answer.is_success()
             && let Ok(answered) = serde_json::from_slice::<Answered>(&answer.body)
@@ -379,14 +379,14 @@ impl<'a> Inspector<'a> {
 
     /// Looks for a block on the whole cluster.
     async fn check_cluster(&self, index_exists: bool) -> Result<()> {
-        let settings = self.client.facts.settings(self).await?;
+        let found = self.client.facts.blocks(self).await?;
         let blocks = [
             "cluster.blocks.read_only",
             "cluster.blocks.read_only_allow_delete",
         ];
         let creation = (!index_exists).then_some("cluster.blocks.create_index");
         for block in blocks.into_iter().chain(creation) {
-            if is(settings, block, "true") {
+            if is(found, block, "true") {
                 let message = format!(
                     "nothing can be written to the cluster at {}: {block} is set",
                     self.client.host()
@@ -502,7 +502,7 @@ impl<'a> Inspector<'a> {
                 "/_ingest/pipeline/{}",
                 utf8_percent_encode(pipeline, NON_ALPHANUMERIC)
             );
-            let found = self.send(Method::Get, path.clone(), None).await?;
+            let found = self.send(self.request(Method::Get, path.as_str())).await?;
             let remedy = format!(
                 "remove the pipeline from the index (PUT /{}/_settings {{\"{setting}\": null}}), or choose another \
                  workspace",
@@ -512,13 +512,8 @@ impl<'a> Inspector<'a> {
                 return Err(self.refused(format!("{about}, which does not exist"), &remedy));
             }
             let samples = samples(self.name);
-            let simulated = self
-                .send(
-                    Method::Post,
-                    format!("{path}/_simulate"),
-                    Some(&json!({"docs": samples})),
-                )
-                .await?;
+            let simulate = self.request(Method::Post, format!("{path}/_simulate"));
+            let simulated = self.send(simulate.json(&json!({"docs": samples}))).await?;
             if let Some(harm) = harm(&samples, &simulated) {
                 return Err(self.refused(format!("{about}, which {harm}"), &remedy));
             }
@@ -549,15 +544,15 @@ impl<'a> Inspector<'a> {
         self.client.success(&request, answer).map(drop)
     }
 
+    fn request(&self, method: Method, path: impl Into<String>) -> Request<'static> {
+        Request::new(method, path, format!("look at the index {}", self.name))
+    }
+
     /// Sends a request whose refusal decides nothing.
     ///
     /// # Errors
     /// There was no answer, or the server is busy: then it is not known yet whether the index is fit.
-    async fn send(&self, method: Method, path: String, body: Option<&Value>) -> Result<Answer> {
-        let mut request = Request::new(method, path, format!("look at the index {}", self.name));
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+    async fn send(&self, request: Request<'_>) -> Result<Answer> {
         let answer = self.client.send(&request).await?;
         if answer.is_success() {
             return Ok(answer);

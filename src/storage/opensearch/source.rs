@@ -125,7 +125,7 @@ impl OpenSearchSource {
     /// Which of these keys have documents, of which nothing else is asked for.
     async fn have_documents(&self, keys: &[&CacheKey]) -> Result<Vec<bool>> {
         let what = format!("look for documents of the index {}", self.index);
-        let query = [("_source", "false")];
+        let query = [("_source", "false"), ("filter_path", "docs.found,docs.error")];
         let request = Request::new(Method::Post, self.path("_mget"), what)
             .query(&query)
             .json(&json!({"ids": keys}));
@@ -270,7 +270,10 @@ impl OpenSearchSource {
     /// or cannot tell the selected types apart.
     pub(super) async fn count_by_server(&self, selection: &Selection) -> Result<Option<Count>> {
         let what = format!("count the documents of the index {}", self.index);
-        let query = [("allow_partial_search_results", "false")];
+        let query = [
+            ("allow_partial_search_results", "false"),
+            ("filter_path", "hits.total.value,aggregations.kinds.buckets"),
+        ];
         let request = Request::new(Method::Post, self.path("_search"), what.as_str())
             .query(&query)
             .json(&count_query(selection));
