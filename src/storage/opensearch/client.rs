@@ -498,9 +498,10 @@ impl Client {
         ))
     }
 
-    /// The answer, whatever it is, unless the server asks to come back later.
+    /// The answer, whatever it is, unless the server asks to come back later. An internal error (500) may come every time, and
+    /// LightRAG does not make these requests, so it is an answer.
     pub(super) fn unless_busy(&self, request: &Request<'_>, answer: Answer) -> Result<Answer> {
-        match is_busy(answer.status) {
+        match is_busy(answer.status) && answer.status != 500 {
             true => self.success(request, answer),
             false => Ok(answer),
         }

@@ -558,10 +558,6 @@ impl<'a> Inspector<'a> {
             return Ok(answer);
         }
         tracing::debug!("{}: {}", request.path, answer.cause().text());
-        // The status is that of a server that is busy, but waiting does not help.
-        if lacks_ingest_nodes(&answer) {
-            return Ok(answer);
-        }
         self.client.unless_busy(&request, answer)
     }
 
