@@ -1,13 +1,13 @@
 //! Archives: kept, read back, damaged, and not written by a run that ends early.
 
-use std::{fs, io::Write};
+use std::{fs, io::Write, process::Stdio};
 
 use serde_json::{Map, Value, json};
 
 use crate::{
     scene::{CACHE, Scene, value},
     signals::stop,
-    support::records::key,
+    support::{records::key, tool::Run},
 };
 
 /// The lines of an archive.
@@ -400,6 +400,24 @@ fn what_is_no_archive_is_said() {
         .run("--source ./rag_storage --target empty.jsonl --yes")
         .expect(0);
     scene.run("--source archive --target ./new --yes").expect(2);
+}
+
+#[test]
+fn a_pipe_without_a_name_is_called_a_pipe() {
+    let scene = Scene::new();
+    let job = "source: { kind: archive, file: /dev/stdin }\ntarget: ./new\nworkspaces: all\n";
+    let child = scene
+        .file("job.yaml", job)
+        .tool("--job job.yaml --yes")
+        .into_command()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let run = Run::of(child.wait_with_output().unwrap()).checked().expect(4);
+    let message = run.message();
+    assert!(message.contains("is a pipe, not a regular file"), "{message}");
 }
 
 #[test]

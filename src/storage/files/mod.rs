@@ -137,7 +137,12 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let mut missing = Vec::new();
     let mut there = path.as_path();
     loop {
-        if let Ok(real) = there.canonicalize() {
+        let real = match there.canonicalize() {
+            // A pipe without a name, which a link such as /dev/stdin leads to.
+            Err(_) if there.exists() => Ok(there.to_owned()),
+            real => real,
+        };
+        if let Ok(real) = real {
             return Ok(missing.iter().rev().fold(real, |path, name| path.join(name)));
         }
         if let Ok(target) = there.read_link() {
