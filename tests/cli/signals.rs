@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    process::{Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use serde_json::{Map, Value};
@@ -52,6 +52,11 @@ fn stopped_by(signal: &str) -> (Scene, Run) {
 
 /// Runs the program until its first batch, and sends it a signal. It has to have more to say than a pipe takes.
 pub fn stop(tool: Tool, signal: &str) -> Run {
+    during(tool, |process| send(signal, process))
+}
+
+/// Starts the program and reads what it says up to its first batch.
+pub fn until_first_batch(tool: Tool) -> (Child, BufReader<ChildStdout>, String) {
     let mut child = tool
         .into_command()
         .stdout(Stdio::piped())
@@ -63,7 +68,14 @@ pub fn stop(tool: Tool, signal: &str) -> Run {
     while !stdout.contains("\"event\":\"batch\"") {
         assert_ne!(lines.read_line(&mut stdout).unwrap(), 0, "{stdout}");
     }
-    send(signal, child.id());
+    (child, lines, stdout)
+}
+
+/// Runs the program, and after its first batch does something else before it reads on. A program that has more to say than a
+/// pipe takes cannot end meanwhile.
+pub fn during(tool: Tool, other: impl FnOnce(u32)) -> Run {
+    let (mut child, mut lines, mut stdout) = until_first_batch(tool);
+    other(child.id());
     lines.read_to_string(&mut stdout).unwrap();
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();

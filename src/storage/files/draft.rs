@@ -11,7 +11,11 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::{blocking, not_a_file};
+use super::{
+    blocking,
+    lock::{ReplaceLock, new_sibling, remove_leftovers},
+    not_a_file,
+};
 use crate::{
     model::{
         Error, ErrorKind, Result,
@@ -26,6 +30,8 @@ use crate::{
 pub(crate) struct Draft {
     path: PathBuf,
     out: NamedTempFile,
+    /// Whether the file is locked, which shows other runs that it is no leftover. Some network file systems have no locks.
+    is_locked: bool,
     /// What is to be written next.
     pending: Vec<u8>,
     /// Bytes of the file that are written, without those that are pending.
@@ -44,23 +50,22 @@ const BUFFER: usize = 1 << 18;
 const SYNC_EVERY: usize = 32 << 20;
 
 impl Draft {
-    /// Makes the folder and the file, whose name begins like that of the one it will replace: LightRAG removes such a one
-    /// if this process is killed.
+    /// Makes the folder and the file, whose name begins like that of the one it will replace: if this process is killed, the
+    /// next run that writes the same file removes it.
     ///
     /// # Errors
     /// The folder or the file cannot be made, or the disk has too little space.
     pub(crate) fn begin(path: &Path) -> Result<Self> {
         let folder = folder_of(path);
         std::fs::create_dir_all(folder).map_err(|error| Error::io("make the folder", folder, error))?;
+        remove_leftovers(path, folder);
         check_space(path, folder)?;
-        let mut prefix = path.file_name().unwrap_or_default().to_owned();
-        prefix.push(".tmp.migrate-");
-        let sibling = os::with_usual_mode(tempfile::Builder::new().prefix(&prefix))
-            .tempfile_in(folder)
-            .map_err(|error| Error::io("write in", folder, error))?;
+        let (sibling, is_locked) =
+            new_sibling(path, folder).map_err(|error| Error::io("write in", folder, error))?;
         Ok(Self {
             path: path.to_owned(),
             out: sibling,
+            is_locked,
             pending: Vec::with_capacity(BUFFER),
             written_bytes: 0,
             failed: None,
@@ -72,6 +77,18 @@ impl Draft {
     /// The file that will be replaced.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Waits until no other run replaces the file, and keeps others from it: from before the old file is opened, whose records
+    /// are merged, until it is replaced. `None` if the file system has no locks.
+    ///
+    /// # Errors
+    /// Another run does not get done.
+    pub(crate) fn replace_lock(&self) -> Result<Option<ReplaceLock>> {
+        match self.is_locked {
+            true => ReplaceLock::wait(&self.path),
+            false => Ok(None),
+        }
     }
 
     /// Bytes added so far.

@@ -1,7 +1,9 @@
-//! What the storages that are files share: opening one, writing one beside another, and work that blocks.
+//! What the storages that are files share: opening one, writing one beside another, keeping runs apart that write the same
+//! one, and work that blocks.
 
 mod draft;
 mod kind;
+mod lock;
 mod pages;
 
 use std::{

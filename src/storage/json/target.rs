@@ -122,13 +122,18 @@ impl Target for JsonTarget {
     async fn finish(&self) -> Result<()> {
         let published = Arc::clone(&self.published);
         self.draft
-            .with(move |draft| match draft.take() {
-                // A run that wrote nothing does not change the file.
-                Some(draft) if draft.entries > 0 => {
-                    let _ = published.set(draft.publish()?);
-                    Ok(())
+            .with(move |draft| {
+                let filled = draft.as_ref().filter(|draft| draft.entries > 0);
+                // Before the draft is taken, so that the call can be repeated if that fails.
+                let _lock = filled.map(|draft| draft.file.replace_lock()).transpose()?;
+                match draft.take() {
+                    // A run that wrote nothing does not change the file.
+                    Some(draft) if draft.entries > 0 => {
+                        let _ = published.set(draft.publish()?);
+                        Ok(())
+                    }
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
             })
             .await
     }
@@ -223,7 +228,7 @@ impl CacheDraft {
         self.file.write_if_full()
     }
 
-    /// Adds the other records of the old file, and replaces it with the new one.
+    /// Adds the other records of the old file, and replaces it with the new one. No other run may replace it meanwhile.
     fn publish(mut self) -> Result<Published> {
         let old = CacheFile::open(self.file.path())?;
         if let Some(old) = &old {

@@ -1,7 +1,7 @@
 //! Linux, macOS and other Unix systems.
 
 use std::{
-    fs::{File, FileType, Metadata, Permissions},
+    fs::{File, FileType, Metadata, Permissions, TryLockError},
     io,
     os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, fchown},
     path::Path,
@@ -50,6 +50,22 @@ pub(crate) fn file_version(metadata: &Metadata) -> String {
 /// Identifies an existing file, whatever name led to it: device and inode.
 pub(crate) fn node(metadata: &Metadata) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
+}
+
+/// Locks an open file, unless a process has locked it, and checks that it still has this name. If it does, no one else may
+/// remove or rename it until it is closed; otherwise the file is not to be used. An error if the file system has no locks.
+pub(crate) fn try_own(file: &File, name: &Path) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let own = file.metadata()?;
+    match name.symlink_metadata() {
+        Ok(named) => Ok(node(&named) == node(&own)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether this user can create files in a folder.
@@ -189,5 +205,23 @@ mod tests {
         assert_eq!(exhausted(Errno::MFILE), Some(Resource::OpenFiles));
         assert_eq!(exhausted(Errno::AGAIN), Some(Resource::Threads));
         assert_eq!(exhausted(Errno::NOENT), None);
+    }
+
+    #[test]
+    fn a_file_has_one_owner_and_none_without_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().join("file");
+        let first = File::create(&name).unwrap();
+        let second = File::open(&name).unwrap();
+        assert!(try_own(&first, &name).unwrap());
+        assert!(!try_own(&second, &name).unwrap());
+        drop(first);
+        assert!(try_own(&second, &name).unwrap());
+        std::fs::remove_file(&name).unwrap();
+        assert!(!try_own(&second, &name).unwrap());
+        // Another file has the name.
+        let third = File::create(&name).unwrap();
+        assert!(!try_own(&second, &name).unwrap());
+        assert!(try_own(&third, &name).unwrap());
     }
 }
