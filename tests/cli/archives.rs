@@ -1,12 +1,12 @@
 //! Archives: kept, read back, damaged, and not written by a run that ends early.
 
-use std::{fs, io::Write, process::Stdio};
+use std::{fs, io::Write, process::Stdio, thread, time::Duration};
 
 use serde_json::{Map, Value, json};
 
 use crate::{
     scene::{CACHE, Scene, value},
-    signals::stop,
+    signals::{during, stop, until_first_batch},
     support::{records::key, tool::Run},
 };
 
@@ -262,6 +262,85 @@ fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_mo
         );
         let run = scene.run(&format!("{line} --salvage")).expect(3);
         assert!(run.total("written") >= least, "{what}: {}", run.total("written"));
+    }
+}
+
+/// The files beside others that runs have not removed.
+fn leftovers(scene: &Scene, folder: &str) -> usize {
+    let entries = fs::read_dir(scene.path(folder)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains(".tmp.")).count()
+}
+
+/// So many small records that a run with a batch for each cannot end before its output is read.
+pub fn many(scene: &Scene) -> u64 {
+    const RECORDS: u64 = 500;
+    let cache: Map<String, Value> = (0..RECORDS).map(|n| (key("extract", n), value("x"))).collect();
+    scene.cache("many/other", &cache.into());
+    RECORDS
+}
+
+pub const MANY: &str = "--source ./many --workspace other --yes --batch-size 1 --concurrency 1";
+
+#[test]
+fn runs_that_write_to_one_archive_at_the_same_time_keep_the_records_of_each() {
+    let scene = with_archive("old.jsonl.zst");
+    let records = many(&scene);
+    for (name, before) in [("new.jsonl", 0), ("old.jsonl.zst", 67)] {
+        let line = "--source ./rag_storage --workspace-map space2=meanwhile --yes";
+        let run = during(scene.tool(&format!("{MANY} --target {name}")), |_| {
+            scene.run(&format!("{line} --target {name}")).expect(0);
+        });
+        assert_eq!(run.expect(0).total("written"), records);
+        let footer = footer(&scene, name);
+        assert_eq!(footer["records"], before + records + 9);
+        assert_eq!(footer["workspaces"]["meanwhile"]["records"], 9);
+        let line = format!("--source {name} --target ./back --all-workspaces --dry-run");
+        scene.run(&line).expect(0);
+    }
+}
+
+#[test]
+fn a_run_waits_for_another_one_that_replaces_the_same_file() {
+    let scene = with_archive("other.jsonl");
+    scene.cache("other", &json!({key("summary", 7): value("other")}));
+    let cache = format!("new/mine/{CACHE}");
+    fs::create_dir_all(scene.path("new/mine")).unwrap();
+    for (target, file, other) in [
+        ("a.jsonl", "a.jsonl", "other.jsonl".to_owned()),
+        ("./new", cache.as_str(), format!("other/{CACHE}")),
+    ] {
+        let lock = scene.path(&format!("{file}.tmp.migrate-lock"));
+        let locked = fs::File::create(&lock).unwrap();
+        locked.lock().unwrap();
+        let line = format!("--source ./rag_storage --workspace-map space2=mine --target {target} --yes");
+        let run = during(scene.tool(&line), |_| {
+            thread::sleep(Duration::from_millis(300));
+            fs::copy(scene.path(&other), scene.path(file)).unwrap();
+            fs::remove_file(&lock).unwrap();
+            drop(locked);
+        });
+        assert_eq!(run.expect(0).total("written"), 9);
+    }
+    assert_eq!(footer(&scene, "a.jsonl")["records"], 67 + 9);
+    let new = scene.read(&cache);
+    assert_eq!(new[key("summary", 7)], value("other"));
+    assert_eq!(new.as_object().unwrap().len(), 1 + 9);
+    assert_eq!(leftovers(&scene, "") + leftovers(&scene, "new/mine"), 0);
+}
+
+#[test]
+fn what_a_killed_run_leaves_is_removed_by_the_next_one() {
+    let scene = Scene::new();
+    many(&scene);
+    for (target, folder) in [("a.jsonl.zst", ""), ("./new", "new/other")] {
+        let line = format!("{MANY} --target {target}");
+        let (mut child, _lines, _) = until_first_batch(scene.tool(&line));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(leftovers(&scene, folder), 1);
+        scene.run(&line).expect(0);
+        assert_eq!(leftovers(&scene, folder), 0);
     }
 }
 

@@ -6,7 +6,10 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     process::Stdio,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -14,8 +17,9 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::{
+    archives::{MANY, many},
     scene::Scene,
-    signals::send,
+    signals::{during, send},
     support::{
         http::{HttpServer, Request, answer},
         place::service,
@@ -151,6 +155,31 @@ fn a_bucket_that_refuses_is_an_error_that_says_why() {
     assert!(run.message().contains(&there), "{}", run.message());
 }
 
+#[test]
+#[ignore = "needs the test servers: scripts/services.sh"]
+fn runs_at_the_same_time_add_to_one_archive_in_a_real_bucket() {
+    let scene = Scene::new();
+    let bucket = Bucket::new("both");
+    many(&scene);
+    large_cache(&scene);
+    // The second time, it is uploaded in parts.
+    for (source, name) in [("./rag_storage", "a.jsonl"), ("./large", "b.jsonl")] {
+        let there = bucket.address(name);
+        let password = bucket.server.password().unwrap();
+        let line = format!("{MANY} --target {there}");
+        let run = during(bucket.tool(&scene, &line, password), |_| {
+            let line = format!("--source {source} --target {there} --all-workspaces --yes");
+            bucket.run(&scene, &line).expect(0);
+        });
+        run.expect(0);
+        for source in [source, "./many"] {
+            let line =
+                format!("--source {source} --target {there} --all-workspaces --verify-only --verify full");
+            bucket.run(&scene, &line).expect(0);
+        }
+    }
+}
+
 /// A server of the test's own with one object, which can be as slow and as broken as the test wants.
 struct ObjectServer {
     server: HttpServer,
@@ -166,9 +195,17 @@ impl ObjectServer {
         object: Option<String>,
         special: impl Fn(&Request, &str, &mut TcpStream) -> bool + Send + Sync + 'static,
     ) -> Self {
-        let object = Arc::new(Mutex::new(object));
+        Self::over(Arc::new(Mutex::new(object)), special)
+    }
+
+    /// The same with an object that the test may change.
+    fn over(
+        object: Arc<Mutex<Option<String>>>,
+        special: impl Fn(&Request, &str, &mut TcpStream) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let parts = Mutex::new(BTreeMap::new());
         let kept = Arc::clone(&object);
+        let version = AtomicU32::new(1);
         let server = HttpServer::new(move |request, stream| {
             let content = kept.lock().unwrap().clone();
             if special(request, content.as_deref().unwrap_or_default(), stream) {
@@ -176,14 +213,15 @@ impl ObjectServer {
             }
             let (method, path) = request.line.split_once(' ').unwrap();
             let query = path.split_once('?').map_or("", |(_, query)| query);
+            let tag = || format!("\"{}\"", version.load(Ordering::SeqCst));
+            let tag_header = || format!("ETag: {}\r\n", tag());
             match (method, query, content) {
-                ("HEAD", ..) | ("GET", _, None) => match kept.lock().unwrap().as_deref() {
-                    None => answer(stream, "404 Not Found", "", ""),
-                    Some(content) => {
-                        let _ = stream.write_all(head(content.len(), "200 OK", "").as_bytes());
-                    }
-                },
-                ("GET", _, Some(content)) => answer(stream, "200 OK", "ETag: \"1\"\r\n", &content),
+                ("HEAD", _, Some(content)) => {
+                    let head = head_of(&tag(), content.len(), "200 OK", "");
+                    let _ = stream.write_all(head.as_bytes());
+                }
+                ("HEAD" | "GET", _, None) => answer(stream, "404 Not Found", "", ""),
+                ("GET", _, Some(content)) => answer(stream, "200 OK", &tag_header(), &content),
                 ("POST", _, _) if query.starts_with("uploads") => answer(stream, "200 OK", "", UPLOAD),
                 ("PUT", _, _) if query.contains("partNumber=") => {
                     let number = query.split(['=', '&']).find_map(|word| word.parse::<u32>().ok());
@@ -193,12 +231,21 @@ impl ObjectServer {
                         .insert(number.unwrap(), request.body.clone());
                     answer(stream, "200 OK", "ETag: \"1\"\r\n", "");
                 }
-                ("PUT", ..) => {
+                ("PUT", _, content) => {
+                    let is_refused = match request.header("if-match") {
+                        Some(expected) => content.is_none() || expected != tag(),
+                        None => content.is_some() && request.has("If-None-Match: *"),
+                    };
+                    if is_refused {
+                        return answer(stream, "412 Precondition Failed", "", "");
+                    }
+                    version.fetch_add(1, Ordering::SeqCst);
                     *kept.lock().unwrap() = Some(request.body.clone());
-                    answer(stream, "200 OK", "ETag: \"1\"\r\n", "");
+                    answer(stream, "200 OK", &tag_header(), "");
                 }
                 ("POST", ..) => {
                     let parts = std::mem::take(&mut *parts.lock().unwrap());
+                    version.fetch_add(1, Ordering::SeqCst);
                     *kept.lock().unwrap() = Some(parts.into_values().collect());
                     let done =
                         "<CompleteMultipartUploadResult><ETag>1</ETag></CompleteMultipartUploadResult>";
@@ -229,10 +276,14 @@ fn with_keys(tool: Tool) -> Tool {
         .env("AWS_REGION", "us-east-1")
 }
 
-/// The head of an answer with an object.
+/// The head of an answer with the first version of an object.
 fn head(length: usize, status: &str, headers: &str) -> String {
+    head_of("\"1\"", length, status, headers)
+}
+
+fn head_of(tag: &str, length: usize, status: &str, headers: &str) -> String {
     format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nETag: \"1\"\r\nConnection: close\r\n{headers}\r\n"
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nETag: {tag}\r\nConnection: close\r\n{headers}\r\n"
     )
 }
 
@@ -527,9 +578,107 @@ fn a_bucket_that_cannot_be_written_to_is_found_before_a_record_is_read() {
         let requests = accepting.requests_except("GET ");
         let asked = ["POST /b/a.jsonl?uploads=", "DELETE /b/a.jsonl?uploadId=upload-1"];
         assert_eq!(requests[..2], asked);
-        let written = if mode == "--yes" { 2 } else { 0 };
+        // The version that is replaced, the new one, its size.
+        let written = if mode == "--yes" { 3 } else { 0 };
         assert_eq!(requests.len(), 2 + written, "{requests:?}");
     }
+}
+
+#[test]
+fn runs_that_write_to_one_archive_in_a_bucket_at_the_same_time_keep_the_records_of_each() {
+    let scene = Scene::new();
+    let records = many(&scene);
+    for (before, object) in [(0, None), (67, Some(archive(&scene)))] {
+        let server = ObjectServer::new(object, |_, _, _| false);
+        let line = format!("{MANY} --target s3://b/a.jsonl");
+        let run = during(server.tool(&scene, &line), |_| {
+            let line =
+                "--source ./rag_storage --workspace-map space2=meanwhile --target s3://b/a.jsonl --yes";
+            server.tool(&scene, line).run().expect(0);
+        });
+        assert_eq!(run.expect(0).total("written"), records);
+        let object = server.object.lock().unwrap().take().unwrap();
+        let footer: Value = serde_json::from_str(object.lines().last().unwrap()).unwrap();
+        assert_eq!(footer["footer"]["records"], before + records + 9);
+    }
+}
+
+const SMALL: &str = "--source ./rag_storage --target s3://b/a.jsonl --all-workspaces --yes";
+
+#[test]
+fn an_archive_that_is_replaced_during_an_upload_is_not_replaced_again() {
+    let scene = Scene::new();
+    large_cache(&scene);
+    // A service compares the version itself; before the parts of a large one are put together, it is asked for it.
+    let small = ObjectServer::new(None, |request, _, stream| {
+        let is_put = request.line.starts_with("PUT ");
+        if is_put {
+            assert!(request.has("If-None-Match: *"), "{request:?}");
+            answer(stream, "412 Precondition Failed", "", "");
+        }
+        is_put
+    });
+    let object = Arc::new(Mutex::new(None));
+    let theirs = Arc::clone(&object);
+    let large = ObjectServer::over(object, move |request, _, _| {
+        if request.line.contains("partNumber=") {
+            *theirs.lock().unwrap() = Some("theirs".to_owned());
+        }
+        false
+    });
+    for (server, line) in [(&small, SMALL), (&large, LARGE)] {
+        let run = server.tool(&scene, line).run().expect(5);
+        let message = run.message();
+        assert!(
+            message.contains("s3://b/a.jsonl was replaced while the new archive was written"),
+            "{message}"
+        );
+        assert_eq!((kind(&run), run.total("written")), ("busy", 0));
+        assert_eq!(run.report()["retryable"], true);
+    }
+    assert_eq!(large.object.lock().unwrap().as_deref(), Some("theirs"));
+    let requests = large.requests_except("PUT ");
+    assert_eq!(requests.last().unwrap(), "DELETE /b/a.jsonl?uploadId=upload-1");
+}
+
+#[test]
+fn an_upload_whose_answer_was_lost_is_found_to_be_done() {
+    let scene = Scene::new();
+    let object = Arc::new(Mutex::new(None));
+    let written = Arc::clone(&object);
+    let server = ObjectServer::over(object, move |request, _, stream| {
+        let mut written = written.lock().unwrap();
+        let is_first = request.line.starts_with("PUT ") && written.is_none();
+        if is_first {
+            *written = Some(request.body.clone());
+            answer(stream, "503 Service Unavailable", "", "");
+        }
+        is_first
+    });
+    let run = server.tool(&scene, SMALL).run().expect(0);
+    assert_eq!(run.total("written"), 67);
+    assert_eq!(run.events_of("retry").count(), 1);
+}
+
+#[test]
+fn a_service_that_cannot_compare_versions_is_asked_for_the_version() {
+    let scene = Scene::new();
+    let server = ObjectServer::new(None, |request, _, stream| {
+        let is_conditional = request.header("if-none-match").is_some();
+        if is_conditional {
+            answer(stream, "501 Not Implemented", "", "");
+        }
+        is_conditional
+    });
+    let run = server.tool(&scene, SMALL).run().expect(0);
+    assert_eq!(run.total("written"), 67);
+    assert_eq!(run.events_of("retry").count(), 0);
+    let requests = server.requests_except("GET ");
+    let methods: Vec<&str> = requests
+        .iter()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(methods, ["POST", "DELETE", "HEAD", "PUT", "HEAD", "PUT", "HEAD"]);
 }
 
 #[test]

@@ -139,7 +139,9 @@ impl Connection for ArchiveStorage {
     }
 
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {
-        if self.archive().was_replaced().await? {
+        let archive = self.archive();
+        // The copy of an object in a bucket is read by the whole run.
+        if !archive.place().is_copied() && archive.was_replaced().await? {
             self.open_anew();
         }
         Ok(Arc::new(ArchiveSource {

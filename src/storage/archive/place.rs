@@ -8,10 +8,10 @@ use std::{
 };
 
 #[cfg(feature = "bucket")]
-use super::bucket::Bucket;
+use super::bucket::{Bucket, ObjectVersion};
 use super::config::{ArchivePlace, Config};
 use crate::{
-    model::Result,
+    model::{Error, ErrorKind, Result},
     storage::{
         ConnectOptions,
         files::{Draft, OpenFile, absolute, blocking, check_writable},
@@ -25,6 +25,29 @@ pub(super) enum Place {
     File(PathBuf),
     #[cfg(feature = "bucket")]
     Bucket(Arc<Bucket>),
+}
+
+/// What is in the place of an archive, to find out later whether that was replaced.
+#[derive(Clone, Debug)]
+pub(super) enum Version {
+    /// Nothing.
+    Missing,
+    /// This file.
+    File(String),
+    #[cfg(feature = "bucket")]
+    Object(ObjectVersion),
+}
+
+impl Version {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Missing, Self::Missing) => true,
+            (Self::File(one), Self::File(other)) => one == other,
+            #[cfg(feature = "bucket")]
+            (Self::Object(one), Self::Object(other)) => one.is_same(other),
+            _ => false,
+        }
+    }
 }
 
 impl Place {
@@ -43,7 +66,7 @@ impl Place {
                 Ok(Self::Bucket(Arc::new(bucket)))
             }
             #[cfg(not(feature = "bucket"))]
-            ArchivePlace::Bucket(_) => Err(crate::model::Error::config(
+            ArchivePlace::Bucket(_) => Err(Error::config(
                 "this build of migrate-llm-cache does not include archives in buckets",
             )
             .with_remedy(
@@ -61,41 +84,48 @@ impl Place {
         }
     }
 
-    /// The archive; `None` where there is none. One in a bucket is downloaded, which takes as long as it is large.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub(super) async fn read(&self) -> Result<Option<OpenFile>> {
+    /// Whether it is downloaded to be read.
+    pub(super) fn is_copied(&self) -> bool {
         match self {
-            Self::File(path) => {
-                let path = path.clone();
-                blocking(move || OpenFile::open(&path)).await
-            }
+            Self::File(_) => false,
             #[cfg(feature = "bucket")]
-            Self::Bucket(bucket) => {
-                let file = bucket.download().await?;
-                Ok(file.map(|file| OpenFile::of(bucket.name(), file)))
-            }
+            Self::Bucket(_) => true,
         }
     }
 
-    /// Whether the open file was replaced by another one. The copy of an object in a bucket never is.
+    /// The archive, and its version; `None` where there is none. One in a bucket is downloaded, which takes as long as it is
+    /// large.
     ///
     /// # Errors
     /// It cannot be read.
-    pub(super) async fn was_replaced(&self, open: &OpenFile) -> Result<bool> {
+    pub(super) async fn read(&self) -> Result<(Option<OpenFile>, Version)> {
         match self {
             Self::File(path) => {
-                let (path, before) = (path.clone(), open.identity()?);
-                blocking(move || {
-                    let now = OpenFile::open(&path)?.map(|file| file.identity()).transpose()?;
-                    Ok(now != Some(before))
-                })
-                .await
+                let path = path.clone();
+                blocking(move || open(&path)).await
             }
             #[cfg(feature = "bucket")]
-            Self::Bucket(_) => Ok(false),
+            Self::Bucket(bucket) => Ok(match bucket.download().await? {
+                Some((file, version)) => (Some(OpenFile::of(bucket.name(), file)), Version::Object(version)),
+                None => (None, Version::Missing),
+            }),
         }
+    }
+
+    /// Whether another version is there by now.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) async fn was_replaced(&self, version: &Version) -> Result<bool> {
+        let now = match self {
+            Self::File(path) => {
+                let path = path.clone();
+                blocking(move || open(&path).map(|(_, version)| version)).await?
+            }
+            #[cfg(feature = "bucket")]
+            Self::Bucket(bucket) => bucket.version().await?.map_or(Version::Missing, Version::Object),
+        };
+        Ok(!now.is_same(version))
     }
 
     /// The path beside which a new archive is written.
@@ -121,23 +151,62 @@ impl Place {
         }
     }
 
-    /// Replaces the archive with a complete new one.
+    /// Replaces this version of the archive with a complete new one. The metadata is that of the old file.
     ///
     /// # Errors
-    /// It cannot be written; the old archive is unchanged.
-    pub(super) async fn publish(&self, draft: Draft, old: Option<Metadata>) -> Result<()> {
+    /// It cannot be written, or another version is there; that is unchanged then.
+    pub(super) async fn publish(
+        &self,
+        mut draft: Draft,
+        old: Option<Metadata>,
+        replaced: &Version,
+    ) -> Result<()> {
         match self {
-            Self::File(_) => blocking(move || draft.publish(old.as_ref())).await,
+            Self::File(path) => {
+                let (path, replaced) = (path.clone(), replaced.clone());
+                blocking(move || {
+                    // What takes long comes before the check.
+                    draft.flush()?;
+                    let (_, now) = open(&path)?;
+                    if !now.is_same(&replaced) {
+                        return Err(replaced_meanwhile(&path));
+                    }
+                    draft.publish(old.as_ref())
+                })
+                .await
+            }
             #[cfg(feature = "bucket")]
             Self::Bucket(bucket) => {
                 let (draft, file) = blocking(move || {
-                    let mut draft = draft;
                     let file = draft.reopen()?;
                     Ok((draft, file))
                 })
                 .await?;
-                bucket.upload(file, draft.len()).await
+                let replaced = match replaced {
+                    Version::Object(version) => Some(version),
+                    Version::Missing | Version::File(_) => None,
+                };
+                bucket.upload(file, draft.len(), replaced).await
             }
         }
     }
+}
+
+/// Opens a file; `None` where there is none.
+fn open(path: &Path) -> Result<(Option<OpenFile>, Version)> {
+    let Some(file) = OpenFile::open(path)? else {
+        return Ok((None, Version::Missing));
+    };
+    let version = Version::File(file.identity()?);
+    Ok((Some(file), version))
+}
+
+/// The error for an archive that was replaced after its records were added to the new one.
+pub(super) fn replaced_meanwhile(name: &Path) -> Error {
+    let message = format!(
+        "{} was replaced while the new archive was written; nothing was written to it",
+        name.display()
+    );
+    Error::new(ErrorKind::Busy, message)
+        .with_remedy("run the same command again, which adds to what is there now")
 }

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OnceCell, mpsc};
 use super::{
     codec::{Line, RecordLine, record_digest},
     lines::{LinePlace, Lines},
-    place::Place,
+    place::{Place, Version},
     survey::{ArchiveFile, Survey, for_each_record},
 };
 use crate::{
@@ -28,9 +28,16 @@ pub(super) struct Reader {
     place: Place,
     side: Side,
     salvage: bool,
-    file: OnceCell<Option<Arc<ArchiveFile>>>,
+    opened: OnceCell<Opened>,
     survey: Mutex<Option<Arc<Survey>>>,
     index: OnceCell<Arc<Index>>,
+}
+
+/// What was found in the place of an archive.
+struct Opened {
+    /// `None` if there was none, or, as a target, a file without bytes.
+    file: Option<Arc<ArchiveFile>>,
+    version: Version,
 }
 
 /// The blocks of the keys, by the first half of their digests: 16 bytes per record.
@@ -68,7 +75,7 @@ impl Reader {
             place,
             side,
             salvage,
-            file: OnceCell::new(),
+            opened: OnceCell::new(),
             survey: Mutex::default(),
             index: OnceCell::new(),
         }
@@ -84,13 +91,12 @@ impl Reader {
         Self::new(self.place.clone(), self.side, self.salvage)
     }
 
-    /// Whether the file was replaced since it was opened.
+    /// Whether something else is in its place since it was opened.
     pub(super) async fn was_replaced(&self) -> Result<bool> {
-        let Some(Some(open)) = self.file.get().cloned() else {
-            // Where there was none, one may have come.
-            return Ok(self.file.initialized());
-        };
-        self.place.was_replaced(&open.file).await
+        match self.opened.get() {
+            Some(opened) => self.place.was_replaced(&opened.version).await,
+            None => Ok(false),
+        }
     }
 
     /// Whether there is an archive. One in a bucket is not downloaded for that.
@@ -104,21 +110,30 @@ impl Reader {
 
     /// The file, opened once; `None` if there is none.
     pub(super) async fn file(&self) -> Result<Option<Arc<ArchiveFile>>> {
+        Ok(self.opened().await?.file.clone())
+    }
+
+    /// The version that was opened.
+    pub(super) async fn version(&self) -> Result<&Version> {
+        Ok(&self.opened().await?.version)
+    }
+
+    async fn opened(&self) -> Result<&Opened> {
         let open = || async {
-            let Some(file) = self.place.read().await? else {
-                return Ok(None);
-            };
+            let (file, version) = self.place.read().await?;
             let side = self.side;
-            blocking(move || {
+            let file = blocking(move || match file {
                 // A file without bytes, as `mktemp` makes it, is one to be written.
-                if side == Side::Target && file.metadata()?.len() == 0 {
-                    return Ok(None);
-                }
-                ArchiveFile::new(file).map(|file| Some(Arc::new(file)))
+                Some(file) if side == Side::Target && file.metadata()?.len() == 0 => Ok(None),
+                Some(file) => ArchiveFile::new(file).map(|file| Some(Arc::new(file))),
+                None => Ok(None),
+            });
+            Ok::<_, Error>(Opened {
+                file: file.await?,
+                version,
             })
-            .await
         };
-        self.file.get_or_try_init(open).await.cloned()
+        self.opened.get_or_try_init(open).await
     }
 
     /// A survey for any selection.

@@ -194,10 +194,23 @@ impl Writer {
             // Nothing was to be written.
             return Ok(());
         }
-        let old = match self.archive.file().await? {
-            Some(file) => self.archive.any_survey().await?.map(|survey| (file, survey)),
+        // For a file. In a bucket, versions are compared.
+        let lock = |draft: &mut Option<ArchiveDraft>| {
+            draft.as_ref().map_or(Ok(None), |draft| draft.file.replace_lock())
+        };
+        let _lock = self.draft.with(lock).await?;
+        // Another run may have replaced the archive since it was opened.
+        let archive = match self.archive.was_replaced().await? {
+            true => Arc::new(self.archive.anew()),
+            false => Arc::clone(&self.archive),
+        };
+        let old = match archive.file().await? {
+            Some(file) => archive.any_survey().await?.map(|survey| (file, survey)),
             None => None,
         };
+        if let Some((_, survey)) = &old {
+            refuse_rejects(&archive, survey)?;
+        }
         let metadata = old.as_ref().map(|(old, _)| old.file.metadata()).transpose()?;
         let complete = self.draft.with(move |draft| match draft.take() {
             Some(draft) => draft.complete(old.as_ref().map(|(file, survey)| (&**file, &**survey))),
@@ -206,7 +219,9 @@ impl Writer {
                 "the archive could not be put in its place",
             )),
         });
-        self.archive.place().publish(complete.await?, metadata).await?;
+        let complete = complete.await?;
+        let replaced = archive.version().await?;
+        archive.place().publish(complete, metadata, replaced).await?;
         self.is_begun.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -242,16 +257,8 @@ impl Target for ArchiveTarget {
 
     async fn check_writable(&self) -> Result<()> {
         let archive = &self.writer.archive;
-        if archive
-            .any_survey()
-            .await?
-            .is_some_and(|survey| survey.is_rejects)
-        {
-            let message = format!(
-                "{} is a rejects file, which can be read and not written",
-                archive.place().name().display()
-            );
-            return Err(Error::new(ErrorKind::Refused, message).with_remedy("name another file"));
+        if let Some(survey) = archive.any_survey().await? {
+            refuse_rejects(archive, &survey)?;
         }
         archive.place().check_writable().await
     }
@@ -357,6 +364,18 @@ impl Target for ArchiveTarget {
             grows_by_new_only: false,
         }))
     }
+}
+
+/// Checks that an archive is one to add to.
+fn refuse_rejects(archive: &Reader, survey: &Survey) -> Result<()> {
+    if !survey.is_rejects {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is a rejects file, which can be read and not written",
+        archive.place().name().display()
+    );
+    Err(Error::new(ErrorKind::Refused, message).with_remedy("name another file"))
 }
 
 fn not_prepared() -> Error {

@@ -12,7 +12,7 @@ use crate::model::{Error, ErrorKind};
 
 /// The address and the variables of a service, for remedies.
 pub(super) struct Service {
-    scheme: &'static str,
+    pub(super) scheme: &'static str,
     pub(super) example: &'static str,
     credentials: &'static str,
     address: &'static str,
@@ -153,10 +153,20 @@ fn asks_to_come_back(message: &str) -> bool {
     if message.contains("Server returned error response: ") {
         return true;
     }
-    let Some((_, status)) = message.split_once("status code: ") else {
-        return false;
-    };
-    status.starts_with('5') || status.starts_with("429") || status.starts_with("408")
+    let comes_later = |status: &str| ["5", "429", "408"].iter().any(|code| status.starts_with(code));
+    status(message).is_some_and(comes_later)
+}
+
+/// The status of an answer, with what follows it in the message of an error.
+fn status(message: &str) -> Option<&str> {
+    Some(message.split_once("status code: ")?.1)
+}
+
+/// Whether a service cannot make a request depend on the version of an object, or is set not to.
+pub(super) fn lacks_conditions(error: &Failed) -> bool {
+    let is_not_implemented = |status: &str| status.starts_with("501");
+    matches!(error, Failed::NotImplemented { .. })
+        || status(&error.to_string()).is_some_and(is_not_implemented)
 }
 
 /// Whether a request to the metadata service of AWS failed: the client makes it if no keys are set.

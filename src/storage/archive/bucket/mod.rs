@@ -1,7 +1,9 @@
 //! An archive in a bucket: S3 and what is compatible with it, Google Cloud Storage, Azure.
 //!
 //! It is read through a temporary file, into which it is downloaded once, and written through one, which is uploaded when
-//! it is complete: so a run that fails leaves nothing in the bucket, and what was written can be read back before.
+//! it is complete: so a run that fails leaves nothing in the bucket, and what was written can be read back before. It
+//! replaces only the version whose records it contains: of runs that write to one archive at the same time, none removes the
+//! records of another.
 //!
 //! * `upload`: the requests that write.
 //! * `failure`: errors.
@@ -23,9 +25,9 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, TryFutureExt, stream::BoxStream};
 use object_store::{
-    ClientOptions, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, ObjectStoreScheme,
-    RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder,
-    multipart::MultipartStore, path::Path as Key,
+    ClientOptions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt,
+    ObjectStoreScheme, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder, multipart::MultipartStore, path::Path as Key,
 };
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -44,6 +46,42 @@ const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 trait Store: ObjectStore + MultipartStore {}
 
 impl<T: ObjectStore + MultipartStore> Store for T {}
+
+/// The version of an object. Services do not say all of it with every answer.
+#[derive(Clone, Debug)]
+pub(super) struct ObjectVersion {
+    e_tag: Option<String>,
+    /// A version by the name that Google gives it, which it compares instead of the tag.
+    version: Option<String>,
+    size: u64,
+    /// Seconds since 1970.
+    modified_at: i64,
+}
+
+impl ObjectVersion {
+    /// Whether this is the same version, as far as the service said.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let differ =
+            |one: &Option<String>, other: &Option<String>| one.is_some() && other.is_some() && one != other;
+        self.size == other.size
+            && self.modified_at == other.modified_at
+            && !differ(&self.e_tag, &other.e_tag)
+            && !differ(&self.version, &other.version)
+    }
+}
+
+impl From<&ObjectMeta> for ObjectVersion {
+    fn from(found: &ObjectMeta) -> Self {
+        // A proxy marks the tag of what it transforms on its way, though it is the same object.
+        let tag = |tag: &String| tag.trim_start_matches("W/").to_owned();
+        Self {
+            e_tag: found.e_tag.as_ref().map(tag),
+            version: found.version.clone(),
+            size: found.size,
+            modified_at: found.last_modified.timestamp(),
+        }
+    }
+}
 
 /// An object in a bucket.
 pub(super) struct Bucket {
@@ -128,14 +166,15 @@ impl Bucket {
         }
     }
 
-    /// Downloads the object into a file without a name; `None` where there is no such object.
+    /// Downloads the object into a file without a name, and tells its version; `None` where there is no such object.
     ///
     /// # Errors
     /// The service cannot be reached or refuses, or the disk is full.
-    pub(super) async fn download(&self) -> Result<Option<File>> {
+    pub(super) async fn download(&self) -> Result<Option<(File, ObjectVersion)>> {
         let Some(found) = self.open(GetOptions::default()).await? else {
             return Ok(None);
         };
+        let version = ObjectVersion::from(&found.meta);
         let mut download = Download {
             size: found.meta.size,
             version: found.meta.e_tag.clone(),
@@ -173,7 +212,7 @@ impl Bucket {
             }
         }
         tokio::io::AsyncWriteExt::flush(&mut out).await.map_err(failed)?;
-        Ok(Some(out.into_std().await))
+        Ok(Some((out.into_std().await, version)))
     }
 
     /// The next piece of the object; `None` if the object was replaced. After an error, it is asked for what is missing of
