@@ -165,6 +165,31 @@ fn a_rejects_file_is_read_as_an_archive_and_never_written() {
     );
     let run = scene.run("--source ./bad --target r.jsonl --yes").expect(10);
     assert!(run.message().contains("is a rejects file"), "{}", run.message());
+    // What editors leave before the first line.
+    let text = fs::read_to_string(scene.path("r.jsonl")).unwrap();
+    for before in ["\n \n", "\u{feff}"] {
+        scene.file("edited.jsonl", &format!("{before}{text}"));
+        let run = scene
+            .run("--source edited.jsonl --target ./edited --yes")
+            .expect(0);
+        assert_eq!(run.total("written"), 1);
+    }
+    // An archive after it, as `cat` makes it, is still an archive.
+    scene
+        .run("--source ./rag_storage --target a.jsonl --all-workspaces --yes")
+        .expect(0);
+    let archive = fs::read_to_string(scene.path("a.jsonl")).unwrap();
+    let cut: String = archive.split_inclusive('\n').take(20).collect();
+    for (archive, what) in [
+        (cut, "it has no footer: it was cut off"),
+        (archive, "its footer says 67 records, and it has 68"),
+    ] {
+        scene.file("both.jsonl", &format!("{text}{archive}"));
+        let run = scene
+            .run("--source both.jsonl --target ./both --all-workspaces --yes")
+            .expect(4);
+        assert!(run.message().contains(what), "{}", run.message());
+    }
 }
 
 /// The archive as it is after something happened to it.
@@ -228,6 +253,18 @@ fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_mo
             67,
         ),
         (
+            "a.jsonl",
+            Box::new(|content| {
+                let end = content
+                    .windows(9)
+                    .rposition(|text| text == b"{\"footer\"")
+                    .unwrap();
+                content.extend_from_within(end..);
+            }),
+            "another footer",
+            67,
+        ),
+        (
             "a.jsonl.zst",
             Box::new(|content| content.truncate(content.len() / 2)),
             "it is cut off",
@@ -242,6 +279,12 @@ fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_mo
             "is damaged in the block at byte",
             0,
         ),
+        (
+            "a.jsonl.zst",
+            Box::new(|content| content[0] ^= 1),
+            "is damaged in the block at byte 0: ",
+            67,
+        ),
     ];
     for (name, change, what, least) in cases {
         let scene = with_archive(name);
@@ -249,6 +292,8 @@ fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_mo
         let line = format!("--source {name} --target ./new --all-workspaces --yes");
         let run = scene.run(&line).expect(4);
         assert!(run.message().contains(what), "{what}: {}", run.message());
+        let next = run.report()["next"].as_str().unwrap();
+        assert!(next.starts_with("--salvage moves"), "{what}: {next}");
         assert!(!scene.path("new").exists(), "{what}");
         let written = scene
             .run(&format!("--source ./rag_storage --target {name} --yes"))
@@ -263,6 +308,82 @@ fn a_damaged_archive_is_found_before_the_first_write_and_what_is_whole_can_be_mo
         let run = scene.run(&format!("{line} --salvage")).expect(3);
         assert!(run.total("written") >= least, "{what}: {}", run.total("written"));
     }
+}
+
+#[test]
+fn an_archive_of_which_nothing_can_be_read_is_no_empty_one() {
+    let scene = with_archive("a.jsonl");
+    scene
+        .run("--source ./rag_storage --target a.jsonl.zst --all-workspaces --yes")
+        .expect(0);
+    let plain = fs::read(scene.path("a.jsonl")).unwrap();
+    let packed = fs::read(scene.path("a.jsonl.zst")).unwrap();
+    let header = plain.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let cases = [
+        ("header.jsonl", &plain[..header], "no record in it can be read"),
+        (
+            "half.jsonl",
+            &plain[..header / 2],
+            "is not an archive: nothing in it",
+        ),
+        (
+            "half.jsonl.zst",
+            &packed[..50],
+            "is not an archive: nothing in it",
+        ),
+        ("zeros.jsonl", &[0; 3000][..], "is not an archive: nothing in it"),
+        (
+            "text.jsonl",
+            b"hello\nworld\n",
+            "is not an archive: nothing in it",
+        ),
+        (
+            "other.jsonl",
+            b"{\"a\": 1}\n{\"a\": 2}\n",
+            "is not an archive: nothing in it",
+        ),
+    ];
+    for (name, content, what) in cases {
+        fs::write(scene.path(name), content).unwrap();
+        for mode in ["--yes", "--dry-run", "--verify-only"] {
+            let line = format!("--source {name} --target ./new --all-workspaces --salvage {mode}");
+            let run = scene.run(&line).expect(4);
+            assert!(run.message().contains(what), "{name}: {}", run.message());
+        }
+    }
+    // A workspace that is named may have been in what is lost.
+    for more in ["", " --allow-missing"] {
+        let line = format!("--source header.jsonl --target ./new --workspace space2 --salvage --yes{more}");
+        let run = scene.run(&line).expect(3);
+        let warnings = run.report()["warnings"].to_string();
+        assert!(
+            warnings.contains("workspace space2: ") && warnings.contains("it has no footer"),
+            "{warnings}"
+        );
+    }
+    assert!(!scene.path("new").exists());
+}
+
+#[test]
+fn a_workspace_whose_records_are_all_lost_is_named_if_the_footer_is_not() {
+    let scene = with_archive("a.jsonl");
+    let text = fs::read_to_string(scene.path("a.jsonl")).unwrap();
+    let rest: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with("{\"workspace\": \"space2\""))
+        .collect();
+    assert_eq!(rest.len(), 67 - 9 + 2);
+    scene.file("a.jsonl", &rest.join("\n"));
+    let run = scene
+        .run("--source a.jsonl --target ./new --all-workspaces --salvage --yes")
+        .expect(3);
+    assert_eq!(run.total("written"), 67 - 9);
+    let warnings = run.report()["warnings"].to_string();
+    let warning = "workspace space2: ";
+    assert!(
+        warnings.contains(warning) && warnings.contains("its footer says 67 records, and it has 58"),
+        "{warnings}"
+    );
 }
 
 /// The files beside others that runs have not removed.
@@ -428,6 +549,17 @@ fn a_run_from_an_archive_is_resumed_unless_the_archive_was_changed() {
         let message = "was changed since the checkpoint was written";
         assert!(refused.message().contains(message), "{}", refused.message());
 
+        // The same records in another order, which is a complete archive too.
+        if name == "a.jsonl" {
+            let text = String::from_utf8(content.clone()).unwrap();
+            let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+            let end = lines.len() - 1;
+            lines[1..end].reverse();
+            scene.file(name, &lines.concat());
+            let refused = scene.run(&format!("{line} --resume")).expect(11);
+            assert!(refused.message().contains(message), "{}", refused.message());
+        }
+
         fs::write(scene.path(name), content).unwrap();
         let resumed = scene.run(&format!("{line} --resume")).expect(0);
         assert_eq!(resumed.total("written"), RECORDS);
@@ -473,7 +605,19 @@ fn what_is_no_archive_is_said() {
             .run(&format!("--source {name} --target ./new --all-workspaces --yes"))
             .expect(4);
         assert!(run.message().contains(what), "{name}: {}", run.message());
+        if name == "empty.jsonl" {
+            let next = run.report()["next"].as_str().unwrap();
+            assert!(next.contains("no record was rejected"), "{next}");
+        }
     }
+    // A good backup is not to be removed.
+    let run = scene
+        .run("--source ./rag_storage --target newer.jsonl --yes")
+        .expect(5);
+    assert_eq!(
+        run.report()["next"],
+        "Use the version of migrate-llm-cache that wrote it, or a later one."
+    );
     // A file without bytes, as `mktemp` makes it, can be written.
     scene
         .run("--source ./rag_storage --target empty.jsonl --yes")

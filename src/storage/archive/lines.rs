@@ -27,6 +27,12 @@ const READ: usize = 128 << 10;
 /// The longest line: far beyond any record, and a bound on what a file without line breaks can cost, in bytes.
 const LONGEST: usize = 512 << 20;
 
+/// Editors on Windows write it before the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What to do about damage in a source.
+pub(super) const SALVAGE: &str = "--salvage moves the records that are whole";
+
 /// The magic number of a Zstandard frame.
 pub(super) const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
@@ -156,8 +162,11 @@ impl Lines {
     }
 
     fn give(&mut self, length: usize, line_break: usize) -> (Bytes, LinePlace) {
-        let line = self.text.slice(self.given..self.given + length);
+        let mut line = self.text.slice(self.given..self.given + length);
         let place = self.next;
+        if place == LinePlace::default() && line.starts_with(BYTE_ORDER_MARK) {
+            line = line.slice(BYTE_ORDER_MARK.len()..);
+        }
         self.given += length + line_break;
         self.next.line += 1;
         self.block_bytes += length + line_break;
@@ -286,7 +295,7 @@ fn damaged(file: &OpenFile, block: u64, what: &str) -> Error {
         "{} is damaged in the block at byte {block}: {what}",
         file.path().display()
     );
-    Error::new(ErrorKind::Damaged, message).with_remedy("--salvage moves the records that are whole")
+    Error::new(ErrorKind::Damaged, message).with_remedy(SALVAGE)
 }
 
 #[cfg(test)]
@@ -367,6 +376,17 @@ mod tests {
         let found = all(Lines::new(&file, false, 0).unwrap());
         assert_eq!(found.len(), 2);
         assert_eq!(found[1].0, "b");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let text = "\u{feff}a\n\u{feff}b\n";
+        for (content, is_packed) in [(text.as_bytes().to_vec(), false), (packed(text, 100), true)] {
+            let (_kept, file) = file(&content);
+            let found = all(Lines::new(&file, is_packed, 0).unwrap());
+            assert_eq!(found.len(), 2);
+            assert_eq!((found[0].0.as_str(), found[1].0.as_str()), ("a", "\u{feff}b"));
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ use self::{
     info::INFO,
     place::Place,
     source::{ArchiveSource, Reader},
+    survey::NAME_AN_ARCHIVE,
     target::{ArchiveTarget, Writer},
 };
 use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
@@ -64,9 +65,7 @@ impl Connector for Archive {
         let archive = Arc::new(Reader::new(place, values.side(), salvage));
         if values.side() == Side::Source && !archive.exists().await? {
             let message = format!("there is no archive {}", config.place);
-            return Err(Error::new(ErrorKind::NotFound, message).with_remedy(
-                "name a file that was written by --target FILE.jsonl.zst or --rejects FILE.jsonl",
-            ));
+            return Err(Error::new(ErrorKind::NotFound, message).with_remedy(NAME_AN_ARCHIVE));
         }
         Ok(Arc::new(ArchiveStorage {
             current: Mutex::new(Arc::new(Writer::new(archive, config.level))),
@@ -110,6 +109,10 @@ impl Connection for ArchiveStorage {
         let Some(survey) = self.archive().any_survey().await? else {
             return Ok(WorkspaceListing::default());
         };
+        if let (None, Some(damage)) = (survey.workspaces().next(), &survey.damage) {
+            let message = format!("{damage}; no record in it can be read");
+            return Err(Error::new(ErrorKind::Damaged, message).with_remedy("name another copy of it"));
+        }
         let found = survey.workspaces().map(|name| {
             Workspace::new(name).map_err(|error| {
                 let message = format!("{}: {}", self.config.place, error.message());

@@ -157,16 +157,11 @@ impl Reader {
         if let Some(survey) = kept.as_ref().filter(|kept| kept.selection == *selection) {
             return Ok(Some(Arc::clone(survey)));
         }
-        let (selection, salvage) = (selection.clone(), self.salvage);
+        let (selection, side, salvage) = (selection.clone(), self.side, self.salvage);
         let survey = blocking_with_progress(progress, move |progress| {
-            Survey::of(&file, &selection, salvage, progress)
+            Survey::of(&file, &selection, side, salvage, progress)
         });
-        let survey = Arc::new(survey.await.map_err(|error| match (self.side, error.kind()) {
-            (Side::Target, ErrorKind::Damaged) => {
-                error.with_remedy("remove it, or name another file; it was not changed")
-            }
-            _ => error,
-        })?);
+        let survey = Arc::new(survey.await?);
         *kept = Some(Arc::clone(&survey));
         Ok(Some(survey))
     }

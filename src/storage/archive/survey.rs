@@ -1,21 +1,35 @@
 //! A survey of an archive: whether it is complete and unchanged, and what it contains of each workspace.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     codec::{Digest, FORMAT_VERSION, Footer, Format, Line, Tally, record_digest},
-    lines::{LinePlace, Lines},
+    lines::{LinePlace, Lines, MAGIC, SALVAGE},
 };
 use crate::{
-    model::{Error, ErrorKind, Result, Selection},
+    model::{Error, ErrorKind, Result, Selection, Side},
     storage::{
         Count, Progress,
-        files::{HEAD, OpenFile, of_head},
+        files::{OpenFile, of_head},
         repeated::{Repeated, Superseded},
     },
 };
+
+/// What to do about a source that is no archive.
+pub(super) const NAME_AN_ARCHIVE: &str =
+    "name a file that was written by --target FILE.jsonl.zst or --rejects FILE.jsonl";
+
+/// What to do about a target to which nothing can be added.
+const NAME_ANOTHER: &str = "remove it, or name another file; it was not changed";
+
+/// How many bytes at the beginning tell whether a file is compressed: the header, and the beginning of the next frame.
+const BEGINNING: usize = 4 << 10;
 
 /// An open archive.
 #[derive(Debug)]
@@ -30,20 +44,21 @@ impl ArchiveFile {
     /// # Errors
     /// The file cannot be read, or is of another kind.
     pub(super) fn new(file: OpenFile) -> Result<Self> {
-        let mut head = vec![0; HEAD];
+        let mut head = vec![0; BEGINNING];
         let read = file.read_at(&mut head, 0)?;
         head.truncate(read);
         // A skippable frame may come first; its magic number has sixteen values.
         let is_skippable =
             head.first().is_some_and(|byte| byte & 0xf0 == 0x50) && head[1..].starts_with(b"\x2a\x4d\x18");
-        let is_packed = head.starts_with(&super::lines::MAGIC) || is_skippable;
+        let is_packed = head.starts_with(&MAGIC) || is_skippable;
         if let Some((what, remedy)) = of_head(&head).filter(|_| !is_packed) {
             let message = format!("{} is not an archive: it is {what}", file.path().display());
             return Err(Error::new(ErrorKind::Damaged, message).with_remedy(remedy));
         }
         Ok(Self {
             file: Arc::new(file),
-            is_packed,
+            // The first frame may be damaged. No text contains these bytes.
+            is_packed: is_packed || memchr::memmem::find(&head, &MAGIC).is_some(),
         })
     }
 
@@ -64,7 +79,11 @@ pub(super) struct Survey {
     /// Whether it has no header and is a rejects file, which later runs may append to.
     pub(super) is_rejects: bool,
     workspaces: BTreeMap<String, Found>,
-    /// Identifies this version of the archive; `None` for a file without a header.
+    /// The first damage that was skipped.
+    pub(super) damage: Option<String>,
+    /// Workspaces of a damaged archive that only its footer names.
+    lost: BTreeSet<String>,
+    /// Identifies this version of the archive, with the order of its lines; `None` for a file without a header.
     pub(super) identity: Option<String>,
     superseded: Superseded<LinePlace>,
 }
@@ -91,24 +110,12 @@ impl Survey {
     pub(super) fn of(
         archive: &ArchiveFile,
         selection: &Selection,
+        side: Side,
         salvage: bool,
         progress: Progress<'_>,
     ) -> Result<Self> {
         let size = archive.file.metadata()?.len();
-        let mut look = Look {
-            path: archive.file.path().display().to_string(),
-            selection,
-            salvage,
-            lines: 0,
-            header: None,
-            footer: None,
-            is_rejects: false,
-            tally: Tally::default(),
-            digest: Digest::default(),
-            workspaces: BTreeMap::new(),
-            seen: Repeated::among(size / LINE_BYTES),
-            damage: None,
-        };
+        let mut look = Look::new(archive, size, selection, side, salvage);
         let mut lines = archive.lines(0)?;
         loop {
             match lines.next() {
@@ -126,29 +133,23 @@ impl Survey {
             }
         }
         look.end()?;
-        let mut survey = Self {
-            selection: selection.clone(),
-            is_rejects: look.is_rejects,
-            identity: look.header.is_some().then(|| format!("{}-{size}", look.digest)),
-            workspaces: look.workspaces,
-            superseded: Superseded::default(),
-        };
-        for found in survey.workspaces.values_mut() {
-            found.count.damage.clone_from(&look.damage);
-        }
-        survey.look_again(archive, &look.seen, salvage)?;
+        let (mut survey, seen) = look.found(size);
+        survey.look_again(archive, &seen, salvage)?;
         Ok(survey)
     }
 
-    /// The names of the workspaces.
+    /// The names of the workspaces, also of those whose records are all damaged, where that is known.
     pub(super) fn workspaces(&self) -> impl Iterator<Item = &str> {
-        self.workspaces.keys().map(String::as_str)
+        self.workspaces.keys().chain(&self.lost).map(String::as_str)
     }
 
-    /// The records of a workspace.
+    /// The records of a workspace. The damage of the archive may be that of any workspace.
     pub(super) fn count(&self, workspace: &str) -> Count {
         let found = self.workspaces.get(workspace);
-        found.map_or_else(Count::none, |found| found.count.clone())
+        Count {
+            damage: self.damage.clone(),
+            ..found.map_or_else(Count::none, |found| found.count.clone())
+        }
     }
 
     /// The blocks that contain lines of a workspace, in order.
@@ -218,28 +219,82 @@ pub(super) fn for_each_record(
 struct Look<'a> {
     path: String,
     selection: &'a Selection,
+    side: Side,
     salvage: bool,
     /// Lines so far.
     lines: u64,
+    /// Whether one of them was not blank.
+    has_begun: bool,
     header: Option<Format>,
     footer: Option<Footer>,
     is_rejects: bool,
     tally: Tally,
     digest: Digest,
+    /// Of all lines and their places, in their order, which the digest in the footer does not depend on.
+    order: Xxh3,
     workspaces: BTreeMap<String, Found>,
     seen: Repeated,
     /// The first damage that was skipped.
     damage: Option<String>,
 }
 
-impl Look<'_> {
-    /// Skips damage with `salvage`; otherwise returns the error.
+impl<'a> Look<'a> {
+    fn new(archive: &ArchiveFile, size: u64, selection: &'a Selection, side: Side, salvage: bool) -> Self {
+        Self {
+            path: archive.file.path().display().to_string(),
+            selection,
+            side,
+            salvage,
+            lines: 0,
+            has_begun: false,
+            header: None,
+            footer: None,
+            is_rejects: false,
+            tally: Tally::default(),
+            digest: Digest::default(),
+            order: Xxh3::new(),
+            workspaces: BTreeMap::new(),
+            seen: Repeated::among(size / LINE_BYTES),
+            damage: None,
+        }
+    }
+
+    /// What was found, and the keys that seem to be repeated.
+    fn found(self, size: u64) -> (Survey, Repeated) {
+        let listed = self.footer.filter(|_| self.damage.is_some());
+        let mut lost: BTreeSet<String> = listed
+            .into_iter()
+            .flat_map(|footer| footer.workspaces.into_keys())
+            .collect();
+        lost.retain(|name| !self.workspaces.contains_key(name));
+        let identity = || format!("{:032x}-{size}", self.order.digest128());
+        let survey = Survey {
+            selection: self.selection.clone(),
+            is_rejects: self.is_rejects,
+            identity: self.header.is_some().then(identity),
+            workspaces: self.workspaces,
+            damage: self.damage,
+            lost,
+            superseded: Superseded::default(),
+        };
+        (survey, self.seen)
+    }
+
+    /// Skips damage with `salvage`; otherwise returns the error, with what to do about it.
     fn damaged(&mut self, error: Error) -> Result<()> {
-        if !self.salvage || error.kind() != ErrorKind::Damaged {
+        if error.kind() != ErrorKind::Damaged {
             return Err(error);
         }
-        self.damage.get_or_insert_with(|| error.message().to_owned());
-        Ok(())
+        if self.salvage {
+            self.damage.get_or_insert_with(|| error.message().to_owned());
+            return Ok(());
+        }
+        let has_remedy = error.remedy().is_some();
+        Err(match self.side {
+            Side::Target => error.with_remedy(NAME_ANOTHER),
+            Side::Source if has_remedy => error,
+            Side::Source => error.with_remedy(SALVAGE),
+        })
     }
 
     fn error(&self, what: &str) -> Error {
@@ -247,23 +302,31 @@ impl Look<'_> {
         Error::new(ErrorKind::Damaged, message)
     }
 
+    fn no_archive(&self, what: &str) -> Error {
+        let message = format!("{} is not an archive: {what}", self.path);
+        Error::new(ErrorKind::Damaged, message).with_remedy(match self.side {
+            Side::Source => NAME_AN_ARCHIVE,
+            Side::Target => NAME_ANOTHER,
+        })
+    }
+
     fn see(&mut self, line: &[u8], place: LinePlace) -> Result<()> {
         self.lines += 1;
+        self.order.update(&place.block.to_le_bytes());
+        self.order.update(line);
+        self.order.update(b"\n");
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
         match Line::read(line) {
             Ok(Line::Header(header)) => self.see_header(header),
-            Ok(Line::Footer(footer)) if self.footer.is_none() => {
-                self.footer = Some(footer);
-                Ok(())
-            }
-            Ok(Line::Footer(_)) => self.damaged(self.error("another footer")),
+            Ok(Line::Footer(footer)) => self.see_footer(footer),
             Ok(Line::Record(record)) => {
-                if self.lines == 1 && !record.is_reject && !self.salvage {
-                    return Err(self.no_archive("its first line is no header"));
+                if is_first && !record.is_reject {
+                    self.see_other_beginning("its first line is no header")?;
                 }
-                self.is_rejects |= self.lines == 1 && record.is_reject;
+                self.is_rejects |= is_first && record.is_reject;
                 if self.footer.is_some() {
                     self.damaged(self.error("a record after the footer"))?;
                 }
@@ -271,18 +334,19 @@ impl Look<'_> {
                 self.add(&record.workspace, &record.key, place);
                 Ok(())
             }
-            Err(what) if self.lines == 1 && !self.salvage => Err(self.no_archive(&what)),
-            Err(what) => {
-                let remedy = "--salvage moves the records that are whole";
-                self.damaged(self.error(&what).with_remedy(remedy))
-            }
+            Err(what) if is_first => self.see_other_beginning(&what),
+            Err(what) => self.damaged(self.error(&what)),
         }
     }
 
-    fn no_archive(&self, what: &str) -> Error {
-        let message = format!("{} is not an archive: {what}", self.path);
-        Error::new(ErrorKind::Damaged, message)
-            .with_remedy("name a file that was written by --target FILE.jsonl.zst or --rejects FILE.jsonl")
+    /// A first line that is neither a header nor a reject. With `salvage`, the header may be damaged.
+    fn see_other_beginning(&mut self, what: &str) -> Result<()> {
+        let error = if self.salvage {
+            self.error(what)
+        } else {
+            self.no_archive(what)
+        };
+        self.damaged(error)
     }
 
     fn see_header(&mut self, header: Format) -> Result<()> {
@@ -302,6 +366,14 @@ impl Look<'_> {
                 .damaged(self.error("another header: archives cannot be put together by appending files"));
         }
         self.header = Some(header);
+        Ok(())
+    }
+
+    fn see_footer(&mut self, footer: Footer) -> Result<()> {
+        if self.footer.is_some() {
+            return self.damaged(self.error("another footer"));
+        }
+        self.footer = Some(footer);
         Ok(())
     }
 
@@ -326,10 +398,17 @@ impl Look<'_> {
 
     /// Compares the records with the footer.
     fn end(&mut self) -> Result<()> {
-        if self.lines == 0 && self.damage.is_none() {
-            return Err(self.no_archive("it is empty"));
+        if !self.has_begun && self.damage.is_none() {
+            return Err(self.empty());
         }
-        if self.is_rejects {
+        let has_frame = self.header.is_some() || self.footer.is_some();
+        if let Some(damage) = &self.damage
+            && !has_frame
+            && self.workspaces.is_empty()
+        {
+            return Err(self.no_archive(&format!("nothing in it can be read: {damage}")));
+        }
+        if self.is_rejects && !has_frame {
             return Ok(());
         }
         let found = self.tally.footer(self.digest);
@@ -345,7 +424,17 @@ impl Look<'_> {
             Some(_) => return Ok(()),
         };
         let message = format!("{} is damaged: {what}", self.path);
-        let error = Error::new(ErrorKind::Damaged, message);
-        self.damaged(error.with_remedy("--salvage moves the records that are whole"))
+        self.damaged(Error::new(ErrorKind::Damaged, message))
+    }
+
+    /// The error for a file without content. A run that rejects nothing leaves such a rejects file.
+    fn empty(&self) -> Error {
+        let error = self.no_archive("it is empty");
+        match self.side {
+            Side::Source => error.with_remedy(format!(
+                "an empty rejects file means that no record was rejected; otherwise {NAME_AN_ARCHIVE}"
+            )),
+            Side::Target => error,
+        }
     }
 }
