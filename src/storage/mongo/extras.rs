@@ -5,7 +5,10 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use mongodb::error::{Error as DriverError, ErrorKind as DriverErrorKind};
+use mongodb::{
+    error::{Error as DriverError, ErrorKind as DriverErrorKind},
+    options::WriteConcern,
+};
 
 use super::server::kind_of_code;
 
@@ -34,9 +37,12 @@ impl QueryExtras {
             collation: false,
         },
     ];
+
+    /// How many of them a query can be made without.
+    const MOST_GIVEN_UP: u8 = Self::LEVELS.len() as u8 - 1;
 }
 
-/// What a server was found not to know.
+/// What a server was found not to know: of each kind of request, how many of the extras are given up.
 #[derive(Debug, Default)]
 pub(super) struct Extras {
     query: AtomicU8,
@@ -44,72 +50,131 @@ pub(super) struct Extras {
     concern: AtomicU8,
 }
 
-/// A query on its way, asked with fewer extras until the server takes it.
+/// A request on its way, made with fewer extras until the server takes it.
 pub(super) struct Attempt<'a> {
-    extras: &'a Extras,
-    has_own_order: bool,
-    level: usize,
+    /// How many extras are given up in all requests of this kind.
+    given_up: &'a AtomicU8,
+    /// How many this request is made without.
+    without: u8,
+    /// How many it can be made without.
+    most: u8,
+    /// What the server does not know if it refuses the extras.
+    what: &'static str,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(given_up: &'a AtomicU8, most: u8, what: &'static str) -> Self {
+        Self {
+            given_up,
+            without: given_up.load(Ordering::Relaxed).min(most),
+            most,
+            what,
+        }
+    }
 }
 
 impl Attempt<'_> {
+    /// Whether the request is to be made with everything now.
+    pub(super) fn is_whole(&self) -> bool {
+        self.without == 0
+    }
+
+    /// The outcome of the request; `None` where it is to be made again with fewer extras.
+    pub(super) fn settle<T>(&mut self, answer: Result<T, DriverError>) -> Option<Result<T, DriverError>> {
+        match &answer {
+            Err(error) if is_about_the_request(error) && self.without < self.most => {
+                self.without += 1;
+                return None;
+            }
+            Err(error) if !was_executed(error) => {}
+            _ => self.succeeded(),
+        }
+        Some(answer)
+    }
+
+    /// Gives up for good what the request was made without. Not before it succeeded: the server may have refused it for
+    /// another reason, such as a document that it cannot read.
+    pub(super) fn succeeded(&self) {
+        if self.given_up.fetch_max(self.without, Ordering::Relaxed) < self.without {
+            tracing::info!(
+                "the server does not support {}: requests are made without from now on",
+                self.what
+            );
+        }
+    }
+}
+
+/// A query on its way.
+pub(super) struct QueryAttempt<'a> {
+    attempt: Attempt<'a>,
+    has_own_order: bool,
+}
+
+impl QueryAttempt<'_> {
     /// What to ask for now.
     pub(super) fn extras(&self) -> QueryExtras {
-        let level = QueryExtras::LEVELS[self.level.min(QueryExtras::LEVELS.len() - 1)];
+        let extras = QueryExtras::LEVELS[usize::from(self.attempt.without)];
         QueryExtras {
-            collation: level.collation && self.has_own_order,
-            ..level
+            collation: extras.collation && self.has_own_order,
+            ..extras
         }
     }
 
-    /// The outcome of the query; `None` where it is to be asked again with fewer extras.
+    /// As [`Attempt::settle`].
     pub(super) fn settle<T>(&mut self, answer: Result<T, DriverError>) -> Option<Result<T, DriverError>> {
-        match &answer {
-            Ok(_) => {
-                let level = u8::try_from(self.level).unwrap_or(u8::MAX);
-                if self.extras.query.fetch_max(level, Ordering::Relaxed) < level {
-                    tracing::info!(
-                        "the server supports fewer options of a query: {:?}",
-                        self.extras()
-                    );
-                }
-            }
-            Err(error) if is_about_the_request(error) && self.level + 1 < QueryExtras::LEVELS.len() => {
-                self.level += 1;
-                return None;
-            }
-            Err(_) => {}
-        }
-        Some(answer)
+        self.attempt.settle(answer)
+    }
+}
+
+/// A write on its way.
+pub(super) struct WriteAttempt<'a> {
+    attempt: Attempt<'a>,
+    concern: &'a WriteConcern,
+}
+
+impl WriteAttempt<'_> {
+    /// How it is to be acknowledged; `None` if the server decides, since it refused a write concern that the address does
+    /// not ask for.
+    pub(super) fn concern(&self) -> Option<WriteConcern> {
+        self.attempt.is_whole().then(|| self.concern.clone())
+    }
+
+    /// As [`Attempt::settle`].
+    pub(super) fn settle<T>(&mut self, answer: Result<T, DriverError>) -> Option<Result<T, DriverError>> {
+        self.attempt.settle(answer)
     }
 }
 
 impl Extras {
-    /// A query with as many extras as the server is known to take, of a collection that may have an order of its own.
-    pub(super) fn query(&self, has_own_order: bool) -> Attempt<'_> {
-        Attempt {
-            extras: self,
+    /// A query of a collection that may have an order of its own.
+    pub(super) fn query(&self, has_own_order: bool) -> QueryAttempt<'_> {
+        QueryAttempt {
+            attempt: Attempt::new(&self.query, QueryExtras::MOST_GIVEN_UP, "some options of queries"),
             has_own_order,
-            level: usize::from(self.query.load(Ordering::Relaxed)),
         }
     }
 
-    /// Whether the server is known to lack the command `count`.
-    pub(super) fn lacks_count(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
+    /// The command `count`, which can be done without.
+    pub(super) fn count(&self) -> Attempt<'_> {
+        Attempt::new(&self.count, 1, "the command count")
     }
 
-    pub(super) fn has_no_count(&self) {
-        self.count.store(1, Ordering::Relaxed);
+    /// A write with this write concern, and without it if that is allowed and the server refuses it.
+    pub(super) fn write<'a>(&'a self, concern: &'a WriteConcern, may_do_without: bool) -> WriteAttempt<'a> {
+        WriteAttempt {
+            attempt: Attempt::new(
+                &self.concern,
+                u8::from(may_do_without),
+                "the write concern of writes",
+            ),
+            concern,
+        }
     }
+}
 
-    /// Whether the server refused a write concern that was not configured.
-    pub(super) fn lacks_concern(&self) -> bool {
-        self.concern.load(Ordering::Relaxed) > 0
-    }
-
-    pub(super) fn has_no_concern(&self) {
-        self.concern.store(1, Ordering::Relaxed);
-    }
+/// Whether a command was executed although not all of its documents were written.
+fn was_executed(error: &DriverError) -> bool {
+    matches!(&*error.kind, DriverErrorKind::InsertMany(_))
 }
 
 /// Whether an error is about what a command asked for, so that another command with the same end may pass, and not
@@ -120,5 +185,82 @@ pub(super) fn is_about_the_request(error: &DriverError) -> bool {
         // The driver knows what the version of a server lacks, and does not send it.
         DriverErrorKind::IncompatibleServer { .. } | DriverErrorKind::InvalidArgument { .. } => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::mongo::server::tests::command_error;
+
+    /// The server refuses the request: BadValue.
+    fn refused() -> Result<(), DriverError> {
+        Err(command_error(2))
+    }
+
+    #[test]
+    fn a_write_concern_is_given_up_only_when_a_write_succeeded_without_it() {
+        let (extras, concern) = (Extras::default(), WriteConcern::majority());
+        let is_asked_for = || extras.write(&concern, true).concern().is_some();
+
+        // A document that the server cannot read: the write concern is not the reason.
+        let mut attempt = extras.write(&concern, true);
+        assert!(attempt.settle(refused()).is_none());
+        assert!(attempt.concern().is_none());
+        assert!(matches!(attempt.settle(refused()), Some(Err(_))));
+        assert!(is_asked_for());
+
+        // NotWritablePrimary says nothing about the write concern.
+        let mut attempt = extras.write(&concern, true);
+        assert!(matches!(
+            attempt.settle::<()>(Err(command_error(10107))),
+            Some(Err(_))
+        ));
+        assert!(is_asked_for());
+
+        let mut attempt = extras.write(&concern, true);
+        assert!(attempt.settle(refused()).is_none());
+        assert!(matches!(attempt.settle(Ok(())), Some(Ok(()))));
+        assert!(!is_asked_for());
+    }
+
+    #[test]
+    fn a_write_concern_of_the_address_is_never_given_up() {
+        let (extras, concern) = (Extras::default(), WriteConcern::majority());
+        let mut attempt = extras.write(&concern, false);
+        assert!(matches!(attempt.settle(refused()), Some(Err(_))));
+        assert!(attempt.concern().is_some());
+    }
+
+    #[test]
+    fn options_of_queries_are_given_up_only_when_a_query_succeeded_without_them() {
+        let extras = Extras::default();
+        let asked = |has_own_order| {
+            let QueryExtras { hint, collation } = extras.query(has_own_order).extras();
+            (hint, collation)
+        };
+        let mut attempt = extras.query(true);
+        for _ in 0..2 {
+            assert!(attempt.settle(refused()).is_none());
+        }
+        assert!(matches!(attempt.settle(refused()), Some(Err(_))));
+        assert_eq!(asked(true), (true, true));
+        assert_eq!(asked(false), (true, false));
+
+        let mut attempt = extras.query(true);
+        assert!(attempt.settle(refused()).is_none());
+        assert!(matches!(attempt.settle(Ok(())), Some(Ok(()))));
+        assert_eq!(asked(true), (false, true));
+    }
+
+    #[test]
+    fn a_command_is_given_up_only_when_its_substitute_succeeded() {
+        let extras = Extras::default();
+        let mut attempt = extras.count();
+        assert!(attempt.settle(refused()).is_none());
+        assert!(!attempt.is_whole());
+        assert!(extras.count().is_whole());
+        attempt.succeeded();
+        assert!(!extras.count().is_whole());
     }
 }

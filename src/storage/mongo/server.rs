@@ -17,7 +17,7 @@ use tokio::sync::{Notify, OnceCell};
 
 use super::{
     config::Config,
-    extras::{Extras, is_about_the_request},
+    extras::{Extras, WriteAttempt, is_about_the_request},
 };
 use crate::{
     model::{Error, ErrorKind, Result, Secret},
@@ -158,20 +158,9 @@ impl Server {
         self.hello().await.is_ok()
     }
 
-    /// How writes are to be acknowledged; `None` where that is the server's to say, since it refused what was not asked
-    /// for by anybody.
-    pub(super) fn write_concern(&self) -> Option<WriteConcern> {
-        (!self.extras.lacks_concern()).then(|| self.write_concern.clone())
-    }
-
-    /// Whether a write that failed in whole is to be sent again without a write concern.
-    pub(super) fn gives_up_concern(&self, error: &DriverError) -> bool {
-        let gives_up =
-            !self.concern_is_asked_for && !self.extras.lacks_concern() && is_about_the_request(error);
-        if gives_up {
-            self.extras.has_no_concern();
-        }
-        gives_up
+    /// A write, acknowledged as the address asks, or by a majority if it does not and the server knows that.
+    pub(super) fn write(&self) -> WriteAttempt<'_> {
+        self.extras.write(&self.write_concern, !self.concern_is_asked_for)
     }
 
     /// Runs a command on the database. An empty document if the server does not know the command or refuses it to this login.
@@ -593,8 +582,16 @@ fn remedy(kind: ErrorKind) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use mongodb::bson::deserialize_from_document;
+
     use super::*;
+
+    /// The error of a command that was refused with this code.
+    pub(in crate::storage::mongo) fn command_error(code: i32) -> DriverError {
+        let error = deserialize_from_document(doc! { "code": code, "errmsg": "refused" }).unwrap();
+        DriverErrorKind::Command(error).into()
+    }
 
     #[test]
     fn a_server_that_says_little_has_the_limits_of_them_all() {

@@ -25,7 +25,7 @@ use tokio::sync::OnceCell;
 use super::{
     checks::Facts,
     codec::{self, KeyRange},
-    extras::{Attempt, QueryExtras, is_about_the_request},
+    extras::{QueryAttempt, QueryExtras},
     server::{Server, by_bytes, integer},
 };
 use crate::{
@@ -165,7 +165,7 @@ impl MongoSource {
     }
 
     /// A query with the options that the server knows and the collection needs.
-    async fn query(&self) -> Result<Attempt<'_>> {
+    async fn query(&self) -> Result<QueryAttempt<'_>> {
         let has_own_order = self.facts().await?.has_own_order;
         Ok(self.server.extras.query(has_own_order))
     }
@@ -368,31 +368,30 @@ impl MongoSource {
     /// aggregation would read every document; with a condition it counts what is there, and no estimate (MongoDB, SERVER-3645).
     async fn count_prefix(&self, cache_type: &CacheType, shard: Option<Shard>) -> Result<u64> {
         let prefix = KeyRange::prefix(&codec::prefix(cache_type));
-        if self.server.extras.lacks_count() {
-            return self.count_range(&prefix, shard).await;
-        }
         // Extractions are nearly all of a cache, and are counted along the index; the few others are looked up in it.
         let along_index = *cache_type == CacheType::Extract;
-        let mut attempt = self.query().await?;
-        let counted = loop {
-            let counted = self
-                .run_count(&prefix, shard, along_index, attempt.extras())
-                .await;
-            if let Some(counted) = attempt.settle(counted) {
-                break counted;
+        let mut command = self.server.extras.count();
+        if command.is_whole() {
+            let mut attempt = self.query().await?;
+            let counted = loop {
+                let counted = self
+                    .run_count(&prefix, shard, along_index, attempt.extras())
+                    .await;
+                if let Some(counted) = attempt.settle(counted) {
+                    break counted;
+                }
+            };
+            if let Some(counted) = command.settle(counted) {
+                let answer = counted.map_err(|error| self.failed("count", error))?;
+                return integer(answer.get("n"))
+                    .and_then(|records| u64::try_from(records).ok())
+                    .ok_or_else(|| self.unreadable("it contains no number"));
             }
-        };
-        match counted {
-            Ok(answer) => integer(answer.get("n"))
-                .and_then(|records| u64::try_from(records).ok())
-                .ok_or_else(|| self.unreadable("it contains no number")),
-            // LightRAG reads and never counts.
-            Err(error) if is_about_the_request(&error) => {
-                self.server.extras.has_no_count();
-                self.count_range(&prefix, shard).await
-            }
-            Err(error) => Err(self.failed("count", error)),
         }
+        // LightRAG reads and never counts.
+        let records = self.count_range(&prefix, shard).await?;
+        command.succeeded();
+        Ok(records)
     }
 
     async fn run_count(

@@ -14,6 +14,7 @@ use mongodb::{
     action::Action,
     bson::{Document, RawArrayBuf, RawDocumentBuf, raw::cstr, rawdoc, serialize_to_raw_document_buf},
     error::{Error as DriverError, ErrorKind as DriverErrorKind, InsertManyError},
+    options::WriteConcern,
 };
 
 use super::{
@@ -103,17 +104,17 @@ impl MongoTarget {
 
     /// Inserts documents, and gives those that the server did not take.
     async fn insert(&self, documents: &[&RawDocumentBuf]) -> Result<Vec<Refused>> {
-        let insert = || {
-            self.collection
+        let mut attempt = self.server.write();
+        let inserted = loop {
+            let inserted = self
+                .collection
                 .insert_many(documents.iter().copied())
                 .ordered(false)
-                .optional(self.server.write_concern(), |insert, concern| {
-                    insert.write_concern(concern)
-                })
-        };
-        let inserted = match insert().await {
-            Err(error) if self.server.gives_up_concern(&error) => insert().await,
-            inserted => inserted,
+                .optional(attempt.concern(), |insert, concern| insert.write_concern(concern))
+                .await;
+            if let Some(inserted) = attempt.settle(inserted) {
+                break inserted;
+            }
         };
         let Err(error) = inserted else {
             return Ok(Vec::new());
@@ -144,13 +145,13 @@ impl MongoTarget {
     /// The driver's own bulk write needs a server of version 8, so this is the command that all of them know. The driver
     /// does not try it again when the connection breaks; a replacement may be repeated by whoever called.
     async fn replace(&self, documents: &[&RawDocumentBuf]) -> Result<(Vec<Refused>, usize)> {
-        let command = self.update_command(documents)?;
-        let replaced = match self.server.database().run_raw_command(command).await {
-            Err(error) if self.server.gives_up_concern(&error) => {
-                let command = self.update_command(documents)?;
-                self.server.database().run_raw_command(command).await
+        let mut attempt = self.server.write();
+        let replaced = loop {
+            let command = self.update_command(documents, attempt.concern())?;
+            let replaced = self.server.database().run_raw_command(command).await;
+            if let Some(replaced) = attempt.settle(replaced) {
+                break replaced;
             }
-            replaced => replaced,
         };
         let reply = replaced.map_err(|error| self.refused_as_a_whole(error))?;
         if let Ok(concern) = reply.get_document("writeConcernError") {
@@ -178,11 +179,15 @@ impl MongoTarget {
         Ok((refused, done.saturating_sub(new)))
     }
 
-    fn update_command(&self, documents: &[&RawDocumentBuf]) -> Result<RawDocumentBuf> {
+    fn update_command(
+        &self,
+        documents: &[&RawDocumentBuf],
+        concern: Option<WriteConcern>,
+    ) -> Result<RawDocumentBuf> {
         let mut command = RawDocumentBuf::new();
         command.append(cstr!("update"), self.collection.name());
         command.append(cstr!("ordered"), false);
-        if let Some(concern) = self.server.write_concern() {
+        if let Some(concern) = concern {
             let concern = serialize_to_raw_document_buf(&concern).map_err(|error| {
                 Error::new(ErrorKind::Internal, "a write concern cannot be serialized").caused_by(error)
             })?;
@@ -539,10 +544,7 @@ fn is_command_error(error: &DriverError, code: i32) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use mongodb::{
-        bson::doc,
-        options::{Acknowledgment, WriteConcern},
-    };
+    use mongodb::{bson::doc, options::Acknowledgment};
 
     use super::*;
 
