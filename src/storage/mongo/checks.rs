@@ -18,7 +18,7 @@ const READ_ONLY_ROLES: [&str; 4] = [
 ];
 
 /// What a server says about a collection. Requested once for each: with many collections, a server is slow to answer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     /// Whether the collection is there; `None` if the server does not say.
     pub(super) is_there: Option<bool>,
@@ -29,18 +29,24 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Asks the server. That it does not know the command or refuses it to this login is no error.
+    /// Asks the server. That it does not know the command or refuses it to this login is no error. `None` if it may answer next
+    /// time.
     ///
     /// # Errors
     /// As [`Server::ask`].
-    pub(super) async fn of(server: &Server, collection: &str) -> Result<Self> {
+    pub(super) async fn of(server: &Server, collection: &str) -> Result<Option<Self>> {
         let command = doc! { "listCollections": 1, "filter": { "name": collection } };
         let answer = server.ask(command, "list the collections of").await?;
+        Ok(answer.map(|answer| Self::read(&answer, collection)))
+    }
+
+    /// What an answer says about the collection.
+    fn read(answer: &Document, collection: &str) -> Self {
         let Ok(cursor) = answer.get_document("cursor") else {
-            return Ok(Self::default());
+            return Self::default();
         };
         let Ok(found) = cursor.get_array("firstBatch") else {
-            return Ok(Self::default());
+            return Self::default();
         };
         // A service may not know the filter.
         let is_it = |found: &&Document| found.get_str("name").is_ok_and(|name| name == collection);
@@ -48,11 +54,11 @@ impl Facts {
         let options = described.and_then(|found| found.get_document("options").ok());
         // Without the filter, there may be more than the first batch.
         let is_all = integer(cursor.get("id")) == Some(0);
-        Ok(Self {
+        Self {
             is_there: (described.is_some() || is_all).then_some(described.is_some()),
             has_own_order: options.is_some_and(|options| options.contains_key("collation")),
             unkept: described.and_then(unkept),
-        })
+        }
     }
 
     /// Refuses a collection that does not keep what is written to it.
@@ -101,7 +107,7 @@ fn unkept(described: &Document) -> Option<(&'static str, &'static str)> {
 /// [`ErrorKind::Permission`] where it may not.
 pub(super) async fn may_write(server: &Server, collection: &str) -> Result<()> {
     let status = server.login_status().await?;
-    let Some(missing) = missing_action(status, server.database_name(), collection) else {
+    let Some(missing) = missing_action(&status, server.database_name(), collection) else {
         return Ok(());
     };
     let message = format!(

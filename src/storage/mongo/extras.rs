@@ -10,7 +10,7 @@ use mongodb::{
     options::WriteConcern,
 };
 
-use super::server::kind_of_code;
+use super::server::{is_labelled_temporary, kind_of_code};
 
 /// The options of a query that make it faster, or its order certain, in the order in which they are given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -181,7 +181,9 @@ fn was_executed(error: &DriverError) -> bool {
 /// about the server's state, the login, or a connection.
 pub(super) fn is_about_the_request(error: &DriverError) -> bool {
     match &*error.kind {
-        DriverErrorKind::Command(error) => kind_of_code(error.code).is_none(),
+        DriverErrorKind::Command(command) => {
+            kind_of_code(command.code).is_none() && !is_labelled_temporary(error)
+        }
         // The driver knows what the version of a server lacks, and does not send it.
         DriverErrorKind::IncompatibleServer { .. } | DriverErrorKind::InvalidArgument { .. } => true,
         _ => false,

@@ -1,6 +1,7 @@
 //! The connection to a server: its limits, its identity, and what its errors mean.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     io::ErrorKind as Io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,7 +10,10 @@ use std::{
 use mongodb::{
     Client, Collection, Database,
     bson::{Bson, Document, RawDocumentBuf, doc},
-    error::{Error as DriverError, ErrorKind as DriverErrorKind, WriteFailure},
+    error::{
+        Error as DriverError, ErrorKind as DriverErrorKind, InsertManyError, RETRYABLE_ERROR,
+        RETRYABLE_WRITE_ERROR, SYSTEM_OVERLOADED_ERROR, TRANSIENT_TRANSACTION_ERROR, WriteFailure,
+    },
     event::{EventHandler, sdam::SdamEvent},
     options::{Collation, CollectionOptions, ReadPreference, SelectionCriteria, Tls, WriteConcern},
 };
@@ -57,6 +61,31 @@ pub(super) fn integer(value: Option<&Bson>) -> Option<i64> {
     }
 }
 
+/// What a server says of something that does not change during a run, requested once.
+#[derive(Default)]
+pub(super) struct Remembered<T>(OnceCell<T>);
+
+impl<T: Clone + Default> Remembered<T> {
+    /// The answer, which is requested if there is none yet. `None` from the server counts as an answer that says nothing, and
+    /// is not kept: the next call asks again.
+    ///
+    /// # Errors
+    /// That of the request.
+    pub(super) async fn get(&self, ask: impl Future<Output = Result<Option<T>>>) -> Result<Cow<'_, T>> {
+        let answer = async {
+            match ask.await {
+                Ok(answer) => answer.ok_or(None),
+                Err(error) => Err(Some(error)),
+            }
+        };
+        match self.0.get_or_try_init(|| answer).await {
+            Ok(answer) => Ok(Cow::Borrowed(answer)),
+            Err(None) => Ok(Cow::Owned(T::default())),
+            Err(Some(error)) => Err(error),
+        }
+    }
+}
+
 /// A connected server and one of its databases. Without `Debug`, since the client contains the password.
 pub(super) struct Server {
     client: Client,
@@ -69,7 +98,7 @@ pub(super) struct Server {
     /// Whether the address asks for that write concern.
     concern_is_asked_for: bool,
     pub(super) extras: Extras,
-    login_status: OnceCell<Document>,
+    login_status: Remembered<Document>,
     heartbeats: Arc<Heartbeats>,
 }
 
@@ -122,7 +151,7 @@ impl Server {
             write_concern,
             concern_is_asked_for,
             extras: Extras::default(),
-            login_status: OnceCell::new(),
+            login_status: Remembered::default(),
             heartbeats,
         };
         // The driver looks for a server again and again until its time is up; when every host has refused, it is known.
@@ -163,18 +192,22 @@ impl Server {
         self.extras.write(&self.write_concern, !self.concern_is_asked_for)
     }
 
-    /// Runs a command on the database. An empty document if the server does not know the command or refuses it to this login.
+    /// Runs a command on the database. An empty document if the server does not know the command or refuses it to this login;
+    /// `None` if it failed for another reason, so that it may be answered next time.
     ///
     /// # Errors
     /// The server cannot be reached or is busy.
-    pub(super) async fn ask(&self, command: Document, action: &str) -> Result<Document> {
+    pub(super) async fn ask(&self, command: Document, action: &str) -> Result<Option<Document>> {
         let asked = self.database.run_command(command);
         match asked.selection_criteria(primary_preferred()).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => match self.failed(action, error) {
-                error if error.is_temporary() => Err(error),
-                _ => Ok(Document::new()),
-            },
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => {
+                let is_final = is_refused_for_good(&error);
+                match self.failed(action, error) {
+                    error if error.is_temporary() => Err(error),
+                    _ => Ok(is_final.then(Document::new)),
+                }
+            }
         }
     }
 
@@ -182,12 +215,11 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::ask`].
-    pub(super) async fn login_status(&self) -> Result<&Document> {
-        let ask = || {
-            let command = doc! { "connectionStatus": 1, "showPrivileges": true };
-            self.ask(command, "read the permissions at")
-        };
-        self.login_status.get_or_try_init(ask).await
+    pub(super) async fn login_status(&self) -> Result<Cow<'_, Document>> {
+        let command = doc! { "connectionStatus": 1, "showPrivileges": true };
+        self.login_status
+            .get(self.ask(command, "read the permissions at"))
+            .await
     }
 
     /// The names of the collections that the login may see.
@@ -492,7 +524,27 @@ fn said(error: &DriverError) -> String {
     }
 }
 
-fn kind_of(error: &DriverError) -> ErrorKind {
+/// What an error means. One that is not known but labelled as temporary may pass.
+pub(super) fn kind_of(error: &DriverError) -> ErrorKind {
+    match kind_of_cause(error) {
+        ErrorKind::Server if is_labelled_temporary(error) => ErrorKind::Busy,
+        kind => kind,
+    }
+}
+
+/// Whether the server or the driver says of an error that the same request may succeed later.
+pub(super) fn is_labelled_temporary(error: &DriverError) -> bool {
+    [
+        RETRYABLE_WRITE_ERROR,
+        TRANSIENT_TRANSACTION_ERROR,
+        RETRYABLE_ERROR,
+        SYSTEM_OVERLOADED_ERROR,
+    ]
+    .iter()
+    .any(|label| error.contains_label(label))
+}
+
+fn kind_of_cause(error: &DriverError) -> ErrorKind {
     match &*error.kind {
         DriverErrorKind::Authentication { .. } => {
             // The driver reports a connection lost during the login as a failed login, with the loss as its cause.
@@ -516,6 +568,10 @@ fn kind_of(error: &DriverError) -> ErrorKind {
         DriverErrorKind::Write(WriteFailure::WriteError(error)) => {
             kind_of_code(error.code).unwrap_or(ErrorKind::Server)
         }
+        DriverErrorKind::InsertMany(InsertManyError {
+            write_concern_error: Some(error),
+            ..
+        }) => kind_of_concern(error.code),
         _ => ErrorKind::Server,
     }
 }
@@ -526,7 +582,7 @@ fn error_source(error: &DriverError) -> Option<&DriverErrorKind> {
 }
 
 /// What a server's code means where it is about the server and not about a record (MongoDB source,
-/// `src/mongo/base/error_codes.yml`).
+/// `src/mongo/base/error_codes.yml`; that a request may be repeated, the categories there and the driver's lists say).
 pub(super) fn kind_of_code(code: i32) -> Option<ErrorKind> {
     Some(match code {
         // AuthenticationFailed, AtlasError, ReauthenticationRequired
@@ -537,12 +593,27 @@ pub(super) fn kind_of_code(code: i32) -> Option<ErrorKind> {
         73 => ErrorKind::Config,
         // HostUnreachable, HostNotFound, NetworkTimeout, SocketException
         6 | 7 | 89 | 9001 => ErrorKind::ConnectionLost,
-        // NotWritablePrimary (and its older forms), InterruptedAtShutdown, InterruptedDueToReplStateChange,
-        // NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress, ReadConcernMajorityNotAvailableYet,
-        // ExceededTimeLimit, LockTimeout, LockBusy, WriteConflict, MigrationConflict, StaleConfig, StaleDbVersion,
-        // ConflictingOperationInProgress, TooManyConcurrentOperations, IngressRequestRateLimitExceeded
-        10107 | 10058 | 13435 | 11600 | 11602 | 13436 | 189 | 91 | 134 | 262 | 24 | 46 | 112 | 13388
-        | 249 | 117 | 462 => ErrorKind::Busy,
+        // There is no primary, or not the same: NotWritablePrimary (and its older forms), InterruptedDueToReplStateChange,
+        // NotPrimaryOrSecondary, PrimarySteppedDown, ReadConcernMajorityNotAvailableYet, FailedToSatisfyReadPreference,
+        // ElectionInProgress
+        10107 | 10058 | 13435 | 11602 | 13436 | 189 | 134 | 133 | 216 => ErrorKind::Busy,
+        // It ends or changes: InterruptedAtShutdown, ShutdownInProgress, InterruptedDueToStorageChange,
+        // InterruptedDueToFCVChange
+        11600 | 91 | 355 | 10_045_600 => ErrorKind::Busy,
+        // It waited too long: ExceededTimeLimit, NetworkInterfaceExceededTimeLimit,
+        // PooledConnectionAcquisitionExceededTimeLimit, LockTimeout, LockBusy
+        262 | 202 | 407 | 24 | 46 => ErrorKind::Busy,
+        // Other operations are in the way: Interrupted, WriteConflict, MigrationConflict, ConflictingOperationInProgress,
+        // TemporarilyUnavailable, SnapshotTooOld, SnapshotUnavailable, DatabaseDropPending, ObjectIsBusy, QueryPlanKilled,
+        // UpdatesStillPending
+        11601 | 112 | 272 | 117 | 365 | 239 | 246 | 215 | 314 | 175 | 412 => ErrorKind::Busy,
+        // Data moves between shards: StaleConfig, StaleEpoch, StaleDbVersion, StaleChunkHistory,
+        // ReshardingCriticalSectionTimeout, ShardCannotRefreshDueToLocksHeld, InterruptedDueToReshardingCriticalSection,
+        // MigrationBlockingOperationCoordinatorCleaningUp, RetriableRemoteCommandFailure
+        13388 | 150 | 249 | 250 | 342 | 343 | 453 | 406 | 91331 => ErrorKind::Busy,
+        // It is overloaded: ResourceExhausted, AdmissionQueueOverflow, RateLimitExceeded,
+        // PooledConnectionAcquisitionRejected, IngressRequestRateLimitExceeded, and TooManyRequests of Azure Cosmos DB
+        402 | 433 | 449 | 450 | 462 | 16500 => ErrorKind::Busy,
         // MaxTimeMSExpired
         50 => ErrorKind::Timeout,
         // OutOfDiskSpace, ExceededMemoryLimit, and a user's quota
@@ -553,6 +624,23 @@ pub(super) fn kind_of_code(code: i32) -> Option<ErrorKind> {
         20 => ErrorKind::Permission,
         _ => return None,
     })
+}
+
+/// Whether the server refuses a command for good: it does not know the command or something in it, or does not allow it to
+/// this login. Any other error may have a reason that passes.
+fn is_refused_for_good(error: &DriverError) -> bool {
+    match &*error.kind {
+        // BadValue, FailedToParse, TypeMismatch, CommandNotFound, InvalidOptions, CommandNotSupported,
+        // InternalErrorNotSupported, NotImplemented, a feature that Amazon DocumentDB does not support, APIVersionError,
+        // APIStrictError, APIDeprecationError, IDLDuplicateField, IDLFailedToParse, IDLUnknownField
+        DriverErrorKind::Command(error) => matches!(
+            (kind_of_code(error.code), error.code),
+            (Some(ErrorKind::Login | ErrorKind::Permission | ErrorKind::Config), _)
+                | (None, 2 | 9 | 14 | 59 | 72 | 115 | 235 | 238 | 303 | 322..=324 | 40413..=40415)
+        ),
+        DriverErrorKind::IncompatibleServer { .. } | DriverErrorKind::InvalidArgument { .. } => true,
+        _ => false,
+    }
 }
 
 /// What it means that a write was not acknowledged as it was to be.
@@ -583,6 +671,8 @@ fn remedy(kind: ErrorKind) -> Option<&'static str> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::future::ready;
+
     use mongodb::bson::deserialize_from_document;
 
     use super::*;
@@ -615,5 +705,51 @@ pub(super) mod tests {
         assert_eq!(kind_of_code(121), None);
         assert_eq!(kind_of_concern(64), ErrorKind::Timeout);
         assert_eq!(kind_of_concern(91), ErrorKind::Busy);
+    }
+
+    /// An error with a code that is not known.
+    fn not_acknowledged(labels: &[&str]) -> DriverError {
+        let error = doc! { "code": 12_345_678, "errmsg": "later", "errorLabels": labels.to_vec() };
+        let error = deserialize_from_document(error).unwrap();
+        DriverErrorKind::Write(WriteFailure::WriteConcernError(error)).into()
+    }
+
+    #[test]
+    fn what_passes_is_known_by_its_code_or_its_label() {
+        // FailedToSatisfyReadPreference, NetworkInterfaceExceededTimeLimit, MigrationConflict, TemporarilyUnavailable, and
+        // TooManyRequests of Azure Cosmos DB
+        for code in [133, 202, 272, 365, 16500] {
+            let error = command_error(code);
+            assert_eq!(kind_of(&error), ErrorKind::Busy, "{code}");
+            assert!(!is_about_the_request(&error), "{code}");
+        }
+        assert_eq!(
+            kind_of(&not_acknowledged(&["RetryableWriteError"])),
+            ErrorKind::Busy
+        );
+        assert_eq!(kind_of(&not_acknowledged(&[])), ErrorKind::Server);
+    }
+
+    #[test]
+    fn a_refusal_is_final_only_where_the_server_does_not_know_or_allow_the_command() {
+        // Unauthorized, CommandNotFound, NotImplemented
+        for code in [13, 59, 238] {
+            assert!(is_refused_for_good(&command_error(code)), "{code}");
+        }
+        // InternalError, UnknownError, NotWritablePrimary, and one that is not known
+        for code in [1, 8, 10107, 12_345_678] {
+            assert!(!is_refused_for_good(&command_error(code)), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_and_the_lack_of_one_is_not() {
+        let known = Remembered::<u32>::default();
+        let busy = || Error::new(ErrorKind::Busy, "later");
+        assert_eq!(*known.get(ready(Ok(None))).await.unwrap(), 0);
+        assert!(known.get(ready(Err(busy()))).await.is_err());
+        assert_eq!(*known.get(ready(Ok(Some(1)))).await.unwrap(), 1);
+        assert_eq!(*known.get(ready(Ok(Some(2)))).await.unwrap(), 1);
+        assert_eq!(*known.get(ready(Err(busy()))).await.unwrap(), 1);
     }
 }

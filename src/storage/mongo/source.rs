@@ -1,6 +1,7 @@
 //! Reading a collection in the order of its keys.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
@@ -20,13 +21,11 @@ use mongodb::{
     raw_batch_cursor::{RawBatch, RawBatchCursor},
 };
 
-use tokio::sync::OnceCell;
-
 use super::{
     checks::Facts,
     codec::{self, KeyRange},
     extras::{QueryAttempt, QueryExtras},
-    server::{Server, by_bytes, integer},
+    server::{Remembered, Server, by_bytes, integer},
 };
 use crate::{
     model::{CacheType, Error, ErrorKind, Result, Selection, Shard, record::CacheKey},
@@ -81,7 +80,7 @@ pub(super) struct MongoSource {
     reads_old_keys: bool,
     /// Whether there are such documents, once it was checked.
     has_old_keys: AtomicBool,
-    facts: OnceCell<Facts>,
+    facts: Remembered<Facts>,
     /// Whether the collection was made after it was asked for.
     is_made: AtomicBool,
     findings: Mutex<Findings>,
@@ -132,7 +131,7 @@ impl MongoSource {
             collection,
             reads_old_keys: true,
             has_old_keys: AtomicBool::new(false),
-            facts: OnceCell::new(),
+            facts: Remembered::default(),
             is_made: AtomicBool::new(false),
             findings: Mutex::default(),
         }
@@ -147,9 +146,10 @@ impl MongoSource {
     }
 
     /// What the server says of the collection, which is asked once.
-    pub(super) async fn facts(&self) -> Result<&Facts> {
-        let ask = || Facts::of(&self.server, self.collection.name());
-        self.facts.get_or_try_init(ask).await
+    pub(super) async fn facts(&self) -> Result<Cow<'_, Facts>> {
+        self.facts
+            .get(Facts::of(&self.server, self.collection.name()))
+            .await
     }
 
     /// Notes that there is a collection now.

@@ -20,7 +20,7 @@ use mongodb::{
 use super::{
     checks,
     codec::{self, Encoded},
-    server::{Server, integer, kind_of_code, kind_of_concern},
+    server::{Server, integer, kind_of, kind_of_code, kind_of_concern},
     source::MongoSource,
 };
 use crate::{
@@ -126,7 +126,7 @@ impl MongoTarget {
                 ..
             }) => {
                 if let Some(concern) = write_concern_error {
-                    return Err(self.not_acknowledged(concern.code, &concern.message));
+                    return Err(self.not_acknowledged(kind_of(&error), concern.code, &concern.message));
                 }
                 let refused = write_errors.iter().flatten().map(|error| Refused {
                     index: error.index,
@@ -156,7 +156,7 @@ impl MongoTarget {
         let reply = replaced.map_err(|error| self.refused_as_a_whole(error))?;
         if let Ok(concern) = reply.get_document("writeConcernError") {
             let (code, message) = code_and_message(concern);
-            return Err(self.not_acknowledged(code, &message));
+            return Err(self.not_acknowledged(kind_of_concern(code), code, &message));
         }
         let errors = reply.get_array("writeErrors").ok().into_iter().flatten();
         let refused = errors.map(|error| {
@@ -259,8 +259,7 @@ impl MongoTarget {
         }
     }
 
-    fn not_acknowledged(&self, code: i32, message: &str) -> Error {
-        let kind = kind_of_concern(code);
+    fn not_acknowledged(&self, kind: ErrorKind, code: i32, message: &str) -> Error {
         let message = format!(
             "{} has written to the collection {}, but not with the requested write concern: {message} (code {code})",
             self.server.location(),
