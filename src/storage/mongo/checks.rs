@@ -1,7 +1,10 @@
 //! What can be known of a collection before it is read or written. Each question is asked of servers that may not answer
 //! it, and what a server does not say is no reason to refuse.
 
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::{
+    bson::{Bson, Document, doc},
+    options::SelectionCriteria,
+};
 
 use super::server::{Server, integer};
 use crate::model::{Error, ErrorKind, Result};
@@ -29,14 +32,18 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Asks the server. That it does not know the command or refuses it to this login is no error. `None` if it may answer next
-    /// time.
+    /// Asks one of these members. That it does not know the command or refuses it to this login is no error. `None` if it may
+    /// answer next time.
     ///
     /// # Errors
     /// As [`Server::ask`].
-    pub(super) async fn of(server: &Server, collection: &str) -> Result<Option<Self>> {
+    pub(super) async fn of(
+        server: &Server,
+        collection: &str,
+        members: SelectionCriteria,
+    ) -> Result<Option<Self>> {
         let command = doc! { "listCollections": 1, "filter": { "name": collection } };
-        let answer = server.ask(command, "list the collections of").await?;
+        let answer = server.ask(command, members, "list the collections of").await?;
         Ok(answer.map(|answer| Self::read(&answer, collection)))
     }
 

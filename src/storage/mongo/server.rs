@@ -192,14 +192,19 @@ impl Server {
         self.extras.write(&self.write_concern, !self.concern_is_asked_for)
     }
 
-    /// Runs a command on the database. An empty document if the server does not know the command or refuses it to this login;
-    /// `None` if it failed for another reason, so that it may be answered next time.
+    /// Runs a command on the database, on one of these members. An empty document if the server does not know the command or
+    /// refuses it to this login; `None` if it failed for another reason, so that it may be answered next time.
     ///
     /// # Errors
-    /// The server cannot be reached or is busy.
-    pub(super) async fn ask(&self, command: Document, action: &str) -> Result<Option<Document>> {
+    /// No such member can be reached, or it is busy.
+    pub(super) async fn ask(
+        &self,
+        command: Document,
+        members: SelectionCriteria,
+        action: &str,
+    ) -> Result<Option<Document>> {
         let asked = self.database.run_command(command);
-        match asked.selection_criteria(primary_preferred()).await {
+        match asked.selection_criteria(members).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) => {
                 let is_final = is_refused_for_good(&error);
@@ -211,14 +216,14 @@ impl Server {
         }
     }
 
-    /// What the server says about this login, as [`Server::ask`] returns it. Requested once for all collections.
+    /// What the primary says about this login, as [`Server::ask`] returns it. Requested once for all collections.
     ///
     /// # Errors
     /// As [`Server::ask`].
     pub(super) async fn login_status(&self) -> Result<Cow<'_, Document>> {
         let command = doc! { "connectionStatus": 1, "showPrivileges": true };
         self.login_status
-            .get(self.ask(command, "read the permissions at"))
+            .get(self.ask(command, primary(), "read the permissions at"))
             .await
     }
 
@@ -279,9 +284,7 @@ impl Server {
 
     /// A collection to write, and to read what was written.
     pub(super) fn primary_collection(&self, name: &str) -> Collection<RawDocumentBuf> {
-        let options = CollectionOptions::builder()
-            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
-            .build();
+        let options = CollectionOptions::builder().selection_criteria(primary()).build();
         self.database.collection_with_options(name, options)
     }
 
@@ -397,7 +400,13 @@ impl Names {
     }
 }
 
-fn primary_preferred() -> SelectionCriteria {
+/// The primary alone: what a secondary says may be out of date.
+pub(super) fn primary() -> SelectionCriteria {
+    SelectionCriteria::ReadPreference(ReadPreference::Primary)
+}
+
+/// The primary, or a secondary where there is none.
+pub(super) fn primary_preferred() -> SelectionCriteria {
     SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred { options: None })
 }
 

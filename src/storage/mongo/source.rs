@@ -25,7 +25,7 @@ use super::{
     checks::Facts,
     codec::{self, KeyRange},
     extras::{QueryAttempt, QueryExtras},
-    server::{Remembered, Server, by_bytes, integer},
+    server::{Remembered, Server, by_bytes, integer, primary, primary_preferred},
 };
 use crate::{
     model::{CacheType, Error, ErrorKind, Result, Selection, Shard, record::CacheKey},
@@ -75,9 +75,10 @@ type RawCursor = mongodb::Cursor<RawDocumentBuf>;
 pub(super) struct MongoSource {
     server: Arc<Server>,
     collection: Collection<RawDocumentBuf>,
-    /// Whether documents with old keys are read as the records that they were. LightRAG does not find them, so to a
-    /// target they are not there.
-    reads_old_keys: bool,
+    /// Whether it is the target. Of a source, documents with old keys are read as the records that they were; LightRAG does
+    /// not find them, so in a target they are not there. A source may be read from a secondary; what is already in a target,
+    /// only the primary knows.
+    is_target: bool,
     /// Whether there are such documents, once it was checked.
     has_old_keys: AtomicBool,
     facts: Remembered<Facts>,
@@ -129,7 +130,7 @@ impl MongoSource {
         Self {
             server,
             collection,
-            reads_old_keys: true,
+            is_target: false,
             has_old_keys: AtomicBool::new(false),
             facts: Remembered::default(),
             is_made: AtomicBool::new(false),
@@ -140,16 +141,19 @@ impl MongoSource {
     /// The collection as LightRAG itself reads it.
     pub(super) fn of_target(server: Arc<Server>, collection: Collection<RawDocumentBuf>) -> Self {
         Self {
-            reads_old_keys: false,
+            is_target: true,
             ..Self::new(server, collection)
         }
     }
 
     /// What the server says of the collection, which is asked once.
     pub(super) async fn facts(&self) -> Result<Cow<'_, Facts>> {
-        self.facts
-            .get(Facts::of(&self.server, self.collection.name()))
-            .await
+        let members = match self.is_target {
+            true => primary(),
+            false => primary_preferred(),
+        };
+        let ask = Facts::of(&self.server, self.collection.name(), members);
+        self.facts.get(ask).await
     }
 
     /// Notes that there is a collection now.
@@ -160,7 +164,7 @@ impl MongoSource {
     /// Whether this is a target without a collection, so that nothing needs to be asked about its documents. A source is
     /// asked anyway: that it has nothing is not concluded.
     async fn is_missing_target(&self) -> Result<bool> {
-        let may_be = !self.reads_old_keys && !self.is_made.load(Ordering::Relaxed);
+        let may_be = self.is_target && !self.is_made.load(Ordering::Relaxed);
         Ok(may_be && self.facts().await?.is_there == Some(false))
     }
 
@@ -176,7 +180,7 @@ impl MongoSource {
 
     /// The key of a document's record, and whether the document has an old key.
     fn record_key(&self, id: &str, document: &RawDocument) -> (CacheKey, bool) {
-        let of_today = self.reads_old_keys.then(|| codec::key_of_today(id, document));
+        let of_today = (!self.is_target).then(|| codec::key_of_today(id, document));
         match of_today.flatten() {
             Some(key) => {
                 self.has_old_keys.store(true, Ordering::Relaxed);
@@ -741,7 +745,7 @@ impl Source for MongoSource {
             count.add_kind(selection, &codec::prefix(cache_type), records);
         }
         self.count_keys(selection, progress, &mut count).await?;
-        if self.reads_old_keys {
+        if !self.is_target {
             self.count_old(selection, &mut count).await?;
         }
         Ok(count)
@@ -758,9 +762,9 @@ impl Source for MongoSource {
         let last = from.map(|Cursor(key)| key);
         let batches = Batches {
             source: Arc::clone(&self),
-            ranges: match self.reads_old_keys {
-                true => codec::with_old_keys(codec::ranges(selection)).into(),
-                false => codec::ranges(selection).into(),
+            ranges: match self.is_target {
+                true => codec::ranges(selection).into(),
+                false => codec::with_old_keys(codec::ranges(selection)).into(),
             },
             shard: selection.shard(),
             last: last.clone(),
