@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use migrate_llm_cache::{
-    model::{ErrorKind, Selection, record::CacheKey},
+    model::{ErrorKind, Selection, Shard, record::CacheKey},
     storage::{Entry, WriteMode, WriteOutcome},
 };
 use mongodb::{
@@ -174,6 +174,82 @@ async fn a_document_under_an_old_key_is_the_record_of_todays_key() {
     let target = target(&place, &workspace).await;
     let there = target.reader().get_many(&asked).await.unwrap();
     assert_eq!(there.iter().filter(|entry| entry.is_some()).count(), 1);
+}
+
+/// The key of an extraction, whose hash may belong to any shard.
+fn extraction(n: u32) -> String {
+    format!("default:extract:{}", md5(n))
+}
+
+fn md5(n: u32) -> String {
+    format!("{:04x}{n:028x}", n * 40_503 % 0x1_0000)
+}
+
+/// Documents of every kind that counts differ in.
+fn kinds() -> Vec<Document> {
+    let current = [
+        extraction(1),
+        extraction(2),
+        format!("default:summary:{}", md5(3)),
+        format!("default:of_tomorrow:{}", md5(4)),
+        format!("mix:query:{}", md5(5)),
+        md5(6),
+        "default:extract:".to_owned(),
+        "default:extract;".to_owned(),
+        "zzz".to_owned(),
+    ];
+    // The first is there under the current key too.
+    let old = [
+        (1, "extract"),
+        (8, "extract"),
+        (9, "summary"),
+        (10, "of_tomorrow"),
+    ];
+    let current = current.map(|key| doc! { "_id": key, "return": "x" });
+    let old = old.map(|(n, cache_type)| {
+        let key = format!("default_{}", md5(n));
+        doc! { "_id": key, "return": "old", "cache_type": cache_type }
+    });
+    let no_text = doc! { "_id": 7, "return": "x" };
+    current.into_iter().chain(old).chain([no_text]).collect()
+}
+
+/// A small collection is counted from one answer, a larger one by type.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_is_counted_in_the_same_way_whatever_its_size() {
+    const MORE: std::ops::Range<u32> = 100..1200;
+    let more = MORE.map(|n| doc! { "_id": extraction(n), "return": "x" });
+    let many: Vec<Document> = kinds().into_iter().chain(more).collect();
+    for server in ["mongo", "ferretdb"] {
+        let place = Place::new(server);
+        let workspaces = ["small", "large"].map(|name| place.workspace(name));
+        insert(&place, &workspaces[0], &kinds()).await;
+        insert(&place, &workspaces[1], &many).await;
+        for (names, shard) in [
+            ("default", None),
+            ("all", None),
+            ("extract,query", None),
+            ("default", Shard::new(0, 3)),
+            ("all", Shard::new(2, 3)),
+        ] {
+            let selection = Selection::parse(names.split(',')).unwrap().of_shard(shard);
+            let is_counted = |n: &u32| shard.is_none_or(|shard| shard.contains(&extraction(*n)));
+            let added = MORE.filter(is_counted).count() as u64;
+            for is_target in [false, true] {
+                let mut counts = Vec::new();
+                for workspace in &workspaces {
+                    let reader = match is_target {
+                        true => target(&place, workspace).await.reader(),
+                        false => source(&place, workspace).await,
+                    };
+                    counts.push(reader.count(&selection, &|_| ()).await.unwrap());
+                }
+                assert!(counts[0].total() > 0, "{server}: {names}, {shard:?}");
+                counts[0].add_kind(&selection, "default:extract:", added);
+                assert_eq!(counts[1], counts[0], "{server}: {names}, {shard:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

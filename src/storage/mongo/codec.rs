@@ -543,6 +543,14 @@ pub(super) struct KeyRange {
 }
 
 impl KeyRange {
+    /// Every key.
+    pub(super) fn all() -> Self {
+        Self {
+            from: String::new(),
+            to: None,
+        }
+    }
+
     /// Every key that begins so.
     pub(super) fn prefix(prefix: &str) -> Self {
         Self {

@@ -65,6 +65,10 @@ const MOST_FILTERED: u64 = 10_000;
 /// How many keys come in one answer while they are counted.
 const COUNTED_AT_ONCE: u32 = 5000;
 
+/// The most keys of a collection that are counted from one answer with all of them, of about 80 KB; more are counted by type,
+/// which takes ten requests.
+const COUNTED_TOGETHER: u32 = 1000;
+
 /// How often a count says how far it is.
 const PROGRESS_EVERY: u64 = 1000;
 
@@ -442,17 +446,63 @@ impl MongoSource {
 
     /// The keys of a range, in their order.
     async fn keys(&self, range: &KeyRange) -> Result<RawCursor> {
-        let filter = range.filter(None).unwrap_or_default();
         let mut attempt = self.query().await?;
         loop {
-            let find = self.find(filter.clone(), attempt.extras());
-            // The type belongs to the key of a document with an old one.
-            let find = find.projection(doc! { "_id": 1, "cache_type": 1 });
+            let find = self.find_keys(range, attempt.extras());
             let keys = find.batch_size(COUNTED_AT_ONCE).await;
             if let Some(keys) = attempt.settle(keys) {
                 return keys.map_err(|error| self.failed("count", error));
             }
         }
+    }
+
+    /// The query for these keys. The type belongs to the key of a document with an old one.
+    fn find_keys(&self, range: &KeyRange, extras: QueryExtras) -> Find<'_, RawDocumentBuf> {
+        self.find(range.filter(None).unwrap_or_default(), extras)
+            .projection(doc! { "_id": 1, "cache_type": 1 })
+    }
+
+    /// Counts a small collection from one answer with all of its keys; `None` if the answer does not suffice.
+    async fn count_together(&self, selection: &Selection) -> Result<Option<Count>> {
+        let mut attempt = self.query().await?;
+        let mut cursor = loop {
+            // One key more shows that there are too many. When a batch is not full, the server closes the cursor.
+            let find = self.find_keys(&KeyRange::all(), attempt.extras());
+            let find = find.limit(i64::from(COUNTED_TOGETHER) + 1);
+            let cursor = find.batch_size(COUNTED_TOGETHER + 2).batch().await;
+            if let Some(cursor) = attempt.settle(cursor) {
+                break cursor.map_err(|error| self.failed("count", error))?;
+            }
+        };
+        match cursor.next().await {
+            Some(Ok(batch)) => {
+                let keys = self.all_keys(&batch)?;
+                Ok(keys.map(|keys| count_all(selection, &keys)))
+            }
+            Some(Err(error)) => Err(self.failed("count", error)),
+            None => Ok(None),
+        }
+    }
+
+    /// The keys of the records in a batch, and which of them are old; `None` if there are more, too many, or others than
+    /// texts.
+    fn all_keys(&self, batch: &RawBatch) -> Result<Option<Vec<(CacheKey, bool)>>> {
+        let mut keys = Vec::new();
+        for document in self.documents(batch, 0)? {
+            let document = document?;
+            // A server compares texts with symbols too, and in a view with the members of a list.
+            let Some(id) = codec::key(document) else {
+                return Ok(None);
+            };
+            keys.push(self.record_key(id, document));
+        }
+        // A server sends less at once if the documents are large.
+        let cursor = batch.as_raw_document().get_document("cursor");
+        let is_whole = cursor
+            .and_then(|cursor| cursor.get_i64("id"))
+            .is_ok_and(|id| id == 0);
+        let are_few = keys.len() <= COUNTED_TOGETHER as usize;
+        Ok((is_whole && are_few).then_some(keys))
     }
 
     /// Counts all other keys, by looking at each.
@@ -484,6 +534,22 @@ impl MongoSource {
         }
         Ok(())
     }
+}
+
+/// Counts all keys of a collection, given with whether they are old. The result is the same as that of counting by type: the
+/// types from files are listed even without records, and an old key counts only if there is no current one.
+fn count_all(selection: &Selection, keys: &[(CacheKey, bool)]) -> Count {
+    let mut count = Count::none();
+    for cache_type in &CacheType::FROM_FILES {
+        count.add_kind(selection, &codec::prefix(cache_type), 0);
+    }
+    let current = || keys.iter().filter(|(_, is_old)| !is_old).map(|(key, _)| key);
+    let old = keys.iter().filter(|(_, is_old)| *is_old).map(|(key, _)| key);
+    let there: HashSet<&CacheKey> = current().collect();
+    for key in current().chain(old.filter(|key| !there.contains(key))) {
+        count.add(selection, key.as_str());
+    }
+    count
 }
 
 /// The index that every collection has.
@@ -735,10 +801,13 @@ impl PageReader for Pages {
 #[async_trait]
 impl Source for MongoSource {
     async fn count(&self, selection: &Selection, progress: Progress<'_>) -> Result<Count> {
-        let mut count = Count::none();
         if self.is_missing_target().await? {
+            return Ok(Count::none());
+        }
+        if let Some(count) = self.count_together(selection).await? {
             return Ok(count);
         }
+        let mut count = Count::none();
         // One after another: requests at the same time would slow each other down, and each needs a connection of its own.
         for cache_type in &CacheType::FROM_FILES {
             let records = self.count_prefix(cache_type, selection.shard()).await?;
@@ -853,5 +922,35 @@ mod tests {
         // The first comparison is with nothing.
         assert_eq!(settled(Duration::ZERO, document), 2 * AT_ONCE);
         assert_eq!(settled(Duration::from_millis(50), document), 4 * AT_ONCE);
+    }
+
+    #[test]
+    fn keys_in_one_answer_are_counted_by_type_and_old_ones_only_if_there_is_no_current_one() {
+        let hash = |n: u32| format!("{n:032x}");
+        let current = |key: String| (CacheKey::from(key), false);
+        let old = |key: String| (CacheKey::from(key), true);
+        let keys = [
+            current("another".to_owned()),
+            current(format!("default:extract:{}", hash(1))),
+            current(format!("default:extract:{}", hash(2))),
+            current(format!("default:of_tomorrow:{}", hash(3))),
+            old(format!("default:extract:{}", hash(2))),
+            old(format!("default:summary:{}", hash(4))),
+            current(format!("mix:query:{}", hash(5))),
+        ];
+        let counted = |names: &str, shard| {
+            let selection = Selection::parse(names.split(',')).unwrap().of_shard(shard);
+            let count = count_all(&selection, &keys);
+            (count.total(), count.left_out.unwrap().total())
+        };
+        assert_eq!(counted("default", None), (4, 2));
+        assert_eq!(counted("all", None), (6, 0));
+        assert_eq!(counted("extract", None), (2, 4));
+        let shards = [0, 1].map(|index| counted("default", Shard::new(index, 2)));
+        // The hashes begin with zeros, and what has none belongs to the first shard.
+        assert_eq!(shards, [(4, 2), (0, 0)]);
+        let count = count_all(&Selection::default(), &[]);
+        assert_eq!(count.total(), 0);
+        assert_eq!(count.by_type.iter().count(), CacheType::FROM_FILES.len());
     }
 }
