@@ -1,10 +1,10 @@
 //! What MongoDB's storage makes of services that lack parts of MongoDB, and of collections that LightRAG did not make.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use migrate_llm_cache::{
     model::{ErrorKind, Selection, Shard, record::CacheKey},
-    storage::{Entry, WriteMode, WriteOutcome},
+    storage::{Entry, Page, Source, WriteMode, WriteOutcome},
 };
 use mongodb::{
     Client,
@@ -134,6 +134,7 @@ async fn a_document_under_an_old_key_is_the_record_of_todays_key() {
             doc! { "_id": format!("default_{}", hash(4)), "return": "old", "cache_type": "extract" },
             doc! { "_id": format!("default:extract:{}", hash(4)), "return": "new", "cache_type": "extract" },
             doc! { "_id": "default_5", "return": "of another form" },
+            doc! { "_id": "defaultX", "return": "between current and old keys" },
             doc! { "_id": format!("local_{}", hash(6)), "return": "a query" },
         ],
     )
@@ -162,6 +163,7 @@ async fn a_document_under_an_old_key_is_the_record_of_todays_key() {
         ];
         let expected = expected.map(|(key, answer)| (key.clone(), Value::from(answer), Value::from(key)));
         assert_eq!(found, expected, "pages of {size}");
+        each_cursor_leads_to_the_rest(&reader, &pages, size).await;
     }
     let asked: Vec<CacheKey> = found
         .iter()
@@ -174,6 +176,14 @@ async fn a_document_under_an_old_key_is_the_record_of_todays_key() {
     let target = target(&place, &workspace).await;
     let there = target.reader().get_many(&asked).await.unwrap();
     assert_eq!(there.iter().filter(|entry| entry.is_some()).count(), 1);
+}
+
+async fn each_cursor_leads_to_the_rest(reader: &Arc<dyn Source>, pages: &[Page], size: usize) {
+    for (at, page) in pages.iter().enumerate() {
+        let from = page.cursor.clone();
+        let rest = scan(reader, &Selection::default(), pages_of(size), from).await;
+        assert_eq!(keys_of(&rest), keys_of(&pages[at + 1..]), "pages of {size}");
+    }
 }
 
 /// The key of an extraction, whose hash may belong to any shard.
@@ -196,6 +206,7 @@ fn kinds() -> Vec<Document> {
         md5(6),
         "default:extract:".to_owned(),
         "default:extract;".to_owned(),
+        "defaultX".to_owned(),
         "zzz".to_owned(),
     ];
     // The first is there under the current key too.

@@ -140,8 +140,8 @@ fn mongo_is_asked_no_more_than_needed() {
         workspace: 8,
     };
     let reading = Enough {
-        run: 12,
-        workspace: 6,
+        run: 11,
+        workspace: 5,
     };
     a_server_is_asked_no_more_than_needed("mongo", writing, reading);
 }

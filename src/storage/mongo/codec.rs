@@ -613,11 +613,17 @@ pub(super) fn of_shard(filter: Document, shard: Option<Shard>) -> Document {
     doc! { "$and": [filter, ours, { "_id": { "$not": other_end } }] }
 }
 
-/// Adds the range of old keys, which follows that of mode `default`, unless it is read anyway.
+/// Adds the range of old keys, which follows that of mode `default`, unless it is read anyway. If the whole mode is read, its
+/// range is extended, which saves a query: LightRAG writes no keys between the two.
 pub(super) fn with_old_keys(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
     let old = KeyRange::old();
-    if !ranges.iter().any(|range| range.contains(&old)) {
-        ranges.push(old);
+    if ranges.iter().any(|range| range.contains(&old)) {
+        return ranges;
+    }
+    let mode = KeyRange::prefix(&format!("{FILE_MODE}:"));
+    match ranges.last_mut() {
+        Some(last) if *last == mode => last.to = old.to,
+        _ => ranges.push(old),
     }
     ranges
 }
@@ -1035,14 +1041,34 @@ mod tests {
         assert_eq!(key(&RawDocumentBuf::new()), None);
     }
 
+    fn shown(ranges: &[KeyRange]) -> Vec<String> {
+        let shown = |range: &KeyRange| format!("{}..{}", range.from, range.to.as_deref().unwrap_or_default());
+        ranges.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn old_keys_are_read_in_the_range_of_the_whole_mode_or_after_the_others() {
+        let of = |names: &str| with_old_keys(ranges(&Selection::parse(names.split(',')).unwrap()));
+        assert_eq!(shown(&of("default")), ["default:..default`"]);
+        assert_eq!(
+            shown(&of("extract")),
+            ["default:extract:..default:extract;", "default_..default`"]
+        );
+        // What is behind the last known type may be of a type that is not selected.
+        assert_eq!(
+            shown(&of("summary")),
+            ["default:summary:..default:summary;", "default_..default`"]
+        );
+        assert_eq!(shown(&of("default,query")), [".."]);
+        // A cursor of the time when these were two ranges, in the first and in the second.
+        for last in ["default:summary:ff", "default_00"] {
+            let rest = doc! { "_id": { "$gt": last, "$lt": "default`" } };
+            assert_eq!(of("default")[0].filter(Some(last)), Some(rest));
+        }
+    }
+
     #[test]
     fn neighbouring_prefixes_are_read_as_one_range() {
-        let shown = |ranges: &[KeyRange]| {
-            let shown = ranges
-                .iter()
-                .map(|r| format!("{}..{}", r.from, r.to.as_deref().unwrap_or_default()));
-            shown.collect::<Vec<_>>()
-        };
         let of = |types: &[CacheType]| shown(&ranges(&Selection::new(types.iter().cloned()).unwrap()));
         use CacheType::{Analysis, Extract, Keywords, Query, Summary};
         assert_eq!(
