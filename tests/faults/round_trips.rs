@@ -136,8 +136,8 @@ fn postgres_is_asked_little_more_for_a_table_that_is_not_there() {
 #[test]
 fn mongo_is_asked_no_more_than_needed() {
     let writing = Enough {
-        run: 16,
-        workspace: 8,
+        run: 15,
+        workspace: 7,
     };
     let reading = Enough {
         run: 11,

@@ -52,6 +52,8 @@ pub(super) struct MongoTarget {
     on_invalid: OnInvalid,
     /// Whether most of the last batch was there already, so that inserting would mostly be refused.
     mostly_there: AtomicBool,
+    /// Whether the collection was created here and nothing was written to it yet.
+    is_empty: AtomicBool,
 }
 
 /// A document that the server did not take.
@@ -99,6 +101,7 @@ impl MongoTarget {
             collection,
             on_invalid,
             mostly_there: AtomicBool::new(false),
+            is_empty: AtomicBool::new(false),
         }
     }
 
@@ -350,17 +353,19 @@ impl Target for MongoTarget {
         }
         let database = self.server.database();
         match database.create_collection(name).await {
-            Err(error) if !is_command_error(&error, COLLECTION_EXISTS) => {
-                Err(self.source.failed("make", error))
-            }
-            _ => {
-                self.source.set_made();
-                Ok(())
-            }
+            // That it is empty is known only of one that was not there: some servers succeed if it is.
+            Ok(()) => self
+                .is_empty
+                .store(facts.is_there == Some(false), Ordering::Relaxed),
+            Err(error) if is_command_error(&error, COLLECTION_EXISTS) => {}
+            Err(error) => return Err(self.source.failed("make", error)),
         }
+        self.source.set_made();
+        Ok(())
     }
 
     async fn write(&self, batch: &[Record], mode: WriteMode) -> Result<Vec<WriteOutcome>> {
+        self.is_empty.store(false, Ordering::Relaxed);
         let limits = self.server.limits;
         let mut outcomes = vec![WriteOutcome::written(); batch.len()];
         let (mut piece, mut bytes) = (Vec::new(), 0);
@@ -409,7 +414,10 @@ impl Target for MongoTarget {
 
     /// What the collection's metadata says. Some services do without it.
     async fn size(&self) -> Result<Option<Size>> {
-        let documents = self.collection.estimated_document_count().await.ok();
+        let documents = match self.is_empty.load(Ordering::Relaxed) {
+            true => Some(0),
+            false => self.collection.estimated_document_count().await.ok(),
+        };
         Ok(documents.map(|entries| Size {
             entries,
             grows_by_new_only: true,
