@@ -41,6 +41,10 @@ pub fn pages_of(records: usize) -> PageLimit {
 }
 
 pub async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dyn Connection> {
+    connect_to(&place.address, side, on_invalid).await
+}
+
+pub async fn connect_to(address: &str, side: Side, on_invalid: OnInvalid) -> Arc<dyn Connection> {
     let options = ConnectOptions {
         timeout: Duration::from_secs(60),
         concurrency: number(2),
@@ -48,7 +52,7 @@ pub async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dy
         salvage: false,
         waiter: SilentWaiter::shared(10),
     };
-    Endpoint::named(side, &place.address)
+    Endpoint::named(side, address)
         .unwrap()
         .connect(&options)
         .await

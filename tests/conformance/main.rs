@@ -10,6 +10,7 @@
 mod cases;
 mod client_addresses;
 mod json_shapes;
+mod mongo_answers;
 mod mongo_services;
 mod opensearch_answers;
 mod opensearch_order;

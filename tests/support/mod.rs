@@ -8,6 +8,7 @@
 )]
 
 pub mod http;
+pub mod mongo_server;
 pub mod name_server;
 pub mod oracle;
 pub mod place;

@@ -1,0 +1,176 @@
+//! What MongoDB's storage makes of answers that the test servers do not give.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use migrate_llm_cache::{
+    model::{Selection, Side, Workspace, record::OnInvalid},
+    storage::{Source, Target, WriteMode, WriteOutcome},
+};
+use mongodb::bson::{Document, doc};
+use serde_json::json;
+
+use crate::{
+    cases::connect_to,
+    support::{
+        mongo_server::{MongoServer, Role, found, name, refusal},
+        records::{key, plain, record},
+    },
+};
+
+const COLLECTION: &str = "w_llm_response_cache";
+
+async fn source(server: &MongoServer) -> Arc<dyn Source> {
+    let storage = connect_to(&server.address(), Side::Source, OnInvalid::Reject).await;
+    storage.source(&Workspace::new("w").unwrap()).await.unwrap()
+}
+
+async fn target(server: &MongoServer) -> Arc<dyn Target> {
+    let storage = connect_to(&server.address(), Side::Target, OnInvalid::Reject).await;
+    storage.target(&Workspace::new("w").unwrap()).await.unwrap()
+}
+
+/// How many documents a command inserts, and whether one of them is bad.
+fn inserted(command: &Document) -> Option<(i32, bool)> {
+    let documents = command.get_array("documents").ok()?;
+    let mut returns = documents
+        .iter()
+        .filter_map(|document| document.as_document()?.get_str("return").ok());
+    Some((documents.len() as i32, returns.any(|text| text == "bad")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_is_refused_does_not_cost_the_others_their_write_concern() {
+    let server = MongoServer::new(Role::Standalone, |command| match inserted(command)? {
+        // BadValue, with a write concern or without.
+        (_, true) => Some(refusal(2)),
+        (documents, false) => Some(doc! { "ok": 1.0, "n": documents }),
+    });
+    let target = target(&server).await;
+    let mut records = plain(8);
+    records[1] = record(&key("extract", 99), &json!({"return": "bad"}));
+    let mut rejected = 0;
+    for batch in records.chunks(4) {
+        let outcomes = target.write(batch, WriteMode::Upsert).await.unwrap();
+        let is_rejected = |outcome: &&WriteOutcome| matches!(outcome, WriteOutcome::Rejected { .. });
+        rejected += outcomes.iter().filter(is_rejected).count();
+    }
+    assert_eq!(rejected, 1);
+    let mut documents = 0;
+    for command in server.commands("insert") {
+        if let Some((good, false)) = inserted(&command) {
+            documents += good;
+            let concern = command.get_document("writeConcern").ok();
+            assert_eq!(concern, Some(&doc! { "w": "majority" }), "{command}");
+        }
+    }
+    assert_eq!(documents, 7);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_concern_that_the_server_does_not_know_is_asked_for_once() {
+    let server = MongoServer::new(Role::Standalone, |command| {
+        let (documents, _) = inserted(command)?;
+        // CommandNotSupported
+        if command.contains_key("writeConcern") {
+            return Some(refusal(115));
+        }
+        let exists = |index| doc! { "index": index, "code": 11000, "errmsg": "E11000 duplicate key error" };
+        let errors: Vec<Document> = (0..documents).map(exists).collect();
+        Some(doc! { "ok": 1.0, "n": 0, "writeErrors": errors })
+    });
+    let target = target(&server).await;
+    for batch in plain(4).chunks(2) {
+        let outcomes = target.write(batch, WriteMode::Create).await.unwrap();
+        assert_eq!(outcomes, [WriteOutcome::Exists, WriteOutcome::Exists]);
+    }
+    let commands = server.commands("insert");
+    let asked = commands
+        .iter()
+        .map(|command| command.contains_key("writeConcern"));
+    assert_eq!(asked.collect::<Vec<_>>(), [true, false, false]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_failed_to_say_is_asked_again_and_what_it_said_is_not() {
+    let asked = AtomicU32::new(0);
+    let server = MongoServer::new(Role::Standalone, move |command| match name(command) {
+        "listCollections" => Some(match asked.fetch_add(1, Ordering::Relaxed) {
+            // InternalError
+            0 => refusal(1),
+            _ => found(&[doc! { "name": COLLECTION, "options": { "collation": { "locale": "en" } } }]),
+        }),
+        "find" => Some(found(&[])),
+        _ => None,
+    });
+    let source = source(&server).await;
+    for _ in 0..3 {
+        let count = source.count(&Selection::default(), &|_| ()).await.unwrap();
+        assert_eq!(count.total(), 0);
+    }
+    assert_eq!(server.commands("listCollections").len(), 2);
+    let queries = server.commands("find");
+    let by_bytes = queries.iter().map(|query| query.contains_key("collation"));
+    assert_eq!(by_bytes.collect::<Vec<_>>(), [false, true, true]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_busy_is_asked_again_later() {
+    // FailedToSatisfyReadPreference, NetworkInterfaceExceededTimeLimit, and TooManyRequests of Azure Cosmos DB
+    for code in [133, 202, 16500] {
+        let server = MongoServer::new(Role::Standalone, move |_| Some(refusal(code)));
+        let counted = source(&server).await.count(&Selection::default(), &|_| ()).await;
+        let error = counted.unwrap_err();
+        assert!(error.is_temporary(), "{error}");
+        let written = target(&server).await.write(&plain(1), WriteMode::Upsert).await;
+        let error = written.unwrap_err();
+        assert!(error.is_temporary(), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secondary_does_not_decide_that_a_target_is_empty() {
+    let server = MongoServer::new(Role::Secondary, |command| match name(command) {
+        "listCollections" | "find" => Some(found(&[])),
+        _ => None,
+    });
+    let reader = target(&server).await.reader();
+    let error = reader.count(&Selection::default(), &|_| ()).await.unwrap_err();
+    assert!(error.is_temporary(), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_size_of_a_collection_that_was_just_created_is_known() {
+    // The login may not list collections: Unauthorized.
+    for (listed, questions) in [(found(&[]), 1), (refusal(13), 2)] {
+        let server = MongoServer::new(Role::Standalone, move |command| match name(command) {
+            "listCollections" => Some(listed.clone()),
+            "insert" => Some(doc! { "ok": 1.0, "n": 1 }),
+            "count" => Some(doc! { "ok": 1.0, "n": 5 }),
+            _ => None,
+        });
+        let target = target(&server).await;
+        target.prepare().await.unwrap();
+        let before = target.size().await.unwrap().unwrap();
+        assert_eq!(before.entries, if questions == 1 { 0 } else { 5 });
+        target.write(&plain(1), WriteMode::Upsert).await.unwrap();
+        let after = target.size().await.unwrap().unwrap();
+        assert_eq!(after.entries, 5);
+        assert_eq!(server.commands("create").len(), 1);
+        assert_eq!(server.commands("count").len(), questions);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_without_a_collection_is_empty_without_a_question() {
+    let server = MongoServer::new(Role::Standalone, |command| match name(command) {
+        "listCollections" | "find" => Some(found(&[])),
+        _ => None,
+    });
+    let reader = target(&server).await.reader();
+    let count = reader.count(&Selection::default(), &|_| ()).await.unwrap();
+    assert!(count.is_empty());
+    assert!(server.commands("find").is_empty());
+}
