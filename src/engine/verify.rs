@@ -380,39 +380,8 @@ impl Run<'_> {
                 }
             )?;
             let (together, later) = rest.split_at(gathered.0.min(gathered.1));
-            let comparing = stream::iter(together).map(async |(_, pair)| {
-                let mut found = Verification::new(level);
-                // With all of it, the target may be read to its end, too.
-                let counts = [&*pair.count, &*pair.before];
-                let read = if level == VerifyLevel::Full { 2 } else { 1 };
-                let Some(_slots) = slots.acquire(&counts[..read]).await else {
-                    return (found, Ok(()));
-                };
-                let compared = self.compare(pair, examiner.as_ref(), differences, &mut found);
-                let compared = compared.await;
-                if compared.is_err() {
-                    slots.close();
-                }
-                self.warn_of(pair.source.warnings());
-                // At once, since the run may be stopped before an earlier workspace has ended.
-                let numbers = std::mem::take(&mut found.numbers);
-                self.stats
-                    .add_compared(level, |verification| verification.numbers.add(&numbers));
-                (found, compared)
-            });
-            // In the order of the workspaces, so that the same differences come first in every run.
-            let mut comparing = std::pin::pin!(comparing.buffered(AT_ONCE));
-            let mut failure: Option<Error> = None;
-            while let Some((found, compared)) = comparing.next().await {
-                self.stats
-                    .add_compared(level, |verification| verification.add(found));
-                if let Err(error) = compared {
-                    failure = Some(error.after(failure));
-                }
-            }
-            if let Some(failure) = failure {
-                return Err(failure);
-            }
+            self.compare_together(together, &slots, examiner.as_ref(), differences)
+                .await?;
             rest = later;
         }
         let numbers = self.stats.compared();
@@ -434,6 +403,48 @@ impl Run<'_> {
             }
         };
         Err(Error::new(ErrorKind::Differences, message).with_remedy(remedy))
+    }
+
+    /// Compares workspaces, several small ones at a time. One that fails keeps others from beginning; those under way are
+    /// compared to their end.
+    async fn compare_together(
+        &self,
+        workspaces: &[(usize, &Prepared)],
+        slots: &Slots,
+        examiner: Option<&Arc<Examiner>>,
+        differences: Option<&DifferencesFile>,
+    ) -> Result<()> {
+        let level = self.settings.verify;
+        let comparing = stream::iter(workspaces).map(async |(_, pair)| {
+            let mut found = Verification::new(level);
+            // With all of it, the target may be read to its end, too.
+            let counts = [&*pair.count, &*pair.before];
+            let read = if level == VerifyLevel::Full { 2 } else { 1 };
+            let Some(_slots) = slots.acquire(&counts[..read]).await else {
+                return (found, Ok(()));
+            };
+            let compared = self.compare(pair, examiner, differences, &mut found).await;
+            if compared.is_err() {
+                slots.close();
+            }
+            self.warn_of(pair.source.warnings());
+            // At once, since the run may be stopped before an earlier workspace has ended.
+            let numbers = std::mem::take(&mut found.numbers);
+            self.stats
+                .add_compared(level, |verification| verification.numbers.add(&numbers));
+            (found, compared)
+        });
+        // In the order of the workspaces, so that the same differences come first in every run.
+        let mut comparing = std::pin::pin!(comparing.buffered(AT_ONCE));
+        let mut failure: Option<Error> = None;
+        while let Some((found, compared)) = comparing.next().await {
+            self.stats
+                .add_compared(level, |verification| verification.add(found));
+            if let Err(error) = compared {
+                failure = Some(error.after(failure));
+            }
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     async fn compare(

@@ -32,7 +32,7 @@ pub fn check(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file beside it whose lock a process holds that replaces it again and again.
+/// The lock file of a file that a process replaces again and again, next to it.
 pub fn lock_of(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".lock");

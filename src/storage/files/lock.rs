@@ -132,7 +132,8 @@ impl Drop for ReplaceLock {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::sync::mpsc;
 

@@ -1054,7 +1054,7 @@ mod tests {
             shown(&of("extract")),
             ["default:extract:..default:extract;", "default_..default`"]
         );
-        // What is behind the last known type may be of a type that is not selected.
+        // After the last known type there may be types that are not selected.
         assert_eq!(
             shown(&of("summary")),
             ["default:summary:..default:summary;", "default_..default`"]

@@ -477,15 +477,6 @@ impl Client {
         answer
     }
 
-    /// Sends a request that must succeed.
-    ///
-    /// # Errors
-    /// There was no answer, or the server refused.
-    pub(super) async fn ask(&self, request: Request<'_>) -> Result<Bytes> {
-        let answer = self.send(&request).await?;
-        Ok(self.success(&request, answer)?.body)
-    }
-
     /// The answer, if it is a success.
     pub(super) fn success(&self, request: &Request<'_>, answer: Answer) -> Result<Answer> {
         if answer.is_success() {
