@@ -112,24 +112,20 @@ impl ReadBack {
     /// # Errors
     /// The target failed.
     pub(crate) async fn begin(prepared: &Prepared, written_before: u64, retrier: &Retrier) -> Result<Self> {
-        let Prepared { before, count, .. } = prepared;
+        let before = &prepared.before;
         let was_empty = before.exact && before.total() == 0 && written_before == 0;
-        let size_before = if was_empty && count.exact && count.total() <= MOST_RECORDS as u64 {
-            None
-        } else {
-            let context = RequestContext {
-                what: "asking for the size of the target",
-                side: Side::Target,
-                workspace: Some(&prepared.pair.from),
-                batch: None,
-            };
-            let target = &prepared.target;
-            retrier.run(context, async || target.size().await).await?
+        let context = RequestContext {
+            what: "asking for the size of the target",
+            side: Side::Target,
+            workspace: Some(&prepared.pair.from),
+            batch: None,
         };
+        let target = &prepared.target;
         Ok(Self {
             sample: Mutex::default(),
             records_before: before.exact.then(|| before.total()),
-            size_before,
+            // Needed unless the sample is whole, which is not known before.
+            size_before: retrier.run(context, async || target.size().await).await?,
             written_before,
             was_empty,
         })
