@@ -14,11 +14,11 @@ use super::{
     rejects::RejectsFile,
     retry::Retrier,
     run::Run,
-    slots::Slots,
+    slots::{Slots, all_ended},
     throttle::Throttle,
 };
 use crate::{
-    model::{Error, OnSide, Rekey, Result, Side, VerifyLevel},
+    model::{OnSide, Rekey, Result, Side, VerifyLevel},
     report::{
         WarningEvent, WarningKind,
         style::{grouped, grouped_of},
@@ -199,27 +199,15 @@ impl Run<'_> {
         workspaces: &[(usize, &Prepared)],
         moving: &Moving<'_>,
     ) -> Result<Option<StopReason>> {
-        let moved = stream::iter(workspaces)
-            .map(|(number, pair)| self.move_one(*number, pair, moving))
-            .buffer_unordered(AT_ONCE);
-        let mut moved = std::pin::pin!(moved);
-        let mut failure: Option<Error> = None;
-        while let Some(moved) = moved.next().await {
-            if let Err(error) = moved {
-                moving.slots.close();
-                failure = Some(error.after(failure));
-            }
-        }
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(self.shutdown.reason()),
-        }
+        let moved = stream::iter(workspaces).map(async |(number, pair)| {
+            let moving_one = async || self.move_one(*number, pair, moving).await;
+            moving.slots.work(&[&pair.count], moving_one).await
+        });
+        all_ended(moved.buffer_unordered(AT_ONCE)).await?;
+        Ok(self.shutdown.reason())
     }
 
     async fn move_one(&self, number: usize, pair: &Prepared, moving: &Moving<'_>) -> Result<()> {
-        let Some(_slots) = moving.slots.acquire(&[&pair.count]).await else {
-            return Ok(());
-        };
         if self.shutdown.reason().is_some() {
             return Ok(());
         }

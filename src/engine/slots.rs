@@ -1,9 +1,12 @@
 //! How many workspaces are worked on at the same time.
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::future::ready;
+
+use futures::{Stream, StreamExt};
+use tokio::sync::Semaphore;
 
 use super::plan::AT_ONCE;
-use crate::storage::Count;
+use crate::{model::Result, storage::Count};
 
 /// Up to so many workspaces are worked on one after the other, so that their events stay in order.
 const FEW_WORKSPACES: usize = 8;
@@ -34,15 +37,20 @@ impl Slots {
         Self::of(1)
     }
 
-    /// Waits until a workspace of these counts may be worked on, on either side or both: for as long as the permit is kept.
-    /// `None` after [`Self::close`].
-    pub(super) async fn acquire(&self, counts: &[&Count]) -> Option<SemaphorePermit<'_>> {
-        self.semaphore.acquire_many(self.needed(counts)).await.ok()
-    }
-
-    /// Keeps further workspaces from beginning.
-    pub(super) fn close(&self) {
-        self.semaphore.close();
+    /// Works on a workspace of these counts, on either side or both, as soon as there are slots for it. If another one has
+    /// failed by then, it is left out.
+    ///
+    /// # Errors
+    /// That of the work, which keeps further workspaces from beginning.
+    pub(super) async fn work(&self, counts: &[&Count], work: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+        let Ok(_slots) = self.semaphore.acquire_many(self.needed(counts)).await else {
+            return Ok(());
+        };
+        let done = work().await;
+        if done.is_err() {
+            self.semaphore.close();
+        }
+        done
     }
 
     fn needed(&self, counts: &[&Count]) -> u32 {
@@ -52,4 +60,18 @@ impl Slots {
         let most = counts.iter().map(|count| count.total()).max().unwrap_or_default();
         u32::try_from(most.div_ceil(RECORDS_OF_SLOT)).map_or(ALL, |slots| slots.clamp(1, ALL))
     }
+}
+
+/// Waits until the work on all workspaces has ended.
+///
+/// # Errors
+/// All of their errors in one.
+pub(super) async fn all_ended(results: impl Stream<Item = Result<()>>) -> Result<()> {
+    let failure = results.fold(None, |failure, result| {
+        ready(match result {
+            Ok(()) => failure,
+            Err(error) => Some(error.after(failure)),
+        })
+    });
+    failure.await.map_or(Ok(()), Err)
 }

@@ -13,7 +13,7 @@ use crate::{
         plan::{AT_ONCE, Prepared},
         retry::{RequestContext, Retrier},
         run::Run,
-        slots::Slots,
+        slots::{Slots, all_ended},
     },
     model::{
         BatchLimit, Error, ErrorKind, Mode, OnConflict, Rekey, Result, Selection, Side, VerifyLevel,
@@ -415,19 +415,17 @@ impl Run<'_> {
         differences: Option<&DifferencesFile>,
     ) -> Result<()> {
         let level = self.settings.verify;
-        let comparing = stream::iter(workspaces).map(async |(_, pair)| {
+        let compared = stream::iter(workspaces).map(async |(_, pair)| {
             let mut found = Verification::new(level);
             // With all of it, the target may be read to its end, too.
             let counts = [&*pair.count, &*pair.before];
             let read = if level == VerifyLevel::Full { 2 } else { 1 };
-            let Some(_slots) = slots.acquire(&counts[..read]).await else {
-                return (found, Ok(()));
+            let comparing = async || {
+                let compared = self.compare(pair, examiner, differences, &mut found).await;
+                self.warn_of(pair.source.warnings());
+                compared
             };
-            let compared = self.compare(pair, examiner, differences, &mut found).await;
-            if compared.is_err() {
-                slots.close();
-            }
-            self.warn_of(pair.source.warnings());
+            let compared = slots.work(&counts[..read], comparing).await;
             // At once, since the run may be stopped before an earlier workspace has ended.
             let numbers = std::mem::take(&mut found.numbers);
             self.stats
@@ -435,16 +433,12 @@ impl Run<'_> {
             (found, compared)
         });
         // In the order of the workspaces, so that the same differences come first in every run.
-        let mut comparing = std::pin::pin!(comparing.buffered(AT_ONCE));
-        let mut failure: Option<Error> = None;
-        while let Some((found, compared)) = comparing.next().await {
+        let compared = compared.buffered(AT_ONCE).map(|(found, compared)| {
             self.stats
                 .add_compared(level, |verification| verification.add(found));
-            if let Err(error) = compared {
-                failure = Some(error.after(failure));
-            }
-        }
-        failure.map_or(Ok(()), Err)
+            compared
+        });
+        all_ended(compared).await
     }
 
     async fn compare(

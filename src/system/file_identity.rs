@@ -39,11 +39,23 @@ fn without_links(path: &Path) -> PathBuf {
         let Ok(target) = path.read_link() else { break };
         path = path.parent().unwrap_or(&path).join(target);
     }
+    real_path(&path)
+}
+
+/// An absolute path with links followed, as far as it exists.
+pub(crate) fn real_path(path: &Path) -> PathBuf {
     let real = path.ancestors().find_map(|there| {
-        let rest = path.strip_prefix(there).ok()?;
-        Some(there.canonicalize().ok()?.join(rest))
+        let real = match there.canonicalize() {
+            Ok(real) => real,
+            // A pipe without a name, which a link such as /dev/stdin leads to.
+            Err(_) if there.exists() => there.to_owned(),
+            Err(_) => return None,
+        };
+        // Joined with an empty rest at once, the path would end in a separator.
+        let rest = path.strip_prefix(there).ok()?.components();
+        Some(rest.fold(real, |path, name| path.join(name)))
     });
-    real.unwrap_or(path)
+    real.unwrap_or_else(|| path.to_owned())
 }
 
 #[cfg(all(test, unix))]

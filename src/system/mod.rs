@@ -7,5 +7,5 @@ mod off_thread;
 pub(crate) mod os;
 pub mod shutdown;
 
-pub(crate) use file_identity::FileIdentity;
+pub(crate) use file_identity::{FileIdentity, real_path};
 pub(crate) use off_thread::off_thread;

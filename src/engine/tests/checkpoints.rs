@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use super::world::{World, key, number, record, records, texts};
 use crate::{
     engine::checkpoint::Progress,
-    model::{ErrorKind, Side, Workspace},
+    model::{ErrorKind, Side},
     report::{Event, RunOutcome},
     storage::memory::{Call, Fault, Memory},
 };
@@ -13,6 +13,12 @@ use crate::{
 /// The checkpoint file as it is now.
 fn progress(path: &PathBuf) -> Progress {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// How many lines the rejects file has.
+fn rejected(world: &World) -> usize {
+    let rejects = std::fs::read_to_string(world.file("rejects.jsonl")).unwrap();
+    rejects.lines().count()
 }
 
 #[test]
@@ -65,9 +71,7 @@ fn a_checkpoint_says_no_more_than_what_is_durable() {
 fn a_run_that_was_killed_at_any_event_is_finished_by_the_next_one() {
     let world = || {
         let mut world = World::new(26).with_checkpoint();
-        let second = Workspace::new("second").unwrap();
-        world.source.put(&second, records(10));
-        world.workspaces.push(second);
+        world.add_workspace("second", 10);
         world
     };
     let whole = world().run();
@@ -123,8 +127,7 @@ fn a_reject_is_in_the_file_once_although_the_run_was_killed_after_it() {
         assert!(world.run_until(most).is_none());
         world.revive(false);
         assert_eq!(world.run().report.totals.rejected, 2, "killed at event {most}");
-        let rejects = std::fs::read_to_string(world.file("rejects.jsonl")).unwrap();
-        assert_eq!(rejects.lines().count(), 2, "killed at event {most}: {rejects}");
+        assert_eq!(rejected(&world), 2, "killed at event {most}");
     }
 }
 
@@ -280,12 +283,7 @@ fn the_next_run_begins_at_the_batch_that_failed_not_behind_it() {
 
 /// So many workspaces of two records, between storages that answer fast.
 fn small_workspaces(workspaces: usize) -> World {
-    let mut world = World::new(2).with_checkpoint();
-    for number in 1..workspaces {
-        let workspace = Workspace::new(format!("w{number}")).unwrap();
-        world.source.put(&workspace, records(2));
-        world.workspaces.push(workspace);
-    }
+    let world = World::new(2).with_checkpoint().with_workspaces(workspaces, 2);
     for memory in [&world.source, &world.target] {
         memory.change_rules(|rules| rules.latency = Some(Duration::from_millis(10)));
     }
@@ -329,9 +327,7 @@ fn the_end_of_a_workspace_is_saved_although_no_run_can_resume_in_the_next_one() 
     let mut world = World::new(2)
         .with_checkpoint()
         .with_target_visible_when_flushed(false);
-    let second = Workspace::new("second").unwrap();
-    world.source.put(&second, records(200));
-    world.workspaces.push(second);
+    world.add_workspace("second", 200);
     for memory in [&world.source, &world.target] {
         memory.change_rules(|rules| rules.latency = Some(Duration::from_millis(50)));
     }
@@ -389,8 +385,7 @@ fn kill_small_workspaces(is_visible: bool) {
             for workspace in &world.workspaces {
                 assert_eq!(world.target.durable(workspace), texts(&records(1)));
             }
-            let rejects = std::fs::read_to_string(world.file("rejects.jsonl")).unwrap();
-            assert_eq!(rejects.lines().count(), WORKSPACES, "killed at event {most}");
+            assert_eq!(rejected(&world), WORKSPACES, "killed at event {most}");
         }
     }
 }
@@ -398,9 +393,7 @@ fn kill_small_workspaces(is_visible: bool) {
 /// Two workspaces, each with a record that the target refuses.
 fn two_workspaces() -> World {
     let mut world = World::new(9).with_checkpoint();
-    let second = Workspace::new("second").unwrap();
-    world.source.put(&second, records(30));
-    world.workspaces.push(second);
+    world.add_workspace("second", 30);
     world.target.change_rules(|rules| rules.rejects.extend([key(1)]));
     world
 }
@@ -440,8 +433,7 @@ fn a_workspace_that_is_started_again_after_a_resumed_run_counts_once() {
     assert_eq!(ran.report.totals, whole.report.totals);
     assert_eq!(ran.report.errors.by_kind, whole.report.errors.by_kind);
     assert_eq!(ran.report.batches.total, whole.report.batches.total);
-    let rejects = std::fs::read_to_string(world.file("rejects.jsonl")).unwrap();
-    assert_eq!(rejects.lines().count(), 4, "{rejects}");
+    assert_eq!(rejected(&world), 4);
 }
 
 /// A run without `--resume` starts the rejects file again, so that no later run may resume from the checkpoint before it.
@@ -467,8 +459,7 @@ fn a_run_that_starts_again_makes_the_checkpoint_before_it_void() {
         world.revive(false);
         let ran = world.run();
         assert_eq!(ran.report.totals.rejected, 2, "killed at event {most}");
-        let rejects = std::fs::read_to_string(world.file("rejects.jsonl")).unwrap();
-        assert_eq!(rejects.lines().count(), 2, "killed at event {most}: {rejects}");
+        assert_eq!(rejected(&world), 2, "killed at event {most}");
     }
 }
 

@@ -295,13 +295,8 @@ fn a_side_that_is_busy_is_connected_to_again() {
 
 /// A world of so many workspaces with six records each.
 fn many_workspaces(workspaces: usize) -> World {
-    let mut world = World::new(6);
+    let mut world = World::new(6).with_workspaces(workspaces, 6);
     world.settings.concurrency = number(8);
-    for n in 1..workspaces {
-        let workspace = Workspace::new(format!("w{n}")).unwrap();
-        world.source.put(&workspace, records(6));
-        world.workspaces.push(workspace);
-    }
     world
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::world::{Ran, World, key, record, records};
+use super::world::{Ran, World, key, record};
 use crate::{
-    model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, Workspace, record::OnInvalid},
+    model::{ErrorKind, Mode, OnConflict, Side, VerifyLevel, record::OnInvalid},
     report::{DifferenceKind, Event, VerifyNumbers},
     storage::memory::{Call, Fault},
 };
@@ -33,12 +33,7 @@ fn what_was_moved_is_equal() {
 
 #[test]
 fn small_workspaces_are_compared_several_at_a_time_and_their_differences_are_in_order() {
-    let mut world = verified(6);
-    for n in 1..40 {
-        let workspace = Workspace::new(format!("w{n}")).unwrap();
-        world.source.put(&workspace, records(6));
-        world.workspaces.push(workspace);
-    }
+    let mut world = verified(6).with_workspaces(40, 6);
     assert!(world.run().is_done());
     for workspace in [&world.workspaces[7], &world.workspaces[23]] {
         world.target.remove(workspace, &key(3));
@@ -240,12 +235,7 @@ fn a_verification_emits_its_progress() {
 
 #[test]
 fn what_was_compared_before_a_comparison_failed_is_in_the_report() {
-    let mut world = verified(6);
-    for n in 1..40 {
-        let workspace = Workspace::new(format!("w{n}")).unwrap();
-        world.source.put(&workspace, records(6));
-        world.workspaces.push(workspace);
-    }
+    let mut world = verified(6).with_workspaces(40, 6);
     assert!(world.run().is_done());
     world.settings.mode = Mode::Verify;
     let eighth = world.target.calls(Call::Get) + 8;

@@ -158,6 +158,21 @@ impl World {
         self
     }
 
+    /// Adds a workspace with so many records at the source.
+    pub(super) fn add_workspace(&mut self, name: &str, count: usize) {
+        let workspace = Workspace::new(name).unwrap();
+        self.source.put(&workspace, records(count));
+        self.workspaces.push(workspace);
+    }
+
+    /// So many workspaces in all, the others with this number of records at the source.
+    pub(super) fn with_workspaces(mut self, workspaces: usize, count: usize) -> Self {
+        for number in 1..workspaces {
+            self.add_workspace(&format!("w{number}"), count);
+        }
+        self
+    }
+
     pub(super) fn workspace(&self) -> &Workspace {
         &self.workspaces[0]
     }

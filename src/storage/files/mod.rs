@@ -19,7 +19,7 @@ use crate::{
         Error, ErrorKind, Result,
         record::{CacheKey, Record},
     },
-    system::{off_thread, os},
+    system::{off_thread, os, real_path},
 };
 
 pub(crate) use draft::{Draft, DraftSlot, Positions, check_writable};
@@ -136,27 +136,11 @@ pub(crate) fn dangling(path: &Path, target: &Path) -> Error {
 /// The path with links followed, as far as it exists.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).map_err(|error| Error::io("resolve", path, error))?;
-    let mut missing = Vec::new();
-    let mut there = path.as_path();
-    loop {
-        let real = match there.canonicalize() {
-            // A pipe without a name, which a link such as /dev/stdin leads to.
-            Err(_) if there.exists() => Ok(there.to_owned()),
-            real => real,
-        };
-        if let Ok(real) = real {
-            return Ok(missing.iter().rev().fold(real, |path, name| path.join(name)));
-        }
-        if let Ok(target) = there.read_link() {
-            return Err(dangling(there, &target));
-        }
-        match (there.parent(), there.file_name()) {
-            (Some(parent), Some(name)) => {
-                missing.push(name);
-                there = parent;
-            }
-            _ => return Ok(path),
-        }
+    let mut missing = path.ancestors().take_while(|there| !there.exists());
+    let dangling_link = missing.find_map(|there| Some((there, there.read_link().ok()?)));
+    match dangling_link {
+        Some((link, target)) => Err(dangling(link, &target)),
+        None => Ok(real_path(&path)),
     }
 }
 

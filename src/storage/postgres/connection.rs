@@ -6,7 +6,6 @@ use deadpool_postgres::{
     Client, ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Metrics, Object, Pool,
     PoolError, RecyclingMethod, Runtime,
 };
-use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_postgres::{
     NoTls, Row, SimpleQueryMessage,
@@ -406,19 +405,15 @@ fn pool(config: &Config, options: &ConnectOptions, startup: Startup) -> Result<P
 
 /// Sends statements in this order, without waiting for answers in between. Returns the rows of all, or the first error: in a
 /// transaction, the others follow from it.
-fn send_all<'a>(
-    client: &'a tokio_postgres::Client,
-    statements: &'a [Statement<'a>],
-) -> BoxFuture<'a, Result<Vec<Row>, tokio_postgres::Error>> {
-    Box::pin(async move {
-        let Some(((sql, parameters), others)) = statements.split_first() else {
-            return Ok(Vec::new());
-        };
-        let (first, others) = futures::join!(client.query_typed(sql, parameters), send_all(client, others));
-        let mut rows = first?;
-        rows.append(&mut others?);
-        Ok(rows)
-    })
+async fn send_all(
+    client: &tokio_postgres::Client,
+    statements: &[Statement<'_>],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let sent = statements
+        .iter()
+        .map(|(sql, parameters)| client.query_typed(sql, parameters));
+    let answers: Result<Vec<Vec<Row>>, _> = futures::future::join_all(sent).await.into_iter().collect();
+    Ok(answers?.into_iter().flatten().collect())
 }
 
 /// Whether the database stores any bytes unchecked (`SQL_ASCII`). If the server does not say, it has an encoding.
