@@ -30,7 +30,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--records", type=sizes, metavar="N,…", help="sizes of the cache (20000,100000,1000000)")
     add("--pairs", type=pairs, metavar="A-B,…", help="only these pairs, such as json-redis,redis-json, at every size")
-    add("--runs", type=int, metavar="N", help=f"rounds of each pair, up to {plan.OTHERS_UP_TO:,} records ({plan.RUNS})")
+    add("--runs", type=int, metavar="N", help=f"rounds of each pair, but for runs of over {plan.REPEATED_UP_TO:g} s ({plan.RUNS})")
     add("--distance", type=distances, metavar="MS,…", help="round trips to the servers, up to 20,000 records (0,10,50)")
     add("--tls", action=argparse.BooleanOptionalAction, help="over TLS, too, up to 20,000 records (yes, but for --quick)")
     add("--workspaces", type=int, metavar="N", help="many workspaces of 20 records each; 0 for none (5000)")
@@ -90,14 +90,13 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
             session.warm_up(max(chosen.records))
             for size in (size for size in chosen.records if size <= plan.OTHERS_UP_TO):
                 far = chosen.distance if size <= plan.FAR_UP_TO else (0.0,)
-                session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, chosen.keep, far)
+                session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, far)
             if chosen.workspaces:
                 many = [pair for pair in plan.MANY_WORKSPACES if pair in (chosen.pairs or plan.MANY_WORKSPACES)]
                 session.many_workspaces(chosen.workspaces, many, chosen.runs)
             # Last, so that a session that has to end early has measured all the rest.
             for size in (size for size in chosen.records if size > plan.OTHERS_UP_TO):
-                rounds = min(chosen.runs, plan.LARGEST_RUNS)
-                session.size(size, chosen.pairs or plan.pairs(size), rounds, chosen.keep)
+                session.largest(size, chosen.pairs or plan.pairs(size), chosen.keep)
     except RunFailed as failed:
         sys.exit(f"bench: {failed}")
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from measure import IDLE
-from plan import NAMED, OTHERS_UP_TO
+from plan import NAMED
 from samples import AGAIN, START_UP, WITHOUT_READ_BACK, Role
 
 # Of the time of the target's own loader.
@@ -85,9 +85,7 @@ class Results:
             else:
                 grouped.setdefault((pair, records, sample["name"]), []).append(sample)
         self.timings = {key: timing(some) for key, some in grouped.items()}
-        # Of the pair with the fewest, and of caches of which there are several rounds.
-        repeated = (some for (pair, size, _), some in grouped.items() if pair != START_UP and size <= OTHERS_UP_TO)
-        self.rounds = min(map(len, repeated), default=0)
+        self.rounds = max((len(some) for (pair, *_), some in grouped.items() if pair != START_UP), default=0)
         self.far = {key: timing(some) for key, some in far.items()}
         self.tls = {key: timing(some) for key, some in tls.items()}
         self.many = {key: (some[0]["records"], timing(some)) for key, some in many.items()}
@@ -108,8 +106,18 @@ class Results:
     def variants(self, pair: str, size: int) -> list[Timing]:
         return [one for (of, records, _), one in self.timings.items() if (of, records, one.role) == (pair, size, Role.VARIANT)]
 
+    def loader(self, pair: str, size: int) -> Timing | None:
+        """The target's own way in, which is measured with one pair for all."""
+        target = pair.split("-")[1]
+        return self.by_role(pair, size, Role.LOADER) or self.by_role(f"json-{target}", size, Role.LOADER)
+
+    def reader(self, pair: str, size: int) -> Timing | None:
+        """The source's own way out, likewise."""
+        source = pair.split("-")[0]
+        return self.by_role(pair, size, Role.READER) or self.by_role(f"{source}-json", size, Role.READER)
+
     def slower_side(self, pair: str, size: int) -> Timing | None:
-        sides = [self.by_role(pair, size, role) for role in (Role.LOADER, Role.READER)]
+        sides = [self.loader(pair, size), self.reader(pair, size)]
         return max((side for side in sides if side), key=lambda side: side.median, default=None)
 
     def distances(self, size: int) -> list[float]:
@@ -152,7 +160,7 @@ class Results:
         return Judged(ours.median / side.median, goal)
 
     def rerun_beside_loader(self, pair: str, size: int) -> Judged | None:
-        again, side = self.named(pair, size, AGAIN), self.by_role(pair, size, Role.LOADER)
+        again, side = self.named(pair, size, AGAIN), self.loader(pair, size)
         if not again or not side or pair not in RERUN_BESIDE_LOADER:
             return None
         return Judged(again.median / side.median, RERUN_BESIDE_LOADER[pair])

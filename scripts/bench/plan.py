@@ -6,8 +6,7 @@ KINDS = ("json", "redis", "postgres", "mongo", "opensearch")  # in the order of 
 
 SIZES = (20_000, 100_000, 1_000_000)
 RUNS = 3
-LIGHTRAG_FAR_RUNS = 1  # a run over a distance takes LightRAG's tool up to a minute
-LARGEST_RUNS = 1  # beyond OTHERS_UP_TO, where a run takes up to five minutes
+REPEATED_UP_TO = 5.0  # seconds; a longer run is not repeated, since it varies little
 START_UP_RUNS = 50
 DISTANCES = (0.0, 10.0, 50.0)  # round trips to the servers, in milliseconds
 FAR_UP_TO = 20_000  # records; beyond that they are beside this machine alone
@@ -21,6 +20,8 @@ EVERY_PAIR_UP_TO = 20_000  # records; beyond that a round of all pairs takes too
 OTHERS_UP_TO = 100_000  # records; beyond that this project's tool is measured alone
 
 EVERY_PAIR = tuple(f"{source}-{target}" for source in KINDS for target in KINDS if source != target)
+# To JSON and from JSON: each server alone, once as the target and once as the source.
+ALONE = tuple(pair for pair in EVERY_PAIR if "json" in pair.split("-"))
 # From JSON, to Redis, to JSON: what the goals name.
 NAMED = tuple(pair for pair in EVERY_PAIR if pair.startswith("json-") or pair.endswith(("-redis", "-json")))
 # Targets where a run over what is there already is another job: the server compares, or a file is merged with.

@@ -98,15 +98,9 @@ class Session:
             if self.lightrag and number < rounds:
                 self._sample(START_UP, job, contenders.lightrag_start_up(self.lightrag), number)
 
-    def size(self, size: int, pairs: Sequence[str], rounds: int, keep: bool, far: Sequence[float] = (0.0,)) -> None:
+    def size(self, size: int, pairs: Sequence[str], rounds: int, far: Sequence[float] = (0.0,)) -> None:
         """All pairs at a size. Pairs with the same source come together, so that it is filled once."""
-        with_others = size <= plan.OTHERS_UP_TO
-        needed = plan.disk_needed(size, with_others)
-        if (free := shutil.disk_usage(self.home).free) < needed:
-            raise RunFailed(f"{size:,} records need {needed / 1e9:.0f} GB of disk; {self.home} has {free / 1e9:.0f} free")
-        say(f"making {size:,} records")
-        made = ready.make(self.home, size, loaders=with_others)
-        self.about["caches"].append(asdict(made.facts))
+        made = self._make(size, with_others=True)
         source: Place = Json(made.working_dir)
         for pair in sorted(pairs, key=plan.EVERY_PAIR.index):
             from_, to = pair.split("-")
@@ -114,8 +108,8 @@ class Session:
                 self._leave(source)
                 source = self._fill(self.places[from_], made)
             job = Job(source, Json(self.home / "output") if to == "json" else self.places[to], made)
-            groups = self._contenders(job, with_others)
-            over_tls = self._over_tls(job) if size <= plan.TLS_UP_TO else None
+            groups = self._contenders(job)
+            over_tls = self._over_tls(job) if size <= plan.TLS_UP_TO and pair in plan.ALONE else None
             if over_tls:
                 groups.append((over_tls, [contenders.ours(over_tls, self.binary)]))
             self._pair(groups, rounds)
@@ -123,8 +117,36 @@ class Session:
                 if round_trip:
                     self._far(job, round_trip, rounds)
         self._leave(source)
-        if not with_others and not keep:
+
+    def largest(self, size: int, pairs: Sequence[str], keep: bool) -> None:
+        """This project's tool alone, with a cache of which a run takes minutes. What it moved to a server it reads there next."""
+        made = self._make(size, with_others=False)
+        files = Json(made.working_dir)
+        for kind, place in self.places.items():
+            job = Job(files, place, made)
+            from_here = [pair for pair in pairs if pair.startswith(f"{kind}-")]
+            if job.pair in pairs:
+                self._sample(job.pair, job, contenders.ours(job, self.binary), 0)
+                place.settle()
+            elif from_here:
+                self._fill(place, made)
+            for pair in from_here:
+                to = pair.split("-")[1]
+                job = Job(place, Json(self.home / "output") if to == "json" else self.places[to], made)
+                self._sample(pair, job, contenders.ours(job, self.binary), 0)
+                job.target.empty()
+            place.empty()
+        if not keep:
             shutil.rmtree(made.folder)
+
+    def _make(self, size: int, with_others: bool) -> ready.Ready:
+        needed = plan.disk_needed(size, with_others)
+        if (free := shutil.disk_usage(self.home).free) < needed:
+            raise RunFailed(f"{size:,} records need {needed / 1e9:.0f} GB of disk; {self.home} has {free / 1e9:.0f} free")
+        say(f"making {size:,} records")
+        made = ready.make(self.home, size, loaders=with_others)
+        self.about["caches"].append(asdict(made.facts))
+        return made
 
     def _far(self, job: Job, round_trip: float, rounds: int) -> None:
         """A pair with its servers at a distance, as which the ways of the servers' own are not measured."""
@@ -132,7 +154,7 @@ class Session:
             far = replace(job, distance=distance)
             self._pair([(far, [contenders.ours(far, self.binary)])], rounds)
             if self.lightrag:
-                self._pair([(far, [contenders.lightrag(far, self.lightrag)])], min(rounds, plan.LIGHTRAG_FAR_RUNS))
+                self._pair([(far, [contenders.lightrag(far, self.lightrag)])], rounds)
 
     def _over_tls(self, job: Job) -> Job | None:
         """The same job with all servers over TLS, where they are measured so."""
@@ -148,20 +170,23 @@ class Session:
         say(f"making {workspaces:,} workspaces")
         made = ready.many_workspaces(self.home, workspaces, plan.RECORDS_OF_WORKSPACE)
         files = Json(made.working_dir)
-        for pair in pairs:
-            from_, to = pair.split("-")
-            source = files if from_ == "json" else self.places[from_]
-            target = Json(self.home / "output") if to == "json" else self.places[to]
-            if from_ != "json":
-                source.empty()
-                self.folder.mkdir(parents=True, exist_ok=True)
-                run(contenders.many_workspaces(Job(files, source, made), self.binary).command, self.folder)
-                source.settle()
-            job = Job(source, target, made)
-            for number in range(rounds):
-                self._sample(pair, job, contenders.many_workspaces(job, self.binary), number, workspaces)
-            target.empty()
-            self._leave(source)
+        for kind, place in self.places.items():
+            into, back = Job(files, place, made), Job(place, Json(self.home / "output"), made)
+            if into.pair in pairs:
+                self._many(into, workspaces, rounds)
+            if back.pair in pairs:
+                if into.pair not in pairs:
+                    self._run(into, contenders.many_workspaces(into, self.binary))
+                place.settle()
+                self._many(back, workspaces, rounds)
+                back.target.empty()
+            self._leave(place)
+
+    def _many(self, job: Job, workspaces: int, rounds: int) -> None:
+        for number in range(rounds):
+            contender = contenders.many_workspaces(job, self.binary)
+            if self._sample(job.pair, job, contender, number, workspaces) > plan.REPEATED_UP_TO:
+                return
 
     def _leave(self, source: Place) -> None:
         if not isinstance(source, Json):
@@ -185,31 +210,35 @@ class Session:
             run(own.command, self.folder)
         return place
 
-    def _contenders(self, job: Job, with_others: bool) -> list[Group]:
+    def _contenders(self, job: Job) -> list[Group]:
         """Groups, of which each begins from an empty target and is run as it stands."""
         mine = [contenders.ours(job, self.binary)]
         if job.target.kind in plan.AGAIN_INTO:
             mine.append(contenders.again(job, self.binary))
         groups: list[Sequence[Contender]] = [mine]
-        if with_others:
-            if self.lightrag:
-                groups.append([contenders.lightrag(job, self.lightrag)])
+        if self.lightrag:
+            groups.append([contenders.lightrag(job, self.lightrag)])
+        # What is a server's own depends on the server alone.
+        if job.pair in plan.ALONE:
             groups += [[one] for one in (contenders.loader(job), contenders.reader(job)) if one]
-            if job.pair in plan.SAFETIES:
-                groups += [[one] for one in contenders.with_safeties(job, self.binary)]
+        if job.pair in plan.SAFETIES:
+            groups += [[one] for one in contenders.with_safeties(job, self.binary)]
         return [(job, group) for group in groups]
 
     def _pair(self, groups: Sequence[Group], rounds: int) -> None:
         """Runs the groups in turn, each round beginning with another one, so that none is always first."""
+        left = list(groups)
         for number in range(rounds):
-            first = number % len(groups)
-            for job, group in [*groups[first:], *groups[:first]]:
-                for contender in group:
-                    self._sample(job.pair, job, contender, number)
+            first = number % max(len(left), 1)
+            for job, group in [*left[first:], *left[:first]]:
+                seconds = [self._sample(job.pair, job, contender, number) for contender in group]
+                if max(seconds) > plan.REPEATED_UP_TO:
+                    left.remove((job, group))
         for job, _ in groups:
             job.target.empty()
 
-    def _sample(self, pair: str, job: Job, contender: Contender, number: int, workspaces: int = 1) -> None:
+    def _sample(self, pair: str, job: Job, contender: Contender, number: int, workspaces: int = 1) -> float:
+        """Measures a run, and returns its seconds."""
         measured, idle = self._run(job, contender)
         sample = Sample(
             pair,
@@ -234,6 +263,7 @@ class Session:
         tls = "  over TLS" if sample.tls else ""
         say(f"  {pair:19} {sample.records:>9,} {sample.name:16} {sample.seconds:9.3f} s {memory}{far}{many}{tls}{busy}")
         self._write()
+        return sample.seconds
 
     def _run(self, job: Job, contender: Contender) -> tuple[Measured, float]:
         """One run, from a known state, and a look at whether it did its work; and how idle the machine was before."""
