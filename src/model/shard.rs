@@ -95,15 +95,17 @@ impl fmt::Display for Shard {
     }
 }
 
+/// A key that ends in a hash: what precedes the hash, and its 32 lower-case hexadecimal digits.
+pub(crate) fn split_hash(key: &str) -> Option<(&str, &str)> {
+    let (prefix, hash) = key.split_at_checked(key.len().checked_sub(HASH_DIGITS)?)?;
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    hash.bytes().all(is_digit).then_some((prefix, hash))
+}
+
 /// The first four digits of the hash at the end of a key.
 fn hash_value(key: &str) -> Option<u32> {
-    let hash = key.as_bytes().last_chunk::<HASH_DIGITS>()?;
-    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if !hash.iter().all(is_digit) {
-        return None;
-    }
-    let digits = std::str::from_utf8(&hash[..DIGITS]).ok()?;
-    u32::from_str_radix(digits, 16).ok()
+    let (_, hash) = split_hash(key)?;
+    u32::from_str_radix(&hash[..DIGITS], 16).ok()
 }
 
 /// Adds patterns of so many hexadecimal digits for all numbers from one to another.

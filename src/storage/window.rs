@@ -47,6 +47,8 @@ const ROUND_TRIP_KEPT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Law {
     limit: WindowLimit,
+    /// Whether responses that have not been consumed count like those in flight.
+    is_for_reading: bool,
     /// Requests and bytes in flight.
     requests: usize,
     bytes: usize,
@@ -73,9 +75,10 @@ struct Sent {
 }
 
 impl Law {
-    fn new(limit: WindowLimit) -> Self {
+    fn new(limit: WindowLimit, is_for_reading: bool) -> Self {
         Self {
             limit,
+            is_for_reading,
             requests: 0,
             bytes: 0,
             answered: 0,
@@ -99,6 +102,11 @@ impl Law {
         }
         self.bytes + held + bytes <= self.limit.bytes
             && match self.window() {
+                // If the responses are consumed more slowly than they come, more of them would only take memory. But while
+                // one waits, another is in flight.
+                Some(window) if self.is_for_reading => {
+                    ((self.bytes + held) as f64) < window.max(2.0 * bytes as f64)
+                }
                 // One request is always in flight.
                 Some(window) => self.requests == 0 || (self.bytes as f64) < window,
                 None => self.requests < FIRST_REQUESTS,
@@ -198,10 +206,24 @@ struct State {
 }
 
 impl Window {
-    pub(crate) fn new(limit: WindowLimit) -> Arc<Self> {
+    /// A window for requests that send something.
+    pub(crate) fn for_writing(limit: WindowLimit) -> Arc<Self> {
+        Self::new(limit, false)
+    }
+
+    /// A window for requests that read something ahead of who consumes it.
+    #[cfg_attr(
+        not(any(feature = "redis", feature = "postgres", feature = "mongo")),
+        allow(dead_code)
+    )]
+    pub(crate) fn for_reading(limit: WindowLimit) -> Arc<Self> {
+        Self::new(limit, true)
+    }
+
+    fn new(limit: WindowLimit, is_for_reading: bool) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                law: Law::new(limit),
+                law: Law::new(limit, is_for_reading),
                 held: 0,
             }),
             freed: Notify::new(),
@@ -317,7 +339,7 @@ mod tests {
     /// Sends requests through a window. Returns the most requests in flight, in total and in the second half, and the
     /// total time.
     async fn run(server: Server, limit: WindowLimit, requests: usize) -> ([usize; 2], Duration) {
-        let window = Window::new(limit);
+        let window = Window::for_writing(limit);
         let workers = tokio::sync::Semaphore::new(server.workers);
         let (now, most) = (Cell::new(0), [Cell::new(0), Cell::new(0)]);
         let started = Instant::now();
@@ -409,7 +431,7 @@ mod tests {
             requests: 1,
             bytes: 2 * REQUEST,
         };
-        let window = Window::new(limit);
+        let window = Window::for_writing(limit);
         let mut first = window.try_enter(REQUEST).unwrap();
         assert!(window.try_enter(REQUEST).is_none());
         first.send();
@@ -423,12 +445,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_waits_to_be_consumed_ends_reading_ahead_and_not_writing() {
+        for (window, expected) in [(Window::for_reading(AMPLE), 2), (Window::for_writing(AMPLE), 10)] {
+            let mut answered = Vec::new();
+            while answered.len() < 10
+                && let Some(mut passage) = window.try_enter(REQUEST)
+            {
+                passage.send();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                passage.answer();
+                answered.push(passage);
+            }
+            assert_eq!(answered.len(), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_request_larger_than_the_limit_goes_alone() {
         let limit = WindowLimit {
             requests: 10,
             bytes: REQUEST / 2,
         };
-        let window = Window::new(limit);
+        let window = Window::for_writing(limit);
         let first = window.try_enter(REQUEST).unwrap();
         assert!(window.try_enter(1).is_none());
         // A cancelled request takes no space.
@@ -442,7 +480,7 @@ mod tests {
             requests: 1,
             bytes: REQUEST,
         };
-        let window = Window::new(limit);
+        let window = Window::for_writing(limit);
         let first = window.try_enter(REQUEST).unwrap();
         let waiting = tokio::spawn(Arc::clone(&window).enter(REQUEST));
         tokio::task::yield_now().await;

@@ -11,6 +11,7 @@ mod cases;
 mod client_addresses;
 mod json_shapes;
 mod mongo_answers;
+mod mongo_batches;
 mod mongo_services;
 mod opensearch_answers;
 mod opensearch_order;

@@ -85,7 +85,7 @@ pub(crate) const AHEAD: NonZeroUsize = NonZeroUsize::new(8 << 20).unwrap();
 
 /// The window that all batches of a run share, of some bytes, or as many as two of the largest batches need.
 pub(crate) fn window(concurrency: NonZeroUsize, batch: BatchLimit, bytes: NonZeroUsize) -> Arc<Window> {
-    Window::new(WindowLimit {
+    Window::for_writing(WindowLimit {
         requests: concurrency.get(),
         bytes: bytes.get().max(batch.bytes.get().saturating_mul(2)),
     })

@@ -543,14 +543,6 @@ pub(super) struct KeyRange {
 }
 
 impl KeyRange {
-    /// Every key.
-    pub(super) fn all() -> Self {
-        Self {
-            from: String::new(),
-            to: None,
-        }
-    }
-
     /// Every key that begins so.
     pub(super) fn prefix(prefix: &str) -> Self {
         Self {
@@ -565,6 +557,22 @@ impl KeyRange {
             from: OLD_PREFIX.to_owned(),
             to: Some(BEHIND_OLD_PREFIX.to_owned()),
         }
+    }
+
+    /// The keys of this range before a key, and the others; `None` if one of the two is empty.
+    pub(super) fn split(&self, at: &str) -> Option<(Self, Self)> {
+        let ends_after = self.to.as_deref().is_none_or(|to| at < to);
+        (self.from.as_str() < at && ends_after).then(|| {
+            let before = Self {
+                to: Some(at.to_owned()),
+                ..self.clone()
+            };
+            let rest = Self {
+                from: at.to_owned(),
+                to: self.to.clone(),
+            };
+            (before, rest)
+        })
     }
 
     /// Whether this range contains the other.

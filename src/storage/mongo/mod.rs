@@ -9,6 +9,7 @@
 //! * `codec`: documents ↔ records.
 //! * `source`, `target`: reading in the order of keys; inserting, and replacing what is there.
 
+mod batches;
 mod checks;
 mod codec;
 mod config;

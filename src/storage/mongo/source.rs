@@ -2,12 +2,11 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -22,6 +21,7 @@ use mongodb::{
 };
 
 use super::{
+    batches::{Batch, Batches},
     checks::Facts,
     codec::{self, KeyRange},
     extras::{QueryAttempt, QueryExtras},
@@ -33,25 +33,6 @@ use crate::{
         Count, Cursor, Entry, Page, PageBuilder, PageLimit, PageReader, Progress, Source, prefetch::Prefetch,
     },
 };
-
-/// How many documents the server sends at once to begin with: most of a megabyte of those of the usual size. Beside the
-/// server more is not faster.
-const AT_ONCE: u32 = 128;
-
-/// Twice as many documents are asked for at once as long as so many times as many bytes come in a second: from a server
-/// far away they do, since each answer takes a round trip.
-const WORTH_IT: f64 = 1.3;
-
-/// So many answers are measured before that is decided.
-const ANSWERS_MEASURED: u32 = 2;
-
-/// The fewest documents that are asked for at once, however large they are. The server sends at most 16 MiB whatever
-/// their number.
-const AT_LEAST: u32 = 16;
-
-/// The bytes of a batch from which on fewer documents are requested: one is being read, one waits, and the driver has the
-/// next one twice while it comes.
-const TOO_LARGE: usize = 4 << 20;
 
 /// The most bytes of keys in one question; the command must stay below the limit for a document.
 const ASKED_BYTES: usize = 4 << 20;
@@ -306,23 +287,26 @@ impl MongoSource {
         decoded.entry
     }
 
-    /// Documents in the order of their keys.
-    fn find(&self, filter: Document, extras: QueryExtras) -> Find<'_, RawDocumentBuf> {
+    /// Documents in the order of their keys. With a hint a server may follow the index from one end to the other, which is
+    /// good for most of a collection, and not for a small part of it.
+    fn find(&self, filter: Document, extent: Extent, extras: QueryExtras) -> Find<'_, RawDocumentBuf> {
+        let hint = extras.hint && extent == Extent::Most;
         self.collection
             .find(filter)
             .sort(doc! { "_id": 1 })
-            .optional(extras.hint.then(by_key), |find, hint| find.hint(hint))
+            .optional(hint.then(by_key), |find, hint| find.hint(hint))
             .optional(extras.collation.then(by_bytes), |find, order| {
                 find.collation(order)
             })
     }
 
     /// A cursor over a range, after a key if one is given; `None` if the range is empty.
-    async fn open(
+    pub(super) async fn open(
         &self,
         range: &KeyRange,
         after: Option<&str>,
         shard: Option<Shard>,
+        extent: Extent,
         at_once: u32,
     ) -> Result<Option<RawBatchCursor>> {
         let Some(filter) = range.filter(after) else {
@@ -331,7 +315,7 @@ impl MongoSource {
         let filter = codec::of_shard(filter, shard);
         let mut attempt = self.query().await?;
         loop {
-            let find = self.find(filter.clone(), attempt.extras());
+            let find = self.find(filter.clone(), extent, attempt.extras());
             let cursor = find.batch_size(at_once).batch().await;
             if let Some(cursor) = attempt.settle(cursor) {
                 return cursor.map(Some).map_err(|error| self.failed("read", error));
@@ -339,7 +323,7 @@ impl MongoSource {
         }
     }
 
-    fn out_of_order(&self, key: &str) -> Error {
+    pub(super) fn out_of_order(&self, key: &str) -> Error {
         let message = format!(
             "the server gives the documents of the collection {} out of order: {key} comes after a key that is not \
              smaller",
@@ -359,7 +343,7 @@ impl MongoSource {
     }
 
     /// The documents of a batch, from a place in it on.
-    fn documents<'a>(
+    pub(super) fn documents<'a>(
         &self,
         batch: &'a RawBatch,
         from: usize,
@@ -448,32 +432,26 @@ impl MongoSource {
     async fn keys(&self, range: &KeyRange) -> Result<RawCursor> {
         let mut attempt = self.query().await?;
         loop {
-            let find = self.find_keys(range, attempt.extras());
-            let keys = find.batch_size(COUNTED_AT_ONCE).await;
+            let find = self.find(
+                range.filter(None).unwrap_or_default(),
+                Extent::Part,
+                attempt.extras(),
+            );
+            let keys = find.projection(counted()).batch_size(COUNTED_AT_ONCE).await;
             if let Some(keys) = attempt.settle(keys) {
                 return keys.map_err(|error| self.failed("count", error));
             }
         }
     }
 
-    /// The query for these keys. The type belongs to the key of a document with an old one.
-    fn find_keys(&self, range: &KeyRange, extras: QueryExtras) -> Find<'_, RawDocumentBuf> {
-        self.find(range.filter(None).unwrap_or_default(), extras)
-            .projection(doc! { "_id": 1, "cache_type": 1 })
-    }
-
     /// Counts a small collection from one answer with all of its keys; `None` if the answer does not suffice.
     async fn count_together(&self, selection: &Selection) -> Result<Option<Count>> {
-        let mut attempt = self.query().await?;
-        let mut cursor = loop {
-            // One key more shows that there are too many. When a batch is not full, the server closes the cursor.
-            let find = self.find_keys(&KeyRange::all(), attempt.extras());
-            let find = find.limit(i64::from(COUNTED_TOGETHER) + 1);
-            let cursor = find.batch_size(COUNTED_TOGETHER + 2).batch().await;
-            if let Some(cursor) = attempt.settle(cursor) {
-                break cursor.map_err(|error| self.failed("count", error))?;
-            }
-        };
+        // One key more shows that there are too many. When a batch is not full, the server closes the cursor. In an order, a
+        // server might look at all documents first.
+        let find = self.collection.find(doc! {}).projection(counted());
+        let find = find.limit(i64::from(COUNTED_TOGETHER) + 1);
+        let cursor = find.batch_size(COUNTED_TOGETHER + 2).batch().await;
+        let mut cursor = cursor.map_err(|error| self.failed("count", error))?;
         match cursor.next().await {
             Some(Ok(batch)) => {
                 let keys = self.all_keys(&batch)?;
@@ -552,163 +530,39 @@ fn count_all(selection: &Selection, keys: &[(CacheKey, bool)]) -> Count {
     count
 }
 
+/// The fields that are read of what is counted: the type belongs to the key of a document with an old one.
+fn counted() -> Document {
+    doc! { "_id": 1, "cache_type": 1 }
+}
+
+/// How much of a collection is read by one query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Most of it, or an unknown part.
+    Most,
+    /// A small part.
+    Part,
+}
+
 /// The index that every collection has.
 fn by_key() -> Hint {
     Hint::Keys(doc! { "_id": 1 })
 }
 
 /// CursorNotFound, CursorKilled, and a cursor's session that timed out.
-fn is_cursor_gone(error: &DriverError) -> bool {
+pub(super) fn is_cursor_gone(error: &DriverError) -> bool {
     matches!(&*error.kind, DriverErrorKind::Command(error) if matches!(error.code, 43 | 237 | 206))
-}
-
-/// Asks the server for one batch after another, range by range.
-struct Batches {
-    source: Arc<MongoSource>,
-    /// What is left to read, the first being read.
-    ranges: VecDeque<KeyRange>,
-    /// The shard that is read of it.
-    shard: Option<Shard>,
-    /// The last key read, after which a new cursor continues.
-    last: Option<String>,
-    at_once: u32,
-    /// The most that may be asked for at once.
-    most_at_once: u32,
-    rate: Rate,
-    cursor: Option<RawBatchCursor>,
-}
-
-/// How fast answers come that hold so many documents.
-#[derive(Debug, Default)]
-struct Rate {
-    bytes: usize,
-    during: Duration,
-    answers: u32,
-    /// In bytes a second, when half as many were asked for.
-    before: f64,
-    /// Whether more were no faster.
-    is_settled: bool,
-}
-
-impl Rate {
-    /// Takes an answer. Whether twice as many documents are to be asked for from now on.
-    fn is_worth_more(&mut self, bytes: usize, during: Duration) -> bool {
-        if self.is_settled {
-            return false;
-        }
-        self.bytes += bytes;
-        self.during += during;
-        self.answers += 1;
-        if self.answers < ANSWERS_MEASURED {
-            return false;
-        }
-        let now = self.bytes as f64 / self.during.as_secs_f64().max(1e-6);
-        let is_faster = now > self.before * WORTH_IT;
-        *self = Self {
-            before: now,
-            is_settled: !is_faster || bytes * 2 > TOO_LARGE,
-            ..Self::default()
-        };
-        !self.is_settled
-    }
-}
-
-impl Batches {
-    /// Requests larger batches if that is faster, with a new cursor after the last key.
-    fn measure(&mut self, batch: &RawBatch, during: Duration) {
-        let bytes = batch.as_raw_document().as_bytes().len();
-        if self.rate.is_worth_more(bytes, during) && self.at_once < self.most_at_once {
-            self.at_once = (self.at_once * 2).min(self.most_at_once);
-            self.cursor = None;
-        }
-    }
-
-    /// Remembers where a batch ends. After one that was too large, a new cursor asks for fewer documents.
-    fn note(&mut self, batch: &RawBatch) -> Result<bool> {
-        let mut last = self.last.as_deref();
-        let mut found = false;
-        for document in self.source.documents(batch, 0)? {
-            let Some(key) = codec::key(document?) else {
-                continue;
-            };
-            // A scan that continues after a key would silently miss documents that are out of order.
-            if last.is_some_and(|last| last >= key) {
-                return Err(self.source.out_of_order(key));
-            }
-            last = Some(key);
-            found = true;
-        }
-        let Some(last) = last.filter(|_| found).map(str::to_owned) else {
-            return Ok(false);
-        };
-        self.last = Some(last);
-        if batch.as_raw_document().as_bytes().len() > TOO_LARGE && self.at_once > AT_LEAST {
-            self.at_once = (self.at_once / 2).max(AT_LEAST);
-            self.rate.is_settled = true;
-            self.cursor = None;
-        }
-        Ok(true)
-    }
-}
-
-#[async_trait]
-impl PageReader<RawBatch> for Batches {
-    async fn next_page(&mut self) -> Result<Option<RawBatch>> {
-        while let Some(range) = self.ranges.front() {
-            let cursor = match &mut self.cursor {
-                Some(cursor) => cursor,
-                None => match self
-                    .source
-                    .open(range, self.last.as_deref(), self.shard, self.at_once)
-                    .await?
-                {
-                    Some(cursor) => self.cursor.insert(cursor),
-                    None => {
-                        self.ranges.pop_front();
-                        continue;
-                    }
-                },
-            };
-            let asked = Instant::now();
-            match cursor.next().await {
-                Some(Ok(batch)) => match self.note(&batch) {
-                    Ok(true) => {
-                        self.measure(&batch, asked.elapsed());
-                        return Ok(Some(batch));
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        self.cursor = None;
-                        return Err(error);
-                    }
-                },
-                Some(Err(error)) => {
-                    // The keys give the position of the cursor. That the server closed an idle one is no
-                    // failure; of any other the reader decides whether to ask again.
-                    self.cursor = None;
-                    if !is_cursor_gone(&error) {
-                        return Err(self.source.failed("read", error));
-                    }
-                }
-                None => {
-                    self.cursor = None;
-                    self.ranges.pop_front();
-                }
-            }
-        }
-        Ok(None)
-    }
 }
 
 /// Cuts batches into pages of entries.
 struct Pages {
     source: Arc<MongoSource>,
     selection: Selection,
-    batches: Prefetch<RawBatch>,
+    batches: Prefetch<Batch>,
     /// A batch that came and was not looked into yet.
-    fresh: Option<RawBatch>,
+    fresh: Option<Batch>,
     /// The batch that is being read, and how many of its documents were.
-    batch: Option<(RawBatch, usize)>,
+    batch: Option<(Batch, usize)>,
     /// Keys of that batch that have both an old and a current document.
     superseded: HashSet<CacheKey>,
     page: PageBuilder,
@@ -777,7 +631,7 @@ impl PageReader for Pages {
         loop {
             // A question that fails is asked again, so the batch stays until it is answered.
             if let Some(batch) = self.fresh.take() {
-                let looked_up = self.look_up_old(&batch).await;
+                let looked_up = self.look_up_old(&batch.documents).await;
                 if let Err(error) = looked_up {
                     self.fresh = Some(batch);
                     return Err(error);
@@ -785,7 +639,7 @@ impl PageReader for Pages {
                 self.batch = Some((batch, 0));
             }
             if let Some((batch, from)) = self.batch.take()
-                && let Some(next) = self.fill(&batch, from)?
+                && let Some(next) = self.fill(&batch.documents, from)?
             {
                 self.batch = Some((batch, next));
                 return Ok(Some(self.take()));
@@ -826,22 +680,12 @@ impl Source for MongoSource {
         limit: PageLimit,
         from: Option<Cursor>,
     ) -> Box<dyn PageReader> {
-        let most_at_once = u32::try_from(limit.records.get()).unwrap_or(AT_ONCE);
-        let at_once = most_at_once.min(AT_ONCE);
         let last = from.map(|Cursor(key)| key);
-        let batches = Batches {
-            source: Arc::clone(&self),
-            ranges: match self.is_target {
-                true => codec::ranges(selection).into(),
-                false => codec::with_old_keys(codec::ranges(selection)).into(),
-            },
-            shard: selection.shard(),
-            last: last.clone(),
-            at_once,
-            most_at_once,
-            rate: Rate::default(),
-            cursor: None,
+        let ranges = match self.is_target {
+            true => codec::ranges(selection),
+            false => codec::with_old_keys(codec::ranges(selection)),
         };
+        let batches = Batches::new(Arc::clone(&self), ranges, selection.shard(), limit, last.clone());
         let pages = Pages {
             source: self,
             selection: selection.clone(),
@@ -903,26 +747,6 @@ impl Source for MongoSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// How many documents are asked for in the end, of a server that takes so long for an answer and for a document.
-    fn settled(round_trip: Duration, document: Duration) -> u32 {
-        const BYTES: usize = 6 << 10;
-        let (mut rate, mut at_once) = (Rate::default(), AT_ONCE);
-        for _ in 0..100 {
-            if rate.is_worth_more(BYTES * at_once as usize, round_trip + document * at_once) {
-                at_once *= 2;
-            }
-        }
-        at_once
-    }
-
-    #[test]
-    fn more_documents_are_asked_for_at_once_as_long_as_they_come_faster() {
-        let document = Duration::from_micros(40);
-        // The first comparison is with nothing.
-        assert_eq!(settled(Duration::ZERO, document), 2 * AT_ONCE);
-        assert_eq!(settled(Duration::from_millis(50), document), 4 * AT_ONCE);
-    }
 
     #[test]
     fn keys_in_one_answer_are_counted_by_type_and_old_ones_only_if_there_is_no_current_one() {

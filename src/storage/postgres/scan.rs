@@ -207,7 +207,7 @@ impl Scan {
             next: Next::Start(from),
             size: ChunkSize::new(limit),
             ranges: VecDeque::new(),
-            window: Window::new(WindowLimit {
+            window: Window::for_reading(WindowLimit {
                 requests: MOST_RANGES,
                 bytes: limit.ahead.get(),
             }),

@@ -665,7 +665,7 @@ impl RedisSource {
         limit: PageLimit,
         pages: &mut Pages<'_>,
     ) -> Result<(), Stop> {
-        let window = Window::new(WindowLimit {
+        let window = Window::for_reading(WindowLimit {
             requests: GROUPS_IN_FLIGHT,
             bytes: limit.ahead.get(),
         });

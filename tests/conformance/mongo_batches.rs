@@ -1,0 +1,165 @@
+//! How documents are requested of MongoDB: in parts that are estimated from the keys, several at a time.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use migrate_llm_cache::{
+    model::{Selection, Side, Workspace, record::OnInvalid},
+    storage::Source,
+};
+use mongodb::bson::{Bson, Document, doc};
+
+use crate::{
+    cases::{connect_to, keys_of, pages_of, scan},
+    support::mongo_server::{MongoServer, Role, name},
+};
+
+/// The time that an answer takes, so that requests at the same time can be seen.
+const DELAY: Duration = Duration::from_millis(10);
+
+/// A collection with these keys, in their order, and a server that counts its requests.
+struct Collection {
+    server: MongoServer,
+    keys: Vec<String>,
+    /// The most requests at the same time.
+    most: Arc<AtomicUsize>,
+}
+
+impl Collection {
+    fn of(keys: impl IntoIterator<Item = String>) -> Self {
+        let mut keys: Vec<String> = keys.into_iter().collect();
+        keys.sort();
+        let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+        let cursors: Mutex<HashMap<i64, Vec<String>>> = Mutex::default();
+        let (held, highest) = (keys.clone(), Arc::clone(&most));
+        let server = MongoServer::new(Role::Standalone, move |command| {
+            let (rest, first) = match name(command) {
+                "find" => (matching(&held, command), "firstBatch"),
+                "getMore" => {
+                    let id = command.get_i64("getMore").ok()?;
+                    (cursors.lock().unwrap().remove(&id)?, "nextBatch")
+                }
+                _ => return None,
+            };
+            highest.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(DELAY);
+            now.fetch_sub(1, Ordering::SeqCst);
+            let size = command.get("batchSize").and_then(integer).unwrap_or(101);
+            let (batch, rest) = rest.split_at(size.min(rest.len()));
+            let mut cursors = cursors.lock().unwrap();
+            let id = match rest.is_empty() {
+                true => 0,
+                false => 1 + cursors.keys().max().unwrap_or(&0),
+            };
+            if id > 0 {
+                cursors.insert(id, rest.to_vec());
+            }
+            let documents: Vec<Document> = batch.iter().map(document).collect();
+            Some(doc! { "ok": 1.0, "cursor": { "id": id, "ns": "LightRAG.c", first: documents } })
+        });
+        Self { server, keys, most }
+    }
+
+    async fn source(&self) -> Arc<dyn Source> {
+        let storage = connect_to(&self.server.address(), Side::Source, OnInvalid::Reject).await;
+        storage.source(&Workspace::new("w").unwrap()).await.unwrap()
+    }
+
+    /// How often documents were requested.
+    fn requests(&self) -> usize {
+        self.server.commands("find").len() + self.server.commands("getMore").len()
+    }
+}
+
+/// Some 6 KB, as records have.
+fn document(key: &String) -> Document {
+    doc! { "_id": key, "return": "x".repeat(6000) }
+}
+
+fn integer(value: &Bson) -> Option<usize> {
+    value
+        .as_i64()
+        .or_else(|| value.as_i32().map(i64::from))?
+        .try_into()
+        .ok()
+}
+
+/// The keys that a query finds.
+fn matching(keys: &[String], command: &Document) -> Vec<String> {
+    let bounds = command
+        .get_document("filter")
+        .unwrap()
+        .get_document("_id")
+        .unwrap();
+    let is_in = |key: &&String| {
+        bounds
+            .iter()
+            .all(|(name, bound)| match (name.as_str(), bound.as_str().unwrap()) {
+                ("$gte", bound) => key.as_str() >= bound,
+                ("$gt", bound) => key.as_str() > bound,
+                ("$lt", bound) => key.as_str() < bound,
+                (other, _) => panic!("{other} is not expected"),
+            })
+    };
+    keys.iter().filter(is_in).cloned().collect()
+}
+
+/// A hash, of which the first half is evenly distributed.
+fn hash(n: u64) -> String {
+    format!("{:016x}{n:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+fn every() -> Selection {
+    Selection::parse(["all"]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_with_hashes_are_requested_several_parts_at_a_time() {
+    let types = [
+        ("analysis", 0..40),
+        ("extract", 100..3100),
+        ("summary", 4000..4500),
+    ];
+    let keys = types.map(|(name, numbers)| numbers.map(move |n| format!("default:{name}:{}", hash(n))));
+    let others = ["a note".to_owned(), "zzz".to_owned()];
+    let collection = Collection::of(keys.into_iter().flatten().chain(others));
+    let source = collection.source().await;
+    let pages = scan(&source, &every(), pages_of(1000), None).await;
+    assert_eq!(keys_of(&pages), collection.keys);
+    assert!(
+        collection.most.load(Ordering::SeqCst) >= 2,
+        "one request at a time"
+    );
+    // Batches of 1 MiB have some 170 documents each. Each type begins with a smaller one, and ends with another.
+    let requests = collection.requests();
+    assert!(requests <= 3540 / 170 + 3 * 4, "{requests} requests");
+    for page in pages {
+        let rest = scan(&source, &every(), pages_of(1000), page.cursor).await;
+        let from = collection.keys.len() - keys_of(&rest).len();
+        assert_eq!(keys_of(&rest), collection.keys[from..]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_are_not_distributed_as_hashes_are_read_with_few_requests() {
+    // Dense at the beginning, then far apart, and dense again at the end.
+    let places = (0..1000)
+        .chain((1000..1010).map(|n| n << 48))
+        .chain((0..1000).map(|n| u64::MAX - n));
+    let clustered = places.map(|place| format!("default:extract:{place:016x}{:016x}", 0));
+    let named = (0..1000).map(|n| format!("note {n:05}"));
+    for keys in [clustered.collect::<Vec<_>>(), named.collect()] {
+        let collection = Collection::of(keys);
+        let source = collection.source().await;
+        let pages = scan(&source, &every(), pages_of(1000), None).await;
+        assert_eq!(keys_of(&pages), collection.keys);
+        let requests = collection.requests();
+        assert!(requests <= 60, "{requests} requests");
+    }
+}
