@@ -186,7 +186,7 @@ impl Batches {
         }
     }
 
-    /// Requests what follows, as far as it can be estimated and the window has room.
+    /// Requests what follows, as far as it can be estimated and the window admits it.
     fn read_ahead(&mut self) {
         while let Some(spread) = &mut self.spread {
             let documents = spread.batch_size(self.most);

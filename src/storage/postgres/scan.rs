@@ -241,6 +241,8 @@ impl PageReader for Scan {
                     return Ok(Some(self.take_page()));
                 }
             }
+            // The next chunk may wait for this one's share.
+            self.passage = None;
             let Some((from, chunk)) = self.chunks.next_page().await? else {
                 return Ok((!self.page.is_empty()).then(|| self.take_page()));
             };
