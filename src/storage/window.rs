@@ -102,10 +102,11 @@ impl Law {
         }
         self.bytes + held + bytes <= self.limit.bytes
             && match self.window() {
-                // If the responses are consumed more slowly than they come, more of them would only take memory. But while
-                // one waits, another is in flight.
+                // If the responses are consumed more slowly than they come, more of them would only take memory. Two
+                // requests more than the window are admitted: with a slow consumer the rate falls, and only a request
+                // that does not wait for the consumer shows that it could be higher.
                 Some(window) if self.is_for_reading => {
-                    ((self.bytes + held) as f64) < window.max(2.0 * bytes as f64)
+                    ((self.bytes + held) as f64) < window + 2.0 * bytes as f64
                 }
                 // One request is always in flight.
                 Some(window) => self.requests == 0 || (self.bytes as f64) < window,
@@ -446,7 +447,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_waits_to_be_consumed_ends_reading_ahead_and_not_writing() {
-        for (window, expected) in [(Window::for_reading(AMPLE), 2), (Window::for_writing(AMPLE), 10)] {
+        for (window, expected) in [(Window::for_reading(AMPLE), 4), (Window::for_writing(AMPLE), 10)] {
             let mut answered = Vec::new();
             while answered.len() < 10
                 && let Some(mut passage) = window.try_enter(REQUEST)

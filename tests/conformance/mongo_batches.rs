@@ -2,26 +2,29 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroUsize,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use migrate_llm_cache::{
     model::{Selection, Side, Workspace, record::OnInvalid},
-    storage::Source,
+    storage::{PageLimit, Source},
 };
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::{
     cases::{connect_to, keys_of, pages_of, scan},
-    support::mongo_server::{MongoServer, Role, name},
+    support::mongo_server::{MongoServer, Role, name, refusal},
 };
 
 /// The time that an answer takes, so that requests at the same time can be seen.
 const DELAY: Duration = Duration::from_millis(10);
+
+const HOST_UNREACHABLE: i32 = 6;
 
 /// A collection with these keys, in their order, and a server that counts its requests.
 struct Collection {
@@ -29,6 +32,8 @@ struct Collection {
     keys: Vec<String>,
     /// The most requests at the same time.
     most: Arc<AtomicUsize>,
+    /// Whether queries fail.
+    down: Arc<AtomicBool>,
 }
 
 impl Collection {
@@ -38,8 +43,11 @@ impl Collection {
         let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
         let cursors: Mutex<HashMap<i64, Vec<String>>> = Mutex::default();
         let (held, highest) = (keys.clone(), Arc::clone(&most));
+        let down = Arc::new(AtomicBool::new(false));
+        let is_down = Arc::clone(&down);
         let server = MongoServer::new(Role::Standalone, move |command| {
             let (rest, first) = match name(command) {
+                "find" if is_down.load(Ordering::SeqCst) => return Some(refusal(HOST_UNREACHABLE)),
                 "find" => (matching(&held, command), "firstBatch"),
                 "getMore" => {
                     let id = command.get_i64("getMore").ok()?;
@@ -63,7 +71,12 @@ impl Collection {
             let documents: Vec<Document> = batch.iter().map(document).collect();
             Some(doc! { "ok": 1.0, "cursor": { "id": id, "ns": "LightRAG.c", first: documents } })
         });
-        Self { server, keys, most }
+        Self {
+            server,
+            keys,
+            most,
+            down,
+        }
     }
 
     async fn source(&self) -> Arc<dyn Source> {
@@ -115,6 +128,14 @@ fn hash(n: u64) -> String {
     format!("{:016x}{n:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
+/// As in a run.
+fn limit() -> PageLimit {
+    PageLimit {
+        ahead: NonZeroUsize::new(8 << 20).unwrap(),
+        ..pages_of(1000)
+    }
+}
+
 fn every() -> Selection {
     Selection::parse(["all"]).unwrap()
 }
@@ -130,7 +151,7 @@ async fn keys_with_hashes_are_requested_several_parts_at_a_time() {
     let others = ["a note".to_owned(), "zzz".to_owned()];
     let collection = Collection::of(keys.into_iter().flatten().chain(others));
     let source = collection.source().await;
-    let pages = scan(&source, &every(), pages_of(1000), None).await;
+    let pages = scan(&source, &every(), limit(), None).await;
     assert_eq!(keys_of(&pages), collection.keys);
     assert!(
         collection.most.load(Ordering::SeqCst) >= 2,
@@ -139,27 +160,53 @@ async fn keys_with_hashes_are_requested_several_parts_at_a_time() {
     // Batches of 1 MiB have some 170 documents each. Each type begins with a smaller one, and ends with another.
     let requests = collection.requests();
     assert!(requests <= 3540 / 170 + 3 * 4, "{requests} requests");
+    let mut read = 0;
     for page in pages {
-        let rest = scan(&source, &every(), pages_of(1000), page.cursor).await;
-        let from = collection.keys.len() - keys_of(&rest).len();
-        assert_eq!(keys_of(&rest), collection.keys[from..]);
+        read += page.entries.len();
+        let rest = scan(&source, &every(), limit(), page.cursor).await;
+        assert_eq!(keys_of(&rest), collection.keys[read..]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_are_not_distributed_as_hashes_are_read_with_few_requests() {
     // Dense at the beginning, then far apart, and dense again at the end.
-    let places = (0..1000)
-        .chain((1000..1010).map(|n| n << 48))
-        .chain((0..1000).map(|n| u64::MAX - n));
+    let places = (0..1000).map(|n| n << 20).chain((1000..1010).map(|n| n << 48));
+    let places = places.chain((0..1000).map(|n| u64::MAX - (n << 20)));
     let clustered = places.map(|place| format!("default:extract:{place:016x}{:016x}", 0));
     let named = (0..1000).map(|n| format!("note {n:05}"));
     for keys in [clustered.collect::<Vec<_>>(), named.collect()] {
         let collection = Collection::of(keys);
         let source = collection.source().await;
-        let pages = scan(&source, &every(), pages_of(1000), None).await;
-        assert_eq!(keys_of(&pages), collection.keys);
+        let selection = every();
+        let reading = scan(&source, &selection, limit(), None);
+        let pages = tokio::time::timeout(Duration::from_secs(60), reading).await;
+        assert_eq!(keys_of(&pages.expect("too many requests")), collection.keys);
         let requests = collection.requests();
         assert!(requests <= 60, "{requests} requests");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_that_fail_together_are_one_failure_and_lose_nothing() {
+    let collection = Collection::of((0..4000).map(|n| format!("default:extract:{}", hash(n))));
+    let mut reader = collection.source().await.scan(&every(), limit(), None);
+    let (mut keys, mut failures) = (Vec::new(), 0);
+    for at in 0.. {
+        collection.down.store(at == 5, Ordering::SeqCst);
+        if at == 5 {
+            // All requests that are sent meanwhile fail.
+            tokio::time::sleep(DELAY * 5).await;
+        }
+        match reader.next_page().await {
+            Ok(Some(page)) => keys.extend(keys_of([&page])),
+            Ok(None) => break,
+            Err(error) => {
+                assert!(error.to_string().contains("read"), "{error}");
+                failures += 1;
+            }
+        }
+    }
+    assert_eq!(keys, collection.keys);
+    assert!(failures <= 2, "{failures} failures");
 }

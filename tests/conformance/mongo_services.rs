@@ -253,7 +253,14 @@ async fn a_collection_is_counted_in_the_same_way_whatever_its_size() {
                         true => target(&place, workspace).await.reader(),
                         false => source(&place, workspace).await,
                     };
-                    counts.push(reader.count(&selection, &|_| ()).await.unwrap());
+                    let count = reader.count(&selection, &|_| ()).await.unwrap();
+                    let pages = scan(&reader, &selection, pages_of(100), None).await;
+                    assert_eq!(
+                        keys_of(&pages).len() as u64,
+                        count.total(),
+                        "{server}: {names}, {shard:?}"
+                    );
+                    counts.push(count);
                 }
                 assert!(counts[0].total() > 0, "{server}: {names}, {shard:?}");
                 counts[0].add_kind(&selection, "default:extract:", added);

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     codec::{self, KeyRange},
-    source::{Extent, MongoSource, is_cursor_gone},
+    source::{Extent, MongoSource, is_cursor_gone, is_last},
 };
 use crate::{
     model::{Error, Result, Shard, split_hash},
@@ -74,9 +74,21 @@ pub(super) struct Batches {
 /// A range of keys that is read by a cursor of its own.
 struct Part {
     range: KeyRange,
-    /// The number of documents that a part was requested for; `None` for what was not divided into parts.
-    expected: Option<u32>,
+    /// What it was requested for; `None` for what was not divided into parts.
+    planned: Option<Planned>,
     request: Option<AbortOnDropHandle<Result<Opened>>>,
+    /// How many documents were read.
+    documents: u32,
+}
+
+/// The estimate that a part is made by.
+#[derive(Clone, Copy)]
+struct Planned {
+    /// The number of documents; 0 for the last part, which has any number.
+    documents: u32,
+    /// How many are requested at once, and how many bytes they have.
+    batch_size: u32,
+    bytes: usize,
 }
 
 /// A cursor that has its first batch; `None` for an empty range.
@@ -87,8 +99,6 @@ struct Open {
     cursor: RawBatchCursor,
     /// That of the first batch.
     passage: Option<Passage>,
-    /// How many documents were read.
-    documents: u32,
 }
 
 /// How keys with the same text before their hashes are distributed.
@@ -108,37 +118,39 @@ impl Spread {
         u64::from_str_radix(hash.get(..DIGITS)?, 16).ok()
     }
 
-    /// From the keys at the end of a batch that begin like its last one; `None` if there are too few of them.
-    fn of<'a>(keys: impl Iterator<Item = &'a str>, bytes: usize) -> Option<Self> {
+    /// From the keys at the end of a batch that begin like its last one, with the sizes of their documents in bytes; `None`
+    /// if there are too few of them.
+    fn of<'a>(documents: impl Iterator<Item = (&'a str, usize)>) -> Option<Self> {
         let mut run: Option<(&str, u64, u64)> = None;
-        let (mut in_run, mut all) = (0_u32, 0_usize);
-        for key in keys {
-            all += 1;
+        let (mut count, mut total) = (0_u32, 0_usize);
+        for (key, bytes) in documents {
             let found = split_hash(key).and_then(|(prefix, hash)| Some((prefix, Self::place(hash)?)));
-            (run, in_run) = match (run, found) {
+            (run, count, total) = match (run, found) {
                 (Some((prefix, first, _)), Some((same, place))) if prefix == same => {
-                    (Some((prefix, first, place)), in_run + 1)
+                    (Some((prefix, first, place)), count + 1, total + bytes)
                 }
-                (_, Some((prefix, place))) => (Some((prefix, place, place)), 1),
-                (_, None) => (None, 0),
+                (_, Some((prefix, place))) => (Some((prefix, place, place)), 1, bytes),
+                (_, None) => (None, 0, 0),
             };
         }
         let (prefix, first, last) = run?;
-        (in_run >= SMALLEST_BATCH && last > first).then(|| Self {
+        (count >= SMALLEST_BATCH && last > first).then(|| Self {
             prefix: prefix.to_owned(),
             place: last,
-            distance: (last - first) as f64 / f64::from(in_run - 1),
-            bytes: bytes / all.max(1),
+            distance: (last - first) as f64 / f64::from(count - 1),
+            bytes: total / count as usize,
         })
     }
 
-    /// How many documents a batch has.
-    fn batch_size(&self, most: u32) -> u32 {
-        let documents = BATCH_BYTES / self.bytes.max(1);
-        u32::try_from(documents)
-            .unwrap_or(u32::MAX)
-            .max(SMALLEST_BATCH)
-            .min(most)
+    /// The next part.
+    fn plan(&self, most: u32) -> Planned {
+        let documents = batch_of(self.bytes, most);
+        let batch_size = (documents + documents / MARGIN.0 + MARGIN.1).min(most);
+        Planned {
+            documents,
+            batch_size,
+            bytes: self.bytes * batch_size as usize,
+        }
     }
 
     /// The key before which the next so many documents are, and whether it is the end of all with this prefix.
@@ -156,6 +168,12 @@ impl Spread {
     }
 }
 
+/// How many documents of this size make a batch.
+fn batch_of(bytes: usize, most: u32) -> u32 {
+    let documents = u32::try_from(BATCH_BYTES / bytes.max(1)).unwrap_or(u32::MAX);
+    documents.max(SMALLEST_BATCH).min(most)
+}
+
 impl Batches {
     pub(super) fn new(
         source: Arc<MongoSource>,
@@ -167,8 +185,9 @@ impl Batches {
         let most = u32::try_from(limit.records.get()).unwrap_or(FIRST_BATCH);
         let rest = |range| Part {
             range,
-            expected: None,
+            planned: None,
             request: None,
+            documents: 0,
         };
         Self {
             source,
@@ -188,46 +207,64 @@ impl Batches {
 
     /// Requests what follows, as far as it can be estimated and the window admits it.
     fn read_ahead(&mut self) {
-        while let Some(spread) = &mut self.spread {
-            let documents = spread.batch_size(self.most);
-            let Some(passage) = self.window.try_enter(spread.bytes * documents as usize) else {
+        loop {
+            let first = usize::from(self.open.is_some());
+            let is_to_come = |part: &Part| part.planned.is_some() && part.request.is_none();
+            let divided = (first..self.parts.len()).find(|at| is_to_come(&self.parts[*at]));
+            let planned = match divided {
+                Some(at) => self.parts[at].planned,
+                None => self.spread.as_ref().map(|spread| spread.plan(self.most)),
+            };
+            let Some(planned) = planned else { return };
+            let Some(passage) = self.window.try_enter(planned.bytes) else {
                 return;
             };
-            let (end, is_last) = spread.next_end(documents);
-            let is_rest = |part: &Part| part.expected.is_none() && part.request.is_none();
-            let divided = self.parts.iter().position(is_rest).and_then(|at| {
-                let (range, rest) = self.parts[at].range.split(&end)?;
-                Some((at, range, rest))
-            });
-            if is_last || divided.is_none() {
-                self.spread = None;
-            }
-            let Some((at, range, rest)) = divided else { return };
-            if at == 0 {
-                // What its cursor has not read yet is requested in parts.
-                self.open = None;
-            }
-            self.parts[at].range = rest;
-            let with_margin = documents + documents / MARGIN.0 + MARGIN.1;
-            let request = self.request(range.clone(), Extent::Part, with_margin, passage);
-            let part = Part {
-                range,
-                // The last one is smaller.
-                expected: Some(if is_last { 0 } else { documents }),
-                request: Some(request),
+            let Some(at) = divided.or_else(|| self.divide(planned)) else {
+                return;
             };
-            self.parts.insert(at, part);
+            let request = self.request(self.parts[at].range.clone(), Some(planned), passage);
+            self.parts[at].request = Some(request);
         }
+    }
+
+    /// Makes a part of what was not divided yet, and returns its place; `None` if the estimate does not lead there.
+    fn divide(&mut self, mut planned: Planned) -> Option<usize> {
+        let (end, is_end) = self.spread.as_mut()?.next_end(planned.documents);
+        if is_end {
+            planned.documents = 0;
+        }
+        let at = self.parts.iter().position(|part| part.planned.is_none());
+        let divided = at.and_then(|at| Some((at, self.parts[at].range.split(&end)?)));
+        if is_end || divided.is_none() {
+            self.spread = None;
+        }
+        let (at, (range, rest)) = divided?;
+        if at == 0 {
+            // What its cursor has not read yet is requested in parts.
+            self.open = None;
+        }
+        self.parts[at].range = rest;
+        let part = Part {
+            range,
+            planned: Some(planned),
+            request: None,
+            documents: 0,
+        };
+        self.parts.insert(at, part);
+        Some(at)
     }
 
     /// Opens a cursor over what is left of a range.
     fn request(
         &self,
         range: KeyRange,
-        extent: Extent,
-        batch_size: u32,
+        planned: Option<Planned>,
         mut passage: Passage,
     ) -> AbortOnDropHandle<Result<Opened>> {
+        let (extent, batch_size) = match planned {
+            Some(planned) => (Extent::Part, planned.batch_size),
+            None => (Extent::Most, self.batch_size),
+        };
         let (source, shard, last) = (Arc::clone(&self.source), self.shard, self.last.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             passage.send();
@@ -247,69 +284,89 @@ impl Batches {
         let request = match part.request.take() {
             Some(request) => request,
             None => {
-                let range = part.range.clone();
+                let (range, planned) = (part.range.clone(), part.planned);
                 let passage = self.window.enter_anyway(BATCH_BYTES);
-                self.request(range, Extent::Most, self.batch_size, passage)
+                self.request(range, planned, passage)
             }
         };
-        match request.await {
-            Ok(Ok(Some((cursor, passage)))) => {
-                self.open = Some(Open {
-                    cursor,
-                    passage: Some(passage),
-                    documents: 0,
-                });
+        let panicked = |error| Err(Error::panicked("reading from MongoDB").caused_by(error));
+        match request.await.unwrap_or_else(panicked) {
+            Ok(Some((cursor, passage))) => {
+                let passage = Some(passage);
+                self.open = Some(Open { cursor, passage });
+                Ok(())
             }
-            Ok(Ok(None)) => {
+            // All of it was read before.
+            Ok(None) => {
                 self.parts.pop_front();
+                self.spread = None;
+                Ok(())
             }
-            Ok(Err(error)) => return Err(error),
-            Err(error) => return Err(Error::panicked("reading from MongoDB").caused_by(error)),
+            Err(error) => {
+                // What failed together is one failure, and is requested again together.
+                self.parts.iter_mut().for_each(|part| part.request = None);
+                Err(error)
+            }
         }
-        Ok(())
     }
 
     /// Ends the first part. If it had far fewer documents than estimated, the keys are not distributed as hashes are, and
     /// what follows is read by one cursor again until more is known.
     fn close_first(&mut self) {
-        let read = self.open.take().map_or(0, |open| open.documents);
+        self.open = None;
         if let Some(part) = self.parts.pop_front()
-            && part.expected.is_some_and(|expected| read < expected / 2)
+            && part
+                .planned
+                .is_some_and(|planned| part.documents < planned.documents / 2)
         {
             self.spread = None;
         }
     }
 
     /// Remembers where a batch ends, and estimates what follows. Whether it has any documents.
-    fn note(&mut self, documents: &RawBatch) -> Result<bool> {
-        let mut keys = Vec::new();
-        for document in self.source.documents(documents, 0)? {
-            keys.extend(codec::key(document?));
+    fn note(&mut self, batch: &RawBatch) -> Result<bool> {
+        let mut found = Vec::new();
+        for document in self.source.documents(batch, 0)? {
+            let document = document?;
+            found.extend(codec::key(document).map(|key| (key, document.as_bytes().len())));
         }
         let mut last = self.last.as_deref();
-        for key in &keys {
+        for (key, _) in &found {
             // A scan that continues after a key would silently miss documents that are out of order.
             if last.is_some_and(|last| last >= *key) {
                 return Err(self.source.out_of_order(key));
             }
             last = Some(key);
         }
-        let Some(last) = last.filter(|_| !keys.is_empty()).map(str::to_owned) else {
+        let Some(last) = last.filter(|_| !found.is_empty()).map(str::to_owned) else {
             return Ok(false);
         };
         self.last = Some(last);
-        let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
-        let is_rest = self.parts.front().is_some_and(|part| part.expected.is_none());
-        if let Some(open) = &mut self.open {
-            open.documents = open.documents.saturating_add(count);
-        }
-        let bytes = documents.as_raw_document().as_bytes().len();
-        match (Spread::of(keys.into_iter(), bytes), &mut self.spread) {
-            (Some(found), Some(spread)) if found.prefix == spread.prefix => {
-                (spread.distance, spread.bytes) = (found.distance, found.bytes);
+        let spread = Spread::of(found.iter().copied());
+        let Some(part) = self.parts.front_mut() else {
+            return Ok(true);
+        };
+        let count = found.len();
+        part.documents = part
+            .documents
+            .saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        if part.planned.is_none() {
+            // After the last batch there is nothing left.
+            if is_last(batch) {
+                self.spread = None;
+                return Ok(true);
             }
-            (found, spread @ None) if is_rest => *spread = found,
-            _ => {}
+            self.spread = spread;
+            let bytes: usize = found.iter().map(|(_, bytes)| bytes).sum();
+            let batch_size = batch_of(bytes / count, self.most);
+            if batch_size >= self.batch_size * 2 || batch_size <= self.batch_size / 2 {
+                self.batch_size = batch_size;
+                self.open = None;
+            }
+        } else if let (Some(found), Some(spread)) = (spread, &mut self.spread)
+            && found.prefix == spread.prefix
+        {
+            (spread.distance, spread.bytes) = (found.distance, found.bytes);
         }
         Ok(true)
     }
@@ -366,7 +423,7 @@ mod tests {
     }
 
     fn spread(keys: &[String]) -> Option<Spread> {
-        Spread::of(keys.iter().map(String::as_str), keys.len() * 1000)
+        Spread::of(keys.iter().map(|key| (key.as_str(), 1000)))
     }
 
     #[test]
@@ -375,10 +432,12 @@ mod tests {
             .map(|n| key("default:extract:", n * VALUES / 128))
             .collect();
         let mut spread = spread(&keys).unwrap();
+        let planned = spread.plan(10_000);
         assert_eq!(
-            (spread.bytes, spread.batch_size(10_000), spread.batch_size(100)),
-            (1000, 1048, 100)
+            (planned.documents, planned.batch_size, planned.bytes),
+            (1048, 1326, 1_326_000)
         );
+        assert_eq!(spread.plan(100).batch_size, 100);
         let (end, is_last) = spread.next_end(32);
         // After the 31st of 128 places, and 32 more.
         assert_eq!((end.as_str(), is_last), ("default:extract:7e00000000000", false));

@@ -1076,6 +1076,27 @@ mod tests {
     }
 
     #[test]
+    fn a_range_is_divided_without_losing_the_key_between() {
+        let range = KeyRange::prefix("default:extract:");
+        let (before, rest) = range.split("default:extract:8").unwrap();
+        assert_eq!(
+            shown(&[before, rest]),
+            [
+                "default:extract:..default:extract:8",
+                "default:extract:8..default:extract;"
+            ]
+        );
+        for outside in [
+            "default:analysis:8",
+            "default:extract:",
+            "default:extract;",
+            "zzz",
+        ] {
+            assert_eq!(range.split(outside), None, "{outside}");
+        }
+    }
+
+    #[test]
     fn neighbouring_prefixes_are_read_as_one_range() {
         let of = |types: &[CacheType]| shown(&ranges(&Selection::new(types.iter().cloned()).unwrap()));
         use CacheType::{Analysis, Extract, Keywords, Query, Summary};

@@ -475,12 +475,8 @@ impl MongoSource {
             keys.push(self.record_key(id, document));
         }
         // A server sends less at once if the documents are large.
-        let cursor = batch.as_raw_document().get_document("cursor");
-        let is_whole = cursor
-            .and_then(|cursor| cursor.get_i64("id"))
-            .is_ok_and(|id| id == 0);
         let are_few = keys.len() <= COUNTED_TOGETHER as usize;
-        Ok((is_whole && are_few).then_some(keys))
+        Ok((is_last(batch) && are_few).then_some(keys))
     }
 
     /// Counts all other keys, by looking at each.
@@ -547,6 +543,14 @@ pub(super) enum Extent {
 /// The index that every collection has.
 fn by_key() -> Hint {
     Hint::Keys(doc! { "_id": 1 })
+}
+
+/// Whether the cursor has nothing after this batch.
+pub(super) fn is_last(batch: &RawBatch) -> bool {
+    let cursor = batch.as_raw_document().get_document("cursor");
+    cursor
+        .and_then(|cursor| cursor.get_i64("id"))
+        .is_ok_and(|id| id == 0)
 }
 
 /// CursorNotFound, CursorKilled, and a cursor's session that timed out.
