@@ -25,7 +25,7 @@ use crate::{
 
 const COLLECTION: &str = "w_llm_response_cache";
 
-async fn source(server: &MongoServer) -> Arc<dyn Source> {
+pub async fn source(server: &MongoServer) -> Arc<dyn Source> {
     let storage = connect_to(&server.address(), Side::Source, OnInvalid::Reject).await;
     storage.source(&Workspace::new("w").unwrap()).await.unwrap()
 }
