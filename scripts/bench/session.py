@@ -107,7 +107,7 @@ class Session:
             if from_ != source.kind:
                 self._leave(source)
                 source = self._fill(self.places[from_], made)
-            job = Job(source, Json(self.home / "output") if to == "json" else self.places[to], made)
+            job = Job(source, self._target(to), made)
             groups = self._contenders(job)
             over_tls = self._over_tls(job) if size <= plan.TLS_UP_TO and pair in plan.ALONE else None
             if over_tls:
@@ -132,12 +132,15 @@ class Session:
                 self._fill(place, made)
             for pair in from_here:
                 to = pair.split("-")[1]
-                job = Job(place, Json(self.home / "output") if to == "json" else self.places[to], made)
+                job = Job(place, self._target(to), made)
                 self._sample(pair, job, contenders.ours(job, self.binary), 0)
                 job.target.empty()
             place.empty()
         if not keep:
             shutil.rmtree(made.folder)
+
+    def _target(self, kind: str) -> Place:
+        return Json(self.home / "output") if kind == "json" else self.places[kind]
 
     def _make(self, size: int, with_others: bool) -> ready.Ready:
         needed = plan.disk_needed(size, with_others)
@@ -171,7 +174,7 @@ class Session:
         made = ready.many_workspaces(self.home, workspaces, plan.RECORDS_OF_WORKSPACE)
         files = Json(made.working_dir)
         for kind, place in self.places.items():
-            into, back = Job(files, place, made), Job(place, Json(self.home / "output"), made)
+            into, back = Job(files, place, made), Job(place, self._target("json"), made)
             if into.pair in pairs:
                 self._many(into, workspaces, rounds)
             if back.pair in pairs:

@@ -221,8 +221,8 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
         unmeasured += " (a proxy adds the round-trip time, and does not limit bandwidth)"
     return (
         f"The cache is made from a seed: {caches}. "
-        f"Times are the median of {results.rounds} runs with the lowest and the highest in parentheses, or those of one run if it took "
-        f"more than {plan.REPEATED_UP_TO:g} s or the cache has more than {plan.OTHERS_UP_TO:,} records. Each round ran "
+        f"Times are the median of up to {results.rounds} runs, with the lowest and the highest in parentheses; those without are of one "
+        "run, since long runs are not repeated. Each round ran "
         "every program once, one after the other. Before each run the target was emptied, except for a *second run*, which writes the same records again; "
         "files were in the page cache, and the source had been read once. A run counts only if every record was then found on "
         "the target. The *native loader or reader* is the slower of two: the target's own loader with ready-made data, and the "

@@ -35,7 +35,6 @@ pub use selection::{CacheType, Counts, FILE_MODE, LeftOut, LeftOutKind, LeftOutR
 pub use setting::{Field, Origin, Value, Values};
 pub use settings::Settings;
 pub use shard::Shard;
-#[cfg_attr(not(feature = "mongo"), allow(unused_imports))]
 pub(crate) use shard::split_hash;
 pub(crate) use sorted_map::SortedMap;
 pub(crate) use suggest::nearest;

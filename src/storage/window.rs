@@ -213,10 +213,6 @@ impl Window {
     }
 
     /// A window for requests that read something ahead of who consumes it.
-    #[cfg_attr(
-        not(any(feature = "redis", feature = "postgres", feature = "mongo")),
-        allow(dead_code)
-    )]
     pub(crate) fn for_reading(limit: WindowLimit) -> Arc<Self> {
         Self::new(limit, true)
     }
