@@ -48,6 +48,7 @@
 
 mod endpoint;
 pub(crate) mod files;
+mod gathered;
 mod halving;
 mod hosts;
 #[cfg(test)]

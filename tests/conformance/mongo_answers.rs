@@ -180,3 +180,71 @@ async fn a_target_without_a_collection_is_empty_without_a_question() {
     assert!(count.is_empty());
     assert!(server.commands("find").is_empty());
 }
+
+/// Some servers look at all collections to describe one of them. So for many workspaces, they are listed once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_collections_are_listed_once() {
+    let server = MongoServer::new(Role::Standalone, |command| match name(command) {
+        "listCollections" => {
+            let described = |n| {
+                let collation = doc! { "collation": { "locale": "en" } };
+                let options = if n == 7 {
+                    collation
+                } else {
+                    doc! {}
+                };
+                doc! { "name": format!("w{n}_llm_response_cache"), "type": "collection", "options": options }
+            };
+            let all: Vec<Document> = (0..20).map(described).collect();
+            Some(found(&all))
+        }
+        "find" => Some(found(&[])),
+        _ => None,
+    });
+    let storage = connect_to(&server.address(), Side::Source, OnInvalid::Reject).await;
+    let workspaces: Vec<Workspace> = (0..20)
+        .map(|n| Workspace::new(format!("w{n}")).unwrap())
+        .collect();
+    let asked = [CacheKey::from(key("extract", 1).as_str())];
+    let look_at_all = async || {
+        for workspace in &workspaces {
+            let source = storage.source(workspace).await.unwrap();
+            assert_eq!(source.contains(&asked).await.unwrap(), [false]);
+        }
+    };
+    assert_eq!(storage.gather(&workspaces).await.unwrap(), workspaces.len());
+    look_at_all().await;
+    assert_eq!(server.commands("listCollections").len(), 1);
+    let by_bytes = server
+        .commands("find")
+        .iter()
+        .position(|query| query.contains_key("collation"));
+    assert_eq!(by_bytes, Some(7));
+    // Later, the list is outdated.
+    look_at_all().await;
+    assert_eq!(server.commands("listCollections").len(), 1 + workspaces.len());
+    // A few are asked about one by one.
+    assert_eq!(storage.gather(&workspaces[..2]).await.unwrap(), 2);
+    assert_eq!(server.commands("listCollections").len(), 1 + workspaces.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_collections_cannot_be_listed_each_is_asked_about() {
+    // Unauthorized, and an error that says nothing about the command.
+    for code in [13, 1] {
+        let server = MongoServer::new(Role::Standalone, move |command| match name(command) {
+            "listCollections" if command.contains_key("filter") => Some(found(&[])),
+            "listCollections" => Some(refusal(code)),
+            _ => None,
+        });
+        let storage = connect_to(&server.address(), Side::Target, OnInvalid::Reject).await;
+        let workspaces: Vec<Workspace> = (0..20)
+            .map(|n| Workspace::new(format!("w{n}")).unwrap())
+            .collect();
+        assert_eq!(storage.gather(&workspaces).await.unwrap(), workspaces.len());
+        let target = storage.target(&workspaces[3]).await.unwrap();
+        let count = target.reader().count(&Selection::default(), &|_| ()).await;
+        assert!(count.unwrap().is_empty());
+        assert_eq!(server.commands("listCollections").len(), 2);
+    }
+}

@@ -136,12 +136,12 @@ fn postgres_is_asked_little_more_for_a_table_that_is_not_there() {
 #[test]
 fn mongo_is_asked_no_more_than_needed() {
     let writing = Enough {
-        run: 15,
-        workspace: 7,
+        run: 14,
+        workspace: 5,
     };
     let reading = Enough {
         run: 11,
-        workspace: 5,
+        workspace: 4,
     };
     a_server_is_asked_no_more_than_needed("mongo", writing, reading);
 }

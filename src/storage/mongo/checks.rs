@@ -1,8 +1,10 @@
 //! What can be known of a collection before it is read or written. Each question is asked of servers that may not answer
 //! it, and what a server does not say is no reason to refuse.
 
+use std::collections::HashMap;
+
 use mongodb::{
-    bson::{Bson, Document, doc},
+    bson::{Bson, Document, RawDocument, doc},
     options::SelectionCriteria,
 };
 
@@ -19,6 +21,13 @@ const READ_ONLY_ROLES: [&str; 4] = [
     "clusterMonitor",
     "directShardOperations",
 ];
+
+/// The fewest collections for which a server is asked about all that it has. To find one by its name, some servers look at
+/// all of them.
+const FEWEST_LISTED: usize = 16;
+
+/// The most collections of which facts are kept from one list: about 4 MB.
+const MOST_LISTED: usize = 20_000;
 
 /// What a server says about a collection. Requested once for each: with many collections, a server is slow to answer.
 #[derive(Clone, Debug, Default)]
@@ -57,14 +66,28 @@ impl Facts {
         };
         // A service may not know the filter.
         let is_it = |found: &&Document| found.get_str("name").is_ok_and(|name| name == collection);
-        let described = found.iter().filter_map(Bson::as_document).find(is_it);
-        let options = described.and_then(|found| found.get_document("options").ok());
-        // Without the filter, there may be more than the first batch.
-        let is_all = integer(cursor.get("id")) == Some(0);
+        match found.iter().filter_map(Bson::as_document).find(is_it) {
+            Some(described) => Self::of_description(described),
+            // Without the filter, there may be more than the first batch.
+            None if integer(cursor.get("id")) == Some(0) => Self::of_none(),
+            None => Self::default(),
+        }
+    }
+
+    fn of_description(described: &Document) -> Self {
+        let options = described.get_document("options").ok();
         Self {
-            is_there: (described.is_some() || is_all).then_some(described.is_some()),
+            is_there: Some(true),
             has_own_order: options.is_some_and(|options| options.contains_key("collation")),
-            unkept: described.and_then(unkept),
+            unkept: unkept(described),
+        }
+    }
+
+    /// Where there is no collection.
+    fn of_none() -> Self {
+        Self {
+            is_there: Some(false),
+            ..Self::default()
         }
     }
 
@@ -80,6 +103,40 @@ impl Facts {
         let message = format!("{database}.{collection} of {} {what}", server.location());
         Err(Error::new(ErrorKind::Refused, message).with_remedy(remedy))
     }
+}
+
+/// Lists all collections once for the facts of these, unless they are few. Gives of how many that is, from the first on. It
+/// needs no more than LightRAG, which lists all collections too. Where that fails, each is asked about by itself.
+///
+/// # Errors
+/// As [`Server::ask`].
+pub(super) async fn list(
+    server: &Server,
+    collections: &[String],
+    members: SelectionCriteria,
+) -> Result<usize> {
+    server.listed.clear();
+    if collections.len() < FEWEST_LISTED {
+        return Ok(collections.len());
+    }
+    let collections = &collections[..collections.len().min(MOST_LISTED)];
+    let missing = |name: &String| (name.clone(), Facts::of_none());
+    let mut facts: HashMap<String, Facts> = collections.iter().map(missing).collect();
+    let look = |described: &RawDocument| {
+        let Ok(name) = described.get_str("name") else {
+            return;
+        };
+        if let Some(known) = facts.get_mut(name) {
+            // What cannot be read says nothing.
+            *known = Document::try_from(described)
+                .map(|described| Facts::of_description(&described))
+                .unwrap_or_default();
+        }
+    };
+    if server.list_collections(members, look).await? {
+        server.listed.replace(facts);
+    }
+    Ok(collections.len())
 }
 
 /// Why a collection does not keep documents, and what to do; `None` for one that does.

@@ -25,9 +25,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::info::INFO;
-use self::{config::Config, server::Server, source::MongoSource, target::MongoTarget};
+use self::{
+    config::Config,
+    server::{Server, members_to_ask},
+    source::MongoSource,
+    target::MongoTarget,
+};
 use super::{ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, WorkspaceListing};
-use crate::model::{Location, NAMESPACE, PhysicalLocation, Workspace};
+use crate::model::{Location, NAMESPACE, PhysicalLocation, Side, Workspace};
 use crate::model::{Result, Secret, Values, record::OnInvalid};
 
 /// The collections of `MongoKVStorage`.
@@ -47,6 +52,7 @@ impl Connector for Mongo {
         let config = Config::new(values, options).await?;
         let warnings = config.warnings.clone();
         Ok(Arc::new(MongoStorage {
+            side: values.side(),
             warnings,
             server: Arc::new(Server::connect(config).await?),
             on_invalid: options.on_invalid,
@@ -55,6 +61,7 @@ impl Connector for Mongo {
 }
 
 struct MongoStorage {
+    side: Side,
     warnings: Vec<String>,
     server: Arc<Server>,
     on_invalid: OnInvalid,
@@ -90,6 +97,19 @@ impl Connection for MongoStorage {
             server: self.server.identity.clone(),
             place: format!("collection {database}.{collection}"),
         })
+    }
+
+    async fn gather(&self, workspaces: &[Workspace]) -> Result<usize> {
+        let collections: Result<Vec<String>> = workspaces
+            .iter()
+            .map(|workspace| config::collection(self.server.database_name(), workspace))
+            .collect();
+        // A name that cannot be one is reported where it is used.
+        let Ok(collections) = collections else {
+            return Ok(workspaces.len());
+        };
+        let members = members_to_ask(self.side == Side::Target);
+        checks::list(&self.server, &collections, members).await
     }
 
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {

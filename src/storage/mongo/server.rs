@@ -9,7 +9,7 @@ use std::{
 
 use mongodb::{
     Client, Collection, Database,
-    bson::{Bson, Document, RawDocumentBuf, doc},
+    bson::{Bson, Document, RawDocument, RawDocumentBuf, doc},
     error::{
         Error as DriverError, ErrorKind as DriverErrorKind, InsertManyError, RETRYABLE_ERROR,
         RETRYABLE_WRITE_ERROR, SYSTEM_OVERLOADED_ERROR, TRANSIENT_TRANSACTION_ERROR, WriteFailure,
@@ -20,13 +20,20 @@ use mongodb::{
 use tokio::sync::{Notify, OnceCell};
 
 use super::{
+    checks::Facts,
     config::Config,
     extras::{Extras, WriteAttempt, is_about_the_request},
 };
 use crate::{
     model::{Error, ErrorKind, Result, Secret},
-    storage::hosts::{another_service, is_unresolved, service_at, unresolved},
+    storage::{
+        gathered::Gathered,
+        hosts::{another_service, is_unresolved, service_at, unresolved},
+    },
 };
+
+/// How many collections are described in one answer.
+const LISTED_AT_ONCE: i32 = 1000;
 
 /// What the server takes at once, as its `hello` says (MongoDB manual, "MongoDB Limits and Thresholds").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +106,8 @@ pub(super) struct Server {
     concern_is_asked_for: bool,
     pub(super) extras: Extras,
     login_status: Remembered<Document>,
+    /// The facts of collections that were listed.
+    pub(super) listed: Gathered<Facts>,
     heartbeats: Arc<Heartbeats>,
 }
 
@@ -152,6 +161,7 @@ impl Server {
             concern_is_asked_for,
             extras: Extras::default(),
             login_status: Remembered::default(),
+            listed: Gathered::default(),
             heartbeats,
         };
         // The driver looks for a server again and again until its time is up; when every host has refused, it is known.
@@ -208,11 +218,22 @@ impl Server {
             Ok(answer) => Ok(Some(answer)),
             Err(error) => {
                 let is_final = is_refused_for_good(&error);
-                match self.failed(action, error) {
-                    error if error.is_temporary() => Err(error),
-                    _ => Ok(is_final.then(Document::new)),
-                }
+                self.permanent(action, error)?;
+                Ok(is_final.then(Document::new))
             }
+        }
+    }
+
+    /// The error of a request that can be done without.
+    ///
+    /// # Errors
+    /// The same, if the request may succeed later.
+    fn permanent(&self, action: &str, error: DriverError) -> Result<Error> {
+        let error = self.failed(action, error);
+        if error.is_temporary() {
+            Err(error)
+        } else {
+            Ok(error)
         }
     }
 
@@ -225,6 +246,38 @@ impl Server {
         self.login_status
             .get(self.ask(command, primary(), "read the permissions at"))
             .await
+    }
+
+    /// Looks at the description of each collection, as one of these members gives it. False if there is no list, or only a
+    /// part of it.
+    ///
+    /// # Errors
+    /// As [`Server::ask`].
+    pub(super) async fn list_collections(
+        &self,
+        members: SelectionCriteria,
+        mut look: impl FnMut(&RawDocument),
+    ) -> Result<bool> {
+        let command = doc! { "listCollections": 1, "cursor": { "batchSize": LISTED_AT_ONCE } };
+        let listing = async {
+            let mut collections = self
+                .database
+                .run_cursor_command(command)
+                .selection_criteria(members)
+                .await?;
+            while collections.advance().await? {
+                look(collections.current());
+            }
+            Ok(())
+        };
+        match listing.await {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                let error = self.permanent("list the collections of", error)?;
+                tracing::debug!("collections are asked about one by one: {error}");
+                Ok(false)
+            }
+        }
     }
 
     /// The names of the collections that the login may see.
@@ -408,6 +461,11 @@ pub(super) fn primary() -> SelectionCriteria {
 /// The primary, or a secondary where there is none.
 pub(super) fn primary_preferred() -> SelectionCriteria {
     SelectionCriteria::ReadPreference(ReadPreference::PrimaryPreferred { options: None })
+}
+
+/// The members that know a source well enough, or a target.
+pub(super) fn members_to_ask(is_target: bool) -> SelectionCriteria {
+    if is_target { primary() } else { primary_preferred() }
 }
 
 /// Keys are compared byte by byte, whatever order the collection has for people.

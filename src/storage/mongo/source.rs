@@ -25,7 +25,7 @@ use super::{
     checks::Facts,
     codec::{self, KeyRange},
     extras::{QueryAttempt, QueryExtras},
-    server::{Remembered, Server, by_bytes, integer, primary, primary_preferred},
+    server::{Remembered, Server, by_bytes, integer, members_to_ask},
 };
 use crate::{
     model::{CacheType, Error, ErrorKind, Result, Selection, Shard, record::CacheKey},
@@ -133,11 +133,13 @@ impl MongoSource {
 
     /// What the server says of the collection, which is asked once.
     pub(super) async fn facts(&self) -> Result<Cow<'_, Facts>> {
-        let members = match self.is_target {
-            true => primary(),
-            false => primary_preferred(),
+        let name = self.collection.name();
+        let ask = async {
+            match self.server.listed.take(name) {
+                Some(facts) => Ok(Some(facts)),
+                None => Facts::of(&self.server, name, members_to_ask(self.is_target)).await,
+            }
         };
-        let ask = Facts::of(&self.server, self.collection.name(), members);
         self.facts.get(ask).await
     }
 

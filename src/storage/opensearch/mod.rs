@@ -21,10 +21,7 @@ mod scan;
 mod source;
 mod target;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -38,7 +35,7 @@ use self::{
 };
 use super::{
     ConnectOptions, Connection, Connector, ConnectorInfo, Source, Target, UnreadableWorkspace, Waiter,
-    WorkspaceListing, tls::unverified,
+    WorkspaceListing, gathered::Gathered, tls::unverified,
 };
 use crate::model::{Location, PhysicalLocation, Workspace};
 use crate::model::{Result, Secret, Values};
@@ -63,7 +60,7 @@ impl Connector for OpenSearch {
             config,
             client: Arc::new(client),
             waiter: Arc::clone(&options.waiter),
-            can_search_keys: Mutex::default(),
+            can_search_keys: Gathered::default(),
         }))
     }
 }
@@ -74,17 +71,13 @@ struct OpenSearchStorage {
     waiter: Arc<dyn Waiter>,
     /// What [`OpenSearchSource::can_search_keys`] returns first, by index: found out with the place, and taken when the index is
     /// opened.
-    can_search_keys: Mutex<HashMap<String, Fact<Option<bool>>>>,
+    can_search_keys: Gathered<Fact<Option<bool>>>,
 }
 
 impl OpenSearchStorage {
     fn open(&self, workspace: &Workspace) -> Result<OpenSearchSource> {
         let index = codec::index_name(workspace)?;
-        let mut known = self
-            .can_search_keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let can_search_keys = known.remove(&index);
+        let can_search_keys = self.can_search_keys.take(&index);
         Ok(OpenSearchSource::new(
             Arc::clone(&self.client),
             index,
@@ -142,10 +135,7 @@ impl Connection for OpenSearchStorage {
         let found = self.client.field(&index, codec::MIRRORED_ID).await?;
         let can_search_keys = found.as_ref().map(FoundField::is_searchable);
         let fact = self.client.pauses.remember(can_search_keys);
-        self.can_search_keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(index.clone(), fact);
+        self.can_search_keys.insert(index.clone(), fact);
         // The location is given by the indices of an alias, not by the alias.
         let indices = match found {
             Some(found) if !found.indices.is_empty() => found.indices.join(","),

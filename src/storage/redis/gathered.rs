@@ -3,12 +3,10 @@
 //! A server looks at all its keys to find those of one workspace. Where a run reads many, it looks once for as many of
 //! them as fit in memory.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
 
 use super::codec::prefix_of;
+use crate::storage::gathered::Gathered;
 
 /// The most that keys may take up in memory, about.
 const MOST_BYTES: usize = 12 << 20;
@@ -44,38 +42,6 @@ impl Keys {
             keys.push([prefix.as_bytes(), key].concat());
         }
         (!keys.is_empty()).then_some(keys)
-    }
-}
-
-/// The keys of workspaces by prefix. Each is returned once: later they may be outdated.
-#[derive(Debug, Default)]
-pub(super) struct Gathered(Mutex<HashMap<String, Keys>>);
-
-impl Gathered {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Keys>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The keys after a prefix, if they were gathered and not taken yet.
-    pub(super) fn take(&self, prefix: &str) -> Option<Keys> {
-        self.lock().remove(prefix)
-    }
-
-    /// Forgets what was found before.
-    pub(super) fn clear(&self) {
-        self.lock().clear();
-    }
-
-    /// Keeps what was found. Gives of how many workspaces that is, from the first on. Of a single one nothing is kept: to
-    /// look for its keys when they are wanted costs no more.
-    pub(super) fn keep(&self, gathering: Gathering) -> usize {
-        let Gathering { prefixes, found, .. } = gathering;
-        let most = found.len();
-        if most > 1 {
-            // The last of two of one name has its keys.
-            *self.lock() = prefixes.into_iter().zip(found).collect();
-        }
-        most.max(1)
     }
 }
 
@@ -118,6 +84,17 @@ impl Gathering {
             self.bytes -= last.packed.capacity() + WORKSPACE_BYTES;
         }
     }
+
+    /// Keeps what was found, by prefix. Gives of how many workspaces that is, from the first on. Of a single one nothing is
+    /// kept: to look for its keys when they are wanted costs no more.
+    pub(super) fn keep_in(self, gathered: &Gathered<Keys>) -> usize {
+        let most = self.found.len();
+        if most > 1 {
+            // The last of two of one name has its keys.
+            gathered.replace(self.prefixes.into_iter().zip(self.found).collect());
+        }
+        most.max(1)
+    }
 }
 
 #[cfg(test)]
@@ -130,10 +107,10 @@ mod tests {
             .collect()
     }
 
-    fn gather(gathered: &Gathered, prefixes: &[String], keys: Vec<Vec<u8>>) -> usize {
+    fn gather(gathered: &Gathered<Keys>, prefixes: &[String], keys: Vec<Vec<u8>>) -> usize {
         let mut gathering = Gathering::of(prefixes.to_vec());
         keys.iter().for_each(|key| gathering.add(key));
-        gathered.keep(gathering)
+        gathering.keep_in(gathered)
     }
 
     fn all(mut keys: Keys, prefix: &str) -> Vec<String> {

@@ -13,10 +13,13 @@ use redis::{
     cmd, pipe,
 };
 
-use super::{config::Config, gathered::Gathered};
+use super::{config::Config, gathered::Keys};
 use crate::{
     model::{Error, ErrorKind, Result},
-    storage::hosts::{another_service, is_unresolved, service_at, unresolved},
+    storage::{
+        gathered::Gathered,
+        hosts::{another_service, is_unresolved, service_at, unresolved},
+    },
 };
 
 /// A server, and one connection to it that all requests share.
@@ -31,8 +34,8 @@ pub(super) struct Server {
     /// Held while connecting, so that only one does.
     connecting: tokio::sync::Mutex<History>,
     was_connected: AtomicBool,
-    /// The keys of workspaces that are about to be looked at.
-    pub(super) gathered: Gathered,
+    /// The keys of the workspaces that are about to be looked at, by prefix.
+    pub(super) gathered: Gathered<Keys>,
     /// What the server said of itself when the first connection was made, if it did.
     greeting: OnceLock<Info>,
 }

@@ -387,7 +387,7 @@ pub(super) async fn gather(server: &Server, workspaces: &[Workspace]) -> Result<
     loop {
         match scan.next(server).await {
             Ok(Some(keys)) => keys.iter().for_each(|key| gathering.add(key)),
-            Ok(None) => return Ok(server.gathered.keep(gathering)),
+            Ok(None) => return Ok(gathering.keep_in(&server.gathered)),
             Err(error) if error.is_temporary() => return Err(error),
             Err(error) => {
                 // What a login may not ask of all keys it may still ask of those of a workspace.
