@@ -2,11 +2,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use migrate_llm_cache::model::Selection;
+use migrate_llm_cache::model::{Selection, Side, Workspace, record::OnInvalid};
 
 use crate::{
-    cases::{fill, keys, keys_of, pages_of, rest as rest_of, scan, source},
-    support::{place::Place, records::plain, state::postgres_connection},
+    cases::{connect_to, fill, keys, keys_of, pages_of, rest as rest_of, scan, source},
+    support::{
+        place::Place,
+        proxy::{Proxy, server_of},
+        records::plain,
+        state::postgres_connection,
+    },
 };
 
 async fn execute(place: &Place, statement: &str) {
@@ -139,4 +144,36 @@ async fn of_a_table_without_statistics_only_a_lone_workspace_is_read_along_the_h
             keys(&records)
         );
     }
+}
+
+/// A login takes several round trips. The ranges that will be read at the same time do not wait for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_a_distant_server_are_opened_before_ranges_need_them() {
+    let place = Place::alone("postgres");
+    if along_the_heap(&place).await == "keys" {
+        return;
+    }
+    let records = plain(20);
+    fill(&place, "w", &records).await;
+    settle(&place).await;
+    let proxy = Proxy::distant(server_of(&place.address), Duration::from_millis(5));
+    let distant = connect_to(&proxy.instead_of(&place.address), Side::Source, OnInvalid::Reject).await;
+    let source = distant.source(&Workspace::new("w").unwrap()).await.unwrap();
+    // All rows are in one range, which one connection reads.
+    let pages = scan(&source, &Selection::default(), pages_of(100), None).await;
+    assert_eq!(keys_of(&pages).len(), records.len());
+
+    let client = postgres_connection(&place.address).await;
+    let connections = "SELECT count(*) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND application_name = 'migrate-llm-cache'";
+    // One more than there are writes at once is as many as the pool takes.
+    for _ in 0..600 {
+        let open: i64 = client.query_one(connections, &[]).await.unwrap().get(0);
+        assert!(open <= 3, "{open}");
+        if open == 3 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no connections were opened in a minute");
 }

@@ -1,10 +1,13 @@
 //! Connections to a server, and transactions on them.
 
-use std::{pin::Pin, time::Duration};
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use deadpool_postgres::{
     Client, ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Metrics, Object, Pool,
-    PoolError, RecyclingMethod, Runtime,
+    PoolError, RecyclingMethod, Runtime, Timeouts,
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::{
@@ -37,6 +40,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How long a connection that lay idle may take to answer before another one is made.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A login that takes longer, which is several round trips, is worth beginning before its connection is needed.
+const LONG_LOGIN: Duration = Duration::from_millis(20);
+
 /// One database of one server, and connections to it.
 pub(super) struct Server {
     pool: Pool,
@@ -49,6 +55,8 @@ pub(super) struct Server {
     session: Session,
     /// How long a request may take, seen from here.
     patience: Duration,
+    /// How long it took to connect.
+    login: Duration,
 }
 
 /// What a request is for.
@@ -108,7 +116,9 @@ impl Server {
             side: config.side,
             session: config.session(options),
             patience: options.timeout * 19 / 20,
+            login: Duration::ZERO,
         };
+        let began = Instant::now();
         let client = match server.pool.get().await {
             Err(PoolError::Backend(error)) if config.has_optional_options() && is_startup_refused(&error) => {
                 server.pool = pool(config, options, Startup::WithoutOptions)?;
@@ -117,6 +127,7 @@ impl Server {
             Ok(client) => client,
             Err(error) => return Err(server.no_client(error)),
         };
+        server.login = began.elapsed();
         server.agree_on_settings(client).await?;
         Ok(server)
     }
@@ -307,6 +318,27 @@ impl Server {
     /// None can be made.
     async fn client(&self) -> Result<Client> {
         self.pool.get().await.map_err(|error| self.no_client(error))
+    }
+
+    /// Opens connections to a distant server before requests need them, as far as the pool takes more. Those that cannot be
+    /// opened are done without: a request that needs one reports why.
+    pub(super) fn open_ahead(&self, connections: usize) {
+        if self.login < LONG_LOGIN {
+            return;
+        }
+        let pool = self.pool.clone();
+        let timeouts = Timeouts {
+            wait: Some(Duration::ZERO),
+            ..pool.timeouts()
+        };
+        tokio::spawn(async move {
+            let logins = (0..connections).map(|_| pool.timeout_get(&timeouts));
+            // Each is kept until all are there, so that none is given out twice.
+            let opened = futures::future::join_all(logins).await;
+            for error in opened.iter().filter_map(|client| client.as_ref().err()) {
+                tracing::debug!("no further connection was opened: {error}");
+            }
+        });
     }
 
     fn no_client(&self, error: PoolError) -> Error {

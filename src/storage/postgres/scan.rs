@@ -41,8 +41,8 @@ const PLACE: usize = 8;
 /// A workspace is read along the heap if it has at least one row in so many of the table.
 const LEAST_SHARE: f64 = 4.0;
 
-/// How many ranges of a heap are read at the same time, at most.
-const MOST_RANGES: usize = 16;
+/// How many ranges of a heap are read at the same time, at most, each on a connection of its own.
+const MOST_RANGES: usize = 5;
 
 /// Reads chunk after chunk.
 struct Chunks {
@@ -89,7 +89,11 @@ impl PageReader<(Position, Chunk)> for Chunks {
             return Ok(None);
         };
         let from = match &self.next {
-            Next::Start(cursor) => self.source.start(&schema, cursor.as_ref()).await?,
+            Next::Start(cursor) => {
+                self.source
+                    .start(&schema, &self.selection, cursor.as_ref())
+                    .await?
+            }
             Next::At(position) => position.clone(),
             Next::End => return Ok(None),
         };
@@ -115,7 +119,7 @@ impl Chunks {
         if from.after.block >= from.blocks {
             return Ok(Chunk {
                 rows: Vec::new(),
-                next: self.source.behind_heap(schema, from).await?,
+                next: self.source.behind_heap(schema, &self.selection, from).await?,
                 size: self.size,
                 passage: None,
             });
@@ -291,14 +295,21 @@ struct Heap {
     horizon: Horizon,
     /// Whether all transactions have ended that ever began.
     is_quiet: bool,
+    /// Whether reading along it is faster than in the order of keys.
+    is_worth_it: bool,
 }
 
 /// The requests of a scan. Each is independent, so that no transaction is open while a target is slow.
 impl PgSource {
     /// Where to begin, or to go on.
-    async fn start(&self, schema: &Schema, cursor: Option<&Cursor>) -> Result<Position> {
+    async fn start(
+        &self,
+        schema: &Schema,
+        selection: &Selection,
+        cursor: Option<&Cursor>,
+    ) -> Result<Position> {
         let Some(cursor) = cursor else {
-            return self.begin(schema).await;
+            return self.begin(schema, selection).await;
         };
         let position = Position::from_cursor(cursor, self.server())?;
         let is_valid = match &position {
@@ -314,15 +325,21 @@ impl PgSource {
         if is_valid {
             return Ok(position);
         }
-        self.begin_again(schema).await
+        self.begin_again(schema, selection).await
     }
 
     /// Where to begin. Reading along the heap passes over what other workspaces have in it.
-    async fn begin(&self, schema: &Schema) -> Result<Position> {
-        if !schema.has_places() || self.is_small() || !self.has_its_share(schema).await? {
+    async fn begin(&self, schema: &Schema, selection: &Selection) -> Result<Position> {
+        if !schema.has_places() || self.is_small() {
             return Ok(Position::ALL_KEYS);
         }
-        let Some(heap) = self.heap(schema).await? else {
+        let has_its_share = self.has_its_share(schema, selection);
+        let looking = self.look_at_heap(schema, &has_its_share);
+        // The first connection is in use when the others are opened. The second range does not wait for them.
+        let (heap, ()) = futures::join!(looking, async {
+            self.server().open_ahead(MOST_RANGES - 2);
+        });
+        let Some(heap) = heap?.filter(|heap| heap.is_worth_it) else {
             return Ok(Position::ALL_KEYS);
         };
         Ok(Position::Heap(HeapPosition {
@@ -333,44 +350,50 @@ impl PgSource {
         }))
     }
 
-    async fn begin_again(&self, schema: &Schema) -> Result<Position> {
+    async fn begin_again(&self, schema: &Schema, selection: &Selection) -> Result<Position> {
         tracing::warn!(
             table = schema.table,
             "the table was rewritten (VACUUM FULL, CLUSTER) while it was read: reading restarts from the beginning"
         );
-        self.begin(schema).await
+        self.begin(schema, selection).await
     }
 
-    async fn has_its_share(&self, schema: &Schema) -> Result<bool> {
+    /// A condition: whether the workspace has enough of the table's rows. It is of `pg_class` as `c`, and its parameter `$2` is
+    /// the workspace.
+    fn has_its_share(&self, schema: &Schema, selection: &Selection) -> String {
         let table = &schema.table;
+        let rows = match self.counted_rows(selection) {
+            Some(rows) => format!("{rows}::float8"),
+            None => format!("(SELECT count(*) FROM {table} t WHERE t.workspace = $2)"),
+        };
         // A table that was never analyzed, as after a restore, has no known size: -1, or 0 before PostgreSQL 14.
-        let sql = format!(
-            "SELECT CASE WHEN c.reltuples > 0 \
-             THEN (SELECT count(*) FROM {table} t WHERE t.workspace = $1) * {LEAST_SHARE} >= c.reltuples \
-             ELSE coalesce((SELECT min(t.workspace) = $1 AND max(t.workspace) = $1 FROM {table} t), false) END \
-             FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($2)"
-        );
-        let parameters: Parameters<'_> = &[(&self.workspace(), Type::TEXT), (table, Type::TEXT)];
-        let rows = self.server().ask_if_able(READ, &sql, parameters).await?;
-        let first = rows.as_ref().and_then(|rows| rows.first());
-        self.read(|| first.map_or(Ok(false), |row| row.try_get(0)))
+        format!(
+            "CASE WHEN c.reltuples > 0 THEN {rows} * {LEAST_SHARE} >= c.reltuples \
+             ELSE coalesce((SELECT min(t.workspace) = $2 AND max(t.workspace) = $2 FROM {table} t), false) END"
+        )
     }
 
     /// The current state of the heap; `None` if the server does not show it to this login, or cannot scan it by position.
     async fn heap(&self, schema: &Schema) -> Result<Option<Heap>> {
+        self.look_at_heap(schema, "true").await
+    }
+
+    /// The same, and whether a condition of `pg_class` as `c` and the workspace as `$2` is met.
+    async fn look_at_heap(&self, schema: &Schema, is_worth_it: &str) -> Result<Option<Heap>> {
         // The last column asks nothing, but needs what reading along the heap does.
         let sql = format!(
             "SELECT pg_catalog.pg_relation_filenode(c.oid), \
                     pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::bigint, \
                     pg_catalog.pg_snapshot_xmin(s.now)::text::bigint, \
                     pg_catalog.pg_snapshot_xmax(s.now)::text::bigint, \
+                    {is_worth_it}, \
                     (SELECT count(pg_catalog.age(t.xmin)) FROM {table} t \
                      WHERE t.ctid > '(0,0)'::tid AND t.ctid < '(0,1)'::tid) \
              FROM pg_catalog.pg_class c, pg_catalog.pg_current_snapshot() s(now) \
              WHERE c.oid = pg_catalog.to_regclass($1)",
             table = schema.table
         );
-        let parameters: Parameters<'_> = &[(&schema.table, Type::TEXT)];
+        let parameters: Parameters<'_> = &[(&schema.table, Type::TEXT), (&self.workspace(), Type::TEXT)];
         let Some(rows) = self.server().ask_if_able(READ, &sql, parameters).await? else {
             return Ok(None);
         };
@@ -386,6 +409,7 @@ impl PgSource {
                 blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
                 horizon: Horizon(xmin.unsigned_abs()),
                 is_quiet: xmin == xmax,
+                is_worth_it: row.try_get(4)?,
             }))
         })
     }
@@ -447,9 +471,14 @@ impl PgSource {
     }
 
     /// Where to go on when the heap was read to its end.
-    async fn behind_heap(&self, schema: &Schema, read: HeapPosition) -> Result<Option<Position>> {
+    async fn behind_heap(
+        &self,
+        schema: &Schema,
+        selection: &Selection,
+        read: HeapPosition,
+    ) -> Result<Option<Position>> {
         let Some(heap) = self.heap(schema).await?.filter(|heap| heap.is_as_at(&read)) else {
-            return self.begin_again(schema).await.map(Some);
+            return self.begin_again(schema, selection).await.map(Some);
         };
         if heap.is_quiet && heap.horizon == read.horizon {
             return Ok(None);
@@ -635,9 +664,9 @@ impl ChunkSize {
         }
     }
 
-    /// Of one range of a heap, of which several are read at once.
+    /// Of one range of a heap: all of them together are what may be read ahead.
     fn range_bytes(self) -> usize {
-        (self.bytes * 2 / 5).max(1)
+        (self.bytes * 2 / MOST_RANGES).max(1)
     }
 
     fn bytes(self) -> i64 {

@@ -109,6 +109,12 @@ impl PgSource {
         self.counted.load(Ordering::Relaxed) <= SMALL_ROWS
     }
 
+    /// How many rows the whole workspace had, if they were counted.
+    pub(super) fn counted_rows(&self, selection: &Selection) -> Option<u64> {
+        let counted = self.counted.load(Ordering::Relaxed);
+        (counted != u64::MAX && selection.shard().is_none()).then_some(counted)
+    }
+
     pub(super) fn server(&self) -> &Arc<Server> {
         &self.server
     }
