@@ -30,7 +30,8 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--records", type=sizes, metavar="N,…", help="sizes of the cache (20000,100000,1000000)")
     add("--pairs", type=pairs, metavar="A-B,…", help="only these pairs, such as json-redis,redis-json, at every size")
-    add("--runs", type=int, metavar="N", help=f"rounds of each pair, but for runs of over {plan.REPEATED_UP_TO:g} s ({plan.RUNS})")
+    rounds = f"one for runs of over {plan.REPEATED_UP_TO:g} s, N × N for those of up to {plan.SHORT:g} s"
+    add("--runs", type=int, metavar="N", help=f"rounds of each pair; {rounds} ({plan.RUNS})")
     add("--distance", type=distances, metavar="MS,…", help="round trips to the servers, up to 20,000 records (0,10,50)")
     add("--tls", action=argparse.BooleanOptionalAction, help="over TLS, too, up to 20,000 records (yes, but for --quick)")
     add("--workspaces", type=int, metavar="N", help="many workspaces of 20 records each; 0 for none (5000)")
@@ -40,6 +41,7 @@ def arguments() -> argparse.Namespace:
     add("--patience", type=float, default=900.0, metavar="S", help="seconds to wait in all for an idle machine (900)")
     add("--keep", action="store_true", help="keep the data of more than 100,000 records (6 GB a million)")
     add("--output", type=Path, metavar="FILE", help="every sample, as JSON (target/bench/results.json)")
+    add("--append", action="store_true", help="keep the samples that --output has already, of this commit on this machine")
     add("--from", dest="from_", type=Path, metavar="FILE", help="measure nothing: print the tables of such a file")
     add("--update-readme", action="store_true", help="put one table into README.md; all tables, samples and plot into scripts/bench/")
     add("--check-readme", action="store_true", help="fail where README.md or RESULTS.md has other tables; with --from")
@@ -74,7 +76,7 @@ def pairs(text: str) -> tuple[str, ...]:
 
 def measure(chosen: argparse.Namespace, output: Path) -> None:
     # Only here: the tables need none of the clients.
-    from about import about
+    from about import about, continued
     from measure import Patience, RunFailed
     from places import servers
     from session import Session
@@ -83,10 +85,12 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
     binary = (chosen.binary or ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "migrate-llm-cache").absolute()
     lightrag = None if chosen.without_lightrag else Path(os.environ["BENCH_LIGHTRAG_PYTHON"])
     facts = about(ROOT, binary, chosen.binary is not None, servers().values())
+    samples = continued(facts, output) if chosen.append else []
     try:
         home = cache / "migrate-llm-cache" / "bench"
-        with Session(home, binary, lightrag, Patience(chosen.patience), output, facts, chosen.tls) as session:
-            session.start_up(chosen.runs)
+        with Session(home, binary, lightrag, Patience(chosen.patience), output, facts, samples, chosen.tls) as session:
+            if not samples:
+                session.start_up(chosen.runs)
             session.warm_up(max(chosen.records))
             for size in (size for size in chosen.records if size <= plan.OTHERS_UP_TO):
                 far = chosen.distance if size <= plan.FAR_UP_TO else (0.0,)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import plan
 from places import Place
+from samples import Sample
+
+# What each part of the same measurement adds to.
+LISTS = ("caches", "additions")
+# What may differ between parts.
+OF_A_PART = ("date", *LISTS)
 
 
 def about(root: Path, binary: Path, was_given: bool, places: Iterable[Place]) -> dict[str, Any]:
@@ -26,7 +35,39 @@ def about(root: Path, binary: Path, was_given: bool, places: Iterable[Place]) ->
         "memory": int(from_proc("/proc/meminfo", "MemTotal").split()[0]) * 1024,
         "kernel": f"{platform.system()} {platform.release()}",
         "caches": [],
+        "additions": [additions()],
     }
+
+
+def continued(facts: dict[str, Any], samples: Path) -> list[Sample]:
+    """The samples that an earlier run left in the file; its lists are added to the facts of this one.
+
+    Times are compared with each other, so everything else must be as it was.
+    """
+    if not samples.exists():
+        return []
+    earlier = json.loads(samples.read_text(encoding="utf-8"))
+    for name in facts.keys() - set(OF_A_PART):
+        if earlier.get(name) != facts[name]:
+            raise SystemExit(
+                f"{samples} has samples for the {name} {earlier.get(name)}, not {facts[name]}; leave --append out, or give another --output"
+            )
+    for name in LISTS:
+        facts[name] = earlier[name] + facts[name]
+    return [Sample(**sample) for sample in earlier["samples"]]
+
+
+def additions() -> float:
+    """Seconds that this Python takes for `plan.ADDITIONS` additions, the shortest of five: how fast the machine runs an interpreter."""
+
+    def once() -> float:
+        begin = time.perf_counter()
+        total = 0
+        for number in range(plan.ADDITIONS):
+            total += number
+        return time.perf_counter() - begin
+
+    return min(once() for _ in range(5))
 
 
 def output(*argv: str) -> str:

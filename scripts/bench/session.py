@@ -36,6 +36,7 @@ class Session:
         patience: Patience,
         output: Path,
         about: dict[str, Any],
+        samples: list[Sample],
         tls: bool,
     ) -> None:
         self.home = home
@@ -47,7 +48,7 @@ class Session:
         self.places = servers()
         self.places_over_tls = servers_over_tls() if tls else {}
         self.uris = [os.environ[uri] for uri in URIS.values()]
-        self.samples: list[Sample] = []
+        self.samples = samples
         self.folder = home / "cwd"  # where a run is: LightRAG leaves a log there, we a checkpoint
         for place in self._every_place():
             place.claim()
@@ -148,7 +149,8 @@ class Session:
             raise RunFailed(f"{size:,} records need {needed / 1e9:.0f} GB of disk; {self.home} has {free / 1e9:.0f} free")
         say(f"making {size:,} records")
         made = ready.make(self.home, size, loaders=with_others)
-        self.about["caches"].append(asdict(made.facts))
+        if (cache := asdict(made.facts)) not in self.about["caches"]:
+            self.about["caches"].append(cache)
         return made
 
     def _far(self, job: Job, round_trip: float, rounds: int) -> None:
@@ -231,11 +233,12 @@ class Session:
     def _pair(self, groups: Sequence[Group], rounds: int) -> None:
         """Runs the groups in turn, each round beginning with another one, so that none is always first."""
         left = list(groups)
-        for number in range(rounds):
+        for number in range(rounds * rounds):
+            longest = plan.SHORT if number + 1 >= rounds else plan.REPEATED_UP_TO
             first = number % max(len(left), 1)
             for job, group in [*left[first:], *left[:first]]:
                 seconds = [self._sample(job.pair, job, contender, number) for contender in group]
-                if max(seconds) > plan.REPEATED_UP_TO:
+                if max(seconds) > longest:
                     left.remove((job, group))
         for job, _ in groups:
             job.target.empty()

@@ -55,6 +55,7 @@ def summary(about: dict[str, Any], results: Results) -> str:
     instead = next((server for server in about["servers"] if server.endswith(INSTEAD_OF_MONGODB)), None)
     if instead:
         where += f" The rows with MongoDB were measured with {instead.removesuffix(INSTEAD_OF_MONGODB)}, which speaks its protocol."
+    where += slow_machine(about)
     return f"{table(head, rows)}\n\n{where}\n"
 
 
@@ -207,6 +208,18 @@ def start_up(results: Results) -> str:
     return text + "."
 
 
+def slow_machine(about: dict[str, Any]) -> str:
+    """What to know of a machine on which everything takes longer than elsewhere."""
+    taken = max(about.get("additions", [0.0]))
+    low, high = plan.USUAL_SECONDS
+    if taken <= high:
+        return ""
+    return (
+        f" This machine is slow: Python takes {taken:.2f} s for {plan.ADDITIONS:,} additions, where {low} to {high} s is usual. "
+        "Times are longer than elsewhere, most of all those of LightRAG's tool where it keeps the whole cache in memory."
+    )
+
+
 def circumstances(about: dict[str, Any], results: Results) -> str:
     busy = ""
     if results.busy:
@@ -230,7 +243,7 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
         f"parentheses, which this project set itself, is met. Ratios are of times that are not rounded.{busy}\n\n"
         f"{about['date']}, commit {about['commit']}, {about['tool']}; {'; '.join(about['servers'])}; {about['lightrag']}; "
         f"all on one machine: {about['cores']} cores ({about['processor']}), {about['memory'] / 1e9:.0f} GB, "
-        f"{about['kernel']}.\n\n"
+        f"{about['kernel']}.{slow_machine(about)}\n\n"
         f"Not measured: {unmeasured}; {NOT_MEASURED}"
     )
 
