@@ -7,6 +7,7 @@
 #   scripts/bench.sh --help        list the options
 #   scripts/bench.sh               everything: an hour or two on a machine of usual speed, and 30 GB of disk
 #   scripts/bench.sh --append …    a part of it, such as --records 20000 --workspaces 0, added to the parts before
+#   scripts/bench.sh --alone --records 100000,1000000   how the time grows with the cache, without the other programs
 #
 # It starts its own servers (scripts/services.sh --benchmark) unless they run, and then stops them. The data is generated in
 # ${XDG_CACHE_HOME:-~/.cache}/migrate-llm-cache/bench. Run nothing else on the machine at the same time.

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import plan
 import plot
 import table
-from goals import Results
+from measurement import Measurement, read
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -38,12 +36,14 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="2,000 records, one round, the pairs that the goals name")
     add("--binary", type=Path, metavar="FILE", help="the program to measure (a release build of this tree)")
     add("--without-lightrag", action="store_true", help="leave LightRAG's tool out, which takes longest")
+    add("--alone", action="store_true", help="this tool beside the servers and nothing else, one run of each pair at each size")
     add("--patience", type=float, default=900.0, metavar="S", help="seconds to wait in all for an idle machine (900)")
     add("--keep", action="store_true", help="keep the data of more than 100,000 records (6 GB a million)")
     add("--output", type=Path, metavar="FILE", help="every sample, as JSON (target/bench/results.json)")
     add("--append", action="store_true", help="keep the samples that --output has already, of this commit on this machine")
     add("--from", dest="from_", type=Path, metavar="FILE", help="measure nothing: print the tables of such a file")
     add("--update-readme", action="store_true", help="put one table into README.md; all tables, samples and plot into scripts/bench/")
+    add("--beside", action="store_true", help="with --update-readme: keep the measurements that are published")
     add("--check-readme", action="store_true", help="fail where README.md or RESULTS.md has other tables; with --from")
     chosen = parser.parse_args()
     chosen.records = chosen.records or ((2_000,) if chosen.quick else plan.SIZES)
@@ -92,32 +92,35 @@ def measure(chosen: argparse.Namespace, output: Path) -> None:
             if not samples:
                 session.start_up(chosen.runs)
             session.warm_up(max(chosen.records))
-            for size in (size for size in chosen.records if size <= plan.OTHERS_UP_TO):
+            beside_others = [size for size in chosen.records if size <= plan.OTHERS_UP_TO and not chosen.alone]
+            alone = [size for size in chosen.records if size not in beside_others]
+            for size in beside_others:
                 far = chosen.distance if size <= plan.FAR_UP_TO else (0.0,)
                 session.size(size, chosen.pairs or plan.pairs(size), chosen.runs, far)
             if chosen.workspaces:
                 many = [pair for pair in plan.MANY_WORKSPACES if pair in (chosen.pairs or plan.MANY_WORKSPACES)]
                 session.many_workspaces(chosen.workspaces, many, chosen.runs)
             # Last, so that a session that has to end early has measured all the rest.
-            for size in (size for size in chosen.records if size > plan.OTHERS_UP_TO):
-                session.largest(size, chosen.pairs or plan.pairs(size), chosen.keep)
+            for size in alone:
+                session.alone(size, chosen.pairs or plan.pairs(size))
+                if size > plan.OTHERS_UP_TO and not chosen.keep:
+                    session.forget(size)
     except RunFailed as failed:
         sys.exit(f"bench: {failed}")
 
 
-def documents(facts: dict[str, Any], results: Results) -> list[tuple[Path, str]]:
+def documents(measurements: list[Measurement]) -> list[tuple[Path, str]]:
     """The documents that show results, with what they should say."""
-    return [(README, table.updated(README, table.summary(facts, results))), (RESULTS, table.render(facts, results))]
+    return [(README, table.updated(README, table.summary(measurements))), (RESULTS, table.render(measurements))]
 
 
-def publish(facts: dict[str, Any], samples: Path) -> None:
+def publish(measurements: list[Measurement]) -> None:
     """Puts a table into the README, and beside this file all tables and what they were made from."""
-    results = Results(facts["samples"])
-    for path, text in documents(facts, results):
+    for path, text in documents(measurements):
         path.write_text(text, encoding="utf-8")
-    if samples != KEPT:
-        shutil.copyfile(samples, KEPT)
-    KEPT.with_suffix(".svg").write_text(plot.render(results), encoding="utf-8")
+    content = [one.about for one in measurements]
+    KEPT.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    KEPT.with_suffix(".svg").write_text(plot.render(table.broadest(measurements).results), encoding="utf-8")
 
 
 def main() -> None:
@@ -126,16 +129,15 @@ def main() -> None:
     samples = (chosen.from_ or chosen.output or ROOT / "target" / "bench" / "results.json").absolute()
     if not chosen.from_:
         measure(chosen, samples)
-    facts = json.loads(samples.read_text(encoding="utf-8"))
-    results = Results(facts["samples"])
+    measurements = read(samples)
     if chosen.check_readme:
-        for path, text in documents(facts, results):
+        for path, text in documents(measurements):
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 sys.exit(f"{path} has other tables than {samples} makes; see --update-readme")
         return
-    print(table.render(facts, results))
+    print(table.render(measurements))
     if chosen.update_readme:
-        publish(facts, samples)
+        publish([*(read(KEPT) if chosen.beside else ()), *measurements])
 
 
 if __name__ == "__main__":

@@ -65,14 +65,21 @@ def make(home: Path, size: int, loaders: bool) -> Ready:
     """The files of a size below `home`; those for the servers' loaders only where `loaders` says so."""
     sources = b"".join(Path(module).read_bytes() for module in (data.__file__, __file__))
     folder = home / f"{size}-{hashlib.sha256(sources).hexdigest()[:12]}"
-    facts = folder / ("facts.json" if loaders else "facts-json-only.json")
+    facts = folder / "facts.json"
+    if not loaders and not facts.exists():
+        facts = facts.with_name("facts-json-only.json")
     if not facts.exists():
-        for old in home.glob(f"{size}-*"):
-            shutil.rmtree(old)
+        forget(home, size)
         facts.parent.mkdir(parents=True)
         written = write(folder, size, loaders)
         facts.write_text(json.dumps(asdict(written)), encoding="utf-8")
     return Ready(folder, Facts(**json.loads(facts.read_text(encoding="utf-8"))))
+
+
+def forget(home: Path, size: int) -> None:
+    """Deletes the files of a size."""
+    for old in home.glob(f"{size}-*"):
+        shutil.rmtree(old)
 
 
 def many_workspaces(home: Path, workspaces: int, each: int) -> Ready:

@@ -119,8 +119,8 @@ class Session:
                     self._far(job, round_trip, rounds)
         self._leave(source)
 
-    def largest(self, size: int, pairs: Sequence[str], keep: bool) -> None:
-        """This project's tool alone, with a cache of which a run takes minutes. What it moved to a server it reads there next."""
+    def alone(self, size: int, pairs: Sequence[str]) -> None:
+        """This project's tool and nothing else, once for each pair. What it moved to a server it reads there next."""
         made = self._make(size, with_others=False)
         files = Json(made.working_dir)
         for kind, place in self.places.items():
@@ -137,8 +137,10 @@ class Session:
                 self._sample(pair, job, contenders.ours(job, self.binary), 0)
                 job.target.empty()
             place.empty()
-        if not keep:
-            shutil.rmtree(made.folder)
+
+    def forget(self, size: int) -> None:
+        """Deletes the data of a size."""
+        ready.forget(self.home, size)
 
     def _target(self, kind: str) -> Place:
         return Json(self.home / "output") if kind == "json" else self.places[kind]

@@ -8,6 +8,7 @@ from typing import Any
 
 import plan
 from goals import Judged, Results, Timing
+from measurement import Measurement
 from samples import AGAIN, START_UP, WITHOUT_READ_BACK, Role
 
 BEGIN = "<!-- benchmark: made by scripts/bench.sh --update-readme -->"
@@ -24,14 +25,35 @@ NOT_MEASURED = (
 )
 
 
-def render(about: dict[str, Any], results: Results) -> str:
-    """Every table, as a Markdown page."""
-    return f"# Results of the benchmark\n\nMade by `scripts/bench.sh --update-readme`.\n\n{tables(about, results)}"
+def render(measurements: Sequence[Measurement]) -> str:
+    """Every table of every measurement, the latest first, as a Markdown page."""
+    text = "# Results of the benchmark\n\nMade by `scripts/bench.sh --update-readme`.\n"
+    if len(measurements) == 1:
+        return f"{text}\n{tables(measurements[0])}"
+    text += "Figures can be compared within a measurement, not with those of another one: the machines differ.\n"
+    for one in reversed(measurements):
+        text += f"\n## {heading(one)}\n\n{tables(one)}"
+    return text
 
 
-def summary(about: dict[str, Any], results: Results) -> str:
+def heading(measurement: Measurement) -> str:
+    results = measurement.results
+    what = " and ".join(f"{size:,}" for size in results.sizes()) + " records"
+    whom = "beside other programs" if has_any_others(results) else "this tool alone"
+    return f"{what}, {whom} ({measurement.about['date']}, commit {measurement.about['commit']})"
+
+
+def broadest(measurements: Sequence[Measurement]) -> Measurement:
+    """The measurement of the largest cache that every program moved, the latest of these."""
+    with_others = [one for one in measurements if has_any_others(one.results)]
+    return max(reversed(with_others or measurements), key=lambda one: size_with_others(one.results))
+
+
+def summary(measurements: Sequence[Measurement]) -> str:
     """One table: the largest cache that every program moved."""
-    size = max(size for size in results.sizes() if has_others(results, size))
+    measurement = broadest(measurements)
+    about, results = measurement.about, measurement.results
+    size = size_with_others(results)
     rows = []
     for pair in results.pairs(size):
         ours = results.by_role(pair, size, Role.OURS)
@@ -59,7 +81,8 @@ def summary(about: dict[str, Any], results: Results) -> str:
     return f"{table(head, rows)}\n\n{where}\n"
 
 
-def tables(about: dict[str, Any], results: Results) -> str:
+def tables(measurement: Measurement) -> str:
+    about, results = measurement.about, measurement.results
     parts = [pairs_table(results, size) for size in reversed(results.sizes()) if has_others(results, size)]
     parts += [far_table(results, size) for size in results.sizes()]
     parts += [tls_table(results, size) for size in results.sizes()]
@@ -79,6 +102,15 @@ def updated(readme: Path, text: str) -> str:
 
 def has_others(results: Results, size: int) -> bool:
     return any(results.slower_side(pair, size) for pair in results.pairs(size))
+
+
+def has_any_others(results: Results) -> bool:
+    return any(has_others(results, size) for size in results.sizes())
+
+
+def size_with_others(results: Results) -> int:
+    """The largest cache that every program moved; 0 if there is none."""
+    return max((size for size in results.sizes() if has_others(results, size)), default=0)
 
 
 def pairs_table(results: Results, size: int) -> str:
@@ -232,14 +264,22 @@ def circumstances(about: dict[str, Any], results: Results) -> str:
     unmeasured += "a real network between the hosts"
     if any(results.distances(size) for size in results.sizes()):
         unmeasured += " (a proxy adds the round-trip time, and does not limit bandwidth)"
+    runs, others = "Times are of one run.", ""
+    before = "what was moved to a server was read there next"
+    if has_any_others(results):
+        runs = (
+            f"Times are the median of up to {results.rounds} runs, with the lowest and the highest in parentheses; those without are of "
+            "one run, since long runs are not repeated. Each round ran every program once, one after the other."
+        )
+        before = "the source had been read once"
+        others = (
+            " The *native loader or reader* is the slower of two: the target's own loader with ready-made data, and the source's "
+            "own reader with its output discarded."
+        )
     return (
-        f"The cache is made from a seed: {caches}. "
-        f"Times are the median of up to {results.rounds} runs, with the lowest and the highest in parentheses; those without are of one "
-        "run, since long runs are not repeated. Each round ran "
-        "every program once, one after the other. Before each run the target was emptied, except for a *second run*, which writes the same records again; "
-        "files were in the page cache, and the source had been read once. A run counts only if every record was then found on "
-        "the target. The *native loader or reader* is the slower of two: the target's own loader with ready-made data, and the "
-        "source's own reader with its output discarded. *Memory* is the peak of the process. ✓ and ✗ say whether the goal in "
+        f"The cache is made from a seed: {caches}. {runs} Before each run the target was emptied, except for a *second run*, which "
+        f"writes the same records again; files were in the page cache, and {before}. A run counts only if every "
+        f"record was then found on the target.{others} *Memory* is the peak of the process. ✓ and ✗ say whether the goal in "
         f"parentheses, which this project set itself, is met. Ratios are of times that are not rounded.{busy}\n\n"
         f"{about['date']}, commit {about['commit']}, {about['tool']}; {'; '.join(about['servers'])}; {about['lightrag']}; "
         f"all on one machine: {about['cores']} cores ({about['processor']}), {about['memory'] / 1e9:.0f} GB, "
