@@ -45,8 +45,18 @@ pub async fn connect(place: &Place, side: Side, on_invalid: OnInvalid) -> Arc<dy
 }
 
 pub async fn connect_to(address: &str, side: Side, on_invalid: OnInvalid) -> Arc<dyn Connection> {
+    connect_within(Duration::from_secs(60), address, side, on_invalid).await
+}
+
+/// Connects with a time limit for requests.
+pub async fn connect_within(
+    timeout: Duration,
+    address: &str,
+    side: Side,
+    on_invalid: OnInvalid,
+) -> Arc<dyn Connection> {
     let options = ConnectOptions {
-        timeout: Duration::from_secs(60),
+        timeout,
         concurrency: number(2),
         on_invalid,
         salvage: false,

@@ -1,13 +1,17 @@
 //! What MongoDB's storage makes of answers that the test servers do not give.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use migrate_llm_cache::{
     model::{
-        Selection, Side, Workspace,
+        ErrorKind, Selection, Side, Workspace,
         record::{CacheKey, OnInvalid},
     },
     storage::{Source, Target, WriteMode, WriteOutcome},
@@ -16,7 +20,7 @@ use mongodb::bson::{Document, doc};
 use serde_json::json;
 
 use crate::{
-    cases::connect_to,
+    cases::{connect_to, connect_within},
     support::{
         mongo_server::{MongoServer, Role, found, name, refusal},
         records::{key, plain, record},
@@ -181,6 +185,12 @@ async fn a_target_without_a_collection_is_empty_without_a_question() {
     assert!(server.commands("find").is_empty());
 }
 
+fn many_workspaces() -> Vec<Workspace> {
+    (0..20)
+        .map(|n| Workspace::new(format!("w{n}")).unwrap())
+        .collect()
+}
+
 /// Some servers look at all collections to describe one of them. So for many workspaces, they are listed once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_collections_are_listed_once() {
@@ -202,9 +212,7 @@ async fn many_collections_are_listed_once() {
         _ => None,
     });
     let storage = connect_to(&server.address(), Side::Source, OnInvalid::Reject).await;
-    let workspaces: Vec<Workspace> = (0..20)
-        .map(|n| Workspace::new(format!("w{n}")).unwrap())
-        .collect();
+    let workspaces = many_workspaces();
     let asked = [CacheKey::from(key("extract", 1).as_str())];
     let look_at_all = async || {
         for workspace in &workspaces {
@@ -238,13 +246,81 @@ async fn where_collections_cannot_be_listed_each_is_asked_about() {
             _ => None,
         });
         let storage = connect_to(&server.address(), Side::Target, OnInvalid::Reject).await;
-        let workspaces: Vec<Workspace> = (0..20)
-            .map(|n| Workspace::new(format!("w{n}")).unwrap())
-            .collect();
+        let workspaces = many_workspaces();
         assert_eq!(storage.gather(&workspaces).await.unwrap(), workspaces.len());
         let target = storage.target(&workspaces[3]).await.unwrap();
         let count = target.reader().count(&Selection::default(), &|_| ()).await;
         assert!(count.unwrap().is_empty());
         assert_eq!(server.commands("listCollections").len(), 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_collections_may_come_in_several_answers() {
+    let server = MongoServer::new(Role::Standalone, |command| {
+        let described = |names: std::ops::Range<u32>| -> Vec<Document> {
+            names
+                .map(|n| doc! { "name": format!("w{n}_llm_response_cache"), "type": "view" })
+                .collect()
+        };
+        match name(command) {
+            "listCollections" => {
+                let namespace = "LightRAG.$cmd.listCollections";
+                Some(
+                    doc! { "cursor": { "firstBatch": described(0..10), "id": 7_i64, "ns": namespace }, "ok": 1.0 },
+                )
+            }
+            "getMore" => {
+                let namespace = "LightRAG.$cmd.listCollections";
+                Some(
+                    doc! { "cursor": { "nextBatch": described(10..20), "id": 0_i64, "ns": namespace }, "ok": 1.0 },
+                )
+            }
+            _ => None,
+        }
+    });
+    let storage = connect_to(&server.address(), Side::Target, OnInvalid::Reject).await;
+    let workspaces = many_workspaces();
+    assert_eq!(storage.gather(&workspaces).await.unwrap(), workspaces.len());
+    for workspace in &workspaces {
+        let target = storage.target(workspace).await.unwrap();
+        let error = target.prepare().await.unwrap_err();
+        assert!(error.to_string().contains("view"), "{error}");
+    }
+    let sizes: Vec<_> = server
+        .commands("getMore")
+        .iter()
+        .map(|command| command.get("batchSize").cloned())
+        .collect();
+    assert_eq!(sizes, [Some(1000.into())]);
+    assert_eq!(server.commands("listCollections").len(), 1);
+}
+
+/// The engine sets no time limit for looking through everything: each storage limits its own requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_collections_that_takes_too_long_is_done_without() {
+    let server = MongoServer::new(Role::Standalone, |command| {
+        if name(command) == "listCollections" {
+            if command
+                .get_document("filter")
+                .is_ok_and(|filter| filter.contains_key("name"))
+            {
+                return Some(found(&[]));
+            }
+            thread::sleep(Duration::from_secs(30));
+        }
+        None
+    });
+    let timeout = Duration::from_secs(1);
+    let storage = connect_within(timeout, &server.address(), Side::Target, OnInvalid::Reject).await;
+    let workspaces = many_workspaces();
+    assert_eq!(storage.gather(&workspaces).await.unwrap(), workspaces.len());
+    let target = storage.target(&workspaces[3]).await.unwrap();
+    let count = target.reader().count(&Selection::default(), &|_| ()).await;
+    assert!(count.unwrap().is_empty());
+    assert_eq!(server.commands("listCollections").len(), 2);
+
+    let error = storage.workspaces().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(error.to_string().contains("no answer within 950ms"), "{error}");
 }

@@ -106,10 +106,11 @@ impl Facts {
 }
 
 /// Lists all collections once for the facts of these, unless they are few. Gives of how many that is, from the first on. It
-/// needs no more than LightRAG, which lists all collections too. Where that fails, each is asked about by itself.
+/// needs no permission that LightRAG does not need, which lists all collections too, if only by name. Where that fails or
+/// takes too long, each is asked about by itself.
 ///
 /// # Errors
-/// As [`Server::ask`].
+/// As [`Server::list_collections`].
 pub(super) async fn list(
     server: &Server,
     collections: &[String],

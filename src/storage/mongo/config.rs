@@ -59,6 +59,8 @@ pub(super) struct Config {
     pub(super) concern_is_asked_for: bool,
     /// What a person should know of the connection.
     pub(super) warnings: Vec<String>,
+    /// How long a request may take whose answer does not grow with the cache.
+    pub(super) patience: Duration,
 }
 
 impl Config {
@@ -117,6 +119,7 @@ impl Config {
             write_concern,
             concern_is_asked_for,
             warnings,
+            patience: options.timeout * 19 / 20,
         })
     }
 }

@@ -81,11 +81,7 @@ impl Connection for MongoStorage {
     }
 
     async fn workspaces(&self) -> Result<WorkspaceListing> {
-        let names = self
-            .server
-            .collection_names()
-            .await
-            .map_err(|error| self.server.failed("list the collections of", error))?;
+        let names = self.server.collection_names().await?;
         let found: Vec<Workspace> = names.iter().filter_map(|name| workspace_of(name)).collect();
         Ok(found.into())
     }

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     io::ErrorKind as Io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use mongodb::{
@@ -33,7 +34,9 @@ use crate::{
 };
 
 /// How many collections are described in one answer.
-const LISTED_AT_ONCE: i32 = 1000;
+const LISTED_AT_ONCE: u32 = 1000;
+
+const LIST: &str = "list the collections of";
 
 /// What the server takes at once, as its `hello` says (MongoDB manual, "MongoDB Limits and Thresholds").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +112,8 @@ pub(super) struct Server {
     /// The facts of collections that were listed.
     pub(super) listed: Gathered<Facts>,
     heartbeats: Arc<Heartbeats>,
+    /// How long a request may take whose answer does not grow with the cache.
+    patience: Duration,
 }
 
 /// What errors name.
@@ -137,6 +142,7 @@ impl Server {
             write_concern,
             concern_is_asked_for,
             warnings: _,
+            patience,
         } = config;
         let heartbeats = Arc::new(Heartbeats::default());
         let seeds = options.hosts.len();
@@ -163,6 +169,7 @@ impl Server {
             login_status: Remembered::default(),
             listed: Gathered::default(),
             heartbeats,
+            patience,
         };
         // The driver looks for a server again and again until its time is up; when every host has refused, it is known.
         let hello = tokio::select! {
@@ -218,23 +225,31 @@ impl Server {
             Ok(answer) => Ok(Some(answer)),
             Err(error) => {
                 let is_final = is_refused_for_good(&error);
-                self.permanent(action, error)?;
-                Ok(is_final.then(Document::new))
+                match self.failed(action, error) {
+                    error if error.is_temporary() => Err(error),
+                    _ => Ok(is_final.then(Document::new)),
+                }
             }
         }
     }
 
-    /// The error of a request that can be done without.
+    /// Makes a request with a time limit. The driver has none, and neither has the engine where it waits for a storage to look
+    /// through everything.
     ///
     /// # Errors
-    /// The same, if the request may succeed later.
-    fn permanent(&self, action: &str, error: DriverError) -> Result<Error> {
-        let error = self.failed(action, error);
-        if error.is_temporary() {
-            Err(error)
-        } else {
-            Ok(error)
-        }
+    /// [`ErrorKind::Timeout`].
+    async fn in_time<T>(
+        &self,
+        action: &str,
+        request: impl IntoFuture<Output = Result<T, DriverError>>,
+    ) -> Result<Result<T, DriverError>> {
+        tokio::time::timeout(self.patience, request.into_future())
+            .await
+            .map_err(|_| {
+                let limit = humantime::format_duration(self.patience);
+                let message = format!("cannot {action} {}: no answer within {limit}", self.location());
+                Error::new(ErrorKind::Timeout, message)
+            })
     }
 
     /// What the primary says about this login, as [`Server::ask`] returns it. Requested once for all collections.
@@ -252,28 +267,31 @@ impl Server {
     /// part of it.
     ///
     /// # Errors
-    /// As [`Server::ask`].
+    /// No such member can be reached, or it is busy.
     pub(super) async fn list_collections(
         &self,
         members: SelectionCriteria,
         mut look: impl FnMut(&RawDocument),
     ) -> Result<bool> {
         let command = doc! { "listCollections": 1, "cursor": { "batchSize": LISTED_AT_ONCE } };
+        let request = self
+            .database
+            .run_cursor_command(command)
+            .selection_criteria(members)
+            .batch_size(LISTED_AT_ONCE);
+        let failed = |error| self.failed(LIST, error);
         let listing = async {
-            let mut collections = self
-                .database
-                .run_cursor_command(command)
-                .selection_criteria(members)
-                .await?;
-            while collections.advance().await? {
+            let mut collections = self.in_time(LIST, request).await?.map_err(failed)?;
+            while self.in_time(LIST, collections.advance()).await?.map_err(failed)? {
                 look(collections.current());
             }
-            Ok(())
+            Ok::<(), Error>(())
         };
         match listing.await {
             Ok(()) => Ok(true),
+            // To describe all of them may take too long where one can be described.
+            Err(error) if error.is_temporary() && error.kind() != ErrorKind::Timeout => Err(error),
             Err(error) => {
-                let error = self.permanent("list the collections of", error)?;
                 tracing::debug!("collections are asked about one by one: {error}");
                 Ok(false)
             }
@@ -281,17 +299,14 @@ impl Server {
     }
 
     /// The names of the collections that the login may see.
-    pub(super) async fn collection_names(&self) -> Result<Vec<String>, DriverError> {
+    pub(super) async fn collection_names(&self) -> Result<Vec<String>> {
+        let list = || self.database.list_collection_names();
         // A login that may read some collections may list those.
-        match self
-            .database
-            .list_collection_names()
-            .authorized_collections(true)
-            .await
-        {
-            Err(error) if is_about_the_request(&error) => self.database.list_collection_names().await,
+        let names = match self.in_time(LIST, list().authorized_collections(true)).await? {
+            Err(error) if is_about_the_request(&error) => self.in_time(LIST, list()).await?,
             names => names,
-        }
+        };
+        names.map_err(|error| self.failed(LIST, error))
     }
 
     /// An identity by which a server is known however it was reached. A process gives each of its lives an id; that of the
