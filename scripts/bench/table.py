@@ -38,7 +38,8 @@ def render(measurements: Sequence[Measurement]) -> str:
 
 def heading(measurement: Measurement) -> str:
     results = measurement.results
-    what = " and ".join(f"{size:,}" for size in results.sizes()) + " records"
+    *sizes, largest = (f"{size:,}" for size in results.sizes())
+    what = f"{', '.join(sizes)} and {largest} records" if sizes else f"{largest} records"
     whom = "beside other programs" if has_any_others(results) else "this tool alone"
     return f"{what}, {whom} ({measurement.about['date']}, commit {measurement.about['commit']})"
 

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_stops_waiting_loses_nothing() {
+    async fn a_cancelled_call_loses_no_page() {
         let (mut numbers, _begun) = from(0);
         // Cancelled before it starts, and while it is in progress.
         assert!(futures::FutureExt::now_or_never(numbers.next_page()).is_none());
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_pages_end_behind_the_last_one_for_good() {
+    async fn after_the_last_page_every_call_returns_none() {
         let (mut numbers, mut begun) = from(6);
         assert_eq!(numbers.next_page().await.unwrap(), None);
         assert_eq!(numbers.next_page().await.unwrap(), None);
