@@ -14,7 +14,7 @@ from goals import Results
 class Measurement:
     """Figures can be compared within a measurement, and not with those of another one: it may be of another machine.
 
-    `about` is what stands in the file: commit, versions, machine, and every sample.
+    `about` is the content of the file: commit, versions, machine, and every sample.
     """
 
     about: dict[str, Any]

@@ -14,7 +14,7 @@ use migrate_llm_cache::{
         ErrorKind, Selection, Side, Workspace,
         record::{CacheKey, OnInvalid},
     },
-    storage::{Source, Target, WriteMode, WriteOutcome},
+    storage::{Connection, Source, Target, WriteMode, WriteOutcome},
 };
 use mongodb::bson::{Document, doc};
 use serde_json::json;
@@ -236,6 +236,16 @@ async fn many_collections_are_listed_once() {
     assert_eq!(server.commands("listCollections").len(), 1 + workspaces.len());
 }
 
+/// Asks for a list of all collections, which a server does not give, and for the number of records in one of them.
+async fn a_collection_is_asked_about_after_the_list(server: &MongoServer, storage: &dyn Connection) {
+    let workspaces = many_workspaces();
+    assert_eq!(storage.gather(&workspaces).await.unwrap(), workspaces.len());
+    let target = storage.target(&workspaces[3]).await.unwrap();
+    let count = target.reader().count(&Selection::default(), &|_| ()).await;
+    assert!(count.unwrap().is_empty());
+    assert_eq!(server.commands("listCollections").len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_collections_cannot_be_listed_each_is_asked_about() {
     // Unauthorized, and an error that says nothing about the command.
@@ -246,12 +256,7 @@ async fn where_collections_cannot_be_listed_each_is_asked_about() {
             _ => None,
         });
         let storage = connect_to(&server.address(), Side::Target, OnInvalid::Reject).await;
-        let workspaces = many_workspaces();
-        assert_eq!(storage.gather(&workspaces).await.unwrap(), workspaces.len());
-        let target = storage.target(&workspaces[3]).await.unwrap();
-        let count = target.reader().count(&Selection::default(), &|_| ()).await;
-        assert!(count.unwrap().is_empty());
-        assert_eq!(server.commands("listCollections").len(), 2);
+        a_collection_is_asked_about_after_the_list(&server, &*storage).await;
     }
 }
 
@@ -313,12 +318,7 @@ async fn a_list_of_collections_that_takes_too_long_is_done_without() {
     });
     let timeout = Duration::from_secs(1);
     let storage = connect_within(timeout, &server.address(), Side::Target, OnInvalid::Reject).await;
-    let workspaces = many_workspaces();
-    assert_eq!(storage.gather(&workspaces).await.unwrap(), workspaces.len());
-    let target = storage.target(&workspaces[3]).await.unwrap();
-    let count = target.reader().count(&Selection::default(), &|_| ()).await;
-    assert!(count.unwrap().is_empty());
-    assert_eq!(server.commands("listCollections").len(), 2);
+    a_collection_is_asked_about_after_the_list(&server, &*storage).await;
 
     let error = storage.workspaces().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
