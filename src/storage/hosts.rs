@@ -34,6 +34,10 @@ pub(super) fn unresolved(service: &str, host: &str, cause: &str) -> Error {
     })
 }
 
+/// A login that takes longer, which is several round trips, is worth beginning before its connection is needed.
+#[cfg_attr(not(any(feature = "postgres", feature = "mongo")), allow(dead_code))]
+pub(super) const LONG_LOGIN: Duration = Duration::from_millis(20);
+
 /// The time limit for a server to identify itself.
 const PROBE_TIME: Duration = Duration::from_millis(500);
 

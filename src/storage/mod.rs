@@ -251,6 +251,15 @@ pub struct ConnectOptions {
     pub waiter: Arc<dyn Waiter>,
 }
 
+impl ConnectOptions {
+    /// How long a storage waits for the answer to a request: slightly less than the engine, so that the error says what was
+    /// requested.
+    #[cfg_attr(not(any(feature = "postgres", feature = "mongo")), allow(dead_code))]
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout * 19 / 20
+    }
+}
+
 /// A connection to one place, which contains the caches of any number of workspaces.
 #[async_trait]
 pub trait Connection: Send + Sync {

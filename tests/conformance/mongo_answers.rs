@@ -185,6 +185,27 @@ async fn a_target_without_a_collection_is_empty_without_a_question() {
     assert!(server.commands("find").is_empty());
 }
 
+#[tokio::test]
+async fn connections_to_a_distant_server_are_opened_once_before_they_are_needed() {
+    let server = MongoServer::that_greets_after(Duration::from_millis(30), Role::Standalone, |command| {
+        (name(command) == "find").then(|| found(&[]))
+    });
+    let source = source(&server).await;
+    let pings = || server.commands("ping").len();
+    let opened = async {
+        while pings() < 7 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    source.count(&Selection::default(), &|_| ()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), opened)
+        .await
+        .expect("too few connections");
+    source.count(&Selection::default(), &|_| ()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(pings(), 7);
+}
+
 fn many_workspaces() -> Vec<Workspace> {
     (0..20)
         .map(|n| Workspace::new(format!("w{n}")).unwrap())

@@ -49,7 +49,11 @@ impl Collection {
         let server = MongoServer::new(Role::Standalone, move |command| {
             let (rest, first) = match name(command) {
                 "find" if is_down.load(Ordering::SeqCst) => return Some(refusal(HOST_UNREACHABLE)),
-                "find" => (matching(&held, command), "firstBatch"),
+                "find" => (matching(&held, command, "filter"), "firstBatch"),
+                "count" => {
+                    let counted = i64::try_from(matching(&held, command, "query").len()).ok()?;
+                    return Some(doc! { "ok": 1.0, "n": counted });
+                }
                 "getMore" => {
                     let id = command.get_i64("getMore").ok()?;
                     (cursors.lock().unwrap().remove(&id)?, "nextBatch")
@@ -103,16 +107,13 @@ fn integer(value: &Bson) -> Option<usize> {
         .ok()
 }
 
-/// The keys that a query finds.
-fn matching(keys: &[String], command: &Document) -> Vec<String> {
-    let bounds = command
-        .get_document("filter")
-        .unwrap()
-        .get_document("_id")
-        .unwrap();
+/// The keys that a command finds, whose condition has this name.
+fn matching(keys: &[String], command: &Document, condition: &str) -> Vec<String> {
+    let bounds = command.get_document(condition).unwrap().get_document("_id").ok();
     let is_in = |key: &&String| {
         bounds
-            .iter()
+            .into_iter()
+            .flatten()
             .all(|(name, bound)| match (name.as_str(), bound.as_str().unwrap()) {
                 ("$gte", bound) => key.as_str() >= bound,
                 ("$gt", bound) => key.as_str() > bound,
@@ -120,7 +121,17 @@ fn matching(keys: &[String], command: &Document) -> Vec<String> {
                 (other, _) => panic!("{other} is not expected"),
             })
     };
-    keys.iter().filter(is_in).cloned().collect()
+    let limit = command.get("limit").and_then(integer).unwrap_or(usize::MAX);
+    keys.iter().filter(is_in).take(limit).cloned().collect()
+}
+
+/// Whether a query is for all extractions, or for all from one on and more.
+fn is_for_all_extractions(command: &Document) -> bool {
+    let bounds = command.get_document("filter").unwrap().get_document("_id").ok();
+    let text = |name| bounds?.get_str(name).ok();
+    let from = text("$gte").or_else(|| text("$gt"));
+    from.is_none_or(|from| from < "default:extract:f")
+        && text("$lt").is_none_or(|to| to >= "default:extract;")
 }
 
 /// A hash, of which the first half is evenly distributed.
@@ -177,14 +188,19 @@ async fn keys_that_are_not_distributed_as_hashes_are_read_with_few_requests() {
     let clustered = places.map(|place| format!("default:extract:{place:016x}{:016x}", 0));
     let named = (0..1000).map(|n| format!("note {n:05}"));
     for keys in [clustered.collect::<Vec<_>>(), named.collect()] {
-        let collection = Collection::of(keys);
-        let source = collection.source().await;
-        let selection = every();
-        let reading = scan(&source, &selection, limit(), None);
-        let pages = tokio::time::timeout(Duration::from_secs(60), reading).await;
-        assert_eq!(keys_of(&pages.expect("too many requests")), collection.keys);
-        let requests = collection.requests();
-        assert!(requests <= 60, "{requests} requests");
+        for is_counted in [false, true] {
+            let collection = Collection::of(keys.clone());
+            let (source, selection) = (collection.source().await, every());
+            if is_counted {
+                source.count(&selection, &|_| ()).await.unwrap();
+            }
+            let before = collection.requests();
+            let reading = scan(&source, &selection, limit(), None);
+            let pages = tokio::time::timeout(Duration::from_secs(60), reading).await;
+            assert_eq!(keys_of(&pages.expect("too many requests")), collection.keys);
+            let requests = collection.requests() - before;
+            assert!(requests <= 60, "{requests} requests, counted: {is_counted}");
+        }
     }
 }
 
@@ -209,4 +225,53 @@ async fn parts_that_fail_together_are_one_failure_and_lose_nothing() {
     }
     assert_eq!(keys, collection.keys);
     assert_eq!(failures, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counted_keys_are_requested_in_parts_from_the_first_request_on() {
+    let extractions = (0..3000).map(|n| format!("default:extract:{}", hash(n)));
+    let others =
+        ["default:analysis:", "default:summary:", "mix:query:"].map(|kind| kind.to_owned() + &hash(1));
+    let collection = Collection::of(extractions.chain(others));
+    let source = collection.source().await;
+    let count = source.count(&every(), &|_| ()).await.unwrap();
+    assert_eq!(count.total(), 3003);
+    let counting = (collection.server.commands("find").len(), collection.requests());
+    let pages = scan(&source, &every(), limit(), None).await;
+    assert_eq!(keys_of(&pages), collection.keys);
+    // All are extractions but one before and two after these.
+    let reading = collection.server.commands("find").split_off(counting.0);
+    let for_all = reading
+        .iter()
+        .filter(|command| is_for_all_extractions(command))
+        .count();
+    assert_eq!(for_all, 0);
+    let requests = collection.requests() - counting.1;
+    assert!(requests <= 3000 / 170 + 8, "{requests} requests");
+    let mut read = 0;
+    for page in pages {
+        read += page.entries.len();
+        let rest = scan(&source, &every(), limit(), page.cursor).await;
+        assert_eq!(keys_of(&rest), collection.keys[read..]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_keys_before_the_counted_ones_are_divided_as_well() {
+    let keys = [("bypass:query:", 0..2000), ("default:extract:", 3000..4000)];
+    let keys = keys.map(|(kind, numbers)| numbers.map(move |n| format!("{kind}{}", hash(n))));
+    let collection = Collection::of(keys.into_iter().flatten());
+    let source = collection.source().await;
+    source.count(&every(), &|_| ()).await.unwrap();
+    let before = collection.requests();
+    // Two parts fill what may be read ahead.
+    let ahead = NonZeroUsize::new(2 << 20).unwrap();
+    let limit = PageLimit { ahead, ..limit() };
+    let pages = scan(&source, &every(), limit, None).await;
+    assert_eq!(keys_of(&pages), collection.keys);
+    // The first part is read to its end by one cursor unless it is divided.
+    let requests = collection.server.commands("getMore").len();
+    assert!(requests <= 8, "{requests} requests for more");
+    let requests = collection.requests() - before;
+    assert!(requests <= 3000 / 170 + 16, "{requests} requests");
 }

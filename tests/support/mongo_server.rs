@@ -5,6 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use mongodb::bson::{Document, doc};
@@ -34,6 +35,15 @@ pub struct MongoServer {
 impl MongoServer {
     /// One that has a function answer every command but the driver's greeting. A command without an answer succeeds.
     pub fn new(role: Role, answer: impl Fn(&Document) -> Option<Document> + Send + Sync + 'static) -> Self {
+        Self::that_greets_after(Duration::ZERO, role, answer)
+    }
+
+    /// The same, but the greeting comes after this time.
+    pub fn that_greets_after(
+        delay: Duration,
+        role: Role,
+        answer: impl Fn(&Document) -> Option<Document> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let commands = Arc::new(Mutex::new(Vec::new()));
@@ -45,7 +55,10 @@ impl MongoServer {
                     let mut stream = stream.unwrap();
                     while let Some((number, command)) = read(&mut stream) {
                         let reply = match name(&command) {
-                            "hello" | "isMaster" => greeting(role, port),
+                            "hello" | "isMaster" => {
+                                thread::sleep(delay);
+                                greeting(role, port)
+                            }
                             _ => {
                                 log.lock().unwrap().push(command.clone());
                                 answer(&command).unwrap_or_else(|| doc! { "ok": 1.0 })

@@ -1,11 +1,14 @@
 //! Fetching documents batch by batch, several batches at a time.
 //!
 //! A cursor sends its next batch only after a request for it, so one cursor over a distance spends most of its time waiting.
-//! The keys of LightRAG end in hashes, which are evenly distributed: from the first batch follows where others of its
-//! size end. These parts are requested at the same time, as many as bandwidth × round trip takes, and are
+//! The keys of LightRAG end in hashes, which are evenly distributed: from the number of keys, or from the first batch, follows
+//! where parts of a batch's size end. These are requested at the same time, as many as bandwidth × round trip takes, and are
 //! returned in the order of their keys. Keys of other forms are read by one cursor.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -30,16 +33,28 @@ const BATCH_BYTES: usize = 1 << 20;
 /// The documents of the first batch: about as many bytes, if they have the usual size.
 const FIRST_BATCH: u32 = 128;
 
+/// The size of a document, in bytes, as long as none is known: more than usual, so that the first parts are not too large.
+const FIRST_BYTES: usize = 2 * BATCH_BYTES / FIRST_BATCH as usize;
+
+/// Parts are made of this many counted keys or more. One cursor reads fewer with two batches.
+const FEWEST_COUNTED: u64 = 2 * FIRST_BATCH as u64;
+
 /// The fewest documents that are requested at once, however large they are. The server sends at most 16 MiB whatever
 /// their number.
 const SMALLEST_BATCH: u32 = 16;
 
 /// The most requests at the same time. Each needs a connection.
-const MOST_REQUESTS: usize = 8;
+pub(super) const MOST_REQUESTS: usize = 8;
 
 /// The documents of a part are requested with so many more, as a share and as a number, since the estimate is one. If all
 /// come at once, the server closes the cursor.
 const MARGIN: (u32, u32) = (4, 16);
+
+/// A part that still has documents after so many batches is divided like what is not known.
+const MOST_BATCHES: u32 = 2;
+
+/// How far the estimated distance of two keys follows that of a batch, which is off by its statistical error.
+const CORRECTION: f64 = 0.125;
 
 /// The digits of a hash by which places are estimated, and how many values they have.
 const DIGITS: usize = 13;
@@ -52,19 +67,30 @@ pub(super) struct Batch {
     _passage: Option<Passage>,
 }
 
+/// What is to be read of a collection.
+pub(super) struct ToRead {
+    /// In order.
+    pub(super) ranges: Vec<KeyRange>,
+    /// How many keys have a prefix, as far as that is known.
+    pub(super) counted: BTreeMap<String, u64>,
+    pub(super) shard: Option<Shard>,
+    /// The key after which reading begins.
+    pub(super) last: Option<String>,
+}
+
 /// Requests one batch after another, range by range.
 pub(super) struct Batches {
     source: Arc<MongoSource>,
     /// The shard that is read.
     shard: Option<Shard>,
-    /// What is left to read, in order: parts that were requested ahead, then the rest.
+    /// What is left to read, in order.
     parts: VecDeque<Part>,
+    /// How much of the collection is outside of what is known.
+    others: Extent,
     /// Reads the first part.
     open: Option<Open>,
     /// The last key read, after which a new cursor continues.
     last: Option<String>,
-    /// Where the keys are that are read, if they end in hashes.
-    spread: Option<Spread>,
     /// How many documents are requested at once as long as nothing is known of them, and the most that may be.
     batch_size: u32,
     most: u32,
@@ -74,11 +100,29 @@ pub(super) struct Batches {
 /// A range of keys that is read by a cursor of its own.
 struct Part {
     range: KeyRange,
-    /// What it was requested for; `None` for what was not divided into parts.
+    /// What it was made for; `None` for what was not divided.
     planned: Option<Planned>,
+    /// Where the keys are of what was not divided, if that is known and they end in hashes: one prefix after another.
+    spreads: VecDeque<Spread>,
+    /// How much of the collection it is.
+    extent: Extent,
     request: Option<AbortOnDropHandle<Result<Opened>>>,
     /// How many documents were read.
     documents: u32,
+}
+
+impl Part {
+    /// What is not divided yet.
+    fn whole(range: KeyRange, spreads: VecDeque<Spread>, extent: Extent) -> Self {
+        Self {
+            range,
+            planned: None,
+            spreads,
+            extent,
+            request: None,
+            documents: 0,
+        }
+    }
 }
 
 /// The estimate that a part is made by.
@@ -86,9 +130,10 @@ struct Part {
 struct Planned {
     /// The number of documents; 0 for the last part, which has any number.
     documents: u32,
-    /// How many are requested at once, and how many bytes they have.
-    batch_size: u32,
+    /// Its size in bytes.
     bytes: usize,
+    /// How many documents are requested at once.
+    batch_size: u32,
 }
 
 /// A cursor that has its first batch; `None` for an empty range.
@@ -116,6 +161,22 @@ impl Spread {
     /// The place of a hash among all.
     fn place(hash: &str) -> Option<u64> {
         u64::from_str_radix(hash.get(..DIGITS)?, 16).ok()
+    }
+
+    /// From the number of keys with a prefix, of which those up to `last` were read; `None` if there are too few of them.
+    fn of_counted(prefix: &str, keys: u64, last: Option<&str>) -> Option<Self> {
+        let read = last.filter(|last| *last >= prefix);
+        let place = match read.map(|last| last.strip_prefix(prefix).and_then(Self::place)) {
+            None => 0,
+            // Reading begins within these keys, or after them.
+            Some(found) => found?,
+        };
+        (keys >= FEWEST_COUNTED).then(|| Self {
+            prefix: prefix.to_owned(),
+            place,
+            distance: VALUES as f64 / keys as f64,
+            bytes: FIRST_BYTES,
+        })
     }
 
     /// From the keys at the end of a batch that begin like its last one, with the sizes of their documents in bytes; `None`
@@ -149,7 +210,7 @@ impl Spread {
         Planned {
             documents,
             batch_size,
-            bytes: self.bytes * batch_size as usize,
+            bytes: self.bytes * documents as usize,
         }
     }
 
@@ -175,27 +236,17 @@ fn batch_of(bytes: usize, most: u32) -> u32 {
 }
 
 impl Batches {
-    pub(super) fn new(
-        source: Arc<MongoSource>,
-        ranges: Vec<KeyRange>,
-        shard: Option<Shard>,
-        limit: PageLimit,
-        last: Option<String>,
-    ) -> Self {
+    pub(super) fn new(source: Arc<MongoSource>, to_read: ToRead, limit: PageLimit) -> Self {
         let most = u32::try_from(limit.records.get()).unwrap_or(FIRST_BATCH);
-        let rest = |range| Part {
-            range,
-            planned: None,
-            request: None,
-            documents: 0,
-        };
+        let (parts, others) = parts_of(&to_read);
+        let ToRead { shard, last, .. } = to_read;
         Self {
             source,
             shard,
-            parts: ranges.into_iter().map(rest).collect(),
+            parts,
+            others,
             open: None,
             last,
-            spread: None,
             batch_size: most.min(FIRST_BATCH),
             most,
             window: Window::for_reading(WindowLimit {
@@ -207,64 +258,71 @@ impl Batches {
 
     /// Requests what follows, as far as it can be estimated and the window admits it.
     fn read_ahead(&mut self) {
-        loop {
-            let first = usize::from(self.open.is_some());
-            let is_to_come = |part: &Part| part.planned.is_some() && part.request.is_none();
-            let divided = (first..self.parts.len()).find(|at| is_to_come(&self.parts[*at]));
-            let planned = match divided {
-                Some(at) => self.parts[at].planned,
-                None => self.spread.as_ref().map(|spread| spread.plan(self.most)),
+        let mut at = 0;
+        while let Some(part) = self.parts.get(at) {
+            let is_open = at == 0 && self.open.is_some();
+            let bytes = match (&part.planned, part.spreads.front()) {
+                _ if part.request.is_some() => None,
+                (_, Some(spread)) => Some(spread.plan(self.most).bytes),
+                _ if is_open => None,
+                (Some(planned), _) => Some(planned.bytes),
+                // One of unknown size is opened when it is its turn.
+                _ => (part.extent == Extent::Part).then_some(BATCH_BYTES),
             };
-            let Some(planned) = planned else { return };
-            let Some(passage) = self.window.try_enter(planned.bytes) else {
+            let Some(bytes) = bytes else {
+                at += 1;
+                continue;
+            };
+            let Some(passage) = self.window.try_enter(bytes) else {
                 return;
             };
-            let Some(at) = divided.or_else(|| self.divide(planned)) else {
-                return;
-            };
-            let request = self.request(self.parts[at].range.clone(), Some(planned), passage);
+            if !self.parts[at].spreads.is_empty() && !self.divide(at) {
+                continue;
+            }
+            let request = self.request(&self.parts[at], passage);
             self.parts[at].request = Some(request);
         }
     }
 
-    /// Makes a part of what was not divided yet, and returns its place; `None` if the estimate does not lead there.
-    fn divide(&mut self, mut planned: Planned) -> Option<usize> {
-        let (end, is_end) = self.spread.as_mut()?.next_end(planned.documents);
+    /// Makes a part of the beginning of what was not divided yet, and inserts it there; `false` if the estimate does not lead
+    /// there.
+    fn divide(&mut self, at: usize) -> bool {
+        let rest = &mut self.parts[at];
+        let Some(spread) = rest.spreads.front_mut() else {
+            return false;
+        };
+        let mut planned = spread.plan(self.most);
+        let (end, is_end) = spread.next_end(planned.documents);
+        let divided = rest.range.split(&end);
+        if is_end || divided.is_none() {
+            rest.spreads.pop_front();
+        }
+        let Some((range, others)) = divided else {
+            return false;
+        };
         if is_end {
             planned.documents = 0;
+            if rest.spreads.is_empty() {
+                rest.extent = self.others;
+            }
         }
-        let at = self.parts.iter().position(|part| part.planned.is_none());
-        let divided = at.and_then(|at| Some((at, self.parts[at].range.split(&end)?)));
-        if is_end || divided.is_none() {
-            self.spread = None;
-        }
-        let (at, (range, rest)) = divided?;
         if at == 0 {
             // What its cursor has not read yet is requested in parts.
             self.open = None;
         }
-        self.parts[at].range = rest;
+        rest.range = others;
         let part = Part {
-            range,
             planned: Some(planned),
-            request: None,
-            documents: 0,
+            ..Part::whole(range, VecDeque::new(), Extent::Part)
         };
         self.parts.insert(at, part);
-        Some(at)
+        true
     }
 
-    /// Opens a cursor over what is left of a range.
-    fn request(
-        &self,
-        range: KeyRange,
-        planned: Option<Planned>,
-        mut passage: Passage,
-    ) -> AbortOnDropHandle<Result<Opened>> {
-        let (extent, batch_size) = match planned {
-            Some(planned) => (Extent::Part, planned.batch_size),
-            None => (Extent::Most, self.batch_size),
-        };
+    /// Opens a cursor over what is left of a part.
+    fn request(&self, part: &Part, mut passage: Passage) -> AbortOnDropHandle<Result<Opened>> {
+        let batch_size = part.planned.map_or(self.batch_size, |planned| planned.batch_size);
+        let (range, extent) = (part.range.clone(), part.extent);
         let (source, shard, last) = (Arc::clone(&self.source), self.shard, self.last.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             passage.send();
@@ -278,17 +336,14 @@ impl Batches {
 
     /// Opens the first part, if there is one.
     async fn open_first(&mut self) -> Result<()> {
-        let Some(part) = self.parts.front_mut() else {
-            return Ok(());
+        let requested = match self.parts.front_mut() {
+            Some(part) => part.request.take(),
+            None => return Ok(()),
         };
-        let request = match part.request.take() {
-            Some(request) => request,
-            None => {
-                let (range, planned) = (part.range.clone(), part.planned);
-                let passage = self.window.enter_anyway(BATCH_BYTES);
-                self.request(range, planned, passage)
-            }
-        };
+        let request = requested.unwrap_or_else(|| {
+            let passage = self.window.enter_anyway(BATCH_BYTES);
+            self.request(&self.parts[0], passage)
+        });
         let panicked = |error| Err(Error::panicked("reading from MongoDB").caused_by(error));
         match request.await.unwrap_or_else(panicked) {
             Ok(Some((cursor, passage))) => {
@@ -299,7 +354,6 @@ impl Batches {
             // All of it was read before.
             Ok(None) => {
                 self.parts.pop_front();
-                self.spread = None;
                 Ok(())
             }
             Err(error) => {
@@ -310,6 +364,13 @@ impl Batches {
         }
     }
 
+    /// What is not divided yet and has the prefix of this part.
+    fn rest_of<'a>(parts: &'a mut VecDeque<Part>, part: &KeyRange) -> Option<&'a mut Part> {
+        let rest = parts.iter_mut().find(|part| part.planned.is_none())?;
+        let has_prefix = |spread: &Spread| part.ends_within(&spread.prefix);
+        rest.spreads.front().is_some_and(has_prefix).then_some(rest)
+    }
+
     /// Ends the first part. If it had far fewer documents than estimated, the keys are not distributed as hashes are, and
     /// what follows is read by one cursor again until more is known.
     fn close_first(&mut self) {
@@ -318,8 +379,9 @@ impl Batches {
             && part
                 .planned
                 .is_some_and(|planned| part.documents < planned.documents / 2)
+            && let Some(rest) = Self::rest_of(&mut self.parts, &part.range)
         {
-            self.spread = None;
+            rest.spreads.pop_front();
         }
     }
 
@@ -342,42 +404,81 @@ impl Batches {
             return Ok(false);
         };
         self.last = Some(last);
-        let spread = Spread::of(found.iter().copied());
-        let Some(part) = self.parts.front_mut() else {
-            return Ok(true);
-        };
-        let count = found.len();
-        part.documents = part
-            .documents
-            .saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-        if part.planned.is_none() {
-            // After the last batch there is nothing left.
-            if is_last(batch) {
-                self.spread = None;
-                return Ok(true);
-            }
-            self.spread = spread;
-            let bytes: usize = found.iter().map(|(_, bytes)| bytes).sum();
-            let batch_size = batch_of(bytes / count, self.most);
-            if batch_size >= self.batch_size * 2 || batch_size <= self.batch_size / 2 {
-                self.batch_size = batch_size;
-                self.open = None;
-            }
-        } else if let (Some(found), Some(spread)) = (spread, &mut self.spread)
-            && found.prefix == spread.prefix
-        {
-            (spread.distance, spread.bytes) = (found.distance, found.bytes);
-        }
+        self.estimate(&found, is_last(batch));
         Ok(true)
     }
+
+    /// Estimates what follows from the keys of a batch of the first part and the sizes of their documents in bytes.
+    fn estimate(&mut self, found: &[(&str, usize)], is_last: bool) {
+        let mut parts = self.parts.iter_mut();
+        let Some(part) = parts.next() else { return };
+        let count = u32::try_from(found.len()).unwrap_or(u32::MAX);
+        part.documents = part.documents.saturating_add(count);
+        let spread = Spread::of(found.iter().copied());
+        if let Some(planned) = part.planned {
+            if is_last || part.documents < planned.batch_size * MOST_BATCHES {
+                let range = part.range.clone();
+                if let Some(found) = spread {
+                    self.correct(&range, &found);
+                }
+                return;
+            }
+            // There are other keys before those that it was made for. They are divided first, and the window needs room for
+            // that.
+            part.planned = None;
+            self.open = None;
+            parts.for_each(|part| part.request = None);
+        }
+        // After the last batch there is nothing left.
+        part.spreads = spread.filter(|_| !is_last).into_iter().collect();
+        let bytes: usize = found.iter().map(|(_, bytes)| bytes).sum();
+        let batch_size = batch_of(bytes / found.len().max(1), self.most);
+        if !is_last && (batch_size >= self.batch_size * 2 || batch_size <= self.batch_size / 2) {
+            self.batch_size = batch_size;
+            self.open = None;
+        }
+    }
+
+    /// Corrects the estimate by what was found in a part.
+    fn correct(&mut self, part: &KeyRange, found: &Spread) {
+        if let Some(rest) = Self::rest_of(&mut self.parts, part)
+            && let Some(known) = rest.spreads.front_mut()
+            && found.prefix == known.prefix
+        {
+            known.distance += (found.distance - known.distance) * CORRECTION;
+            known.bytes = found.bytes;
+        }
+    }
+}
+
+/// What is to be read, and how much of the collection is outside of what was counted. Where many keys with a prefix were counted,
+/// they can be divided before anything is read. What precedes them is little, and read with the first part of them.
+fn parts_of(to_read: &ToRead) -> (VecDeque<Part>, Extent) {
+    let spreads: Vec<Spread> = to_read
+        .counted
+        .iter()
+        .filter_map(|(prefix, keys)| Spread::of_counted(prefix, *keys, to_read.last.as_deref()))
+        .collect();
+    let others = match spreads.is_empty() {
+        true => Extent::Most,
+        false => Extent::Part,
+    };
+    let part = |range: &KeyRange| {
+        let within = spreads.iter().filter(|spread| range.contains_key(&spread.prefix));
+        let within: VecDeque<Spread> = within.cloned().collect();
+        let extent = if within.is_empty() { others } else { Extent::Most };
+        Part::whole(range.clone(), within, extent)
+    };
+    (to_read.ranges.iter().map(part).collect(), others)
 }
 
 #[async_trait]
 impl PageReader<Batch> for Batches {
     async fn next_page(&mut self) -> Result<Option<Batch>> {
         // In an order of its own, keys with the same prefix are not together, and the index of keys is of no use for a part.
-        if self.spread.is_some() && self.source.facts().await?.has_own_order {
-            self.spread = None;
+        let is_to_divide = self.parts.iter().any(|part| !part.spreads.is_empty());
+        if is_to_divide && self.source.facts().await?.has_own_order {
+            self.parts.iter_mut().for_each(|part| part.spreads.clear());
         }
         loop {
             self.read_ahead();
@@ -435,7 +536,7 @@ mod tests {
         let planned = spread.plan(10_000);
         assert_eq!(
             (planned.documents, planned.batch_size, planned.bytes),
-            (1048, 1326, 1_326_000)
+            (1048, 1326, 1_048_000)
         );
         assert_eq!(spread.plan(100).batch_size, 100);
         let (end, is_last) = spread.next_end(32);
@@ -443,6 +544,60 @@ mod tests {
         assert_eq!((end.as_str(), is_last), ("default:extract:7e00000000000", false));
         assert!(!spread.next_end(64).1);
         assert_eq!(spread.next_end(1), ("default:extract:g".to_owned(), true));
+    }
+
+    /// The prefixes by which each of the ranges to read can be divided, and how much of the collection each is.
+    fn parts(names: &str, counted: &[(&str, u64)]) -> Vec<(Vec<String>, Extent)> {
+        let to_read = ToRead {
+            ranges: codec::ranges(&crate::model::Selection::parse(names.split(',')).unwrap()),
+            counted: counted
+                .iter()
+                .map(|(prefix, keys)| ((*prefix).to_owned(), *keys))
+                .collect(),
+            shard: None,
+            last: None,
+        };
+        let prefixes = |part: Part| part.spreads.into_iter().map(|spread| spread.prefix).collect();
+        let (parts, _) = parts_of(&to_read);
+        let parts = parts.into_iter();
+        parts
+            .map(|part| {
+                let extent = part.extent;
+                (prefixes(part), extent)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_was_counted_is_divided_before_anything_is_read() {
+        let (many, few) = (FEWEST_COUNTED, FEWEST_COUNTED - 1);
+        let (extract, summary) = ("default:extract:", "default:summary:");
+        let divided = |prefixes: &[&str]| (prefixes.iter().map(ToString::to_string).collect(), Extent::Most);
+        let both = [(extract, many), (summary, many)];
+        assert_eq!(parts("default", &both), [divided(&[extract, summary])]);
+        assert_eq!(
+            parts("extract,summary", &both),
+            [divided(&[extract]), divided(&[summary])]
+        );
+        let one = [(extract, many), (summary, few)];
+        assert_eq!(parts("default", &one), [divided(&[extract])]);
+        let little = (Vec::new(), Extent::Part);
+        assert_eq!(parts("extract,summary", &one), [divided(&[extract]), little]);
+        // Nothing is known.
+        assert_eq!(parts("extract", &[(extract, few)]), [divided(&[])]);
+    }
+
+    #[test]
+    fn counted_keys_are_read_from_where_reading_begins() {
+        let of = |last| Spread::of_counted("default:extract:", 1024, last);
+        let place = |last| of(last).map(|spread| spread.place);
+        assert_eq!(of(None).unwrap().distance, VALUES as f64 / 1024.0);
+        assert_eq!(place(Some("default:analysis:ff")), Some(0));
+        let within = key("default:extract:", VALUES / 4);
+        assert_eq!(place(Some(&within)), Some(VALUES / 4));
+        // Not a hash; after all of them.
+        assert_eq!(place(Some("default:extract:note")), None);
+        assert_eq!(place(Some("default:summary:00")), None);
     }
 
     #[test]

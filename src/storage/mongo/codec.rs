@@ -575,6 +575,16 @@ impl KeyRange {
         })
     }
 
+    /// Whether a key is in this range.
+    pub(super) fn contains_key(&self, key: &str) -> bool {
+        self.from.as_str() <= key && self.to.as_deref().is_none_or(|to| key < to)
+    }
+
+    /// Whether the end of this range has the prefix.
+    pub(super) fn ends_within(&self, prefix: &str) -> bool {
+        self.to.as_deref().is_some_and(|to| to.starts_with(prefix))
+    }
+
     /// Whether this range contains the other.
     fn contains(&self, other: &Self) -> bool {
         let ends_behind = match (&self.to, &other.to) {
@@ -642,6 +652,17 @@ fn after_prefix(prefix: &str) -> String {
     format!("{};", prefix.strip_suffix(':').unwrap_or(prefix))
 }
 
+/// A text after a prefix and before all keys that end in a hash after it. No key begins with it: SecantusDB looks at all keys that
+/// begin with the end of a range, too.
+fn before_hashes(prefix: &str) -> String {
+    format!("{prefix}/")
+}
+
+/// Whether a key is one of a type that comes from files.
+pub(super) fn is_of_known_type(key: &str) -> bool {
+    known_prefixes().any(|prefix| key.starts_with(&prefix))
+}
+
 /// The key prefix of a type that comes from files.
 pub(super) fn prefix(cache_type: &CacheType) -> String {
     format!("{FILE_MODE}:{cache_type}:")
@@ -680,7 +701,7 @@ fn known_prefixes() -> impl Iterator<Item = String> {
     CacheType::FROM_FILES.iter().map(prefix)
 }
 
-/// All keys but those with one of these prefixes.
+/// All keys but those with one of these prefixes. The ranges may hold keys with a prefix too, if they do not end in a hash.
 fn without(mut prefixes: Vec<String>) -> Vec<KeyRange> {
     prefixes.sort();
     let mut ranges = Vec::with_capacity(prefixes.len() + 1);
@@ -689,7 +710,7 @@ fn without(mut prefixes: Vec<String>) -> Vec<KeyRange> {
         let after = after_prefix(&prefix);
         ranges.push(KeyRange {
             from: std::mem::replace(&mut from, after),
-            to: Some(prefix),
+            to: Some(before_hashes(&prefix)),
         });
     }
     ranges.push(KeyRange { from, to: None });
@@ -1118,19 +1139,19 @@ mod tests {
         assert_eq!(
             of(&[Extract, Query]),
             [
-                "..default:analysis:",
-                "default:analysis;..default:smartheading:",
-                "default:smartheading;..default:summary:",
+                "..default:analysis:/",
+                "default:analysis;..default:smartheading:/",
+                "default:smartheading;..default:summary:/",
                 "default:summary;.."
             ]
         );
         assert_eq!(
             of(&[Keywords]),
             [
-                "..default:analysis:",
-                "default:analysis;..default:extract:",
-                "default:extract;..default:smartheading:",
-                "default:smartheading;..default:summary:",
+                "..default:analysis:/",
+                "default:analysis;..default:extract:/",
+                "default:extract;..default:smartheading:/",
+                "default:smartheading;..default:summary:/",
                 "default:summary;.."
             ]
         );

@@ -9,6 +9,7 @@ use std::{path::PathBuf, time::Duration};
 use mongodb::options::{Acknowledgment, ClientOptions, HostInfo, Tls, TlsOptions, WriteConcern};
 
 use super::{
+    batches::MOST_REQUESTS,
     server::connecting_failed,
     uri::{ADDRESS_REMEDY, Address},
 };
@@ -119,7 +120,7 @@ impl Config {
             write_concern,
             concern_is_asked_for,
             warnings,
-            patience: options.timeout * 19 / 20,
+            patience: options.patience(),
         })
     }
 }
@@ -154,6 +155,8 @@ fn set_limits(driver: &mut ClientOptions, timeout: Duration) {
     let patience = SELECTION_TIMEOUT.min(timeout.mul_f64(0.8));
     driver.server_selection_timeout.get_or_insert(patience);
     driver.connect_timeout.get_or_insert(patience);
+    // Two unless the address says otherwise, which would open the connections of parallel reads one after another.
+    driver.max_connecting.get_or_insert(MOST_REQUESTS as u32);
 }
 
 /// How writes are acknowledged: by a majority, unless the address says otherwise. A record counts as written when the

@@ -4,12 +4,16 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     io::ErrorKind as Io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use mongodb::{
     Client, Collection, Database,
+    action::Action,
     bson::{Bson, Document, RawDocument, RawDocumentBuf, doc},
     error::{
         Error as DriverError, ErrorKind as DriverErrorKind, InsertManyError, RETRYABLE_ERROR,
@@ -29,7 +33,7 @@ use crate::{
     model::{Error, ErrorKind, Result, Secret},
     storage::{
         gathered::Gathered,
-        hosts::{another_service, is_unresolved, service_at, unresolved},
+        hosts::{LONG_LOGIN, another_service, is_unresolved, service_at, unresolved},
     },
 };
 
@@ -112,6 +116,9 @@ pub(super) struct Server {
     /// The facts of collections that were listed.
     pub(super) listed: Gathered<Facts>,
     heartbeats: Arc<Heartbeats>,
+    /// How long it took to connect.
+    login: Duration,
+    is_opened_ahead: AtomicBool,
     /// How long a request may take whose answer does not grow with the cache.
     patience: Duration,
 }
@@ -169,8 +176,11 @@ impl Server {
             login_status: Remembered::default(),
             listed: Gathered::default(),
             heartbeats,
+            login: Duration::ZERO,
+            is_opened_ahead: AtomicBool::new(false),
             patience,
         };
+        let began = Instant::now();
         // The driver looks for a server again and again until its time is up; when every host has refused, it is known.
         let hello = tokio::select! {
             hello = server.hello() => hello,
@@ -180,6 +190,7 @@ impl Server {
             Ok(hello) => hello,
             Err(error) => return Err(server.not_connected(error).await),
         };
+        server.login = began.elapsed();
         server.limits = Limits::of(&hello);
         server.identity = server.identify(&hello).await;
         Ok(server)
@@ -196,6 +207,26 @@ impl Server {
             // Its name before MongoDB 4.4, which some services know alone.
             Err(error) if is_about_the_request(&error) => ask(doc! { "isMaster": 1 }).await,
             answer => answer,
+        }
+    }
+
+    /// Opens connections to a distant server before requests need them, once, as far as the address allows. Those that cannot be
+    /// opened are done without: a request that needs one reports why.
+    pub(super) fn open_ahead(&self, connections: usize) {
+        if self.login < LONG_LOGIN || self.is_opened_ahead.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        // The driver opens a connection for a request that finds none idle, so these are made at the same time.
+        for _ in 0..connections {
+            let database = self.database.clone();
+            tokio::spawn(async move {
+                let ping = database.run_command(doc! { "ping": 1 });
+                let members = database.selection_criteria().cloned();
+                let pinged = ping.optional(members, |ping, members| ping.selection_criteria(members));
+                if let Err(error) = pinged.await {
+                    tracing::debug!("no further connection was opened: {error}");
+                }
+            });
         }
     }
 

@@ -2,15 +2,15 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::{
     Collection,
     action::{Action, Find},
@@ -21,7 +21,7 @@ use mongodb::{
 };
 
 use super::{
-    batches::{Batch, Batches},
+    batches::{Batch, Batches, MOST_REQUESTS, ToRead},
     checks::Facts,
     codec::{self, KeyRange},
     extras::{QueryAttempt, QueryExtras},
@@ -46,6 +46,9 @@ const MOST_FILTERED: u64 = 10_000;
 /// How many keys come in one answer while they are counted.
 const COUNTED_AT_ONCE: u32 = 5000;
 
+/// How many parts of a collection are counted at once. Each needs a connection, which reading then uses as well.
+const PARTS_COUNTED_AT_ONCE: usize = 4;
+
 /// The most keys of a collection that are counted from one answer with all of them, of about 80 KB; more are counted by type,
 /// which takes ten requests.
 const COUNTED_TOGETHER: u32 = 1000;
@@ -69,6 +72,8 @@ pub(super) struct MongoSource {
     facts: Remembered<Facts>,
     /// Whether the collection was made after it was asked for.
     is_made: AtomicBool,
+    /// How many keys with a prefix were counted, if they were all counted.
+    counted: Mutex<BTreeMap<String, u64>>,
     findings: Mutex<Findings>,
 }
 
@@ -119,6 +124,7 @@ impl MongoSource {
             has_old_keys: AtomicBool::new(false),
             facts: Remembered::default(),
             is_made: AtomicBool::new(false),
+            counted: Mutex::default(),
             findings: Mutex::default(),
         }
     }
@@ -141,6 +147,13 @@ impl MongoSource {
             }
         };
         self.facts.get(ask).await
+    }
+
+    /// How many keys there were with a prefix when they were counted, in the order of the prefixes; nothing if only a shard was
+    /// counted, or together with all others.
+    fn counted(&self) -> BTreeMap<String, u64> {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.clone()
     }
 
     /// Notes that there is a collection now.
@@ -219,7 +232,8 @@ impl MongoSource {
     }
 
     /// Counts the records under old keys, and not under a key of today's as well.
-    async fn count_old(&self, selection: &Selection, count: &mut Count) -> Result<()> {
+    async fn count_old(&self, selection: &Selection) -> Result<Count> {
+        let mut count = Count::none();
         let mut keys = Vec::new();
         let mut documents = self.keys(&KeyRange::old()).await?;
         while documents
@@ -238,7 +252,7 @@ impl MongoSource {
         for key in keys.iter().filter(|key| !there.contains(*key)) {
             count.add(selection, key.as_str());
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Looks for old keys of records without a current key.
@@ -481,35 +495,71 @@ impl MongoSource {
         Ok((is_last(batch) && are_few).then_some(keys))
     }
 
-    /// Counts all other keys, by looking at each.
+    /// Counts the keys of a range by looking at each. `looked_at` counts those of all ranges.
     async fn count_keys(
         &self,
+        range: &KeyRange,
         selection: &Selection,
+        looked_at: &AtomicU64,
         progress: Progress<'_>,
-        count: &mut Count,
-    ) -> Result<()> {
-        let mut looked_at = 0;
-        for range in codec::ranges_without_known_types() {
-            let mut keys = self.keys(&range).await?;
-            while keys
-                .advance()
-                .await
-                .map_err(|error| self.failed("count", error))?
+    ) -> Result<Count> {
+        let mut count = Count::none();
+        let mut keys = self.keys(range).await?;
+        while keys
+            .advance()
+            .await
+            .map_err(|error| self.failed("count", error))?
+        {
+            let document = keys.current();
+            if let Some(id) = codec::key(document)
+                && let (key, false) = self.record_key(id, document)
+                && !codec::is_of_known_type(id)
             {
-                let document = keys.current();
-                if let Some(id) = codec::key(document)
-                    && let (key, false) = self.record_key(id, document)
-                {
-                    count.add(selection, key.as_str());
-                }
-                looked_at += 1;
-                if looked_at % PROGRESS_EVERY == 0 {
-                    progress(looked_at);
-                }
+                count.add(selection, key.as_str());
+            }
+            let looked_at = looked_at.fetch_add(1, Ordering::Relaxed) + 1;
+            if looked_at.is_multiple_of(PROGRESS_EVERY) {
+                progress(looked_at);
             }
         }
-        Ok(())
+        Ok(count)
     }
+
+    /// Counts a part of the collection, and remembers how many keys begin like those of a type: where these are follows from
+    /// that.
+    async fn count_part(
+        &self,
+        part: Counted,
+        selection: &Selection,
+        looked_at: &AtomicU64,
+        progress: Progress<'_>,
+    ) -> Result<Count> {
+        match part {
+            Counted::Type(cache_type) => {
+                let prefix = codec::prefix(&cache_type);
+                let records = self.count_prefix(&cache_type, selection.shard()).await?;
+                let mut count = Count::none();
+                count.add_kind(selection, &prefix, records);
+                if selection.shard().is_none() {
+                    let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+                    counted.insert(prefix, records);
+                }
+                Ok(count)
+            }
+            Counted::Keys(range) => self.count_keys(&range, selection, looked_at, progress).await,
+            Counted::OldKeys => self.count_old(selection).await,
+        }
+    }
+}
+
+/// A part of a collection that is counted by requests of its own.
+enum Counted {
+    /// The keys of a type that comes from files.
+    Type(CacheType),
+    /// Others in a range.
+    Keys(KeyRange),
+    /// Those of LightRAG up to 1.3.9.
+    OldKeys,
 }
 
 /// Counts all keys of a collection, given with whether they are old. The result is the same as that of counting by type: the
@@ -664,20 +714,29 @@ impl Source for MongoSource {
         if self.is_missing_target().await? {
             return Ok(Count::none());
         }
-        if let Some(count) = self.count_together(selection).await? {
+        // After the first request, which would otherwise wait for one of these.
+        let open_ahead = async {
+            if !self.is_target {
+                self.server.open_ahead(MOST_REQUESTS - 1);
+            }
+        };
+        let (together, ()) = tokio::join!(self.count_together(selection), open_ahead);
+        if let Some(count) = together? {
             return Ok(count);
         }
-        let mut count = Count::none();
-        // One after another: requests at the same time would slow each other down, and each needs a connection of its own.
-        for cache_type in &CacheType::FROM_FILES {
-            let records = self.count_prefix(cache_type, selection.shard()).await?;
-            count.add_kind(selection, &codec::prefix(cache_type), records);
-        }
-        self.count_keys(selection, progress, &mut count).await?;
-        if !self.is_target {
-            self.count_old(selection, &mut count).await?;
-        }
-        Ok(count)
+        let types = CacheType::FROM_FILES.iter().cloned().map(Counted::Type);
+        let others = codec::ranges_without_known_types().into_iter().map(Counted::Keys);
+        let old = (!self.is_target).then_some(Counted::OldKeys);
+        let looked_at = AtomicU64::new(0);
+        let counts = stream::iter(types.chain(others).chain(old))
+            .map(|part| self.count_part(part, selection, &looked_at, progress))
+            .buffer_unordered(PARTS_COUNTED_AT_ONCE);
+        counts
+            .try_fold(Count::none(), async |mut count, part| {
+                count.merge(&part);
+                Ok(count)
+            })
+            .await
     }
 
     fn scan(
@@ -691,7 +750,13 @@ impl Source for MongoSource {
             true => codec::ranges(selection),
             false => codec::with_old_keys(codec::ranges(selection)),
         };
-        let batches = Batches::new(Arc::clone(&self), ranges, selection.shard(), limit, last.clone());
+        let part = ToRead {
+            ranges,
+            counted: self.counted(),
+            shard: selection.shard(),
+            last: last.clone(),
+        };
+        let batches = Batches::new(Arc::clone(&self), part, limit);
         let pages = Pages {
             source: self,
             selection: selection.clone(),

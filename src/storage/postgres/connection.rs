@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     model::{Error, ErrorKind, Result, Retry, Side},
-    storage::{ConnectOptions, tls},
+    storage::{ConnectOptions, hosts::LONG_LOGIN, tls},
 };
 
 /// The parameters of a statement, with their types: so that the server need not be asked for them first, which would take
@@ -39,9 +39,6 @@ const IDLE: Duration = Duration::from_secs(5);
 
 /// How long a connection that lay idle may take to answer before another one is made.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A login that takes longer, which is several round trips, is worth beginning before its connection is needed.
-const LONG_LOGIN: Duration = Duration::from_millis(20);
 
 /// One database of one server, and connections to it.
 pub(super) struct Server {
@@ -115,7 +112,7 @@ impl Server {
             location: config.location(),
             side: config.side,
             session: config.session(options),
-            patience: options.timeout * 19 / 20,
+            patience: options.patience(),
             login: Duration::ZERO,
         };
         let began = Instant::now();
