@@ -423,8 +423,7 @@ impl Batches {
                 }
                 return;
             }
-            // There are other keys before those that it was made for. They are divided first, and the window needs room for
-            // that.
+            // There are other keys before those that it was made for, which are divided first if the window has room.
             part.planned = None;
             self.open = None;
             parts.for_each(|part| part.request = None);
