@@ -423,7 +423,8 @@ impl Batches {
                 }
                 return;
             }
-            // There are other keys before those that it was made for, which are divided first if the window has room.
+            // There are other keys before those that it was made for. They are divided first; requests for later parts could
+            // fill the window.
             part.planned = None;
             self.open = None;
             parts.for_each(|part| part.request = None);
