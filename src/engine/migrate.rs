@@ -213,10 +213,9 @@ impl Run<'_> {
         }
         let hits = self.watch_hits(&moving.examiner, pair);
         let before = moving.files.before.get(number);
-        let read_back = self.begin_read_back(number, pair, &moving.retrier).await?;
-        let stopped = pipeline::run(WorkspaceJob {
+        let job = WorkspaceJob {
             hits: hits.clone(),
-            read_back: read_back.map(Arc::new),
+            read_back: None,
             differences: moving.differences,
             pair: &pair.pair,
             number,
@@ -241,8 +240,9 @@ impl Run<'_> {
                 .filter(|_| !pair.target_storage.is_published_as_a_whole()),
             resume: before.filter(|before| before.cursor.is_some()),
             shutdown: self.shutdown,
-        });
-        let stopped = stopped.await;
+        };
+        let read_back = self.begin_read_back(number, pair, &moving.retrier);
+        let stopped = pipeline::run(job, read_back).await;
         if let (Some(examiner), Some(hits)) = (&moving.examiner, hits) {
             self.tell_hits(examiner, &pair.pair.from, hits.hits());
         }

@@ -13,8 +13,8 @@ mod write;
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, stream};
-use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use batcher::{Batch, Batcher};
 use key_gate::KeyGate;
@@ -66,7 +66,7 @@ pub(crate) struct WorkspaceJob<'a> {
     pub(crate) reporter: &'a Reporter,
     pub(crate) stats: &'a RunStats,
     pub(crate) rejects: Option<&'a RejectsFile>,
-    /// Checks the target at the end; `None` with `--verify off`.
+    /// Checks the target at the end; `None` with `--verify off`, and before it began.
     pub(crate) read_back: Option<Arc<ReadBack>>,
     pub(crate) differences: Option<&'a DifferencesFile>,
     /// Counts which records LightRAG will find; `None` without `--hits`.
@@ -91,14 +91,18 @@ pub(crate) fn window(concurrency: NonZeroUsize, batch: BatchLimit, bytes: NonZer
     })
 }
 
-/// Moves one workspace.
+/// Moves one workspace. `read_back` asks the target what it has before the first write, while the first records are read.
 ///
 /// # Errors
 /// The source or the target failed. `Ok(Some(_))` if the run was stopped.
-pub(crate) async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
+pub(crate) async fn run(
+    mut job: WorkspaceJob<'_>,
+    read_back: impl Future<Output = Result<Option<ReadBack>>>,
+) -> Result<Option<StopReason>> {
     // Stops reading after a failed batch. Batches that are being written are finished.
     let enough = CancellationToken::new();
     let (reading, receiver) = begin_reading(&job);
+    job.read_back = read_back.await?.map(Arc::new);
     let results = written(&job, receiver, enough.clone());
     let (target, shutdown) = (Arc::clone(&job.target), job.shutdown);
     let mut settlement = Settlement::new(job);
@@ -121,7 +125,7 @@ pub(crate) async fn run(job: WorkspaceJob<'_>) -> Result<Option<StopReason>> {
 }
 
 /// Starts a task that reads batches.
-fn begin_reading(job: &WorkspaceJob<'_>) -> (JoinHandle<()>, mpsc::Receiver<Result<Batch>>) {
+fn begin_reading(job: &WorkspaceJob<'_>) -> (AbortOnDropHandle<()>, mpsc::Receiver<Result<Batch>>) {
     let from = job.resume.and_then(|before| before.cursor.clone());
     let batches_before = job.resume.map_or(0, |before| before.batches);
     let limit = PageLimit {
@@ -138,7 +142,8 @@ fn begin_reading(job: &WorkspaceJob<'_>) -> (JoinHandle<()>, mpsc::Receiver<Resu
         retrier: job.retrier.clone(),
     };
     let batcher = Batcher::new(job.batch, batches_before);
-    (tokio::spawn(reader.read(from, batcher, sender)), receiver)
+    let reading = tokio::spawn(reader.read(from, batcher, sender));
+    (AbortOnDropHandle::new(reading), receiver)
 }
 
 /// A batch with its outcome, duration and share of the window; an error if it could not be read.

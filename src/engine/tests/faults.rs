@@ -16,11 +16,12 @@ const POLICIES: [OnConflict; 4] = [
 ];
 
 /// Each call that a run makes, with its side.
-const CALLS: [(Side, Call); 8] = [
+const CALLS: [(Side, Call); 9] = [
     (Side::Source, Call::Count),
     (Side::Source, Call::Page),
     (Side::Target, Call::Count),
     (Side::Target, Call::Prepare),
+    (Side::Target, Call::Size),
     (Side::Target, Call::Write),
     (Side::Target, Call::Get),
     (Side::Target, Call::Flush),

@@ -67,6 +67,17 @@ fn several_batches_are_written_at_once_and_no_more_than_allowed() {
     assert_eq!(world.target.most_under_way(), 4);
 }
 
+#[test]
+fn records_are_read_while_the_target_is_asked_for_its_size() {
+    let world = World::new(6);
+    let slow = Fault::Slow(Duration::from_secs(20));
+    world.fault(Side::Source, Call::Page, 1, 1, slow);
+    world.fault(Side::Target, Call::Size, 1, 1, slow);
+    let ran = world.run();
+    assert!(ran.is_done());
+    assert!(ran.took < Duration::from_secs(35), "{:?}", ran.took);
+}
+
 /// The first value is still being written when the second is ready.
 #[test]
 fn of_a_record_that_comes_twice_the_later_value_stays() {

@@ -13,6 +13,7 @@ pub(crate) enum Call {
     Page,
     Get,
     Prepare,
+    Size,
     Write,
     Flush,
     Finish,

@@ -749,10 +749,12 @@ impl Target for MemoryCache {
     }
 
     async fn size(&self) -> Result<Option<Size>> {
+        let fault = self.memory.begin(Call::Size).await?;
         let knows_size = self.memory.state().rules.knows_size;
-        Ok(knows_size.map(|grows_by_new_only| Size {
+        let size = knows_size.map(|grows_by_new_only| Size {
             entries: self.values(|values| values.len() as u64),
             grows_by_new_only,
-        }))
+        });
+        self.memory.end(Call::Size, fault, size).await
     }
 }
