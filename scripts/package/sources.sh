@@ -13,6 +13,6 @@ readonly FOLDER
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 mkdir -p "$FOLDER"
-git archive HEAD Cargo.toml Cargo.lock LICENSE README.md src | tar -x -C "$FOLDER"
+git archive HEAD .cargo Cargo.toml Cargo.lock LICENSE README.md src | tar -x -C "$FOLDER"
 git archive HEAD:scripts/package pyproject.toml python | tar -x -C "$FOLDER"
 python3 scripts/package/third_party_licenses.py >"$FOLDER/THIRD_PARTY_LICENSES.txt"
