@@ -45,41 +45,63 @@ def heading(measurement: Measurement) -> str:
 
 
 def broadest(measurements: Sequence[Measurement]) -> Measurement:
-    """The measurement of the largest cache that every program moved, the latest of these."""
+    """The measurement of the largest cache that every program moved between most storages, the latest of these."""
     with_others = [one for one in measurements if has_any_others(one.results)]
-    return max(reversed(with_others or measurements), key=lambda one: size_with_others(one.results))
+
+    def breadth(one: Measurement) -> tuple[int, int]:
+        size = size_with_others(one.results)
+        return size, len(one.results.pairs(size))
+
+    return max(reversed(with_others or measurements), key=breadth)
 
 
 def summary(measurements: Sequence[Measurement]) -> str:
-    """One table: the largest cache that every program moved."""
+    """One table: the largest cache that every program moved. Pairs that were measured again on that machine have their latest
+    figures."""
     measurement = broadest(measurements)
-    about, results = measurement.about, measurement.results
-    size = size_with_others(results)
-    rows = []
-    for pair in results.pairs(size):
-        ours = results.by_role(pair, size, Role.OURS)
-        other = results.by_role(pair, size, Role.LIGHTRAG)
-        side = results.slower_side(pair, size)
-        beside = results.beside_servers(pair, size)
-        if ours and other and side and beside:
-            rows.append(
-                (
-                    arrow(pair),
-                    f"{ours.median:.1f} s",
-                    f"{other.median:.1f} s",
-                    f"{beside.value:.2f} × `{side.name}`",
-                    megabytes_of(ours),
-                    megabytes_of(other),
-                )
-            )
+    about, size = measurement.about, size_with_others(measurement.results)
+    again = [one for one in measurements[measurements.index(measurement) + 1 :] if is_same_machine(one.about, about)]
+    rows: list[Sequence[str]] = []
+    commits: dict[str, list[str]] = {}
+    for pair in measurement.results.pairs(size):
+        latest = next((one for one in reversed(again) if summary_row(one.results, pair, size)), measurement)
+        if row := summary_row(latest.results, pair, size):
+            rows.append(row)
+            commits.setdefault(latest.about["commit"], []).append(arrow(pair))
     beside_own = "time relative to the native loader or reader (below 1: faster)"
     head = (f"{size:,} records", "this tool", "LightRAG's tool", beside_own, "memory", "LightRAG's memory")
     where = f"{about['date']}, {about['tool']}, {about['lightrag']}, all on one machine with {about['cores']} cores."
     instead = next((server for server in about["servers"] if server.endswith(INSTEAD_OF_MONGODB)), None)
     if instead:
         where += f" The rows with MongoDB were measured with {instead.removesuffix(INSTEAD_OF_MONGODB)}, which speaks its protocol."
+    for commit, pairs in commits.items():
+        if commit != about["commit"]:
+            where += f" {', '.join(pairs)}: measured again with commit {commit}, the others with {about['commit']}."
     where += slow_machine(about)
     return f"{table(head, rows)}\n\n{where}\n"
+
+
+def summary_row(results: Results, pair: str, size: int) -> Sequence[str] | None:
+    """The figures of a pair; nothing if a program is missing."""
+    ours = results.by_role(pair, size, Role.OURS)
+    other = results.by_role(pair, size, Role.LIGHTRAG)
+    side = results.slower_side(pair, size)
+    beside = results.beside_servers(pair, size)
+    if not (ours and other and side and beside):
+        return None
+    return (
+        arrow(pair),
+        f"{ours.median:.1f} s",
+        f"{other.median:.1f} s",
+        f"{beside.value:.2f} × `{side.name}`",
+        megabytes_of(ours),
+        megabytes_of(other),
+    )
+
+
+def is_same_machine(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two measurements were made with the same processor and servers."""
+    return all(one[fact] == other[fact] for fact in ("processor", "cores", "servers", "lightrag"))
 
 
 def tables(measurement: Measurement) -> str:
