@@ -12,7 +12,7 @@ use std::{
 
 use migrate_llm_cache::{
     model::Selection,
-    storage::{PageLimit, Source},
+    storage::{Page, PageLimit, Source},
 };
 use mongodb::bson::{Bson, Document, doc};
 
@@ -86,6 +86,16 @@ impl Collection {
 
     async fn source(&self) -> Arc<dyn Source> {
         source(&self.server).await
+    }
+
+    /// Checks that reading can continue after each of these pages.
+    async fn assert_cursors_lead_to_the_rest(&self, source: &Arc<dyn Source>, pages: Vec<Page>) {
+        let mut read = 0;
+        for page in pages {
+            read += page.entries.len();
+            let rest = scan(source, &every(), limit(), page.cursor).await;
+            assert_eq!(keys_of(&rest), self.keys[read..]);
+        }
     }
 
     /// How often documents were requested.
@@ -172,12 +182,7 @@ async fn keys_with_hashes_are_requested_several_parts_at_a_time() {
     // Batches of 1 MiB have some 170 documents each. Each type begins with a smaller one, and ends with another.
     let requests = collection.requests();
     assert!(requests <= 3540 / 170 + 3 * 4, "{requests} requests");
-    let mut read = 0;
-    for page in pages {
-        read += page.entries.len();
-        let rest = scan(&source, &every(), limit(), page.cursor).await;
-        assert_eq!(keys_of(&rest), collection.keys[read..]);
-    }
+    collection.assert_cursors_lead_to_the_rest(&source, pages).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -248,12 +253,7 @@ async fn counted_keys_are_requested_in_parts_from_the_first_request_on() {
     assert_eq!(for_all, 0);
     let requests = collection.requests() - counting.1;
     assert!(requests <= 3000 / 170 + 8, "{requests} requests");
-    let mut read = 0;
-    for page in pages {
-        read += page.entries.len();
-        let rest = scan(&source, &every(), limit(), page.cursor).await;
-        assert_eq!(keys_of(&rest), collection.keys[read..]);
-    }
+    collection.assert_cursors_lead_to_the_rest(&source, pages).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

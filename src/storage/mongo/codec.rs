@@ -660,7 +660,7 @@ fn before_hashes(prefix: &str) -> String {
 
 /// Whether a key is one of a type that comes from files.
 pub(super) fn is_of_known_type(key: &str) -> bool {
-    known_prefixes().any(|prefix| key.starts_with(&prefix))
+    key.starts_with(FILE_MODE) && known_prefixes().any(|prefix| key.starts_with(&prefix))
 }
 
 /// The key prefix of a type that comes from files.
