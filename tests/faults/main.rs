@@ -173,17 +173,20 @@ fn a_source_whose_connection_is_cut_gives_everything(kind: &'static str, way: Wa
     migrate(&source, &place.address, ("", &workspace), &[])
         .run()
         .expect(3);
-    let mut moved_through_cuts = 0;
-    for after in CUTS {
+    let mut cuts: Vec<When> = match way {
         // Questions are short.
-        let after = if way == Way::ToServer {
-            after / 50 + 60
-        } else {
-            after
-        };
+        Way::ToServer => CUTS.map(|after| When::After(after / 50 + 60)).into(),
+        Way::ToProgram => CUTS.map(When::After).into(),
+    };
+    if kind == "mongo" && way == Way::ToServer {
+        // Its driver sends a request that reads once more by itself, so that one cut is not enough to be reported.
+        cuts.push(When::Before("find\0"));
+    }
+    let mut moved_through_cuts = 0;
+    for when in cuts {
         let fault = Fault {
             way,
-            when: When::After(after),
+            when,
             times: 3,
             delay: Duration::ZERO,
         };
@@ -198,10 +201,12 @@ fn a_source_whose_connection_is_cut_gives_everything(kind: &'static str, way: Wa
             &["--batch-size", "25", "--retries", "8"],
         )
         .run();
-        assert!(proxy.cuts() > 0, "{kind}: nothing was cut after {after} bytes");
-        cut_within_login(&run, 4, after);
-        if run.code == 4 {
-            continue;
+        assert!(proxy.cuts() > 0, "{kind}: nothing was cut {when:?}");
+        if let When::After(after) = when {
+            cut_within_login(&run, 4, after);
+            if run.code == 4 {
+                continue;
+            }
         }
         let run = run.expect(0);
         moved_through_cuts += u32::from(run.events_of("retry").count() > 0);

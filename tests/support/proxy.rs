@@ -48,12 +48,31 @@ pub struct Proxy {
     state: Arc<State>,
 }
 
+/// How often requests went to the server and their answers back.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundTrips {
+    /// Over all connections: what the server has to do.
+    pub all: u64,
+    /// Those that were made one after the other, over whichever connections: what the distance costs.
+    pub in_turn: u64,
+}
+
 struct State {
     fault: Fault,
     progress: Mutex<Progress>,
     /// How often a connection went over from answers to requests.
     turns: AtomicU64,
+    /// The most round trips, one after the other, that were ended.
+    ended: AtomicU64,
     closed: AtomicBool,
+}
+
+/// What a connection waits for.
+#[derive(Default)]
+struct Asking {
+    is_waiting: AtomicBool,
+    /// Which round trip its last request began.
+    round_trip: AtomicU64,
 }
 
 /// How far a proxy is. All connections count together.
@@ -84,6 +103,7 @@ impl Proxy {
             fault,
             progress: Mutex::default(),
             turns: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
@@ -95,16 +115,16 @@ impl Proxy {
                 let (Ok(program), Ok(server)) = (program, TcpStream::connect(&server)) else {
                     continue;
                 };
-                let is_asking = Arc::new(AtomicBool::new(false));
+                let asking = Arc::new(Asking::default());
                 for way in [Way::ToServer, Way::ToProgram] {
-                    let is_asking = Arc::clone(&is_asking);
+                    let asking = Arc::clone(&asking);
                     let (from, to) = match way {
                         Way::ToServer => (&program, &server),
                         Way::ToProgram => (&server, &program),
                     };
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let state = Arc::clone(&shared);
-                    thread::spawn(move || state.carry(from, to, way, &is_asking));
+                    thread::spawn(move || state.carry(from, to, way, &asking));
                 }
             }
         });
@@ -122,10 +142,12 @@ impl Proxy {
         url.to_string()
     }
 
-    /// The round trips so far, over all connections: how often one went over from answers to requests. With a delay, requests
-    /// that are sent without waiting for an answer are one.
-    pub fn round_trips(&self) -> u64 {
-        self.state.turns.load(Ordering::Relaxed)
+    /// The round trips so far. With a delay, requests that are sent without waiting for an answer are one.
+    pub fn round_trips(&self) -> RoundTrips {
+        RoundTrips {
+            all: self.state.turns.load(Ordering::Relaxed),
+            in_turn: self.state.ended.load(Ordering::Relaxed),
+        }
     }
 
     /// How often it cut.
@@ -167,13 +189,20 @@ impl State {
         whole
     }
 
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream, way: Way, is_asking: &AtomicBool) {
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, way: Way, asking: &Asking) {
         let mut piece = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut piece) {
-            if !is_asking.swap(way == Way::ToServer, Ordering::Relaxed) && way == Way::ToServer {
-                self.turns.fetch_add(1, Ordering::Relaxed);
+            let was_waiting = asking.is_waiting.swap(way == Way::ToServer, Ordering::Relaxed);
+            if way == Way::ToServer {
+                self.turns.fetch_add(u64::from(!was_waiting), Ordering::Relaxed);
+                let round_trip = self.ended.load(Ordering::Relaxed) + 1;
+                asking.round_trip.store(round_trip, Ordering::Relaxed);
             }
             thread::sleep(self.fault.delay);
+            if way == Way::ToProgram {
+                let round_trip = asking.round_trip.load(Ordering::Relaxed);
+                self.ended.fetch_max(round_trip, Ordering::Relaxed);
+            }
             let cut = if way == self.fault.way {
                 self.cut_in(&piece[..read])
             } else {
