@@ -179,7 +179,7 @@ fn a_source_whose_connection_is_cut_gives_everything(kind: &'static str, way: Wa
         Way::ToProgram => CUTS.map(When::After).into(),
     };
     if kind == "mongo" && way == Way::ToServer {
-        // Its driver sends a request that reads once more by itself, so that one cut is not enough to be reported.
+        // The driver retries a read once by itself. Only if that attempt is cut as well does the program retry it.
         cuts.push(When::Before("find\0"));
     }
     let mut moved_through_cuts = 0;

@@ -48,12 +48,12 @@ pub struct Proxy {
     state: Arc<State>,
 }
 
-/// How often requests went to the server and their answers back.
+/// How often the server was asked and answered.
 #[derive(Clone, Copy, Debug)]
 pub struct RoundTrips {
-    /// Over all connections: what the server has to do.
+    /// Those of all connections: the work of the server.
     pub all: u64,
-    /// Those that were made one after the other, over whichever connections: what the distance costs.
+    /// The longest sequence in which each began after the one before had ended, on any connection: the cost of the distance.
     pub in_turn: u64,
 }
 
@@ -62,7 +62,7 @@ struct State {
     progress: Mutex<Progress>,
     /// How often a connection went over from answers to requests.
     turns: AtomicU64,
-    /// The most round trips, one after the other, that were ended.
+    /// The length of the longest sequence of round trips that have ended.
     ended: AtomicU64,
     closed: AtomicBool,
 }
@@ -71,7 +71,7 @@ struct State {
 #[derive(Default)]
 struct Asking {
     is_waiting: AtomicBool,
-    /// Which round trip its last request began.
+    /// The place of its last request in a sequence of round trips.
     round_trip: AtomicU64,
 }
 
