@@ -261,7 +261,7 @@ impl Run<'_> {
             VerifyLevel::Off => Ok(None),
             VerifyLevel::ReadBack | VerifyLevel::Sample | VerifyLevel::Full => {
                 let written = self.stats.workspace(number, |workspace| workspace.seen().written);
-                ReadBack::begin(pair, written, retrier).await.map(Some)
+                ReadBack::begin(number, pair, written, retrier).await.map(Some)
             }
         }
     }

@@ -3,7 +3,9 @@
 //! A target that confirms a write may still have lost, changed or misplaced records. After a workspace was moved, two
 //! checks are made, unless `--verify off` is given:
 //!
-//! * A sample of the written records, the same in every run, is read by key and compared field by field.
+//! * A sample of the written records, the same in every run, is read by key and compared field by field. In a run with
+//!   many workspaces, only a few records of each are read, or everything would be transferred a second time; of the
+//!   others in the sample, the target is asked whether their keys exist.
 //! * The number of records is compared with the expected minimum. Other processes may write to the target as well, so a
 //!   number alone proves nothing: if it is too small, every record of the source is looked up, and only missing ones count.
 //!   Where the target had nothing before and the sample is all that was written, the first check proves more, and the
@@ -35,25 +37,55 @@ use crate::{
 
 /// The fields that a target may set itself.
 const TIMES: [&str; 2] = ["create_time", "update_time"];
-/// The most records of a workspace that are read back.
+/// The most records of a workspace in its sample.
 const MOST_RECORDS: usize = 256;
-/// The most bytes of these records together.
+/// How many of them are read, in each workspace after the first [`WORKSPACES_READ_IN_FULL`].
+const FEWER_READ: usize = 4;
+/// How many workspaces of a run have all of their sample read.
+const WORKSPACES_READ_IN_FULL: usize = 100;
+/// The most bytes of a workspace that are read.
 const MOST_BYTES: usize = 4 << 20;
-/// A larger record is not read back: a few of them would leave no space for others.
+/// A larger record is not read: a few of them would leave no space for others.
 const LARGEST_RECORD: usize = MOST_BYTES / 4;
 
-/// The records with the smallest key digests among all offered ones, as many as fit.
-#[derive(Debug, Default)]
+/// The written records with the smallest key digests, as many as fit.
+#[derive(Debug)]
 struct Sample {
+    /// The most records that are read.
+    most_read: usize,
+    /// Those that are read and compared.
     records: BTreeMap<KeyDigest, Record>,
+    /// The bytes of these records.
     bytes: usize,
-    /// The smallest digest that did not fit. From there on no record is taken, or the choice would depend on the order.
+    /// The smallest digest of a record that did not fit among them. From there on none is taken, or the choice would
+    /// depend on the order.
+    records_end: Option<KeyDigest>,
+    /// The keys of the other records, which are only looked up.
+    keys: BTreeMap<KeyDigest, CacheKey>,
+    /// The smallest digest that did not fit among either, likewise.
     end: Option<KeyDigest>,
-    /// Whether a record was too large.
-    lacks_large: bool,
 }
 
 impl Sample {
+    /// The sample of the workspace with this number in the run, counted from 0.
+    fn of_workspace(number: usize) -> Self {
+        Self::new(match number {
+            0..WORKSPACES_READ_IN_FULL => MOST_RECORDS,
+            _ => FEWER_READ,
+        })
+    }
+
+    fn new(most_read: usize) -> Self {
+        Self {
+            most_read,
+            records: BTreeMap::new(),
+            bytes: 0,
+            records_end: None,
+            keys: BTreeMap::new(),
+            end: None,
+        }
+    }
+
     /// Offers a record. It replaces an earlier one with the same key.
     fn offer(&mut self, record: &Record) {
         let digest = KeyDigest::of(record.key().as_str());
@@ -63,24 +95,43 @@ impl Sample {
         if let Some(earlier) = self.records.remove(&digest) {
             self.bytes -= earlier.size();
         }
-        if record.size() > LARGEST_RECORD {
-            self.lacks_large = true;
-            return;
+        let is_beyond = self.records_end.is_some_and(|end| digest >= end);
+        if is_beyond || record.size() > LARGEST_RECORD {
+            self.keys.insert(digest, record.key().clone());
+        } else {
+            self.keys.remove(&digest);
+            self.bytes += record.size();
+            self.records.insert(digest, record.detached());
         }
-        self.bytes += record.size();
-        self.records.insert(digest, record.detached());
-        while self.records.len() > MOST_RECORDS || self.bytes > MOST_BYTES {
-            let Some((last, dropped)) = self.records.pop_last() else {
-                return;
+        while self.records.len() > self.most_read || self.bytes > MOST_BYTES {
+            let Some((last, record)) = self.take_last_record() else {
+                break;
             };
-            self.bytes -= dropped.size();
-            self.end = Some(last);
+            self.keys.insert(last, record.key().clone());
         }
+        while self.records.len() + self.keys.len() > MOST_RECORDS {
+            let last_key = self.keys.last_key_value().map(|(digest, _)| *digest);
+            let last_record = self.records.last_key_value().map(|(digest, _)| *digest);
+            self.end = last_key.max(last_record);
+            if last_key > last_record {
+                self.keys.pop_last();
+            } else {
+                self.take_last_record();
+            }
+        }
+    }
+
+    /// Takes out the record with the largest digest. None is taken in from there on.
+    fn take_last_record(&mut self) -> Option<(KeyDigest, Record)> {
+        let (last, record) = self.records.pop_last()?;
+        self.bytes -= record.size();
+        self.records_end = Some(last);
+        Some((last, record))
     }
 
     /// Whether every offered record is in it.
     fn is_whole(&self) -> bool {
-        self.end.is_none() && !self.lacks_large
+        self.end.is_none()
     }
 }
 
@@ -107,11 +158,16 @@ struct Expected {
 }
 
 impl ReadBack {
-    /// Prepares the checks, before the first write.
+    /// Prepares the checks of the workspace with this number in the run, before the first write.
     ///
     /// # Errors
     /// The target failed.
-    pub(crate) async fn begin(prepared: &Prepared, written_before: u64, retrier: &Retrier) -> Result<Self> {
+    pub(crate) async fn begin(
+        number: usize,
+        prepared: &Prepared,
+        written_before: u64,
+        retrier: &Retrier,
+    ) -> Result<Self> {
         let before = &prepared.before;
         let was_empty = before.exact && before.total() == 0 && written_before == 0;
         let context = RequestContext {
@@ -122,7 +178,7 @@ impl ReadBack {
         };
         let target = &prepared.target;
         Ok(Self {
-            sample: Mutex::default(),
+            sample: Mutex::new(Sample::of_workspace(number)),
             records_before: before.exact.then(|| before.total()),
             // Needed unless the sample is whole, which is not known before.
             size_before: retrier.run(context, async || target.size().await).await?,
@@ -169,9 +225,13 @@ impl ReadBack {
     }
 
     async fn check_all(&self, job: &WorkspaceJob<'_>, found: &mut ReadBackReport) -> Result<()> {
-        let sample = std::mem::take(&mut *self.sample.lock().unwrap_or_else(PoisonError::into_inner));
+        let sample = {
+            let mut sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *sample, Sample::new(0))
+        };
         let is_whole = sample.is_whole();
-        compare_sample(job, sample, found).await?;
+        compare_records(job, sample.records.into_values().collect(), found).await?;
+        look_up_keys(job, sample.keys.into_values().collect(), found).await?;
         if found.missing + found.different > 0 {
             return Ok(());
         }
@@ -260,9 +320,12 @@ impl ReadBack {
     }
 }
 
-/// Reads a sample back and compares it.
-async fn compare_sample(job: &WorkspaceJob<'_>, sample: Sample, found: &mut ReadBackReport) -> Result<()> {
-    let records: Vec<Record> = sample.records.into_values().collect();
+/// Reads records back and compares them.
+async fn compare_records(
+    job: &WorkspaceJob<'_>,
+    records: Vec<Record>,
+    found: &mut ReadBackReport,
+) -> Result<()> {
     if records.is_empty() {
         return Ok(());
     }
@@ -292,16 +355,7 @@ async fn compare_sample(job: &WorkspaceJob<'_>, sample: Sample, found: &mut Read
             }
             Verdict::Equal | Verdict::Kept(_) => continue,
         };
-        let difference = Difference {
-            workspace: job.pair.from.clone(),
-            key: given.key().to_string(),
-            kind,
-            fields,
-        };
-        if let Some(file) = job.differences {
-            file.add(&difference)?;
-        }
-        found.note(difference);
+        note(job, given.key(), kind, fields, found)?;
     }
     if with_other_times > 0 {
         let message = format!(
@@ -314,6 +368,45 @@ async fn compare_sample(job: &WorkspaceJob<'_>, sample: Sample, found: &mut Read
         let warning = WarningEvent::new(WarningKind::Target, message).in_workspace(&job.pair.from);
         warn(job.stats, job.reporter, warning.of_records(with_other_times));
     }
+    Ok(())
+}
+
+/// Looks whether the target has these keys.
+async fn look_up_keys(job: &WorkspaceJob<'_>, keys: Vec<CacheKey>, found: &mut ReadBackReport) -> Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let context = context(job, "looking up written keys");
+    let there = job
+        .retrier
+        .run(context, async || job.target.has(&keys).await)
+        .await?;
+    found.records += keys.len() as u64;
+    for (key, _) in keys.iter().zip(there).filter(|(_, is_there)| !is_there) {
+        found.missing += 1;
+        note(job, key, DifferenceKind::Missing, Vec::new(), found)?;
+    }
+    Ok(())
+}
+
+/// Enters a difference in the report and the file of differences.
+fn note(
+    job: &WorkspaceJob<'_>,
+    key: &CacheKey,
+    kind: DifferenceKind,
+    fields: Vec<String>,
+    found: &mut ReadBackReport,
+) -> Result<()> {
+    let difference = Difference {
+        workspace: job.pair.from.clone(),
+        key: key.to_string(),
+        kind,
+        fields,
+    };
+    if let Some(file) = job.differences {
+        file.add(&difference)?;
+    }
+    found.note(difference);
     Ok(())
 }
 
@@ -384,45 +477,72 @@ mod tests {
         .unwrap()
     }
 
-    fn keys(sample: &Sample) -> Vec<KeyDigest> {
-        sample.records.keys().copied().collect()
+    /// The digests of the records that are read, and of those that are looked up.
+    fn digests(sample: &Sample) -> (Vec<KeyDigest>, Vec<KeyDigest>) {
+        let read = sample.records.keys().copied().collect();
+        (read, sample.keys.keys().copied().collect())
     }
 
     #[test]
     fn the_choice_does_not_depend_on_the_order() {
-        for bytes in [10, 60_000] {
-            let mut records: Vec<Record> = (0..300).map(|n| record(n, bytes + n % 7 * bytes)).collect();
-            let mut forward = Sample::default();
+        for (bytes, most_read) in [(10, MOST_RECORDS), (10, FEWER_READ), (60_000, MOST_RECORDS)] {
+            // One in seven is too large to be read where they are large.
+            let mut records: Vec<Record> = (0..300).map(|n| record(n, bytes + n % 7 * bytes * 3)).collect();
+            let mut forward = Sample::new(most_read);
             records.iter().for_each(|record| forward.offer(record));
             for _ in 0..30 {
                 records.rotate_left(10);
-                let mut other = Sample::default();
+                let mut other = Sample::new(most_read);
                 records.iter().for_each(|record| other.offer(record));
-                assert_eq!(keys(&forward), keys(&other));
+                assert_eq!(digests(&forward), digests(&other));
             }
-            assert!(!keys(&forward).is_empty());
+            let (read, looked_up) = digests(&forward);
+            assert_eq!(read.len() + looked_up.len(), MOST_RECORDS);
+            assert!(!read.is_empty() && read.len() <= most_read);
             let total: usize = forward.records.values().map(Record::size).sum();
-            assert_eq!(total, forward.bytes);
-            assert!(forward.records.len() <= MOST_RECORDS && forward.bytes <= MOST_BYTES);
+            assert!(total == forward.bytes && total <= MOST_BYTES);
+            assert!(!forward.is_whole());
         }
     }
 
     #[test]
-    fn a_record_that_takes_the_space_of_many_is_left_out() {
-        let mut sample = Sample::default();
+    fn of_a_small_workspace_every_record_is_read_or_looked_up() {
+        for (number, most_read) in [
+            (0, 256),
+            (WORKSPACES_READ_IN_FULL - 1, 256),
+            (WORKSPACES_READ_IN_FULL, 4),
+        ] {
+            let mut sample = Sample::of_workspace(number);
+            (0..20).for_each(|n| sample.offer(&record(n, 10)));
+            let (read, looked_up) = digests(&sample);
+            assert_eq!(
+                (read.len(), looked_up.len()),
+                (most_read.min(20), 20 - most_read.min(20))
+            );
+            assert!(sample.is_whole());
+        }
+    }
+
+    #[test]
+    fn a_record_that_takes_the_space_of_many_is_only_looked_up() {
+        let mut sample = Sample::new(MOST_RECORDS);
         sample.offer(&record(1, LARGEST_RECORD));
         sample.offer(&record(2, LARGEST_RECORD / 2));
-        assert_eq!(keys(&sample).len(), 1);
+        let (read, looked_up) = digests(&sample);
+        assert_eq!((read.len(), looked_up.len()), (1, 1));
+        assert!(sample.is_whole());
         assert_eq!(LARGEST_RECORD, 1 << 20);
     }
 
     #[test]
     fn a_later_value_replaces_an_earlier_one_even_if_it_is_too_large() {
-        let mut sample = Sample::default();
+        let mut sample = Sample::new(MOST_RECORDS);
         sample.offer(&record(1, 10));
         sample.offer(&record(1, 20));
         assert_eq!(sample.records.values().next(), Some(&record(1, 20)));
         sample.offer(&record(1, LARGEST_RECORD));
-        assert!(sample.records.is_empty() && sample.bytes == 0);
+        assert!(sample.records.is_empty() && sample.bytes == 0 && sample.keys.len() == 1);
+        sample.offer(&record(1, 20));
+        assert!(sample.records.len() == 1 && sample.keys.is_empty());
     }
 }

@@ -416,6 +416,11 @@ pub trait Target: Send + Sync {
         self.reader().get_many(keys).await
     }
 
+    /// Whether each of these keys exists after [`Target::finish`], in order.
+    async fn has(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
+        self.reader().contains(keys).await
+    }
+
     /// The number of entries in the place, if the storage knows it without a scan. It grows with every record that is added.
     /// `None` if [`Source::count`] is cheap enough instead.
     async fn size(&self) -> Result<Option<Size>> {

@@ -117,6 +117,63 @@ async fn a_small_workspace_of_a_large_table_is_read_in_the_order_of_keys() {
     }
 }
 
+/// The first half of the heap has nothing of the workspace, so ever larger ranges are read. Where its rows begin, they would be
+/// far too large: the server would look at all rows of the rest of the heap for each part of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workspace_at_the_end_of_the_heap_is_read_in_small_ranges() {
+    const ROWS: i64 = 20_000;
+    let place = Place::alone("postgres");
+    if along_the_heap(&place).await == "keys" {
+        return;
+    }
+    fill(&place, "w", &plain(1)).await;
+    let insert = |workspace: &str| {
+        format!(
+            "INSERT INTO lightrag_llm_cache (workspace, id, return_value, cache_type)
+             SELECT '{workspace}', 'default:extract:' || md5(n::text), repeat(md5(n::text), 48), 'extract'
+             FROM generate_series(1, {ROWS}) n;"
+        )
+    };
+    let fill = format!(
+        "ALTER TABLE lightrag_llm_cache ALTER return_value SET STORAGE PLAIN;
+         DELETE FROM lightrag_llm_cache; {others} {ours}",
+        others = insert("others"),
+        ours = insert("w")
+    );
+    execute(&place, &fill).await;
+    execute(&place, "VACUUM ANALYZE lightrag_llm_cache").await;
+    settle(&place).await;
+
+    let source = source(&place, "w").await;
+    let pages = scan(&source, &Selection::default(), pages_of(100), None).await;
+    let cursor = pages[0].cursor.as_ref().unwrap();
+    assert!(cursor.0.contains("heap"), "{cursor:?}");
+    assert_eq!(keys_of(&pages).len() as i64, ROWS);
+    drop(source);
+    let looked_at = rows_looked_at(&place).await;
+    assert!(
+        (ROWS..8 * ROWS).contains(&looked_at),
+        "the server looked at {looked_at} rows of {}",
+        2 * ROWS
+    );
+}
+
+/// How many rows the server has read without an index since the table was created, when all sessions have ended: then it has
+/// counted what they read.
+async fn rows_looked_at(place: &Place) -> i64 {
+    let client = postgres_connection(&place.address).await;
+    let sessions = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    for _ in 0..600 {
+        if client.query_one(sessions, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            let rows = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'lightrag_llm_cache'";
+            return client.query_one(rows, &[]).await.unwrap().get(0);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("sessions have not ended in a minute");
+}
+
 /// After a restore, a table may have no statistics for a while. Reading the whole heap for each of many workspaces would take
 /// as many times as long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -112,6 +112,36 @@ fn a_target_that_keeps_its_word_is_asked_for_few_records_and_its_size() {
     }
 }
 
+/// In a run with many workspaces, few records of each later one are read, but all of its keys are looked up.
+#[test]
+fn a_missing_record_of_a_later_workspace_is_found() {
+    // Its digest is none of the smallest, so that it is not read.
+    const LOST: &str = "default:extract:lost";
+    let run = |lie: Option<Lie>| {
+        let world = World::new(20).with_workspaces(102, 20);
+        world
+            .source
+            .put(&world.workspaces[101], vec![record(LOST, "x", 1)]);
+        world
+            .target
+            .change_rules(|rules| rules.lie = lie.map(|lie| (lie, Victims::One(LOST))));
+        let ran = world.run();
+        // What was lost in the last workspace was found by its key, not by the number of records.
+        assert_eq!(world.target.calls(Call::Count), 102);
+        // A request for the records of each, and one for the keys of the last two.
+        assert_eq!(world.target.calls(Call::Get), 102 + 2);
+        assert_eq!(read_back(&ran).records, 102 * 20 + 1);
+        (
+            ran.report.exit_code,
+            read_back(&ran).missing,
+            read_back(&ran).different,
+        )
+    };
+    assert_eq!(run(None), (0, 0, 0));
+    assert_eq!(run(Some(Lie::Swallow)), (6, 1, 0));
+    assert_eq!(run(Some(Lie::Misplace)), (6, 1, 0));
+}
+
 #[test]
 fn a_target_that_sets_times_itself_causes_a_warning() {
     let ran = lying(10, Lie::AlterTime, Victims::All).run();

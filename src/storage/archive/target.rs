@@ -351,6 +351,11 @@ impl Target for ArchiveTarget {
             .await
     }
 
+    async fn has(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
+        let found = self.read_back(keys).await?;
+        Ok(found.iter().map(Option::is_some).collect())
+    }
+
     /// The lines of the old archive and of the new one.
     async fn size(&self) -> Result<Option<Size>> {
         let workspace = self.source.workspace.name().to_owned();

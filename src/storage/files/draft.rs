@@ -74,6 +74,18 @@ impl Draft {
         })
     }
 
+    /// Makes the folder, and checks that a draft can be made in it. In a folder that did not exist, one can.
+    ///
+    /// # Errors
+    /// As those of [`Self::begin`].
+    pub(crate) fn prepare(path: &Path) -> Result<()> {
+        let folder = folder_of(path);
+        if folder.exists() {
+            return Self::begin(path).map(drop);
+        }
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("make the folder", folder, error))
+    }
+
     /// The file that will be replaced.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -264,6 +264,12 @@ pub(super) fn entry_at(file: &Arc<CacheFile>, position: Position, key: &CacheKey
     Ok((entry.key() == key).then_some(entry))
 }
 
+/// Whether the entry at a position has this key; its value is not read.
+pub(super) fn key_at(file: &Arc<CacheFile>, position: Position, key: &CacheKey) -> Result<Option<()>> {
+    let found = EntryReader::with_window(file, position, SMALL_WINDOW).next()?;
+    Ok(found.filter(|found| found.key == *key).map(drop))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, num::NonZeroUsize};

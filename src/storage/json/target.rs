@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use super::{
     codec::{CacheFile, EntryReader, Position, push_entry, read_key},
-    source::{JsonSource, entry_at},
+    source::{JsonSource, entry_at, key_at},
     splitter::{SplitError, Splitter, WINDOW},
 };
 use crate::{
@@ -71,9 +71,9 @@ impl Target for JsonTarget {
 
     async fn prepare(&self) -> Result<()> {
         let path = self.source.path().clone();
-        // Create and remove a draft, to check that it is possible. The first write creates the actual one, so that of many
-        // workspaces only those that are being written have an open file and memory.
-        blocking(move || Draft::begin(&path).map(drop)).await?;
+        // The first write creates the draft, so that of many workspaces only those that are being written have an open file
+        // and memory.
+        blocking(move || Draft::prepare(&path)).await?;
         self.is_prepared.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -139,6 +139,34 @@ impl Target for JsonTarget {
     }
 
     async fn read_back(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>> {
+        self.look_up(keys, entry_at, |entry| entry).await
+    }
+
+    async fn has(&self, keys: &[CacheKey]) -> Result<Vec<bool>> {
+        let found = self.look_up(keys, key_at, drop).await?;
+        Ok(found.iter().map(Option::is_some).collect())
+    }
+
+    async fn size(&self) -> Result<Option<Size>> {
+        let entries = match self.published.get() {
+            Some(published) => Some(published.entries),
+            None => self.source.size().await?,
+        };
+        Ok(entries.map(|entries| Size {
+            entries,
+            grows_by_new_only: true,
+        }))
+    }
+}
+
+impl JsonTarget {
+    /// Looks keys up in the file as it is now: where they were written, or else anywhere.
+    async fn look_up<T: Clone + Send + 'static>(
+        &self,
+        keys: &[CacheKey],
+        at: fn(&Arc<CacheFile>, Position, &CacheKey) -> Result<Option<T>>,
+        of_entry: fn(Entry) -> T,
+    ) -> Result<Vec<Option<T>>> {
         let path = self.source.path().clone();
         let published = Arc::clone(&self.published);
         // Open the file again: the source has the replaced one open.
@@ -155,7 +183,7 @@ impl Target for JsonTarget {
                     mode: None,
                     first: true,
                 };
-                entry_at(&file, position, key).ok().flatten()
+                at(&file, position, key).ok().flatten()
             };
             Ok(asked.iter().map(find).collect::<Vec<_>>())
         });
@@ -165,21 +193,10 @@ impl Target for JsonTarget {
         if !unknown.is_empty() {
             let keys: Vec<CacheKey> = unknown.iter().map(|at| keys[*at].clone()).collect();
             for (at, entry) in unknown.into_iter().zip(now.get_many(&keys).await?) {
-                found[at] = entry;
+                found[at] = entry.map(of_entry);
             }
         }
         Ok(found)
-    }
-
-    async fn size(&self) -> Result<Option<Size>> {
-        let entries = match self.published.get() {
-            Some(published) => Some(published.entries),
-            None => self.source.size().await?,
-        };
-        Ok(entries.map(|entries| Size {
-            entries,
-            grows_by_new_only: true,
-        }))
     }
 }
 

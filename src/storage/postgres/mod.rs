@@ -6,14 +6,16 @@
 //! * `session`: what every transaction begins with, and why nothing else is kept.
 //! * `errors`: what the server's errors mean.
 //! * `schema`: the table as it is in this database, today's or an old one.
-//! * `layout`: rows ↔ records.
+//! * `codec`: rows ↔ records.
 //! * `source`, `target`: reading rows; writing many of them a statement.
+//! * `counts`: counting the rows of one workspace, or of many with one statement.
 //! * `writability`: whether the table takes rows, and what in it may keep them out.
 //! * `scan`, `position`: reading all rows in pages, and the position of a scan.
 
 mod codec;
 mod config;
 mod connection;
+mod counts;
 mod errors;
 mod info;
 mod position;
@@ -121,6 +123,12 @@ impl Connection for PgStorage {
             server: format!("PostgreSQL {server}"),
             place: format!("PostgreSQL database {database}, table {table}, workspace {workspace}"),
         })
+    }
+
+    /// Asks nothing yet: what is read next is not always counted.
+    async fn gather(&self, workspaces: &[Workspace]) -> Result<usize> {
+        self.table.counts.announce(workspaces.iter().map(stored_name));
+        Ok(workspaces.len())
     }
 
     async fn source(&self, workspace: &Workspace) -> Result<Arc<dyn Source>> {

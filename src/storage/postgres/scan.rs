@@ -28,9 +28,13 @@ use crate::{
 /// The most rows of one request in the order of keys.
 const MOST_ROWS: usize = 1000;
 
-/// The heap blocks of the first request, and the most of one: half a gigabyte where each has 8 KiB.
+/// The heap blocks of the first request, and the most of one: 64 MiB where each has 8 KiB. For one request, the server looks
+/// at all rows of its blocks and sorts them, also those that do not fit into the answer.
 const FIRST_BLOCKS: u32 = 64;
-const MOST_BLOCKS: u32 = 1 << 16;
+const MOST_BLOCKS: u32 = 1 << 13;
+
+/// A range is read to its end unless that would take more than so many further requests.
+const MOST_REQUESTS_OF_A_RANGE: u32 = 4;
 
 /// How many rows are looked at at once for whether they were written since the horizon.
 const STRETCH: i64 = 20_000;
@@ -152,10 +156,17 @@ impl Chunks {
         let end = range.end;
         self.ranges.pop_front();
         let chunk = chunk.inspect_err(|_| self.ranges.clear())?;
-        // The limit of bytes was reached: the rest comes before the following ranges.
         if let Some(Position::Heap(next)) = chunk.next
             && next.after < TupleId::begin_of(end)
         {
+            // The limit of bytes was reached.
+            let rest = end.saturating_sub(next.after.block);
+            if rest / MOST_REQUESTS_OF_A_RANGE > chunk.size.blocks {
+                // The workspace has far more rows here than before, so this range and the following ones are too large.
+                self.ranges.clear();
+                return Ok(chunk);
+            }
+            // The rest comes before the following ranges.
             let passage = self.window.enter_anyway(self.size.range_bytes());
             self.begin_range(schema, next, end, passage);
             self.ranges.rotate_right(1);

@@ -10,14 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use tokio_postgres::types::{ToSql, Type};
 
 use super::{
     codec::entry_of,
     connection::{Phase, Purpose, Server},
+    counts::{CountsAhead, KindCount, count_kinds},
     scan::Scan,
     schema::Schema,
     writability::Guards,
@@ -57,6 +55,8 @@ pub(super) struct TableFacts {
     pub(super) prepared: OnceCell<Arc<Schema>>,
     /// What may keep a record out without a word.
     pub(super) guards: OnceCell<Guards>,
+    /// The workspaces that are about to be counted.
+    pub(super) counts: CountsAhead,
 }
 
 impl TableFacts {
@@ -168,37 +168,13 @@ impl PgSource {
 
     /// Counts the rows of each kind, in the shard that is selected.
     async fn count_kinds(&self, selection: &Selection, schema: &Schema) -> Result<Vec<KindCount>> {
-        // It takes as long as the table is large.
-        let purpose = Purpose::new(Phase::Reading, "count the records").without_limit();
-        let sql = format!(
-            "SELECT min(({key}) COLLATE \"C\")::text, count(*) FROM {table} t \
-             WHERE t.workspace = $1{first} AND {shard} GROUP BY {kind}",
-            key = schema.key(),
-            table = schema.table,
-            first = schema.first_of_its_key(),
-            shard = schema.of_shard(selection),
-            kind = schema.kind(),
-        );
-        let rows = self
-            .server
-            .ask(purpose, &sql, &[(&self.workspace, Type::TEXT)])
-            .await?;
-        let kind = |row: &Row| -> Result<KindCount, tokio_postgres::Error> {
-            let records: i64 = row.try_get(1)?;
-            Ok(KindCount {
-                key: row.try_get(0)?,
-                records: records.unsigned_abs(),
-            })
-        };
-        self.server.read(purpose, || rows.iter().map(kind).collect())
+        let ahead = self.table.counts.take(&self.workspace);
+        if let Some(counts) = ahead.filter(|_| selection.shard().is_none() && !schema.has_old_ids()) {
+            return counts.of(&self.workspace, &self.server, selection, schema).await;
+        }
+        let counted = count_kinds(&[&self.workspace], &self.server, selection, schema).await?;
+        Ok(counted.into_values().next().unwrap_or_default())
     }
-}
-
-/// How many rows there are of a kind (see [`Schema::kind`]).
-struct KindCount {
-    /// The key of one of them.
-    key: String,
-    records: u64,
 }
 
 #[async_trait]
@@ -230,6 +206,7 @@ impl Source for PgSource {
         limit: PageLimit,
         from: Option<Cursor>,
     ) -> Box<dyn PageReader> {
+        self.table.counts.forget(&self.workspace);
         let scan = Scan::new(self, selection, limit, from);
         Box::new(Prefetch::new("taking records out of rows of PostgreSQL", scan))
     }
