@@ -316,3 +316,34 @@ fn first_keys(file: File, entries: u64) -> Result<KeySet, SplitError> {
     }
     Ok(keys)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_are_looked_up_in_the_file_as_it_is_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w/kv_store_llm_response_cache.json");
+        let target = JsonTarget::new(path.clone());
+        let keys = ["default:extract:a", "default:extract:b", "default:extract:c"].map(CacheKey::from);
+        let records = keys
+            .clone()
+            .map(|key| Record::new(key, Bytes::from_static(br#"{"return": "x"}"#)).unwrap());
+        target.prepare().await.unwrap();
+        target.write(&records, WriteMode::Upsert).await.unwrap();
+        target.finish().await.unwrap();
+        assert_eq!(target.has(&keys).await.unwrap(), [true; 3]);
+        // One is gone and another in its place, then one is elsewhere.
+        let text = std::fs::read_to_string(&path)
+            .unwrap()
+            .replace("extract:c", "extract:d");
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(target.has(&keys).await.unwrap(), [true, true, false]);
+        let text = r#"{"default:extract:d": {"return": "x"}, "default:extract:a": {"return": "y"}, "default:extract:b": {}}"#;
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(target.has(&keys).await.unwrap(), [true, true, false]);
+    }
+}
