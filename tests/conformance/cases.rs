@@ -454,10 +454,10 @@ pub async fn what_was_written_is_found_at_once(place: Place) {
         target.read_back(std::slice::from_ref(&missing)).await.unwrap(),
         [None]
     );
-    let asked = [&keys[..7], &[missing], &keys[7..]].concat();
+    let asked = [&keys[..7], std::slice::from_ref(&missing), &keys[7..]].concat();
     let there = target.has(&asked).await.unwrap();
-    let missing: Vec<usize> = (0..there.len()).filter(|at| !there[*at]).collect();
-    assert_eq!((there.len(), missing), (301, vec![7]));
+    let not_there: Vec<usize> = (0..there.len()).filter(|at| !there[*at]).collect();
+    assert_eq!((there.len(), not_there), (301, vec![7]));
     match (before, target.size().await.unwrap()) {
         (Some(before), Some(after)) if before.grows_by_new_only => {
             assert_eq!(after.entries, before.entries + 300);
