@@ -176,6 +176,8 @@ class Session:
         """Many small workspaces instead of a large one. LightRAG's tool moves one in a run, and is not measured."""
         say(f"making {workspaces:,} workspaces")
         made = ready.many_workspaces(self.home, workspaces, plan.RECORDS_OF_WORKSPACE)
+        outputs = self.home / "outputs"
+        shutil.rmtree(outputs, ignore_errors=True)
         files = Json(made.working_dir)
         for kind, place in self.places.items():
             into, back = Job(files, place, made), Job(place, self._target("json"), made)
@@ -185,12 +187,16 @@ class Session:
                 if into.pair not in pairs:
                     self._run(into, contenders.many_workspaces(into, self.binary))
                 place.settle()
-                self._many(back, workspaces, rounds)
-                back.target.empty()
+                self._many(back, workspaces, rounds, outputs)
             self._leave(place)
+        shutil.rmtree(outputs, ignore_errors=True)
 
-    def _many(self, job: Job, workspaces: int, rounds: int) -> None:
+    def _many(self, job: Job, workspaces: int, rounds: int, outputs: Path | None = None) -> None:
+        """Files are written to a folder of their own in each round, all of which are deleted at the end: on ext4 without a
+        journal, a file is made the more slowly the more others were deleted in the last minutes."""
         for number in range(rounds):
+            if outputs:
+                job = replace(job, target=Json(outputs / f"{job.pair}-{number}"))
             contender = contenders.many_workspaces(job, self.binary)
             if self._sample(job.pair, job, contender, number, workspaces) > plan.REPEATED_UP_TO:
                 return

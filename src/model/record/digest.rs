@@ -33,13 +33,21 @@ impl KeyDigest {
 /// the table can grow by an eighth in place, while others double and then have two empty slots for every key. It uses its
 /// own memory mapping, which is returned to the system when the set is dropped: an allocator would keep it for the thread
 /// that allocated it, and the next set belongs to another thread.
+///
+/// The first few keys are in a sorted list. Spread over a table, each of them would take a page of its own, which the system
+/// has to fill with zeros: in a run with thousands of small workspaces that takes longer than their records.
 #[derive(Debug)]
 pub struct KeySet {
+    /// All keys, in order, while there is no table.
+    few: Vec<u128>,
     segments: Vec<MmapMut>,
     /// Slots that bits can select. More follow them, for displaced digests.
     homes: usize,
     len: usize,
 }
+
+/// The most keys in a list.
+const FEW: usize = 256;
 
 /// Bytes of a slot.
 const PLACE: usize = size_of::<u128>();
@@ -53,24 +61,49 @@ const EMPTY: u128 = 0;
 impl KeySet {
     /// An empty set.
     pub fn new() -> Self {
-        let mut set = Self {
+        Self {
+            few: Vec::new(),
             segments: Vec::new(),
             homes: 0,
             len: 0,
-        };
-        set.add_segments(1);
-        set
+        }
     }
 
     /// Adds a key; `false` if the set contained it.
     pub fn insert(&mut self, key: KeyDigest) -> bool {
+        let key = stored(key);
+        if !self.segments.is_empty() {
+            return self.insert_in_table(key);
+        }
+        let Err(place) = self.few.binary_search(&key) else {
+            return false;
+        };
+        if self.few.len() < FEW {
+            self.few.insert(place, key);
+            self.len += 1;
+            return true;
+        }
+        self.begin_table();
+        self.insert_in_table(key)
+    }
+
+    /// Moves the keys of the list to a table.
+    fn begin_table(&mut self) {
+        self.len = 0;
+        self.add_segments(1);
+        for key in std::mem::take(&mut self.few) {
+            self.insert_in_table(key);
+        }
+    }
+
+    fn insert_in_table(&mut self, key: u128) -> bool {
         let mut place = match self.find(key) {
             Ok(_) => return false,
             Err(place) => place,
         };
         self.len += 1;
         // Existing digests move on, up to the next empty slot.
-        let mut moving = stored(key);
+        let mut moving = key;
         loop {
             if place == self.places() {
                 self.add_segments(1);
@@ -89,7 +122,11 @@ impl KeySet {
 
     /// Whether the set contains a key.
     pub fn contains(&self, key: KeyDigest) -> bool {
-        self.find(key).is_ok()
+        let key = stored(key);
+        match self.segments.is_empty() {
+            true => self.few.binary_search(&key).is_ok(),
+            false => self.find(key).is_ok(),
+        }
     }
 
     /// The number of keys.
@@ -103,8 +140,7 @@ impl KeySet {
     }
 
     /// The slot of a key, or the one that it would take.
-    fn find(&self, key: KeyDigest) -> Result<usize, usize> {
-        let key = stored(key);
+    fn find(&self, key: u128) -> Result<usize, usize> {
         let mut place = self.home(key);
         while place < self.places() {
             match self.at(place) {
@@ -226,6 +262,18 @@ mod tests {
     }
 
     #[test]
+    fn a_few_keys_take_no_table() {
+        let mut set = KeySet::new();
+        for n in (0..FEW).rev() {
+            assert!(set.insert(KeyDigest(n as u128 + 1)) && set.contains(KeyDigest(n as u128 + 1)));
+        }
+        assert!(!set.insert(KeyDigest(7)) && !set.contains(KeyDigest(FEW as u128 + 1)));
+        assert_eq!((set.len(), set.places()), (FEW as u64, 0));
+        assert!(set.insert(KeyDigest(FEW as u128 + 1)) && set.contains(KeyDigest(7)));
+        assert_eq!((set.len(), set.few.len()), (FEW as u64 + 1, 0));
+    }
+
+    #[test]
     fn a_million_keys_take_at_most_twenty_bytes_each() {
         let mut set = KeySet::new();
         for n in 0..1_000_000 {
@@ -255,8 +303,8 @@ mod tests {
             prop_assert_eq!(set.len(), known.len() as u64);
             prop_assert!(known.iter().all(|key| set.contains(KeyDigest(*key))));
             prop_assert!(!set.contains(KeyDigest(1 << 127 | 3 << 64)));
-            let there: Vec<u128> = (0..set.places()).map(|place| set.at(place)).filter(|key| *key != EMPTY).collect();
-            prop_assert!(there.into_iter().eq(known));
+            let in_table = (0..set.places()).map(|place| set.at(place)).filter(|key| *key != EMPTY);
+            prop_assert!(set.few.iter().copied().chain(in_table).eq(known));
         }
     }
 }
