@@ -333,7 +333,7 @@ impl Verification {
 /// The numbers of written records that were read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadBackReport {
-    /// Records that were looked up and compared.
+    /// Records that were looked up. In a run with many workspaces, some of them were not compared.
     pub records: u64,
     /// Those that the target does not have.
     pub missing: u64,
