@@ -201,7 +201,7 @@ impl ReadBack {
         let mut found = ReadBackReport::default();
         let checked = self.check_all(job, &mut found).await;
         let wrong = found.missing + found.different;
-        let read = found.records;
+        let looked_up = found.records + found.keys;
         job.stats.add_read_back(found);
         checked?;
         if wrong == 0 {
@@ -211,7 +211,7 @@ impl ReadBack {
             "workspace {}: the target confirmed records that it does not have: of {} read back or looked up, {} {} missing \
              or different",
             job.pair.to,
-            grouped_of(read, "record"),
+            grouped_of(looked_up, "record"),
             grouped(wrong),
             plural(wrong, "is", "are")
         );
@@ -237,7 +237,7 @@ impl ReadBack {
         }
         if self.was_empty && is_whole {
             job.stats.workspace(job.number, |workspace| {
-                workspace.set_target_records_after(found.records);
+                workspace.set_target_records_after(found.records + found.keys);
             });
             return Ok(());
         }
@@ -381,7 +381,7 @@ async fn look_up_keys(job: &WorkspaceJob<'_>, keys: Vec<CacheKey>, found: &mut R
         .retrier
         .run(context, async || job.target.has(&keys).await)
         .await?;
-    found.records += keys.len() as u64;
+    found.keys += keys.len() as u64;
     for (key, _) in keys.iter().zip(there).filter(|(_, is_there)| !is_there) {
         found.missing += 1;
         note(job, key, DifferenceKind::Missing, Vec::new(), found)?;

@@ -333,8 +333,10 @@ impl Verification {
 /// The numbers of written records that were read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadBackReport {
-    /// Records that were looked up. In a run with many workspaces, some of them were not compared.
+    /// Records that were looked up and compared.
     pub records: u64,
+    /// Records whose keys were only looked up: in a run with many workspaces, and large ones.
+    pub keys: u64,
     /// Those that the target does not have.
     pub missing: u64,
     /// Those that are different on the target.
@@ -347,6 +349,7 @@ impl ReadBackReport {
     /// Adds the numbers of another workspace.
     pub fn add(&mut self, other: Self) {
         self.records += other.records;
+        self.keys += other.keys;
         self.missing += other.missing;
         self.different += other.different;
         other

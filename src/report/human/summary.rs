@@ -151,8 +151,14 @@ fn of_migration(report: &Report) -> Rows {
     if let Some(rate) = report.success_rate {
         rows.push(("Success rate:", format!("{rate:.2}%")));
     }
-    let read_back = report.read_back.as_ref().map_or(0, |found| found.records);
-    rows.extend(if_any([("Read back and compared:", read_back)]));
+    let (compared, keys) = report
+        .read_back
+        .as_ref()
+        .map_or((0, 0), |found| (found.records, found.keys));
+    rows.extend(if_any([
+        ("Read back and compared:", compared),
+        ("Only looked up:", keys),
+    ]));
     let duration = Duration::from_millis(report.duration_ms);
     rows.push(("Duration:", duration_text(duration)));
     let written = if report.rekeyed > 0 {
