@@ -105,8 +105,8 @@ fn check_account(run: &Run, rejected: u64) {
 /// Cuts at this many bytes: within the login, within the first batches, and further on.
 const CUTS: [u64; 4] = [700, 9_000, 40_000, 150_000];
 
-/// The cuts in short messages: what is written is answered, and what is read is requested, with few bytes. The second one may
-/// fall within the login, too.
+/// The cuts in short messages: what is written is answered, and what is read is requested, with few bytes. All but the last one
+/// may fall before the first record.
 fn cuts_in_short_messages(bytes_of_long_ones: u64) -> [u64; 4] {
     CUTS.map(|after| after / bytes_of_long_ones + 60)
 }
@@ -114,9 +114,9 @@ fn cuts_in_short_messages(bytes_of_long_ones: u64) -> [u64; 4] {
 fn a_target_whose_connection_is_cut_gets_everything(kind: &'static str, way: Way) {
     let folder = tempfile::tempdir().unwrap();
     let source = cache(folder.path());
-    let (cuts, within_login) = match way {
+    let (cuts, before_records) = match way {
         Way::ToServer => (CUTS, 1),
-        Way::ToProgram => (cuts_in_short_messages(20), 2),
+        Way::ToProgram => (cuts_in_short_messages(20), 3),
     };
     let mut moved_through_cuts = 0;
     for (at, after) in cuts.into_iter().enumerate() {
@@ -144,7 +144,7 @@ fn a_target_whose_connection_is_cut_gets_everything(kind: &'static str, way: Way
                 "2",
             ];
             let run = migrate(&source, &target, ("", &workspace), &options).run();
-            if run.code == 5 && at < within_login {
+            if run.code == 5 && at < before_records {
                 wrote_nothing(&run);
                 continue;
             }
@@ -174,8 +174,8 @@ fn a_source_whose_connection_is_cut_gives_everything(kind: &'static str, way: Wa
     migrate(&source, &place.address, ("", &workspace), &[])
         .run()
         .expect(3);
-    let (cuts, within_login) = match way {
-        Way::ToServer => (cuts_in_short_messages(50), 2),
+    let (cuts, before_records) = match way {
+        Way::ToServer => (cuts_in_short_messages(50), 3),
         Way::ToProgram => (CUTS, 1),
     };
     let mut cuts: Vec<When> = cuts.map(When::After).into();
@@ -203,7 +203,7 @@ fn a_source_whose_connection_is_cut_gives_everything(kind: &'static str, way: Wa
         )
         .run();
         assert!(proxy.cuts() > 0, "{kind}: nothing was cut {when:?}");
-        if run.code == 4 && at < within_login {
+        if run.code == 4 && at < before_records {
             wrote_nothing(&run);
             continue;
         }
