@@ -80,10 +80,14 @@ class Json(Place):
     def env(self) -> Mapping[str, str]:
         return {"WORKING_DIR": str(self.working_dir)}
 
-    def fingerprint(self) -> tuple[int, ...]:
-        """Another one if the file was written or replaced."""
-        stat = self.file.stat()
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    def files(self) -> list[Path]:
+        """Those of all workspaces."""
+        return sorted(self.working_dir.glob(f"*/{FILE}"))
+
+    def fingerprint(self) -> list[tuple[int, ...]]:
+        """Another one if a file was written or replaced."""
+        stats = [file.stat() for file in self.files()]
+        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
 
     def claim(self) -> None:
         pass
@@ -92,7 +96,7 @@ class Json(Place):
         shutil.rmtree(self.working_dir, ignore_errors=True)
 
     def count(self) -> int:
-        return sum(entries(file) for file in self.working_dir.glob(f"*/{FILE}"))
+        return sum(entries(file) for file in self.files())
 
     def version(self) -> str:
         return "JSON file"

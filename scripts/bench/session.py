@@ -286,9 +286,10 @@ class Session:
             job.target.empty()
         if contender.prepare:
             contender.prepare()
-        source = job.source if isinstance(job.source, Json) and job.source.file.exists() else None
+        source = job.source if isinstance(job.source, Json) else None
         if source:
-            warm(source.file)
+            for file in source.files():
+                warm(file)
         before = source and source.fingerprint()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
