@@ -198,7 +198,7 @@ class Session:
             if outputs:
                 job = replace(job, target=Json(outputs / f"{job.pair}-{number}"))
             contender = contenders.many_workspaces(job, self.binary)
-            if self._sample(job.pair, job, contender, number, workspaces) > plan.REPEATED_UP_TO:
+            if self._sample(job.pair, job, contender, number, workspaces) > plan.MANY_REPEATED_UP_TO:
                 return
 
     def _leave(self, source: Place) -> None:
