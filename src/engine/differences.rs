@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    model::{Error, ErrorKind, Result},
-    report::Difference,
+    model::{Error, ErrorKind, Result, Workspace, record::CacheKey},
+    report::{Difference, DifferenceKind},
     system::atomic_file,
 };
 
@@ -48,10 +48,7 @@ impl DifferencesFile {
     }
 
     /// Adds a line.
-    ///
-    /// # Errors
-    /// The line cannot be written.
-    pub(crate) fn add(&self, difference: &Difference) -> Result<()> {
+    fn add(&self, difference: &Difference) -> Result<()> {
         let mut text = serde_json::to_vec(difference).map_err(|error| {
             Error::new(ErrorKind::Internal, "a difference has no JSON form").caused_by(error)
         })?;
@@ -59,6 +56,29 @@ impl DifferencesFile {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(&text).map_err(|error| failed(&self.path, error))
     }
+}
+
+/// A difference that was found in a workspace of the source, after it was added to the file, if there is one.
+///
+/// # Errors
+/// It cannot be added.
+pub(crate) fn found(
+    workspace: &Workspace,
+    key: &CacheKey,
+    kind: DifferenceKind,
+    fields: Vec<String>,
+    file: Option<&DifferencesFile>,
+) -> Result<Difference> {
+    let difference = Difference {
+        workspace: workspace.clone(),
+        key: key.to_string(),
+        kind,
+        fields,
+    };
+    if let Some(file) = file {
+        file.add(&difference)?;
+    }
+    Ok(difference)
 }
 
 fn failed(path: &Path, error: std::io::Error) -> Error {

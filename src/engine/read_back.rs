@@ -17,6 +17,7 @@ use std::{
 };
 
 use super::{
+    differences,
     pipeline::WorkspaceJob,
     plan::Prepared,
     retry::{RequestContext, Retrier},
@@ -29,7 +30,7 @@ use crate::{
         record::{CacheKey, KeyDigest, Record},
     },
     report::{
-        Difference, DifferenceKind, ReadBackReport, Verification, WarningEvent, WarningKind,
+        DifferenceKind, ReadBackReport, Verification, WarningEvent, WarningKind,
         style::{grouped, grouped_of},
     },
     storage::Size,
@@ -355,7 +356,14 @@ async fn compare_records(
             }
             Verdict::Equal | Verdict::Kept(_) => continue,
         };
-        note(job, given.key(), kind, fields, found)?;
+        let from = &job.pair.from;
+        found.note(differences::found(
+            from,
+            given.key(),
+            kind,
+            fields,
+            job.differences,
+        )?);
     }
     if with_other_times > 0 {
         let message = format!(
@@ -384,29 +392,9 @@ async fn look_up_keys(job: &WorkspaceJob<'_>, keys: Vec<CacheKey>, found: &mut R
     found.keys += keys.len() as u64;
     for (key, _) in keys.iter().zip(there).filter(|(_, is_there)| !is_there) {
         found.missing += 1;
-        note(job, key, DifferenceKind::Missing, Vec::new(), found)?;
+        let (from, kind) = (&job.pair.from, DifferenceKind::Missing);
+        found.note(differences::found(from, key, kind, Vec::new(), job.differences)?);
     }
-    Ok(())
-}
-
-/// Enters a difference in the report and the file of differences.
-fn note(
-    job: &WorkspaceJob<'_>,
-    key: &CacheKey,
-    kind: DifferenceKind,
-    fields: Vec<String>,
-    found: &mut ReadBackReport,
-) -> Result<()> {
-    let difference = Difference {
-        workspace: job.pair.from.clone(),
-        key: key.to_string(),
-        kind,
-        fields,
-    };
-    if let Some(file) = job.differences {
-        file.add(&difference)?;
-    }
-    found.note(difference);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     engine::{
-        differences::DifferencesFile,
+        differences::{self, DifferencesFile},
         hits::Examiner,
         pipeline::{AHEAD, PAGE_BYTES},
         plan::{AT_ONCE, Prepared},
@@ -21,7 +21,7 @@ use crate::{
         record::{CacheKey, KeyDigest, KeySet, Record, compare},
     },
     report::{
-        Difference, DifferenceKind, Event, Reporter, Verification, VerifyEvent, VerifyNumbers,
+        DifferenceKind, Event, Reporter, Verification, VerifyEvent, VerifyNumbers,
         style::{grouped, grouped_of},
     },
     storage::{Entry, Page, PageLimit, PageReader, Source, Target, WriteOutcome},
@@ -201,16 +201,8 @@ impl Comparison<'_> {
         kind: DifferenceKind,
         fields: Vec<String>,
     ) -> Result<()> {
-        let difference = Difference {
-            workspace: self.pair.from.clone(),
-            key: key.to_string(),
-            kind,
-            fields,
-        };
-        if let Some(file) = self.differences {
-            file.add(&difference)?;
-        }
-        verification.note(difference);
+        let found = differences::found(&self.pair.from, key, kind, fields, self.differences)?;
+        verification.note(found);
         Ok(())
     }
 

@@ -336,6 +336,7 @@ pub struct ReadBackReport {
     /// Records that were looked up and compared.
     pub records: u64,
     /// Records whose keys were only looked up: in a run with many workspaces, and large ones.
+    #[serde(default)]
     pub keys: u64,
     /// Those that the target does not have.
     pub missing: u64,
@@ -543,5 +544,13 @@ mod tests {
         assert_eq!(percent(999_999, 1_000_000), 99.99);
         assert_eq!(percent(3, 3), 100.0);
         assert_eq!(percent(0, 0), 100.0);
+    }
+
+    /// Those of reports that were written before this number existed.
+    #[test]
+    fn a_read_back_without_looked_up_keys_is_read() {
+        let text = r#"{"records": 9, "missing": 0, "different": 0, "first": []}"#;
+        let read: ReadBackReport = serde_json::from_str(text).unwrap();
+        assert_eq!((read.records, read.keys), (9, 0));
     }
 }
